@@ -1,0 +1,60 @@
+"""Maps the top-level folders into the namespace ``eightfold``.
+
+The folders carry plain names (``engine``, ``kernels``, ...) in the repository. Installed under those names
+they would collide with other distributions (Hugging Face's ``kernels``, for one), so each becomes
+``eightfold.<folder>``. There is no ``eightfold/__init__.py``: it is a namespace package.
+"""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+PARTS = ("engine", "kernels", "sandbox", "solver", "demo")
+PACKAGES = {
+    f"eightfold.{name}": name.replace(".", "/")
+    for part in PARTS
+    for name in (part, *(f"{part}.{sub}" for sub in find_packages(part)))
+}
+
+setup(
+    name="eightfold",
+    version="0.1.0",
+    description="Offline, tool-using mathematical reasoning on one GPU",
+    long_description=Path("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    packages=sorted(PACKAGES),
+    package_dir=PACKAGES,
+    package_data={
+        "eightfold.demo": ["model/*", "*.md"],
+        **{f"eightfold.{part}": ["py.typed", "*.md", "*.json", "*.txt"] for part in PARTS[:-1]},
+    },
+    install_requires=[
+        "torch>=2.9",
+        "transformers>=5.5",
+        "accelerate>=1.0",
+        "safetensors>=0.5",
+        "numpy>=1.26",
+        "sympy>=1.13",
+        "mpmath>=1.3",
+        "jupyter_client>=8.0",
+        "ipykernel>=6.29",
+    ],
+    extras_require={
+        "flash": ["flash-attn>=2.7"],
+        "kaggle": ["polars>=1.0"],
+        "test": [
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "hypothesis>=6.100",
+            "psutil>=6",
+            "ruff>=0.12",
+            "mypy>=1.15",
+            "build>=1.2",
+            "polars>=1.0",
+        ],
+    },
+    entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:main"]},
+)
