@@ -1,0 +1,116 @@
+"""Settings of the engine and of one sequence, checked when they are made."""
+
+from dataclasses import dataclass
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineConfig:
+    """Settings of an :class:`~eightfold.engine.engine.Engine`.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"`` or ``None`` for CUDA where there is one.
+        dtype: one of ``DTYPES``; ``None`` takes float32 on a CPU and the checkpoint's own on a GPU.
+        page_size: tokens per page, a power of two.
+        max_running: most sequences advanced in one step.
+        max_step_tokens: token budget of one step; a longer prompt is computed in chunks of it.
+        max_context: most tokens one sequence may hold; ``None``: what model and memory allow.
+        full_pages, sliding_pages: pages of each pool; ``None``: sized from the free memory.
+        memory_fraction: share of the free memory that the pools may take when sized.
+        offload_bytes: host memory for the KV of paused or preempted sequences; 0 recomputes instead.
+        prefix_cache: keep the pages of finished sequences for prompts that begin alike.
+        lookahead: steps planned while one is in flight, 0 or 1; ``None``: 1 on a GPU, 0 on a CPU.
+
+    Raises:
+        ValueError: where a value is out of range.
+    """
+
+    device: str | None = None
+    dtype: str | None = None
+    page_size: int = 16
+    max_running: int = 64
+    max_step_tokens: int = 512
+    max_context: int | None = None
+    full_pages: int | None = None
+    sliding_pages: int | None = None
+    memory_fraction: float = 0.9
+    offload_bytes: int = 0
+    prefix_cache: bool = True
+    lookahead: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None and self.dtype not in DTYPES:
+            raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        if self.page_size < 1 or self.page_size & (self.page_size - 1):
+            raise ValueError(f"page_size must be a power of two, not {self.page_size}")
+        for name in ("max_running", "max_step_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("max_context", "full_pages", "sliding_pages"):
+            value = getattr(self, name)
+            if value is not None and value < 2:
+                raise ValueError(f"{name} must be at least 2 or None, not {value}")
+        if not 0 < self.memory_fraction <= 1:
+            raise ValueError(f"memory_fraction must be in (0, 1], not {self.memory_fraction}")
+        if self.offload_bytes < 0:
+            raise ValueError(f"offload_bytes must not be negative, not {self.offload_bytes}")
+        if self.lookahead not in (None, 0, 1):
+            raise ValueError(f"lookahead must be 0, 1 or None, not {self.lookahead}")
+        if self.max_step_tokens < self.max_running:
+            raise ValueError(
+                f"max_step_tokens ({self.max_step_tokens}) must be at least max_running "
+                f"({self.max_running}), so that every running sequence can advance in a step"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How one sequence's tokens are drawn and where it stops.
+
+    The filters apply in the order temperature, top-k, top-p, min-p, as in transformers; each later
+    one sees the renormalised distribution the earlier ones left. The noise of a token is a function
+    of (seed, position) only.
+
+    Args:
+        temperature: 0 takes the most likely token.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set whose probability reaches top_p; 1 keeps all.
+        min_p: drop tokens less likely than min_p times the most likely one; 0 keeps all.
+        seed: 64 bits, not negative.
+        max_new_tokens: sampled tokens after which the sequence ends; ``None``: up to the context.
+        pause_token_ids: tokens after which the sequence pauses with its pages kept.
+        stop_token_ids: tokens that end it; ``None``: the checkpoint's own end tokens less the
+            pause tokens.
+        entropy: report the entropy (nats, at temperature 1, unfiltered) beside each token.
+
+    Raises:
+        ValueError: where a value is out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    seed: int = 0
+    max_new_tokens: int | None = None
+    pause_token_ids: tuple[int, ...] = ()
+    stop_token_ids: tuple[int, ...] | None = None
+    entropy: bool = False
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.temperature < float("inf"):
+            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 (all) or more, not {self.top_k}")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p must be in (0, 1], not {self.top_p}")
+        if not 0 <= self.min_p <= 1:
+            raise ValueError(f"min_p must be in [0, 1], not {self.min_p}")
+        if not 0 <= self.seed < 2**64:
+            raise ValueError(f"seed must be in 0..2**64-1, not {self.seed}")
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, not {self.max_new_tokens}")
+        both = set(self.pause_token_ids) & set(self.stop_token_ids or ())
+        if both:
+            raise ValueError(f"tokens {sorted(both)} are named as pause and as stop tokens")

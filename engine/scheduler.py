@@ -1,0 +1,443 @@
+"""Decides what each step computes. Pure Python: no tensors, no torch.
+
+A sequence's work is ``length - computed``. Prefill, decode and resume are the same thing with
+different amounts of it, and are mixed in one step under a token budget. Nothing in flight is ever
+freed: cancelling, pausing and ending raise the sequence's epoch, and ``commit`` frees.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import replace
+
+from .config import SamplingParams
+from .memory import Memory
+from .plan import Event, Move, Plan, Sampled, Work
+from .queues import Queues
+from .sequence import Sequence, Status
+from .stats import Stats
+
+
+class Scheduler:
+    """Queues of sequences over one :class:`Memory`.
+
+    Args:
+        memory: the page tables.
+        max_running: most sequences in one step.
+        max_step_tokens: most tokens in one step.
+        max_context: most tokens of one sequence.
+        stop_ids: end tokens of a sequence that names none of its own.
+
+    Raises:
+        ValueError: where one sequence of ``max_context`` tokens could not be held alone.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        max_running: int,
+        max_step_tokens: int,
+        max_context: int,
+        stop_ids: Iterable[int] = (),
+    ) -> None:
+        for g, pool in enumerate(memory.pools):
+            need = memory.pages_needed(g, max_context, max_step_tokens)
+            if need > pool.capacity:
+                raise ValueError(
+                    f"a sequence of {max_context} tokens needs {need} pages of {memory.page_size} "
+                    f"tokens, but the pool has {pool.capacity}; lower max_context or enlarge it"
+                )
+        self.memory = memory
+        self.max_running = max_running
+        self.max_step_tokens = max_step_tokens
+        self.max_context = max_context
+        self.stop_ids = frozenset(stop_ids)
+        self.stats = Stats()
+        self.sequences: dict[int, Sequence] = {}
+        self.queues = Queues()
+        self._steps_in_flight: deque[Plan] = deque()
+        self._moves: list[Move] = []  # made before the next step's forward
+        self._host_pages: list[tuple[int, int]] = []
+        self._events: list[Event] = []
+        self._next_id = 0
+
+    # ---- requests
+
+    def submit(self, tokens: list[int], params: SamplingParams) -> int:
+        """Queue a sequence and return its number.
+
+        Raises:
+            ValueError: where the prompt is empty or it could never fit.
+        """
+        if not tokens:
+            raise ValueError("a sequence needs at least one token")
+        need = len(tokens) + (params.max_new_tokens or 1)
+        if need > self.max_context:
+            raise ValueError(
+                f"the prompt's {len(tokens)} tokens and {params.max_new_tokens or 'at least 1'} new "
+                f"ones need room for {need}, but a sequence may hold at most {self.max_context}"
+            )
+        seq = self._new(tokens, len(tokens), params)
+        self.queues.waiting.append(seq)
+        return seq.id
+
+    def fork(self, seq_id: int, seeds: list[int]) -> list[int]:
+        """One more sequence per seed, each with the tokens that ``seq_id`` has now.
+
+        They share its full pages and copy the last partial one; the last token is computed again
+        by each, for its logits. Forks of a paused sequence are paused. Where the original is still
+        being prefilled, they wait for it.
+
+        Raises:
+            ValueError: where ``seq_id`` is not a live sequence.
+        """
+        parent = self._live(seq_id)
+        children = []
+        for seed in seeds:
+            params = replace(parent.params, seed=seed)
+            child = self._new(list(parent.tokens), parent.prompt_length, params)
+            child.sampled = parent.sampled
+            child.parent, child.fork_length = parent.id, len(child.tokens)
+            child.page_keys = list(parent.page_keys)
+            attached = self._attach(child, parent)
+            if parent.status is Status.PAUSED:
+                child.parent, child.status = None, Status.PAUSED
+                self.queues.paused.append(child)
+            elif attached:
+                self.queues.ready.append(child)
+            else:
+                self.queues.waiting.append(child)
+            children.append(child.id)
+        return children
+
+    def resume(self, seq_id: int, tokens: list[int]) -> bool:
+        """Append ``tokens`` to a paused sequence and let it go on; False where it has ended.
+
+        Raises:
+            ValueError: where it is not paused, or the tokens do not fit: it stays paused.
+        """
+        seq = self.sequences.get(seq_id)
+        if (seq is None and 0 <= seq_id < self._next_id) or (seq and seq.status is Status.FINISHED):
+            return False
+        seq = self._live(seq_id)
+        if seq.status is not Status.PAUSED:
+            raise ValueError(f"sequence {seq_id} is {seq.status.value}, not paused")
+        need = len(seq.tokens) + len(tokens) + 1
+        if need > self.max_context:
+            raise ValueError(
+                f"sequence {seq_id} with {len(tokens)} more tokens needs room for {need}, "
+                f"but may hold at most {self.max_context}"
+            )
+        seq.tokens.extend(tokens)
+        # With no new token, the last one is computed again for its logits.
+        seq.computed = min(seq.computed, len(seq.tokens) - 1)
+        self.queues.unpause(seq)
+        return True
+
+    def cancel(self, seq_id: int) -> bool:
+        """End a sequence now; False where it has ended. Its pages go when no step uses them."""
+        seq = self.sequences.get(seq_id)
+        if seq is None or seq.status is Status.FINISHED:
+            if not 0 <= seq_id < self._next_id:
+                raise ValueError(f"there is no sequence {seq_id}")
+            return False
+        self._events.append(Event(seq.id, status="finished", reason="cancelled"))
+        self.stats.cancelled += 1
+        self._finish(seq)
+        return True
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do something."""
+        return bool(self._events or self._steps_in_flight or self.queues.wanting)
+
+    # ---- plan
+
+    def plan(self) -> Plan | None:
+        """The next step's work, or ``None`` where nothing can run before a commit."""
+        self._attach_forks()
+        works = self._build()
+        while not works:
+            if self._steps_in_flight or not self.queues.wanting:
+                return None
+            self._reclaim()
+            works = self._build()
+        plan = Plan(works, self._moves, self._host_pages)
+        self._moves, self._host_pages = [], []
+        for work in works:
+            seq = work.seq
+            end = work.start + work.count
+            self.stats.recomputed_tokens += max(0, min(end, seq.high_water) - work.start)
+            seq.high_water = max(seq.high_water, end)
+            seq.computed = end
+            seq.tokens_in_flight += work.count
+            seq.steps_in_flight += 1
+            seq.pending += work.samples
+        self.stats.steps += 1
+        self.stats.computed_tokens += plan.token_count
+        self._steps_in_flight.append(plan)
+        return plan
+
+    def _build(self) -> list[Work]:
+        works: list[Work] = []
+        budget = self.max_step_tokens
+        queues = self.queues
+        # Decodes first: a long prompt delays them by no more than what is left of the budget.
+        for decode in (True, False):
+            for seq in queues.running:
+                if self._plannable(seq) and (seq.work == 1) is decode:
+                    budget -= self._schedule(seq, budget, works)
+        while queues.ready and budget and len(queues.running) < self.max_running:
+            seq = queues.ready[0]
+            if seq.steps_in_flight:
+                break  # paused and resumed within one step: what is in flight ends first
+            used = self._schedule(seq, budget, works)
+            if not used:
+                break
+            budget -= used
+            queues.start(queues.ready.popleft())
+        for queue in (queues.returning, queues.waiting):
+            budget = self._admit(queue, budget, works)
+            if queue and not all(seq.parent is not None for seq in queue):
+                break
+        return works
+
+    def _admit(self, queue: deque[Sequence], budget: int, works: list[Work]) -> int:
+        """Start sequences without pages in order, as far as pages and budget go."""
+        index = 0
+        running = self.queues.running
+        while index < len(queue) and budget and len(running) < self.max_running:
+            seq = queue[index]
+            if seq.parent is not None or seq.steps_in_flight:
+                index += 1
+                continue
+            if not self._acquire(seq, alone=not (works or running)):
+                break
+            used = self._schedule(seq, budget, works)
+            if not used:
+                raise AssertionError(f"sequence {seq.id} was admitted without room")
+            budget -= used
+            del queue[index]
+            self.queues.start(seq)
+        return budget
+
+    def _acquire(self, seq: Sequence, alone: bool) -> bool:
+        """Get back what memory still knows of ``seq``, if all its known tokens then fit.
+
+        The others keep a page each to grow into, so that admitting does not mean preempting.
+        """
+        reserve = 0 if alone else len(self.queues.running) + 1
+        if seq.host_tables is not None:
+            if not self.memory.fits(seq, seq.length, self.max_step_tokens, reserve):
+                return False
+            restored = self.memory.restore(seq)
+            if restored is None:
+                return False
+            self._moves += restored[0]
+            self._host_pages += restored[1]
+            self.stats.restored += 1
+            return True
+        self.memory.attach_prefix(seq)
+        if self.memory.fits(seq, seq.length, self.max_step_tokens, reserve):
+            self.stats.prefix_hit_tokens += seq.computed
+            return True
+        self.memory.release(seq)
+        return False
+
+    def _plannable(self, seq: Sequence) -> bool:
+        """Whether the sequence has work that does not end with what is in flight already."""
+        limit = seq.params.max_new_tokens
+        ending = seq.pending and (
+            seq.length >= self.max_context
+            or (limit is not None and seq.sampled + seq.pending >= limit)
+        )
+        return seq.work > 0 and not ending
+
+    def _schedule(self, seq: Sequence, budget: int, works: list[Work]) -> int:
+        """Add work for ``seq`` if budget and pages allow; the tokens added."""
+        count = min(seq.work, budget)
+        if count < 1 or not self.memory.grow(seq, seq.computed + count):
+            return 0
+        end = seq.computed + count
+        works.append(
+            Work(
+                seq=seq,
+                start=seq.computed,
+                count=count,
+                samples=end == seq.length,
+                carried=end > len(seq.tokens),
+                epoch=seq.epoch,
+            )
+        )
+        return count
+
+    def _reclaim(self) -> None:
+        """Nothing can run for want of pages: one sequence gives its own back."""
+        seq = self.queues.victim()
+        if seq is None:
+            raise AssertionError("no sequence can run though one alone must fit")
+        moves = self.memory.offload(seq)
+        if moves is None:
+            self.memory.release(seq)
+        else:
+            self._moves += moves
+            self.stats.offloaded += 1
+        if seq.status is Status.PAUSED:
+            self.stats.reclaimed += 1
+        else:
+            self.stats.preempted += 1
+            self.queues.send_back(seq)
+
+    # ---- commit
+
+    def commit(self, plan: Plan, sampled: Sampled) -> list[Event]:
+        """Take in what the oldest step in flight drew; end, pause and free what it decides."""
+        if not self._steps_in_flight or self._steps_in_flight[0] is not plan:
+            raise AssertionError("steps are committed in the order they were planned")
+        self._steps_in_flight.popleft()
+        self.memory.free_host(plan.host_pages)
+        draws = iter(zip(sampled.tokens, sampled.entropies, strict=True))
+        for work in plan.works:
+            seq = work.seq
+            seq.steps_in_flight -= 1
+            seq.tokens_in_flight -= work.count
+            if work.samples:
+                token, entropy = next(draws)
+                if work.epoch == seq.epoch:
+                    seq.pending -= 1
+                    self._append(seq, token, entropy)
+                else:
+                    self.stats.dropped_tokens += 1
+            if seq.status is not Status.FINISHED:
+                self.memory.register(seq)
+                self.memory.trim(seq)
+            elif not seq.steps_in_flight:
+                self._free(seq)
+        return self.take_events()
+
+    def take_events(self) -> list[Event]:
+        """Events that wait to be told, a cancellation's for instance."""
+        events, self._events = self._events, []
+        return events
+
+    def _append(self, seq: Sequence, token: int, entropy: float) -> None:
+        seq.tokens.append(token)
+        seq.sampled += 1
+        self.stats.sampled_tokens += 1
+        limit = seq.params.max_new_tokens
+        reason = None
+        if token in seq.stop_ids:
+            reason = "eos"
+        elif limit is not None and seq.sampled >= limit:
+            reason = "length"
+        elif len(seq.tokens) >= self.max_context:
+            reason = "context"
+        pauses = reason is None and token in seq.params.pause_token_ids
+        self._events.append(
+            Event(
+                seq.id,
+                (token,),
+                (entropy,) if seq.params.entropy else (),
+                "finished" if reason else "paused" if pauses else "running",
+                "pause" if pauses else reason,
+            )
+        )
+        if reason:
+            self.stats.finished += 1
+            self._finish(seq)
+        elif pauses:
+            self.stats.pauses += 1
+            seq.epoch += 1
+            seq.pending = 0
+            self.queues.pause(seq)
+
+    def _finish(self, seq: Sequence) -> None:
+        self.queues.remove(seq)
+        seq.epoch += 1
+        seq.pending = 0
+        seq.status = Status.FINISHED
+        if not seq.steps_in_flight:
+            self._free(seq)
+
+    def _free(self, seq: Sequence) -> None:
+        self.memory.register(seq)
+        self.memory.release(seq)
+        del self.sequences[seq.id]
+
+    # ---- forks
+
+    def _attach_forks(self) -> None:
+        """Forks whose original has computed their tokens get its pages; orphans stand alone."""
+        for child in [seq for seq in self.queues.waiting if seq.parent is not None]:
+            parent = self.sequences.get(child.parent) if child.parent is not None else None
+            if parent is not None and self._attach(child, parent):
+                self.queues.waiting.remove(child)
+                self.queues.ready.append(child)
+            elif parent is None or parent.status not in (Status.WAITING, Status.RUNNING):
+                child.parent = None
+            elif parent.computed >= child.fork_length - 1 and parent.status is Status.RUNNING:
+                child.parent = None  # its pages are gone behind the window, or no page is left
+
+    def _attach(self, child: Sequence, parent: Sequence) -> bool:
+        moves = self.memory.attach_fork(child, parent)
+        if moves is None:
+            return False
+        self._moves += moves
+        child.parent = None
+        self.stats.forked_tokens += child.computed
+        return True
+
+    # ---- faults
+
+    def recover(self) -> None:
+        """After a failed step: what is on the device is not trusted, every token is kept.
+
+        All pages are given back and recomputed when needed; paused sequences stay paused.
+        """
+        self._steps_in_flight.clear()
+        self._moves.clear()
+        self._host_pages.clear()
+        for seq in list(self.sequences.values()):
+            seq.steps_in_flight = seq.tokens_in_flight = seq.pending = 0
+            seq.epoch += 1
+            self.memory.release(seq)
+            if seq.status is Status.FINISHED:
+                del self.sequences[seq.id]
+        self.memory.reset()
+        for seq in (*self.queues.running, *self.queues.ready):
+            self.queues.send_back(seq)
+
+    # ---- proof
+
+    def check(self) -> None:
+        """Assert every invariant of queues, sequences and memory."""
+        self.queues.check()
+        queued = set(self.queues)
+        for seq in self.sequences.values():
+            finished = seq.status is Status.FINISHED
+            assert finished != (seq in queued), "a live sequence is in no queue"
+            assert not finished or seq.steps_in_flight, "a finished sequence was not freed"
+            assert 0 <= seq.tokens_in_flight <= seq.computed, "more is in flight than planned"
+            assert len(seq.tokens) <= self.max_context, "a sequence outgrew the context"
+            if not finished and seq.status is not Status.PAUSED and not seq.steps_in_flight:
+                assert seq.work >= 1, "a sequence wants to run but has nothing to compute"
+        flying = [work.seq for plan in self._steps_in_flight for work in plan.works]
+        for seq in set(flying) | set(self.sequences.values()):
+            assert flying.count(seq) == seq.steps_in_flight, "steps in flight are miscounted"
+        moving = [page for plan in self._steps_in_flight for page in plan.host_pages]
+        self.memory.check(self.sequences.values(), [*moving, *self._host_pages])
+
+    # ---- small parts
+
+    def _new(self, tokens: list[int], prompt_length: int, params: SamplingParams) -> Sequence:
+        stops = self.stop_ids if params.stop_token_ids is None else frozenset(params.stop_token_ids)
+        stops -= frozenset(params.pause_token_ids)
+        seq = Sequence(self._next_id, tokens, prompt_length, params, stops)
+        self._next_id += 1
+        self.sequences[seq.id] = seq
+        return seq
+
+    def _live(self, seq_id: int) -> Sequence:
+        seq = self.sequences.get(seq_id)
+        if seq is None or seq.status is Status.FINISHED:
+            raise ValueError(f"there is no live sequence {seq_id}")
+        return seq

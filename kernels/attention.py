@@ -1,0 +1,123 @@
+"""Paged attention over a mixed batch, in torch: what runs on a CPU, and the kernels' reference.
+
+Caches are ``[pages, page_size, kv_heads, head_dim]``. A *slot* is a flat index into the first two
+dimensions. Slot 0 lies in the null page: padding reads and writes go there.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Query rows ``[begin, end)`` of one sequence and the slots of the keys they may see.
+
+    slots: int64 [L], in order of position. mask: bool [end - begin, L], True where visible, or
+    ``None`` where every row sees every key.
+    """
+
+    begin: int
+    end: int
+    slots: torch.Tensor
+    mask: torch.Tensor | None
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionBatch:
+    """What one layer group's layers need to know of a step of T tokens.
+
+    write_slots: int64 [T], where each token's key and value go. decode_rows: int64 [B], the rows
+    of single-token sequences, ``None`` where there are none. decode_slots: int64 [B, L], padded
+    with 0. decode_mask: bool [B, 1, 1, L], True where visible. chunks: all other sequences.
+    """
+
+    write_slots: torch.Tensor
+    decode_rows: torch.Tensor | None
+    decode_slots: torch.Tensor | None
+    decode_mask: torch.Tensor | None
+    chunks: tuple[Chunk, ...]
+
+
+def write_cache(
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    slots: torch.Tensor,
+) -> None:
+    """Put keys and values [T, kv_heads, head_dim] into their slots [T]."""
+    key_cache.flatten(0, 1).index_copy_(0, slots, keys.to(key_cache.dtype))
+    value_cache.flatten(0, 1).index_copy_(0, slots, values.to(value_cache.dtype))
+
+
+def paged_attention(
+    queries: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor,
+    batch: AttentionBatch,
+    scale: float,
+    softcap: float | None = None,
+    sinks: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attention of every query to the keys its batch entry names.
+
+    Args:
+        queries: [T, heads, head_dim]; heads a multiple of the caches' kv_heads.
+        scale: multiplies the scores.
+        softcap: scores become ``softcap * tanh(scores / softcap)``.
+        sinks: [heads], a logit beside the keys' that takes weight but adds no value (gpt-oss).
+
+    Returns:
+        [T, heads, value_dim] in the queries' dtype.
+    """
+    heads, kv_heads = queries.shape[1], key_cache.shape[2]
+    group = heads // kv_heads
+    out = queries.new_empty(queries.shape[0], heads, value_cache.shape[3])
+    flat_keys, flat_values = key_cache.flatten(0, 1), value_cache.flatten(0, 1)
+    if sinks is not None:
+        sinks = sinks.view(kv_heads, group)
+    if batch.decode_rows is not None:
+        assert batch.decode_slots is not None
+        rows = batch.decode_rows
+        # One query row per head of a group: [B, kv_heads, group, head_dim].
+        query = queries[rows].unflatten(1, (kv_heads, group))
+        key = flat_keys[batch.decode_slots].transpose(1, 2)
+        value = flat_values[batch.decode_slots].transpose(1, 2)
+        sink = None if sinks is None else sinks[None, :, :, None]
+        attended = _attend(query, key, value, batch.decode_mask, scale, softcap, sink)
+        out[rows] = attended.flatten(1, 2)
+    for chunk in batch.chunks:
+        query = queries[chunk.begin : chunk.end].unflatten(1, (kv_heads, group))
+        query = query.permute(1, 2, 0, 3)  # [kv_heads, group, rows, head_dim]
+        key = flat_keys[chunk.slots].transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
+        value = flat_values[chunk.slots].transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
+        sink = None if sinks is None else sinks[:, :, None, None]
+        attended = _attend(query, key, value, chunk.mask, scale, softcap, sink)
+        out[chunk.begin : chunk.end] = attended.permute(2, 0, 1, 3).flatten(1, 2)
+    return out
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scale: float,
+    softcap: float | None,
+    sink: torch.Tensor | None,
+) -> torch.Tensor:
+    """[..., rows, head_dim] x [..., L, head_dim] -> [..., rows, value_dim]."""
+    if softcap is None and sink is None:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+    scores = (query @ key.transpose(-1, -2)).float() * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, float("-inf"))
+    if sink is not None:
+        column = sink.float().expand(*scores.shape[:-1], 1)
+        scores = torch.cat([scores, column], dim=-1)
+    weights = scores.softmax(dim=-1)[..., : key.shape[-2]]
+    return weights.to(value.dtype) @ value

@@ -1,0 +1,50 @@
+"""Philox4x32-10 noise as a function of (seed, position, token) only.
+
+Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. The counter is
+(token id, position, 0, 0), the key the seed's low and high 32 bits, and the first output word is
+used, as ``tl.philox`` does with the same arguments: a Triton kernel draws the same bits.
+"""
+
+import torch
+
+_MASK = 0xFFFFFFFF
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
+
+
+def philox(seeds: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+    """32 random bits per element.
+
+    Args:
+        seeds: int64, the 64 bits of the seed; any shape that broadcasts with the others.
+        positions, tokens: int64 in 0..2**32-1.
+
+    Returns:
+        int64 in 0..2**32-1, of the broadcast shape.
+    """
+    c0, c1, k0, k1 = torch.broadcast_tensors(
+        tokens, positions, seeds & _MASK, (seeds >> 32) & _MASK
+    )
+    c2 = c3 = torch.zeros_like(c0)
+    for _ in range(10):
+        # int64 products wrap, which leaves all 64 bits right; the shift is masked to be unsigned.
+        a, b = c0 * _MULTIPLIERS[0], c2 * _MULTIPLIERS[1]
+        c0, c1, c2, c3 = (
+            ((b >> 32) & _MASK) ^ c1 ^ k0,
+            b & _MASK,
+            ((a >> 32) & _MASK) ^ c3 ^ k1,
+            a & _MASK,
+        )
+        k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
+    return c0
+
+
+def exponential(bits: torch.Tensor) -> torch.Tensor:
+    """Standard exponential variates from 32 random bits, float32.
+
+    ``-log1p(-u)`` with ``u = (bits + 0.5) / 2**32`` keeps full relative precision at the small end,
+    which decides a race among many tokens. ``bits = 2**32 - 1`` rounds to u = 1 and gives infinity:
+    that token loses the race.
+    """
+    uniform = (bits.to(torch.float32) + 0.5) * 2.0**-32
+    return -torch.log1p(-uniform)
