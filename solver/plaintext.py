@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+_BYTE = re.compile("<0x[0-9A-F]{2}>")
+
 
 def _is_control(content: str) -> bool:
     # Some vocabularies list runs of newlines and spaces, or single letters, among the added tokens:
@@ -25,7 +27,8 @@ class PlainText:
         self.tokenizer = tokenizer
         added: dict[int, Any] = tokenizer.added_tokens_decoder
         control = {index: str(token) for index, token in added.items() if _is_control(str(token))}
-        self.control_ids = frozenset(control)
+        # Byte tokens are what byte fallback makes of ordinary characters; only their text is cut.
+        self.control_ids = frozenset(i for i, text in control.items() if not _BYTE.fullmatch(text))
         strings = sorted(control.values(), key=len, reverse=True)
         self._pattern = re.compile("|".join(map(re.escape, strings))) if strings else None
 
