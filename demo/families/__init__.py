@@ -1,0 +1,24 @@
+"""The families of problems, and what a family is."""
+
+from eightfold.demo.families import (
+    counting,
+    digits,
+    divisors,
+    equations,
+    modular,
+    plane,
+    sequences,
+)
+from eightfold.demo.families.family import ANSWERS, Family, Params, fill, fill_slots
+
+FAMILIES: tuple[Family, ...] = (
+    *divisors.FAMILIES,
+    *modular.FAMILIES,
+    *digits.FAMILIES,
+    *counting.FAMILIES,
+    *sequences.FAMILIES,
+    *plane.FAMILIES,
+    *equations.FAMILIES,
+)
+
+__all__ = ["ANSWERS", "FAMILIES", "Family", "Params", "fill", "fill_slots"]
