@@ -17,8 +17,10 @@ class EngineConfig:
         max_step_tokens: token budget of one step; a longer prompt is computed in chunks of it.
         max_context: most tokens one sequence may hold; ``None``: what model and memory allow.
         full_pages, sliding_pages: pages of each pool; ``None``: sized from the free memory.
-        memory_fraction: share of the free memory that the pools may take when sized.
-        offload_bytes: host memory for the KV of paused or preempted sequences; 0 recomputes instead.
+        memory_fraction: share of the free memory that the pools may take when sized; ``None``: 0.9
+            of a GPU's, 0.25 of the host's.
+        offload_bytes: host memory for the KV of paused or preempted sequences; 0: none, their KV is
+            recomputed.
         prefix_cache: keep the pages of finished sequences for prompts that begin alike.
         lookahead: steps planned while one is in flight, 0 or 1; ``None``: 1 on a GPU, 0 on a CPU.
 
@@ -34,7 +36,7 @@ class EngineConfig:
     max_context: int | None = None
     full_pages: int | None = None
     sliding_pages: int | None = None
-    memory_fraction: float = 0.9
+    memory_fraction: float | None = None
     offload_bytes: int = 0
     prefix_cache: bool = True
     lookahead: int | None = None
@@ -51,7 +53,7 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise ValueError(f"{name} must be at least 2 or None, not {value}")
-        if not 0 < self.memory_fraction <= 1:
+        if self.memory_fraction is not None and not 0 < self.memory_fraction <= 1:
             raise ValueError(f"memory_fraction must be in (0, 1], not {self.memory_fraction}")
         if self.offload_bytes < 0:
             raise ValueError(f"offload_bytes must not be negative, not {self.offload_bytes}")

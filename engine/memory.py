@@ -59,7 +59,7 @@ class Memory:
         """Whether ``seq`` could grow to ``length`` tokens with ``reserve`` pages left over."""
         return all(
             self.pages_needed(g, length, chunk)
-            - sum(page != FREED for page in (seq.tables[g] if seq.tables else ()))
+            - len(_live(seq.tables[g] if seq.tables else []))
             + reserve
             <= pool.available
             for g, pool in enumerate(self.pools)
@@ -85,12 +85,9 @@ class Memory:
         return 0 if window is None else max(0, position - window + 1) // self.page_size
 
     def trim(self, seq: Sequence) -> None:
-        """Free the pages behind the window of the next query still to be computed.
-
-        One token of slack: a resume with no new token, and a fork, compute the last token again.
-        """
+        """Free the pages behind the window of the earliest query still to be computed."""
         for g, table in enumerate(seq.tables):
-            end = min(self.first_visible_page(g, max(0, seq.settled - 1)), len(table))
+            end = min(self.first_visible_page(g, seq.next_query), len(table))
             for index in range(end - 1, -1, -1):
                 if table[index] == FREED:
                     break
@@ -198,7 +195,7 @@ class Memory:
 
     def offload(self, seq: Sequence) -> list[Move] | None:
         """Move the pages of ``seq`` to the host; ``None`` where the host has no room for them."""
-        live = [sum(page != FREED for page in table) for table in seq.tables]
+        live = [len(_live(table)) for table in seq.tables]
         if any(need > len(free) for need, free in zip(live, self._host_free, strict=True)):
             return None
         moves, host_tables = [], []
@@ -217,7 +214,7 @@ class Memory:
         """Bring offloaded pages back: the moves, and the host pages free once they are made."""
         if seq.host_tables is None:
             raise AssertionError(f"sequence {seq.id} has no pages on the host")
-        live = [sum(page != FREED for page in table) for table in seq.host_tables]
+        live = [len(_live(table)) for table in seq.host_tables]
         if any(need > pool.available for need, pool in zip(live, self.pools, strict=True)):
             return None
         moves, freed = [], []
@@ -238,9 +235,7 @@ class Memory:
             self._host_free[g].append(page)
 
     def _free_host(self, tables: list[list[int]]) -> None:
-        self.free_host(
-            (g, page) for g, table in enumerate(tables) for page in table if page != FREED
-        )
+        self.free_host((g, page) for g, table in enumerate(tables) for page in _live(table))
 
     # ---- proof
 
@@ -253,11 +248,8 @@ class Memory:
         """
         sequences = list(sequences)
         for g, pool in enumerate(self.pools):
-            held = [p for s in sequences if s.tables for p in s.tables[g] if p != FREED]
-            pool.check(held)
-            host = [
-                p for s in sequences for p in (s.host_tables or [[]] * (g + 1))[g] if p != FREED
-            ]
+            pool.check([page for s in sequences if s.tables for page in _live(s.tables[g])])
+            host = [page for s in sequences if s.host_tables for page in _live(s.host_tables[g])]
             host += [page for group, page in moving if group == g]
             assert sorted(host + self._host_free[g]) == list(range(self.groups[g].host_pages)), (
                 "host pages are lost or held twice"
@@ -265,5 +257,9 @@ class Memory:
         for seq in sequences:
             for g, table in enumerate(seq.tables):
                 assert len(table) * self.page_size >= seq.computed, "computed tokens have no page"
-                first = self.first_visible_page(g, max(0, seq.settled - 1))
+                first = self.first_visible_page(g, seq.next_query)
                 assert FREED not in table[first:], "a visible page was freed"
+
+
+def _live(table: list[int]) -> list[int]:
+    return [page for page in table if page != FREED]

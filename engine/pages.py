@@ -21,9 +21,7 @@ class PagePool:
 
     def __init__(self, count: int) -> None:
         if count < 2:
-            raise ValueError(
-                f"a pool needs at least 2 pages, one of them the null page, not {count}"
-            )
+            raise ValueError(f"a pool needs 2 pages or more, the null page included, not {count}")
         self.count = count
         self._references = [0] * count
         self._free: deque[int] = deque(range(1, count))

@@ -73,8 +73,8 @@ class Scheduler:
         need = len(tokens) + (params.max_new_tokens or 1)
         if need > self.max_context:
             raise ValueError(
-                f"the prompt's {len(tokens)} tokens and {params.max_new_tokens or 'at least 1'} new "
-                f"ones need room for {need}, but a sequence may hold at most {self.max_context}"
+                f"a prompt of {len(tokens)} tokens with {params.max_new_tokens or 'at least 1'} to "
+                f"come needs room for {need}, but a sequence may hold at most {self.max_context}"
             )
         seq = self._new(tokens, len(tokens), params)
         self.queues.waiting.append(seq)
@@ -128,8 +128,6 @@ class Scheduler:
                 f"but may hold at most {self.max_context}"
             )
         seq.tokens.extend(tokens)
-        # With no new token, the last one is computed again for its logits.
-        seq.computed = min(seq.computed, len(seq.tokens) - 1)
         self.queues.unpause(seq)
         return True
 
@@ -143,7 +141,17 @@ class Scheduler:
         self._events.append(Event(seq.id, status="finished", reason="cancelled"))
         self.stats.cancelled += 1
         self._finish(seq)
+        if not seq.steps_in_flight:
+            self._free(seq)
         return True
+
+    def tokens(self, seq_id: int) -> list[int]:
+        """A copy of a live sequence's tokens.
+
+        Raises:
+            ValueError: where it is not live.
+        """
+        return list(self._live(seq_id).tokens)
 
     @property
     def has_work(self) -> bool:
@@ -254,6 +262,8 @@ class Scheduler:
 
     def _schedule(self, seq: Sequence, budget: int, works: list[Work]) -> int:
         """Add work for ``seq`` if budget and pages allow; the tokens added."""
+        # Resumed with no new token, the last one is computed again for its logits.
+        seq.computed = min(seq.computed, seq.length - 1)
         count = min(seq.work, budget)
         if count < 1 or not self.memory.grow(seq, seq.computed + count):
             return 0
@@ -275,6 +285,12 @@ class Scheduler:
         seq = self.queues.victim()
         if seq is None:
             raise AssertionError("no sequence can run though one alone must fit")
+        self.give_back(seq)
+
+    def give_back(self, seq: Sequence) -> None:
+        """Take a sequence's pages; its KV goes to the host or is computed again when needed."""
+        if seq.steps_in_flight:
+            raise AssertionError(f"sequence {seq.id} is in flight and keeps its pages")
         moves = self.memory.offload(seq)
         if moves is None:
             self.memory.release(seq)
@@ -355,8 +371,6 @@ class Scheduler:
         seq.epoch += 1
         seq.pending = 0
         seq.status = Status.FINISHED
-        if not seq.steps_in_flight:
-            self._free(seq)
 
     def _free(self, seq: Sequence) -> None:
         self.memory.register(seq)
@@ -418,8 +432,8 @@ class Scheduler:
             assert not finished or seq.steps_in_flight, "a finished sequence was not freed"
             assert 0 <= seq.tokens_in_flight <= seq.computed, "more is in flight than planned"
             assert len(seq.tokens) <= self.max_context, "a sequence outgrew the context"
-            if not finished and seq.status is not Status.PAUSED and not seq.steps_in_flight:
-                assert seq.work >= 1, "a sequence wants to run but has nothing to compute"
+            if seq.status is Status.RUNNING and not seq.steps_in_flight:
+                assert seq.work >= 1, "a sequence runs but has nothing to compute"
         flying = [work.seq for plan in self._steps_in_flight for work in plan.works]
         for seq in set(flying) | set(self.sequences.values()):
             assert flying.count(seq) == seq.steps_in_flight, "steps in flight are miscounted"

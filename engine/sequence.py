@@ -63,5 +63,11 @@ class Sequence:
         return self.computed - self.tokens_in_flight
 
     @property
+    def next_query(self) -> int:
+        """Earliest position that may still be computed: a resume with no new token, and a fork,
+        compute the last token again."""
+        return min(self.settled, len(self.tokens) - 1)
+
+    @property
     def holds_pages(self) -> bool:
         return any(table for table in self.tables)

@@ -1,0 +1,104 @@
+"""The engine's entry in transformers' attention interface: write to pages, attend to pages."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+from eightfold.kernels.attention import AttentionBatch, paged_attention, write_cache
+
+from .architecture import Architecture, LayerSpec, attention_modules
+from .cache import KVCache
+
+NAME = "eightfold"
+# Arguments that models pass along and that change nothing here: positions are in the page tables.
+_HARMLESS = {"position_ids", "is_causal", "use_cache", "cache_position"}
+
+
+class Step:
+    """What the attention layers of one model share during a step: a batch per page group."""
+
+    def __init__(self) -> None:
+        self.batches: dict[int | None, AttentionBatch] = {}
+
+
+class LayerCache:
+    """One attention module's view of the cache and of the running step."""
+
+    def __init__(self, spec: LayerSpec, cache: KVCache, step: Step) -> None:
+        self.spec = spec
+        self.keys, self.values = cache.layers[spec.index]
+        self.step = step
+
+    def attend(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        scale: float,
+        softcap: float | None,
+        sinks: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """[1, heads, T, head_dim] each -> [1, T, heads, head_dim]."""
+        batch = self.step.batches[self.spec.window]
+        if self.spec.source == self.spec.index:
+            write_cache(
+                key[0].transpose(0, 1),
+                value[0].transpose(0, 1),
+                self.keys,
+                self.values,
+                batch.write_slots,
+            )
+        queries = query[0].transpose(0, 1)
+        out = paged_attention(queries, self.keys, self.values, batch, scale, softcap, sinks)
+        return out.unsqueeze(0)
+
+
+def attention_forward(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
+    """transformers' attention signature over the pages bound to ``module``.
+
+    Raises:
+        NotImplementedError: where a model asks for something that would be silently ignored.
+    """
+    layer: LayerCache = module.eightfold_layer  # type: ignore[assignment]
+    # False and None ask for nothing.
+    asked = {name for name, given in kwargs.items() if given is not None and given is not False}
+    surplus = asked - _HARMLESS
+    if surplus or attention_mask is not None or dropout:
+        what = sorted(surplus) or ["a mask" if attention_mask is not None else "dropout"]
+        raise NotImplementedError(f"the model asks attention for {', '.join(what)}")
+    if sliding_window != layer.spec.window and sliding_window is not None:
+        raise NotImplementedError(
+            f"layer {layer.spec.index} attends in a window of {sliding_window}, "
+            f"but its configuration says {layer.spec.window}"
+        )
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return layer.attend(query, key, value, scale, softcap, s_aux), None
+
+
+def bind(model: PreTrainedModel, architecture: Architecture, cache: KVCache) -> Step:
+    """Make the model's attention layers use the cache; the step object steers them."""
+    AttentionInterface.register(NAME, attention_forward)
+    AttentionMaskInterface.register(NAME, _no_mask)
+    step = Step()
+    for spec, module in zip(architecture.layers, attention_modules(model), strict=True):
+        module.eightfold_layer = LayerCache(spec, cache, step)  # type: ignore[assignment]
+    model.set_attn_implementation(NAME)
+    return step
+
+
+def _no_mask(*args: Any, **kwargs: Any) -> None:
+    """Who sees what is in the step's batches."""

@@ -1,0 +1,126 @@
+"""Opening a model folder: what it is, its weights, its end tokens."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging
+
+from .architecture import Architecture
+from .errors import CheckpointError
+
+# A multimodal checkpoint's names for the text model's tensors, and the tensors beside it.
+TEXT_NAMES = {
+    r"^model\.language_model\.": "model.",
+    r"^language_model\.model\.": "model.",
+    r"^language_model\.lm_head\.": "lm_head.",
+}
+OTHER_PARTS = re.compile(
+    r"(model\.)?(vision_tower|vision_model|visual|embed_vision|audio_tower|embed_audio"
+    r"|multi_modal_projector)\."
+)
+
+
+def read_config(folder: str | Path) -> PretrainedConfig:
+    """The configuration in a model folder.
+
+    Raises:
+        CheckpointError: where the folder, its config.json or its safetensors files are missing, or
+            the configuration cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise CheckpointError(f"there is no model folder {folder}")
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is not a model folder: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        raise CheckpointError(f"{folder} has no weights: no .safetensors file is in it")
+    try:
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+    except (ValueError, OSError, KeyError, TypeError) as error:
+        raise CheckpointError(
+            f"{folder}/config.json cannot be used: {_first_line(error)}"
+        ) from error
+
+
+def load_weights(
+    folder: str | Path, architecture: Architecture, device: torch.device, dtype: torch.dtype | None
+) -> PreTrainedModel:
+    """The model with its weights, in evaluation mode, every tensor accounted for.
+
+    Args:
+        dtype: to convert to; ``None`` keeps the checkpoint's.
+
+    Raises:
+        CheckpointError: where tensors are missing, surplus, truncated or of the wrong shape.
+    """
+    folder = Path(folder)
+    try:
+        with _quiet():
+            model, report = architecture.model_class.from_pretrained(
+                folder,
+                config=architecture.config,
+                dtype="auto" if dtype is None else dtype,
+                device_map=None if device.type == "cpu" else {"": device},
+                key_mapping=TEXT_NAMES if architecture.wrapped else None,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+                local_files_only=True,
+                use_safetensors=True,
+            )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    _account(folder, report, architecture.wrapped)
+    return model.eval()
+
+
+def _account(folder: Path, report: dict, wrapped: bool) -> None:
+    shapes = [
+        f"{name} is {tuple(found)} and should be {tuple(wanted)}"
+        for name, found, wanted in sorted(report["mismatched_keys"])
+    ]
+    missing = sorted(report["missing_keys"])
+    surplus = sorted(
+        name for name in report["unexpected_keys"] if not (wrapped and OTHER_PARTS.match(name))
+    )
+    for what, names in (
+        ("tensors of the wrong shape", shapes),
+        ("missing tensors", missing),
+        ("surplus tensors", surplus),
+    ):
+        if names:
+            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+            raise CheckpointError(f"{folder} has {what}: {shown}")
+
+
+def end_tokens(model: PreTrainedModel) -> frozenset[int]:
+    """End tokens that the configuration and the generation configuration name, together."""
+    found: set[int] = set()
+    for config in (model.config, getattr(model, "generation_config", None)):
+        ids = getattr(config, "eos_token_id", None)
+        if ids is not None:
+            found |= set(ids) if isinstance(ids, (list, tuple)) else {int(ids)}
+    return frozenset(found)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence transformers' report and bars: what matters in them is raised."""
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()

@@ -1,0 +1,212 @@
+"""The engine: token ids in, events out."""
+
+import os
+import threading
+from collections import deque
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from . import architecture as architectures
+from .attention import bind
+from .cache import KVCache, size_groups
+from .checkpoint import end_tokens, load_weights, read_config
+from .config import EngineConfig, SamplingParams
+from .memory import Memory
+from .plan import Event
+from .runner import Flight, Runner
+from .scheduler import Scheduler
+
+CPU_MEMORY_FRACTION = 0.25
+GPU_MEMORY_FRACTION = 0.9
+
+
+class Engine:
+    """Continuous batching over a Hugging Face causal language model.
+
+    One thread calls :meth:`step`; any thread may call the other methods meanwhile.
+
+    Args:
+        model: a folder with config.json and safetensors files, or a model already made. The
+            latter's attention is replaced for good: only this engine can run it afterwards.
+        config: see :class:`EngineConfig`.
+
+    Raises:
+        UnsupportedModelError: where a layer cannot be paged, before any weight is read.
+        CheckpointError: where files or tensors are missing, surplus or broken.
+        ModelError: where the memory does not suffice.
+    """
+
+    def __init__(
+        self, model: str | Path | PreTrainedModel, config: EngineConfig | None = None
+    ) -> None:
+        self.config = config = config or EngineConfig()
+        device = _device(config.device)
+        if isinstance(model, PreTrainedModel):
+            architecture = architectures.inspect(model.config)
+            device = model.device
+        else:
+            architecture = architectures.inspect(read_config(model))
+            model = load_weights(model, architecture, device, _dtype(config.dtype, device))
+        width = model.dtype.itemsize
+        groups, self.max_context = size_groups(architecture, config, width, _budget(config, device))
+        cache = KVCache(architecture, groups, config.page_size, device, model.dtype)
+        self._runner = Runner(model, cache, bind(model, architecture, cache), config.page_size)
+        lookahead = config.lookahead
+        self._lookahead = int(device.type == "cuda") if lookahead is None else lookahead
+        self._scheduler = Scheduler(
+            Memory(groups, config.page_size, config.prefix_cache),
+            config.max_running,
+            config.max_step_tokens,
+            self.max_context,
+            end_tokens(model),
+        )
+        self._flights: deque[Flight] = deque()
+        self._changed = threading.Condition()
+
+    @property
+    def stop_token_ids(self) -> frozenset[int]:
+        """End tokens of a sequence that names none of its own."""
+        return self._scheduler.stop_ids
+
+    def submit(self, token_ids: list[int], params: SamplingParams | None = None) -> int:
+        """Queue a prompt; returns the sequence's number.
+
+        Raises:
+            ValueError: where it is empty or can never fit, with the room it needs.
+        """
+        with self._changed:
+            self._changed.notify_all()
+            return self._scheduler.submit(list(token_ids), params or SamplingParams())
+
+    def fork(self, seq: int, n: int, seeds: list[int]) -> list[int]:
+        """``n`` more sequences with the tokens that ``seq`` has now, one per seed.
+
+        Full pages are shared, the last partial one is copied, and the last token is computed again
+        for its logits. Forks of a paused sequence are paused.
+
+        Raises:
+            ValueError: where ``seq`` is not live or there are not ``n`` seeds.
+        """
+        if n != len(seeds):
+            raise ValueError(f"{n} forks need {n} seeds, not {len(seeds)}")
+        with self._changed:
+            self._changed.notify_all()
+            return self._scheduler.fork(seq, list(seeds))
+
+    def resume(self, seq: int, token_ids: list[int]) -> bool:
+        """Append tokens to a paused sequence; only they are computed. False where it has ended.
+
+        Raises:
+            ValueError: where it is not paused, or the tokens do not fit; it stays as it was.
+        """
+        with self._changed:
+            self._changed.notify_all()
+            return self._scheduler.resume(seq, list(token_ids))
+
+    def cancel(self, seq: int) -> bool:
+        """End a sequence; the next step reports it. False where it has ended already."""
+        with self._changed:
+            self._changed.notify_all()
+            return self._scheduler.cancel(seq)
+
+    def has_work(self) -> bool:
+        """Whether :meth:`step` would do something now."""
+        with self._changed:
+            return self._scheduler.has_work
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until there is work, at most ``timeout`` seconds; whether there is."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self._scheduler.has_work, timeout)
+
+    def step(self) -> list[Event]:
+        """Plan, run, commit. With lookahead, the step committed is the one launched before.
+
+        Where the device fails, every sequence keeps its tokens and is computed anew by later steps;
+        the error is raised all the same.
+        """
+        try:
+            with self._changed:
+                plan = self._scheduler.plan()
+            if plan is not None:
+                self._flights.append(self._runner.launch(plan))
+            if self._flights and (plan is None or len(self._flights) > self._lookahead):
+                flight = self._flights[0]
+                sampled = flight.wait()
+                self._flights.popleft()
+                with self._changed:
+                    return self._scheduler.commit(flight.plan, sampled)
+        except BaseException:
+            self._flights.clear()
+            with self._changed:
+                self._scheduler.recover()
+            raise
+        with self._changed:
+            return self._scheduler.take_events()
+
+    def tokens(self, seq: int) -> list[int]:
+        """A copy of a live sequence's tokens.
+
+        Raises:
+            ValueError: where it has ended.
+        """
+        with self._changed:
+            return self._scheduler.tokens(seq)
+
+    def stats(self) -> dict[str, Any]:
+        """Counters since the start (see :class:`~eightfold.engine.stats.Stats`) and pages now."""
+        with self._changed:
+            memory = self._scheduler.memory
+            return {
+                **asdict(self._scheduler.stats),
+                "pages_available": [pool.available for pool in memory.pools],
+                "pages": [pool.capacity for pool in memory.pools],
+                "cache_bytes": self._runner.cache.nbytes,
+            }
+
+    def check(self) -> None:
+        """Assert that every page is owned as often as its count says, and every other invariant."""
+        with self._changed:
+            self._scheduler.check()
+
+
+def _device(name: str | None) -> torch.device:
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"{name!r} is not a device; use 'cpu' or 'cuda'") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("there is no CUDA device here; use device='cpu'")
+    return device
+
+
+def _dtype(name: str | None, device: torch.device) -> torch.dtype | None:
+    if name is not None:
+        return getattr(torch, name)
+    return torch.float32 if device.type == "cpu" else None
+
+
+def _budget(config: EngineConfig, device: torch.device) -> int:
+    """Bytes for the cache: a share of what is free now."""
+    if device.type == "cuda":
+        free, fraction = torch.cuda.mem_get_info(device)[0], GPU_MEMORY_FRACTION
+    else:
+        free, fraction = _host_memory(), CPU_MEMORY_FRACTION
+    return int(free * (config.memory_fraction or fraction))
+
+
+def _host_memory() -> int:
+    """Bytes that can be had without swapping; caches that the system would drop included."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

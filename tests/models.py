@@ -1,0 +1,143 @@
+"""Tiny random models of the architectures that the engine must run, saved and loaded from disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+VOCABULARY = 128
+WINDOW = 16
+
+_COMMON = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 512,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+
+
+def _gemma4(**changes: object) -> PreTrainedModel:
+    settings = {
+        **_COMMON,
+        "num_hidden_layers": 6,
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "num_global_key_value_heads": 1,
+        "attention_k_eq_v": True,
+        "sliding_window": WINDOW,
+        "hidden_size_per_layer_input": 0,
+        "vocab_size_per_layer_input": VOCABULARY,
+        "num_kv_shared_layers": 0,
+        "layer_types": ["sliding_attention"] * 5 + ["full_attention"],
+        **changes,
+    }
+    return transformers.Gemma4ForCausalLM(transformers.Gemma4TextConfig(**settings))
+
+
+def _gemma4_e2b() -> PreTrainedModel:
+    kinds = ["sliding_attention", "full_attention"] * 3
+    return _gemma4(
+        attention_k_eq_v=False,
+        num_global_key_value_heads=None,
+        hidden_size_per_layer_input=4,
+        num_kv_shared_layers=2,
+        layer_types=kinds,
+    )
+
+
+def _gemma4_moe() -> PreTrainedModel:
+    return _gemma4(enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=16)
+
+
+def _gemma4_wrapped() -> PreTrainedModel:
+    text = _gemma4().config
+    vision = transformers.Gemma4VisionConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        head_dim=8,
+    )
+    config = transformers.Gemma4Config(text_config=text, vision_config=vision, audio_config=None)
+    return transformers.Gemma4ForConditionalGeneration(config)
+
+
+def _gemma3() -> PreTrainedModel:
+    config = transformers.Gemma3TextConfig(
+        **_COMMON,
+        num_hidden_layers=4,
+        head_dim=8,
+        sliding_window=WINDOW,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+    )
+    return transformers.Gemma3ForCausalLM(config)
+
+
+def _llama() -> PreTrainedModel:
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_COMMON, num_hidden_layers=2))
+
+
+def _mistral() -> PreTrainedModel:
+    config = transformers.MistralConfig(**_COMMON, num_hidden_layers=2, sliding_window=WINDOW)
+    return transformers.MistralForCausalLM(config)
+
+
+def _qwen3() -> PreTrainedModel:
+    config = transformers.Qwen3Config(**_COMMON, num_hidden_layers=2, head_dim=8)
+    return transformers.Qwen3ForCausalLM(config)
+
+
+def _gpt_oss() -> PreTrainedModel:
+    config = transformers.GptOssConfig(
+        **_COMMON,
+        num_hidden_layers=4,
+        head_dim=8,
+        sliding_window=WINDOW,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+        rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+    )
+    return transformers.GptOssForCausalLM(config)
+
+
+BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "gemma4": _gemma4,
+    "gemma4_kv": lambda: _gemma4(attention_k_eq_v=False, num_global_key_value_heads=None),
+    "gemma4_e2b": _gemma4_e2b,
+    "gemma4_moe": _gemma4_moe,
+    "gemma4_wrapped": _gemma4_wrapped,
+    "gemma3": _gemma3,
+    "llama": _llama,
+    "mistral": _mistral,
+    "qwen3": _qwen3,
+    "gpt_oss": _gpt_oss,
+}
+
+
+def build(name: str, seed: int = 0) -> PreTrainedModel:
+    """A random model whose outputs depend on its inputs: norms and biases are random too."""
+    torch.manual_seed(seed)
+    model = BUILDERS[name]()
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn_like(parameter) * 0.2)
+            elif "embed" not in key:
+                parameter.mul_(4.0)
+    return model.eval()
+
+
+def save(name: str, folder: Path, seed: int = 0) -> PreTrainedModel:
+    """Build, save into ``folder`` and return the model as transformers runs it."""
+    model = build(name, seed)
+    model.save_pretrained(folder)
+    return model
