@@ -38,6 +38,7 @@ class Protocol:
 
     Attributes:
         pause_tokens: texts of the tokens at which the model hands over, besides the end tokens.
+        turn_ends: texts of end tokens that the family's checkpoints may not name themselves.
         pause_token_ids: ids at which a sequence pauses: those, and the checkpoint's end tokens.
         prompt_opener, tool_opener, user_opener: text of a thought that the prompt, a tool result
             or a user turn leaves open ("" where none); it belongs in front of what the model then
@@ -46,6 +47,7 @@ class Protocol:
 
     family = ""
     pause_tokens: tuple[str, ...] = ()
+    turn_ends: tuple[str, ...] = ()
     thought: tuple[str, str] = ("<think>", "</think>")
     native_tool = True
 
@@ -53,6 +55,7 @@ class Protocol:
         self.tokenizer = tokenizer
         eos = tokenizer.eos_token_id
         self.end_ids = frozenset(end_ids) | (frozenset() if eos is None else {int(eos)})
+        self.end_ids |= {self._token_id(token) for token in self.turn_ends}
         own = {self._token_id(token) for token in self.pause_tokens}
         self.pause_token_ids = tuple(sorted(own | self.end_ids))
         self.prompts = prompts

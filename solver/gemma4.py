@@ -13,6 +13,7 @@ class Gemma4(Protocol):
 
     family = "gemma4"
     pause_tokens = ("<|tool_response>",)
+    turn_ends = ("<turn|>",)
     thought = ("<|channel>", "<channel|>")
     _calls = re.compile(r"<\|tool_call>(.*?)(<tool_call\|>|(?=<\|tool_call>)|\Z)", re.DOTALL)
     _call = re.compile(r"\s*call:(?P<name>[\w.:-]+)\s*\{(?P<body>.*)\}\s*", re.DOTALL)
