@@ -55,7 +55,7 @@ def no_input(prompt: object = "") -> str:
 
 @contextmanager
 def _captured(pieces: list[str], budget: Budget) -> Iterator[None]:
-    """stdout, stderr, warnings and thread errors of the cell go to `pieces`; ``input()`` refuses."""
+    """What the cell prints, warns and loses in threads goes to `pieces`; ``input()`` refuses."""
     stream: Any = PrintStream(budget, pieces.append)
     saved = sys.stdout, sys.stderr, sys.stdin, builtins.input, threading.excepthook
 
@@ -64,11 +64,19 @@ def _captured(pieces: list[str], budget: Budget) -> Iterator[None]:
             text = format_error(args.exc_value, "", args.exc_traceback)
             stream.write(f"Exception in a thread:\n{text}\n")
 
+    def show_warning(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any
+    ) -> None:
+        stream.write(format_warning(message, category, filename, lineno))
+
     with warnings.catch_warnings():
-        warnings.simplefilter("default", SyntaxWarning)
+        # A fresh interpreter's filters, whatever the caller has set.
+        warnings.resetwarnings()
+        for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
+            warnings.simplefilter("ignore", category)
+        warnings.simplefilter("ignore", ResourceWarning)
         warnings.filterwarnings("default", category=DeprecationWarning, module="__main__")
-        formatwarning = warnings.formatwarning
-        warnings.formatwarning = format_warning  # type: ignore[assignment]
+        warnings.showwarning = show_warning  # type: ignore[assignment]
         sys.stdout = sys.stderr = stream
         sys.stdin = io.StringIO()
         builtins.input = no_input
@@ -76,7 +84,6 @@ def _captured(pieces: list[str], budget: Budget) -> Iterator[None]:
         try:
             yield
         finally:
-            warnings.formatwarning = formatwarning
             sys.stdout, sys.stderr, sys.stdin, builtins.input, threading.excepthook = saved
 
 
@@ -99,6 +106,7 @@ def run_cell(code: str, namespace: dict[str, Any], limit: int = TEXT_LIMIT) -> s
     remember_source(name, code)
     pieces: list[str] = []
     budget = Budget()
+    namespace.pop("__warningregistry__", None)
     with _captured(pieces, budget):
         try:
             _run(code, name, namespace, pieces, budget)
@@ -106,21 +114,29 @@ def run_cell(code: str, namespace: dict[str, Any], limit: int = TEXT_LIMIT) -> s
             raise
         except BaseException as error:
             pieces.append(block(format_error(error, name)))
-    return render(pieces, limit)
+    return render("".join(pieces), limit)
 
 
 def _run(
     code: str, name: str, namespace: dict[str, Any], pieces: list[str], budget: Budget
 ) -> None:
     """Statement by statement, like Jupyter: what precedes a late compile error has been run."""
+
+    def echo(value: object) -> None:
+        if value is not None:
+            pieces.append(block(budget.charge(repr(value))))
+            namespace["_"] = value
+            if budget.exhausted:
+                raise budget.error()
+
     body = ast.parse(code, name).body
     last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
     for node in body:
         exec(compile(ast.Module([node], []), name, "exec"), namespace)
     if isinstance(last, ast.Expr):
-        value = eval(compile(ast.Expression(last.value), name, "eval"), namespace)
-        if value is not None:
-            namespace["_"] = value
-            pieces.append(block(budget.charge(repr(value))))
-            if budget.exhausted:
-                raise budget.error()
+        shown = sys.displayhook
+        sys.displayhook = echo
+        try:
+            exec(compile(ast.Interactive([last]), name, "single"), namespace)
+        finally:
+            sys.displayhook = shown

@@ -1,8 +1,8 @@
 """The text a model reads after a cell: its one format, made by plain functions.
 
-A cell's text is, in this order: what it printed (stdout and stderr in their true order), the value of its
-last expression, and, where it failed, a short traceback. The real kernel, the pool's client and
-`inprocess.run_cell` all build their text here, so that training traces and live output are the same.
+A cell's text is, in this order: what it printed (stdout and stderr in their true order), the value
+of its last expression, and, where it failed, a short traceback. The real kernel, the pool's client
+and `inprocess.run_cell` all build their text here: training traces and live output are the same.
 
 An error reads::
 
@@ -39,7 +39,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 _CELL_NAME = re.compile(r"<cell \d+>\Z")
 
 
-class OutputLimit(BaseException):  # noqa: N818 - the name is what the model reads
+class OutputLimit(BaseException):
     """Raised inside a cell that printed more than `OUTPUT_LIMIT` characters.
 
     A `BaseException`, so that ``except Exception`` in a printing loop does not swallow it.
@@ -85,33 +85,30 @@ def clean(text: str) -> str:
     return encodable(_CONTROL.sub("", text))
 
 
-def render(pieces: Iterable[str], limit: int = TEXT_LIMIT) -> str:
-    """Join a cell's pieces (printed text, values, traceback) into what the model reads.
-
-    A piece that is no continuation of printed text starts on its own line: callers pass printed text
-    as it came and everything else through `block`.
-    """
-    text = ""
-    for piece in pieces:
-        if piece.startswith(_BLOCK):
-            piece = piece[len(_BLOCK) :]
-            if text and not text.endswith("\n"):
-                text += "\n"
-        text += piece
-    text = clean(text).rstrip()
-    return cut(text, limit) if text else NO_OUTPUT
-
-
-_BLOCK = "\x00block\x00"  # cannot be printed by a cell: `Budget.take` drops NUL characters
+BLOCK = "\x00"  # starts a piece of its own; a cell cannot print it: `Budget.take` drops it
 
 
 def block(text: str) -> str:
     """Mark `text` as a piece of its own for `render`: it starts and ends on a line's boundary."""
-    return f"{_BLOCK}{text}\n"
+    return f"{BLOCK}{text}\n"
+
+
+def join_pieces(transcript: str) -> str:
+    """A transcript as one text: printed text as it came, each `block` on lines of its own."""
+    text, *blocks = transcript.split(BLOCK)
+    for piece in blocks:
+        text += piece if not text or text.endswith("\n") else "\n" + piece
+    return text
+
+
+def render(transcript: str, limit: int = TEXT_LIMIT) -> str:
+    """What the model reads of a cell's transcript: plain, cut in the middle, never empty."""
+    text = clean(join_pieces(transcript)).rstrip()
+    return cut(text, limit) if text else NO_OUTPUT
 
 
 class Budget:
-    """Counts the characters one cell prints and shows; beyond the limit it says so once, then raises."""
+    """Counts the characters that one cell prints and shows."""
 
     def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
         self.limit = limit
@@ -131,11 +128,11 @@ class Budget:
         self.used += len(text)
         if len(text) > room:
             text = f"{text[:room]}\n{left_out(len(text) - room)}\n" if room >= 0 else ""
-        return encodable(text.replace("\x00", "") if "\x00" in text else text)
+        return encodable(text.replace(BLOCK, "") if BLOCK in text else text)
 
     def charge(self, text: str) -> str:
         """Charge a shown object; returns its text, cut where it is long."""
-        text = cut_value(encodable(text.replace("\x00", "")), VALUE_LIMIT)
+        text = cut_value(encodable(text.replace(BLOCK, "")), VALUE_LIMIT)
         self.used += max(len(text), DISPLAY_COST)
         return text
 
@@ -220,7 +217,7 @@ def format_warning(
 
 
 def last_frame(traceback_text: str) -> str | None:
-    """The innermost frame of a formatted traceback, without its indent: where a cell was stopped."""
+    """The innermost frame of a formatted traceback, without its indent: where it stopped."""
     frames = [line for line in traceback_text.splitlines() if line.startswith("  line ")]
     return frames[-1].strip() if frames else None
 
