@@ -53,6 +53,7 @@ setup(
             "ruff>=0.12",
             "mypy>=1.15",
             "build>=1.2",
+            "triton>=3.4; sys_platform == 'linux'",
             "polars>=1.0",
         ],
     },

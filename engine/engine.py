@@ -64,6 +64,7 @@ class Engine:
             self.max_context,
             end_tokens(model),
         )
+        self._vocabulary = model.get_input_embeddings().num_embeddings
         self._flights: deque[Flight] = deque()
         self._changed = threading.Condition()
 
@@ -76,11 +77,13 @@ class Engine:
         """Queue a prompt; returns the sequence's number.
 
         Raises:
-            ValueError: where it is empty or can never fit, with the room it needs.
+            ValueError: where it is empty, has a token the model does not know, or can never fit;
+                the message then says what room it needs.
         """
+        tokens = self._known(token_ids)
         with self._changed:
             self._changed.notify_all()
-            return self._scheduler.submit(list(token_ids), params or SamplingParams())
+            return self._scheduler.submit(tokens, params or SamplingParams())
 
     def fork(self, seq: int, n: int, seeds: list[int]) -> list[int]:
         """``n`` more sequences with the tokens that ``seq`` has now, one per seed.
@@ -101,11 +104,13 @@ class Engine:
         """Append tokens to a paused sequence; only they are computed. False where it has ended.
 
         Raises:
-            ValueError: where it is not paused, or the tokens do not fit; it stays as it was.
+            ValueError: where it is not paused, a token is unknown, or they do not fit; it stays as
+                it was.
         """
+        tokens = self._known(token_ids)
         with self._changed:
             self._changed.notify_all()
-            return self._scheduler.resume(seq, list(token_ids))
+            return self._scheduler.resume(seq, tokens)
 
     def cancel(self, seq: int) -> bool:
         """End a sequence; the next step reports it. False where it has ended already."""
@@ -156,6 +161,14 @@ class Engine:
         """
         with self._changed:
             return self._scheduler.tokens(seq)
+
+    def _known(self, token_ids: list[int]) -> list[int]:
+        """A copy of the tokens. One unknown id would fail the whole batch on the device."""
+        tokens = list(token_ids)
+        for token in tokens:
+            if not 0 <= token < self._vocabulary:
+                raise ValueError(f"token {token} is not in the vocabulary of {self._vocabulary}")
+        return tokens
 
     def stats(self) -> dict[str, Any]:
         """Counters since the start (see :class:`~eightfold.engine.stats.Stats`) and pages now."""

@@ -9,6 +9,8 @@ from transformers import PreTrainedModel
 
 VOCABULARY = 128
 WINDOW = 16
+# Models that do not scale their embeddings would repeat one token with the default 0.02.
+EMBED_SCALE = {"llama": 20.0, "mistral": 20.0, "qwen3": 20.0, "gpt_oss": 40.0}
 
 _COMMON = {
     "vocab_size": VOCABULARY,
@@ -131,7 +133,9 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
         for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
-            elif "embed" not in key:
+            elif "embed" in key:
+                parameter.mul_(EMBED_SCALE.get(name, 1.0))
+            else:
                 parameter.mul_(4.0)
     return model.eval()
 

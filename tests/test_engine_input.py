@@ -1,0 +1,209 @@
+"""What wrong folders, checkpoints, settings and requests get: one sentence each."""
+
+import json
+from pathlib import Path
+
+import models
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from eightfold.engine import (
+    CheckpointError,
+    Engine,
+    EngineConfig,
+    ModelError,
+    SamplingParams,
+    UnsupportedModelError,
+)
+from eightfold.engine.architecture import inspect
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    models.save("gemma4", tmp_path)
+    return tmp_path
+
+
+def one_sentence(error: pytest.ExceptionInfo[Exception]) -> str:
+    text = str(error.value)
+    assert "\n" not in text
+    assert len(text) < 400
+    return text
+
+
+def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for path, words in ((tmp_path / "none", "no model folder"), (empty, "no config.json")):
+        with pytest.raises(CheckpointError, match=words) as error:
+            Engine(path)
+        one_sentence(error)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="no weights"):
+        Engine(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    (folder / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be used") as error:
+        Engine(folder)
+    one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("missing", r"missing tensors: model\.layers\.2\.mlp\.up_proj\.weight"),
+        ("surplus", r"surplus tensors: model\.layers\.9\.extra"),
+        ("shape", r"wrong shape: model\.layers\.2\.mlp\.up_proj\.weight is \(3, 3\)"),
+        ("truncated", "cannot be loaded"),
+    ],
+)
+def test_broken_checkpoints_name_the_tensor(folder: Path, change: str, words: str) -> None:
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    name = "model.layers.2.mlp.up_proj.weight"
+    if change == "missing":
+        del tensors[name]
+    elif change == "surplus":
+        tensors["model.layers.9.extra"] = torch.zeros(2)
+    elif change == "shape":
+        tensors[name] = torch.zeros(3, 3)
+    save_file(tensors, file, metadata={"format": "pt"})
+    if change == "truncated":
+        file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match=words) as error:
+        Engine(folder)
+    one_sentence(error)
+
+
+def test_missing_shard_is_named(tmp_path: Path) -> None:
+    models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    assert len(shards) > 2
+    shards[1].unlink()
+    with pytest.raises(CheckpointError, match=shards[1].name) as error:
+        Engine(tmp_path)
+    one_sentence(error)
+
+
+@pytest.mark.parametrize(
+    ("config", "words"),
+    [
+        (
+            transformers.Qwen3NextConfig(num_hidden_layers=4, hidden_size=32),
+            "'linear_attention' layers",
+        ),
+        (transformers.MambaConfig(num_hidden_layers=2, hidden_size=32), "mamba"),
+        (transformers.GPT2Config(n_layer=2, n_embd=32, n_head=4), "gpt2"),
+        (
+            transformers.DeepseekV3Config(num_hidden_layers=1, hidden_size=32, n_routed_experts=8),
+            "deepseek_v3",
+        ),
+        (
+            transformers.LlamaConfig(
+                num_hidden_layers=1,
+                hidden_size=32,
+                rope_parameters={"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0},
+            ),
+            "'dynamic' rotary",
+        ),
+        (transformers.BertConfig(num_hidden_layers=1, hidden_size=24), "bert"),
+    ],
+    ids=lambda value: getattr(value, "model_type", ""),
+)
+def test_architectures_that_cannot_be_paged_are_named(
+    config: transformers.PretrainedConfig, words: str, tmp_path: Path
+) -> None:
+    config.save_pretrained(tmp_path)
+    # Any read of the weights would fail on these bytes.
+    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    with pytest.raises(UnsupportedModelError, match=words) as error:
+        Engine(tmp_path)
+    one_sentence(error)
+
+
+def test_quantized_checkpoints_are_refused(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = {"quant_method": "fp8"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UnsupportedModelError, match="quantized"):
+        Engine(folder)
+
+
+def test_layer_shapes_of_gemma4() -> None:
+    layers = inspect(models.build("gemma4").config).layers
+    assert [layer.window for layer in layers] == [models.WINDOW] * 5 + [None]
+    assert [(layer.kv_heads, layer.head_dim) for layer in layers] == [(2, 8)] * 5 + [(1, 16)]
+    shared = inspect(models.build("gemma4_e2b").config).layers
+    assert [layer.source for layer in shared] == [0, 1, 2, 3, 2, 3]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"dtype": "int8"},
+        {"page_size": 12},
+        {"max_running": 0},
+        {"max_step_tokens": 4, "max_running": 8},
+        {"full_pages": 1},
+        {"memory_fraction": 1.5},
+        {"memory_fraction": 0.0},
+        {"offload_bytes": -1},
+        {"lookahead": 2},
+    ],
+    ids=str,
+)
+def test_engine_settings_out_of_range(changes: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        EngineConfig(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"temperature": -1.0},
+        {"temperature": float("nan")},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"min_p": -0.1},
+        {"seed": -1},
+        {"seed": 2**64},
+        {"max_new_tokens": 0},
+    ],
+    ids=str,
+)
+def test_sampling_settings_out_of_range(changes: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(changes))):
+        SamplingParams(**changes)
+
+
+def test_a_token_cannot_pause_and_stop() -> None:
+    with pytest.raises(ValueError, match="pause and as stop"):
+        SamplingParams(pause_token_ids=(5,), stop_token_ids=(5, 6))
+
+
+def test_devices_and_memory(folder: Path) -> None:
+    with pytest.raises(ValueError, match="not a device"):
+        Engine(folder, EngineConfig(device="tpux"))
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="no CUDA device"):
+            Engine(folder, EngineConfig(device="cuda"))
+    with pytest.raises(ModelError, match="GiB are free for the KV cache"):
+        Engine(folder, EngineConfig(memory_fraction=1e-9))
+    with pytest.raises(ModelError, match="lower max_step_tokens"):
+        Engine(folder, EngineConfig(sliding_pages=4))
+
+
+def test_prompts_beyond_the_context_or_the_vocabulary(folder: Path) -> None:
+    engine = Engine(folder, EngineConfig(max_context=32))
+    assert engine.max_context == 32
+    with pytest.raises(ValueError, match="needs room for 41"):
+        engine.submit([3] * 40)
+    with pytest.raises(ValueError, match="token 128 is not in the vocabulary"):
+        engine.submit([3, 128])
+    with pytest.raises(ValueError, match="token -1"):
+        engine.submit([-1])
+    with pytest.raises(ValueError, match="3 forks need 3 seeds"):
+        engine.fork(engine.submit([3]), 3, [1])
