@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import importlib
 import json
 import os
 import random
@@ -25,6 +26,34 @@ sympy.solve(_x**2 - 5 * _x + 6, _x), sympy.isprime(10**9 + 7), mpmath.quad(mpmat
 str(sympy.expand((_x + 1) ** 5)), numpy.arange(10).reshape(2, 5) @ numpy.ones((5, 2))
 """
 
+# Modules that the kernel or usual cells import late: each fork would pay for them again.
+_LATE = (
+    "asyncio",
+    "bdb",
+    "concurrent.futures.thread",
+    "decimal",
+    "faulthandler",
+    "fractions",
+    "functools",
+    "heapq",
+    "IPython.core.completer",
+    "IPython.core.completerlib",
+    "IPython.core.magics",
+    "IPython.core.oinspect",
+    "ipykernel.debugger",
+    "multiprocessing.pool",
+    "numpy.linalg",
+    "numpy.random",
+    "pstats",
+    "statistics",
+    "subprocess",
+    "tornado.gen",
+    "tornado.locks",
+    "tornado.platform.asyncio",
+    "tornado.queues",
+    "zmq.eventloop.zmqstream",
+)
+
 
 def preload() -> dict[str, Any]:
     """Import all that a kernel needs and walk its usual paths once: the namespace to start from."""
@@ -35,20 +64,13 @@ def preload() -> dict[str, Any]:
     namespace: dict[str, Any] = {}
     exec(PREAMBLE, namespace)
     exec(_WARM_UP, dict(namespace))
-    # Modules that cells or the kernel import late.
-    import asyncio  # noqa: F401
-    import decimal  # noqa: F401
-    import fractions  # noqa: F401
-    import multiprocessing.pool  # noqa: F401
-    import statistics  # noqa: F401
-    import subprocess  # noqa: F401
-
-    import sympy.core.cache
-
+    for name in _LATE:
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
     from . import shell
 
     shell.set_hooks()
-    sympy.core.cache.clear_cache()
+    importlib.import_module("sympy.core.cache").clear_cache()
     namespace.pop("__builtins__", None)
     gc.collect()
     gc.freeze()

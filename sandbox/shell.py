@@ -383,6 +383,15 @@ class CellApp(IPKernelApp):
 
     kernel_class = Type(CellKernel)
 
+    def parse_command_line(self, argv: Any = None) -> None:
+        pass
+
+    def load_config_file(self, suppress_errors: Any = None) -> None:
+        pass
+
+    def init_config_files(self) -> None:
+        pass
+
     def init_blackhole(self) -> None:
         pass
 
