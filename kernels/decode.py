@@ -1,0 +1,530 @@
+"""Paged decode attention: a few query rows per sequence over a long cache, split along the keys.
+
+Cache layouts, bf16 in production, any float type in tests:
+- two copies: keys and values ``[pages, page_size, kv_heads, head_dim]``;
+- one copy (``attention_k_eq_v``): only the normalised vector n. The value is n; the key is
+  ``rope(n * key_weight)``, rebuilt on read. On the dimensions that do not rotate, key_weight must
+  have been folded into the query (see ``fold_key_weight``), so only ``2 * pairs`` dimensions are
+  rebuilt. Pairs are ``(i, i + head_dim / 2)`` for ``i < pairs``.
+
+Scores are computed transposed, ``[keys, rows]``: keys fill the matrix unit's M of 64, and the rows
+(query heads of one KV head times query rows of one sequence) its N, which may be as small as 16. Both
+operands come from shared memory, so 512 dimensions fit without spilling.
+
+Splits start at absolute multiples of ``split`` tokens, tiles at multiples of the tile: the result of
+a sequence depends neither on the others nor on its pages, nor on rows verified beside it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import triton
+import triton.language as tl
+
+from .launch import (
+    FLOATS,
+    dependent,
+    let_next_start,
+    multiprocessors,
+    power_of_two,
+    require,
+    require_tensor,
+    wait_for_inputs,
+)
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConfig:
+    """Launch shape. tile: keys per step. split: tokens per split, 0 for none. per_sm: programs a
+    multiprocessor is given when splitting."""
+
+    tile: int = 64
+    split: int = 0
+    warps: int = 4
+    stages: int = 3
+    per_sm: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OneCopy:
+    """What rebuilding keys takes. key_weight: [head_dim] k_norm weight. cos, sin: float32
+    [positions, pairs], the rotation of each pair at each position."""
+
+    key_weight: torch.Tensor
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+@triton.jit
+def page_tile(
+    k0, live, first, table, PS: tl.constexpr, BN: tl.constexpr, ROW: tl.constexpr
+):  # fmt: skip
+    """Where a tile's keys lie: the first key's element (int64) and each key's distance to it.
+
+    One table entry where a tile lies in one page, else one per key.
+    """
+    at = tl.arange(0, BN)
+    if PS % BN == 0:
+        page = tl.load(table + (k0 - first) // PS).to(tl.int64)
+        tile = (page * PS + k0 % PS) * ROW
+        offsets = at * ROW
+    else:
+        pages = tl.load(table + (k0 + at - first) // PS, mask=live, other=0).to(tl.int64)
+        tile = tl.full([], 0, tl.int64)
+        offsets = (pages * PS + (k0 + at) % PS) * ROW
+    return tile, offsets
+
+
+@triton.jit
+def _decode_item(
+    q, k, v, table, cos, sin, key_weight, s, h, length, first, k_begin, k_end, scale,
+    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, NC: tl.constexpr,
+    PAIRS: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr, QLEN: tl.constexpr, N: tl.constexpr,
+    WINDOW: tl.constexpr, ONE_COPY: tl.constexpr, STAGES: tl.constexpr,
+):  # fmt: skip
+    """Attention of one sequence's rows of one KV head to the keys [k_begin, k_end)."""
+    G: tl.constexpr = HQ // HK
+    H2: tl.constexpr = NC // 2
+    n = tl.arange(0, N)
+    c = tl.arange(0, C)
+    row_pos = length - QLEN + n // G
+    q_row = q + ((s * QLEN + n // G) * HQ + h * G + n % G).to(tl.int64) * D
+    q_live = n < QLEN * G
+    qs = ()
+    accs = ()
+    for i in tl.static_range(NC):
+        dims = i * C + c
+        qs = qs + (
+            tl.load(
+                q_row[None, :] + dims[:, None],
+                mask=q_live[None, :] & (dims < D)[:, None],
+                other=0.0,
+            ),
+        )
+        accs = accs + (tl.zeros([C, N], tl.float32),)
+    if ONE_COPY:
+        rotates = c < PAIRS
+        w0 = tl.load(key_weight + c, mask=rotates, other=1.0).to(tl.float32)
+        w1 = tl.load(key_weight + D // 2 + c, mask=rotates, other=1.0).to(tl.float32)
+        # Keys are rotated by their place in the tile and the query by its distance to the tile's
+        # start: the same angle in all, and the keys' table stays in registers.
+        at_k = tl.arange(0, BN)[:, None] * PAIRS + c[None, :]
+        k_cos = tl.load(cos + at_k, mask=rotates[None, :], other=1.0)
+        k_sin = tl.load(sin + at_k, mask=rotates[None, :], other=0.0)
+    top = tl.full([N], float("-inf"), tl.float32)
+    total = tl.zeros([N], tl.float32)
+    k_first = tl.maximum(k_begin, length - QLEN - WINDOW + 1) if WINDOW else k_begin
+    for k0 in tl.range(k_begin, k_end, BN, num_stages=STAGES):
+        pos = k0 + tl.arange(0, BN)
+        live = (pos >= k_first) & (pos < k_end)
+        tile, at = page_tile(k0, live, first, table, PS, BN, HK * D)
+        tile += h * D
+        at_kv = at[:, None] + c[None, :]
+        scores = tl.zeros([BN, N], tl.float32)
+        values = ()
+        if ONE_COPY:
+            ns = ()
+            for i in tl.static_range(NC):
+                ns = ns + (tl.load(k + tile + i * C + at_kv, mask=live[:, None], other=0.0),)
+            ahead = tl.maximum(row_pos - k0, 0) * PAIRS
+            at_q = ahead[None, :] + c[:, None]
+            q_cos = tl.load(cos + at_q, mask=rotates[:, None], other=1.0)
+            q_sin = tl.load(sin + at_q, mask=rotates[:, None], other=0.0)
+            q0 = qs[0].to(tl.float32)
+            q1 = qs[H2].to(tl.float32)
+            n0 = ns[0].to(tl.float32) * w0[None, :]
+            n1 = ns[H2].to(tl.float32) * w1[None, :]
+            for i in tl.static_range(NC):
+                if i % H2 != 0:
+                    scores = tl.dot(ns[i], qs[i], scores)
+            scores = tl.dot(
+                (n0 * k_cos - n1 * k_sin).to(k.dtype.element_ty),
+                (q0 * q_cos - q1 * q_sin).to(k.dtype.element_ty),
+                scores,
+            )
+            scores = tl.dot(
+                (n1 * k_cos + n0 * k_sin).to(k.dtype.element_ty),
+                (q1 * q_cos + q0 * q_sin).to(k.dtype.element_ty),
+                scores,
+            )
+            values = ns
+        else:
+            kv_live = live[:, None] if C == D else live[:, None] & (c < D)[None, :]
+            key = tl.load(k + tile + at_kv, mask=kv_live, other=0.0)
+            values = (tl.load(v + tile + at_kv, mask=kv_live, other=0.0),)
+            scores = tl.dot(key, qs[0], scores)
+        seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
+        if WINDOW:
+            seen = seen & (pos[:, None] > row_pos[None, :] - WINDOW)
+        scores = tl.where(seen, scores * (scale * LOG2E), float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, 0))
+        # A row that has seen no key yet has top = -inf: shift by 0 then, not by -inf.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights = tl.exp2(scores - shift[None, :])
+        decay = tl.exp2(top - shift)
+        total = total * decay + tl.sum(weights, 0)
+        top = new_top
+        weights = weights.to(k.dtype.element_ty)
+        new_accs = ()
+        for i in tl.static_range(NC):
+            new_accs = new_accs + (tl.dot(tl.trans(values[i]), weights, accs[i] * decay[None, :]),)
+        accs = new_accs
+    return top, total, accs
+
+
+@triton.jit
+def _splits(
+    lens, first_pos, s, live,
+    QLEN: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
+):  # fmt: skip
+    """Per sequence: length, the first split that holds a visible key, and the number of splits."""
+    length = tl.load(lens + s, mask=live, other=0)
+    low = tl.zeros_like(length)
+    if WINDOW:
+        low = tl.maximum(length - QLEN - WINDOW + 1, 0)
+    if SPLIT == 0:
+        return length, low, tl.where(live, 1, 0)
+    return length, low, tl.cdiv(length, SPLIT) - low // SPLIT
+
+
+@triton.jit
+def _paged_decode(
+    q, k, v, table, lens, first_pos, cos, sin, key_weight, sinks, out, part, scale,
+    sequences, table_stride,
+    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, NC: tl.constexpr,
+    PAIRS: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr, QLEN: tl.constexpr, N: tl.constexpr,
+    WINDOW: tl.constexpr, SPLIT: tl.constexpr, SP: tl.constexpr, ONE_COPY: tl.constexpr,
+    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Programs stride over items (sequence, split, KV head), numbered densely over the batch."""
+    let_next_start(PDL)
+    wait_for_inputs(PDL)
+    G: tl.constexpr = HQ // HK
+    ss = tl.arange(0, SP)
+    _, _, counts = _splits(lens, first_pos, ss, ss < sequences, QLEN, WINDOW, SPLIT)
+    ends = tl.cumsum(counts, 0)
+    items = tl.sum(counts, 0) * HK
+    n = tl.arange(0, N)
+    c = tl.arange(0, C)
+    for item in range(tl.program_id(0), items, tl.num_programs(0)):
+        h = item % HK
+        index = item // HK
+        s = tl.sum((ends <= index).to(tl.int32), 0)
+        length, low, count = _splits(lens, first_pos, s, True, QLEN, WINDOW, SPLIT)
+        first = 0
+        if HAS_FIRST:
+            first = tl.load(first_pos + s)
+        k_begin = low // BN * BN
+        k_end = length
+        if SPLIT:
+            split = index - tl.sum(tl.where(ss < s, counts, 0), 0) + low // SPLIT
+            k_begin = tl.maximum(k_begin, split * SPLIT)
+            k_end = tl.minimum(length, (split + 1) * SPLIT)
+        top, total, accs = _decode_item(
+            q, k, v, table + s.to(tl.int64) * table_stride, cos, sin, key_weight, s, h, length,
+            first, k_begin, k_end, scale,
+            HQ, HK, D, C, NC, PAIRS, PS, BN, QLEN, N, WINDOW, ONE_COPY, STAGES,
+        )  # fmt: skip
+        if SPLIT:
+            row = (tl.zeros([], tl.int64) + item) * (QLEN * G) + n
+            n_live = n < QLEN * G
+            tl.store(part + row * (D + 2) + D, top, mask=n_live)
+            tl.store(part + row * (D + 2) + D + 1, total, mask=n_live)
+            for i in tl.static_range(NC):
+                dims = i * C + c
+                tl.store(
+                    part + row[None, :] * (D + 2) + dims[:, None],
+                    accs[i],
+                    mask=n_live[None, :] & (dims < D)[:, None],
+                )
+        else:
+            if HAS_SINKS:
+                sink = tl.load(sinks + h * G + n % G).to(tl.float32) * LOG2E
+                new_top = tl.maximum(top, sink)
+                decay = tl.exp2(top - new_top)
+                total = total * decay + tl.exp2(sink - new_top)
+            else:
+                decay = tl.full([N], 1.0, tl.float32)
+            inverse = decay / tl.where(total > 0, total, 1.0)
+            row = (s * QLEN + n // G).to(tl.int64) * HQ + h * G + n % G
+            for i in tl.static_range(NC):
+                dims = i * C + c
+                tl.store(
+                    out + row[None, :] * D + dims[:, None],
+                    (accs[i] * inverse[None, :]).to(out.dtype.element_ty),
+                    mask=(n < QLEN * G)[None, :] & (dims < D)[:, None],
+                )
+
+
+@triton.jit
+def _combine(
+    part, lens, sinks, out, sequences,
+    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, QLEN: tl.constexpr,
+    WINDOW: tl.constexpr, SPLIT: tl.constexpr, SP: tl.constexpr, BS: tl.constexpr,
+    HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """One program per output row [head_dim] merges the splits of its sequence and KV head."""
+    let_next_start(PDL)
+    wait_for_inputs(PDL)
+    G: tl.constexpr = HQ // HK
+    s = tl.program_id(0) // (QLEN * HQ)
+    qi = tl.program_id(0) // HQ % QLEN
+    head = tl.program_id(0) % HQ
+    ss = tl.arange(0, SP)
+    d = tl.arange(0, DP)
+    _, _, counts = _splits(lens, lens, ss, ss < sequences, QLEN, WINDOW, SPLIT)
+    before = tl.sum(tl.where(ss < s, counts, 0), 0)
+    count = tl.sum(tl.where(ss == s, counts, 0), 0)
+    top = tl.full([], float("-inf"), tl.float32)
+    total = tl.zeros([], tl.float32)
+    if HAS_SINKS:
+        top = tl.load(sinks + head).to(tl.float32) * LOG2E
+        total = tl.full([], 1.0, tl.float32)
+    acc = tl.zeros([DP], tl.float32)
+    for i0 in range(0, count, BS):
+        i = i0 + tl.arange(0, BS)
+        item = ((before + i) * HK + head // G).to(tl.int64)
+        row = (item * (QLEN * G) + qi * G + head % G) * (D + 2)
+        tops = tl.load(part + row + D, mask=i < count, other=float("-inf"))
+        totals = tl.load(part + row + D + 1, mask=i < count, other=0.0)
+        values = tl.load(
+            part + row[:, None] + d[None, :],
+            mask=(i < count)[:, None] & (d < D)[None, :],
+            other=0.0,
+        )
+        new_top = tl.maximum(top, tl.max(tops, 0))
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        factors = tl.exp2(tops - shift)
+        decay = tl.exp2(top - shift)
+        total = total * decay + tl.sum(totals * factors, 0)
+        acc = acc * decay + tl.sum(values * factors[:, None], 0)
+        top = new_top
+    acc = acc / tl.where(total > 0, total, 1.0)
+    tl.store(out + tl.program_id(0).to(tl.int64) * D + d, acc.to(out.dtype.element_ty), mask=d < D)
+
+
+def decode_workspace(
+    sequences: int, q_len: int, heads: int, head_dim: int, max_tokens: int, split: int
+) -> int:
+    """float32 elements ``paged_decode`` needs where it splits: partial sums of every split."""
+    return sequences * -(-max_tokens // split) * q_len * heads * (head_dim + 2)
+
+
+def chunk_width(head_dim: int, pairs: int) -> int:
+    """Width of the pieces a one-copy head is cut into; the first of each half holds the pairs."""
+    width = max(16, power_of_two(pairs))
+    require(
+        head_dim % (2 * width) == 0,
+        f"one copy needs head_dim ({head_dim}) to be a multiple of {2 * width} "
+        f"for {pairs} rotated pairs",
+    )
+    return width
+
+
+def paged_decode(
+    q: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor | None,
+    table: torch.Tensor,
+    lens: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    q_len: int = 1,
+    window: int = 0,
+    scale: float = 1.0,
+    first_pos: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    one_copy: OneCopy | None = None,
+    workspace: torch.Tensor | None = None,
+    config: DecodeConfig | None = None,
+    pdl: bool = False,
+) -> torch.Tensor:
+    """Attention of the newest ``q_len`` tokens of each sequence to its paged cache.
+
+    Args:
+        q: [sequences * q_len, heads, head_dim], rotated, save for one-copy layers: there it is
+            normalised, folded with the key weight and *not* rotated.
+        key_cache, value_cache: [pages, page_size, kv_heads, head_dim]; for one copy the first
+            holds n and the second is ``None``.
+        table: int32 [sequences, max_pages]; entry j holds positions from
+            ``first_pos[s] + j * page_size``.
+        lens: int32 [sequences], tokens in the cache, the query rows' own included. 0: no
+            sequence, its output is 0.
+        window: keys a row sees, itself included; 0 for all.
+        first_pos: int32 [sequences], position of the table's first entry, a multiple of the page
+            size; ``None`` for 0.
+        sinks: [heads] logits that take weight but add no value.
+        workspace: float32, ``decode_workspace(...)`` elements, where ``config.split`` is set.
+
+    Returns:
+        ``out``, [sequences * q_len, heads, head_dim].
+
+    Raises:
+        ValueError: a shape, dtype or option that does not fit.
+    """
+    config = config or default_config(window)
+    sequences, head_dim, heads, kv_heads, page_size = _check(
+        q, key_cache, value_cache, table, lens, out, q_len, one_copy
+    )
+    group = heads // kv_heads
+    pairs = one_copy.cos.shape[1] if one_copy else 0
+    width = chunk_width(head_dim, pairs) if one_copy else max(16, power_of_two(head_dim))
+    require(config.tile >= 16, f"tile is {config.tile}; it must be at least 16")
+    if config.split:
+        require(config.split % config.tile == 0, "split must be a multiple of the tile")
+        need = decode_workspace(
+            sequences, q_len, heads, head_dim, table.shape[1] * page_size, config.split
+        )
+        have = 0 if workspace is None else workspace.numel()
+        require(have >= need, f"workspace holds {have} float32; {need} are needed")
+        programs = multiprocessors(q.device) * config.per_sm
+    else:
+        programs = sequences * kv_heads
+    common = {
+        "HQ": heads, "HK": kv_heads, "D": head_dim, "QLEN": q_len, "WINDOW": window,
+        "SPLIT": config.split, "SP": power_of_two(sequences), "HAS_SINKS": sinks is not None,
+        **dependent(pdl),
+    }  # fmt: skip
+    unused = lens
+    _paged_decode[(programs,)](
+        q, key_cache, key_cache if value_cache is None else value_cache, table, lens,
+        unused if first_pos is None else first_pos,
+        one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
+        one_copy.key_weight if one_copy else unused, unused if sinks is None else sinks,
+        out, unused if workspace is None else workspace, scale,
+        sequences, table.stride(0),
+        C=width, NC=-(-head_dim // width), PAIRS=pairs, PS=page_size, BN=config.tile,
+        N=max(16, power_of_two(q_len * group)), ONE_COPY=one_copy is not None,
+        HAS_FIRST=first_pos is not None, STAGES=config.stages,
+        num_warps=config.warps, **common,
+    )  # fmt: skip
+    if config.split:
+        _combine[(sequences * q_len * heads,)](
+            workspace, lens, unused if sinks is None else sinks, out, sequences,
+            DP=power_of_two(head_dim), BS=8, num_warps=4, **common,
+        )  # fmt: skip
+    return out
+
+
+def default_config(window: int) -> DecodeConfig:
+    """The fastest measured on an H100: no split within a window, else splits of 512 tokens."""
+    return DecodeConfig() if window else DecodeConfig(split=512)
+
+
+def _check(
+    q: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor | None,
+    table: torch.Tensor,
+    lens: torch.Tensor,
+    out: torch.Tensor,
+    q_len: int,
+    one_copy: OneCopy | None,
+) -> tuple[int, int, int, int, int]:
+    require_tensor("q", q, FLOATS, 3)
+    require_tensor("key_cache", key_cache, q.dtype, 4)
+    require_tensor("table", table, torch.int32, 2)
+    require_tensor("lens", lens, torch.int32, 1)
+    require_tensor("out", out, q.dtype, 3)
+    _, page_size, kv_heads, head_dim = key_cache.shape
+    heads, sequences = q.shape[1], table.shape[0]
+    require(q.shape == out.shape, f"out is {tuple(out.shape)}, q {tuple(q.shape)}")
+    require(
+        q.shape[0] == sequences * q_len and lens.shape[0] == sequences,
+        f"{sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}, "
+        f"lens {tuple(lens.shape)}",
+    )
+    require(
+        q.shape[2] == head_dim and heads % kv_heads == 0,
+        f"q {tuple(q.shape)} does not fit a cache of {kv_heads} heads of {head_dim}",
+    )
+    require(page_size & (page_size - 1) == 0, f"page_size {page_size} is not a power of two")
+    if one_copy is None:
+        require(value_cache is not None, "value_cache is missing; without it give one_copy")
+    if value_cache is not None:
+        require(one_copy is None, "one_copy and value_cache exclude each other")
+        require_tensor("value_cache", value_cache, q.dtype, 4)
+        require(value_cache.shape == key_cache.shape, "the caches differ in shape")
+    if one_copy is not None:
+        require_tensor("cos", one_copy.cos, torch.float32, 2)
+        require_tensor("sin", one_copy.sin, torch.float32, 2)
+    return sequences, head_dim, heads, kv_heads, page_size
+
+
+def fold_key_weight(
+    query_weight: torch.Tensor, key_weight: torch.Tensor, pairs: int
+) -> torch.Tensor:
+    """q_norm's weight [head_dim] times k_norm's on the dimensions that do not rotate, float32.
+
+    There ``q . k = (q_hat * w_q * w_k) . n``, so that n needs no weight of its own.
+    """
+    folded = query_weight.float() * key_weight.float()
+    half = folded.shape[0] // 2
+    folded[:pairs] = query_weight[:pairs].float()
+    folded[half : half + pairs] = query_weight[half : half + pairs].float()
+    return folded
+
+
+def rebuild_keys(n: torch.Tensor, one_copy: OneCopy, positions: torch.Tensor) -> torch.Tensor:
+    """Keys of cached vectors n [tokens, heads, head_dim] for a folded query, in n's dtype."""
+    pairs, half = one_copy.cos.shape[1], n.shape[2] // 2
+    weight = one_copy.key_weight.to(n.dtype)
+    cos = one_copy.cos[positions][:, None, :].to(n.dtype)
+    sin = one_copy.sin[positions][:, None, :].to(n.dtype)
+    a = n[..., :pairs] * weight[:pairs]
+    b = n[..., half : half + pairs] * weight[half : half + pairs]
+    keys = n.clone()
+    keys[..., :pairs] = a * cos - b * sin
+    keys[..., half : half + pairs] = b * cos + a * sin
+    return keys
+
+
+def paged_decode_reference(
+    q: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor | None,
+    table: torch.Tensor,
+    lens: torch.Tensor,
+    *,
+    q_len: int = 1,
+    window: int = 0,
+    scale: float = 1.0,
+    first_pos: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
+    one_copy: OneCopy | None = None,
+) -> torch.Tensor:
+    """What ``paged_decode`` computes, in float64, one sequence at a time."""
+    page_size = key_cache.shape[1]
+    group = q.shape[1] // key_cache.shape[2]
+    out = torch.zeros(q.shape, dtype=torch.float64, device=q.device)
+    for s, length in enumerate(lens.tolist()):
+        if not length:
+            continue
+        first = 0 if first_pos is None else int(first_pos[s])
+        low = max(0, length - q_len - window + 1) if window else 0
+        at = torch.arange(low, length, device=q.device)
+        pages = table[s].long()[(at - first) // page_size]
+        slots = pages * page_size + at % page_size
+        values = (key_cache if value_cache is None else value_cache).flatten(0, 1)[slots].double()
+        rows = slice(s * q_len, (s + 1) * q_len)
+        row_at = torch.arange(length - q_len, length, device=q.device)
+        query = q[rows].double()
+        if one_copy is None:
+            keys = key_cache.flatten(0, 1)[slots].double()
+        else:
+            keys = rebuild_keys(values, one_copy, at)
+            still = OneCopy(torch.ones_like(one_copy.key_weight), one_copy.cos, one_copy.sin)
+            query = rebuild_keys(query, still, row_at)
+        scores = torch.einsum("rhd,khd->hrk", query, keys.repeat_interleave(group, 1)) * scale
+        seen = (at[None, :] <= row_at[:, None]) & (row_at[:, None] >= 0)
+        if window:
+            seen &= at[None, :] > row_at[:, None] - window
+        scores = scores.masked_fill(~seen, float("-inf"))
+        if sinks is not None:
+            sink = sinks.double()[:, None, None].expand(-1, q_len, 1)
+            scores = torch.cat([scores, sink], 2)
+        weights = scores.softmax(2)[..., : at.shape[0]].nan_to_num(0.0)
+        out[rows] = torch.einsum("hrk,khd->rhd", weights, values.repeat_interleave(group, 1))
+    return out

@@ -1,0 +1,74 @@
+"""What every Triton launch here shares: dependent launch, interpreter mode and shape checks.
+
+Programmatic dependent launch (PDL): a kernel launched with it may start while the kernel before it
+in the stream still runs. It calls ``wait_for_inputs`` before it reads what earlier kernels wrote or
+writes anything, and ``let_next_start`` as soon as its successor may take free multiprocessors.
+What it does before the wait touches constants (weights) only, so its start costs no bandwidth.
+"""
+
+import functools
+
+import torch
+import triton
+import triton.language as tl
+from triton.language.extra import cuda as tl_cuda
+
+
+@triton.jit
+def wait_for_inputs(PDL: tl.constexpr):
+    if PDL:
+        tl_cuda.gdc_wait()
+
+
+@triton.jit
+def let_next_start(PDL: tl.constexpr):
+    if PDL:
+        tl_cuda.gdc_launch_dependents()
+
+
+def interpreted() -> bool:
+    """Whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` at import)."""
+    return not isinstance(wait_for_inputs, triton.JITFunction)
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Multiprocessors of a CUDA device; 2 for the interpreter, so that grids wrap there too."""
+    if device.type != "cuda":
+        return 2
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def dependent(pdl: bool) -> dict[str, bool]:
+    """Keyword arguments of a launch: ``PDL`` for the kernel and the attribute for the launcher."""
+    if not pdl or interpreted():
+        return {"PDL": False}
+    return {"PDL": True, "launch_pdl": True}
+
+
+def power_of_two(n: int) -> int:
+    """The smallest power of two >= n."""
+    return 1 << max(0, n - 1).bit_length()
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise ValueError(message) unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def require_tensor(
+    name: str, tensor: torch.Tensor, dtype: torch.dtype | tuple[torch.dtype, ...], dims: int
+) -> None:
+    """Raise ValueError unless the tensor is contiguous, of a dtype given and has ``dims`` axes."""
+    dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
+    if tensor.dtype not in dtypes:
+        wanted = " or ".join(str(each) for each in dtypes)
+        raise ValueError(f"{name} is {tensor.dtype}; it must be {wanted}")
+    if tensor.dim() != dims:
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have {dims} axes")
+    if not tensor.is_contiguous():
+        raise ValueError(f"{name} must be contiguous")
+
+
+FLOATS = (torch.bfloat16, torch.float16, torch.float32)

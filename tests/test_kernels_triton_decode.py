@@ -1,0 +1,182 @@
+"""Paged decode attention against float64, on random shapes with poisoned pages and outputs.
+
+On a machine without a GPU the kernels run in Triton's interpreter, in float32: it has no bfloat16
+products. About 20 seconds there.
+"""
+
+import os
+
+import pytest
+import torch
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+pytest.importorskip("triton")
+
+from eightfold.kernels.decode import (  # noqa: E402
+    DecodeConfig,
+    OneCopy,
+    decode_workspace,
+    fold_key_weight,
+    paged_decode,
+    paged_decode_reference,
+    rebuild_keys,
+)
+
+DEVICE = "cuda" if CUDA else "cpu"
+DTYPE = torch.bfloat16 if CUDA else torch.float32
+LIMIT = 8e-3 if CUDA else 2e-5
+
+
+def relative(out: torch.Tensor, reference: torch.Tensor) -> float:
+    """Relative Frobenius error; NaN counts as infinite."""
+    error = (out.double() - reference.double()).norm() / reference.double().norm()
+    return float(error.nan_to_num(float("inf")))
+
+
+def rotary(positions: int, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    angles = torch.arange(positions)[:, None] * 100.0 ** (-torch.arange(pairs) / max(1, pairs))
+    return angles.cos().to(DEVICE), angles.sin().to(DEVICE)
+
+
+def build(
+    seed: int,
+    lens: list[int],
+    *,
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    page_size: int = 16,
+    q_len: int = 1,
+    window: int = 0,
+    pairs: int = 0,
+) -> dict:
+    """A pool with NaN wherever no visible key lies, and the tables into it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def randn(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator).to(DTYPE).to(DEVICE)
+
+    most = max(lens)
+    firsts = [
+        max(0, n - q_len - window + 1) // page_size * page_size if window else 0 for n in lens
+    ]
+    counts = [-(-n // page_size) - f // page_size for n, f in zip(lens, firsts, strict=True)]
+    pages = sum(counts) + 1
+    order = torch.randperm(pages - 1, generator=generator) + 1
+    table = torch.zeros(len(lens), max(1, *counts), dtype=torch.int32)
+    caches = [
+        torch.full((pages, page_size, kv_heads, head_dim), float("nan"), dtype=DTYPE, device=DEVICE)
+        for _ in range(1 if pairs else 2)
+    ]
+    used = 0
+    for s, (length, first, count) in enumerate(zip(lens, firsts, counts, strict=True)):
+        table[s, :count] = order[used : used + count].int()
+        used += count
+        low = max(0, length - q_len - window + 1) if window else 0
+        at = torch.arange(low, length)
+        slots = table[s].long()[(at - first) // page_size] * page_size + at % page_size
+        for cache in caches:
+            cache.flatten(0, 1)[slots.to(DEVICE)] = randn(len(at), kv_heads, head_dim)
+    one_copy = None
+    if pairs:
+        one_copy = OneCopy(1 + 0.3 * randn(head_dim), *rotary(most + 64, pairs))
+    return {
+        "q": randn(len(lens) * q_len, heads, head_dim) * 0.5,
+        "key_cache": caches[0],
+        "value_cache": None if pairs else caches[1],
+        "table": table.to(DEVICE),
+        "lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
+        "q_len": q_len,
+        "window": window,
+        "first_pos": torch.tensor(firsts, dtype=torch.int32, device=DEVICE) if window else None,
+        "one_copy": one_copy,
+    }
+
+
+def run(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
+    q, table = case["q"], case["table"]
+    out = torch.full_like(q, float("nan"))
+    workspace = None
+    if config.split:
+        most = table.shape[1] * case["key_cache"].shape[1]
+        need = decode_workspace(
+            table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split
+        )
+        workspace = torch.full((need,), float("nan"), device=q.device)
+    return paged_decode(**case, out=out, workspace=workspace, config=config, **extra)
+
+
+CASES = {
+    "plain": dict(lens=[37, 1, 64], heads=4, kv_heads=2, head_dim=64),
+    "window": dict(lens=[70, 5, 33], heads=4, kv_heads=2, head_dim=32, window=24),
+    "window_rows": dict(lens=[70, 5, 34], heads=4, kv_heads=2, head_dim=32, window=24, q_len=3),
+    "odd_dim": dict(lens=[19, 40], heads=6, kv_heads=2, head_dim=80),
+    "group_of_one": dict(lens=[9, 0, 50], heads=3, kv_heads=3, head_dim=64, page_size=64),
+    "one_copy": dict(lens=[45, 100, 3], heads=8, kv_heads=2, head_dim=128, pairs=16),
+    "one_copy_rows": dict(lens=[45, 70], heads=8, kv_heads=1, head_dim=64, pairs=5, q_len=4),
+}
+
+
+@pytest.mark.parametrize("split", [0, 32])
+@pytest.mark.parametrize("name", CASES)
+def test_matches_float64(name: str, split: int) -> None:
+    case = build(len(name), **CASES[name])
+    out = run(case, DecodeConfig(tile=16, split=split, stages=2))
+    assert relative(out, paged_decode_reference(**case)) < LIMIT
+
+
+@pytest.mark.parametrize("split", [0, 32])
+def test_sinks_take_weight_only(split: int) -> None:
+    case = build(3, [20, 41], heads=4, kv_heads=2, head_dim=32)
+    sinks = torch.tensor([0.5, -1.0, 3.0, 0.0], device=DEVICE)
+    out = run(case, DecodeConfig(tile=16, split=split), sinks=sinks, scale=0.2)
+    assert relative(out, paged_decode_reference(**case, sinks=sinks, scale=0.2)) < LIMIT
+
+
+def test_tile_spanning_pages() -> None:
+    case = build(4, [50, 33], heads=4, kv_heads=2, head_dim=32, page_size=16, window=20)
+    out = run(case, DecodeConfig(tile=32))
+    assert relative(out, paged_decode_reference(**case)) < LIMIT
+
+
+def test_result_is_independent_of_the_batch_and_of_rows_beside_it() -> None:
+    """Bitwise: alone, in a batch, and as the last of several verified rows."""
+    config = DecodeConfig(tile=16, split=32)
+    case = build(5, [90, 61, 30], heads=4, kv_heads=2, head_dim=64, pairs=8, q_len=2)
+    both = run(case, config)
+    alone = dict(case, table=case["table"][1:2], lens=case["lens"][1:2], q=case["q"][2:4])
+    torch.testing.assert_close(run(alone, config), both[2:4], rtol=0, atol=0)
+    last = dict(case, q=case["q"][1::2].contiguous(), q_len=1)
+    torch.testing.assert_close(run(last, config), both[1::2], rtol=0, atol=0)
+
+
+def test_folded_query_and_rebuilt_key_equal_the_original_scores() -> None:
+    """q.k of the checkpoint's formula equals q'.k' of the one-copy one, in float64."""
+    torch.manual_seed(0)
+    head_dim, pairs = 64, 8
+    n, q_hat = torch.randn(5, 1, head_dim).double(), torch.randn(5, 1, head_dim).double()
+    w_q, w_k = torch.randn(head_dim), torch.randn(head_dim)
+    cos, sin = (t.cpu() for t in rotary(9, pairs))
+    at = torch.arange(5)
+
+    def rotate(x: torch.Tensor) -> torch.Tensor:
+        return rebuild_keys(x, OneCopy(torch.ones(head_dim), cos, sin), at)
+
+    wanted = (rotate(q_hat * w_q) * rotate(n * w_k)).sum(-1)
+    folded = rotate(q_hat * fold_key_weight(w_q, w_k, pairs))
+    got = (folded * rebuild_keys(n, OneCopy(w_k, cos, sin), at)).sum(-1)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_clear_errors() -> None:
+    case = build(6, [20], heads=4, kv_heads=2, head_dim=32)
+    with pytest.raises(ValueError, match="float32; .* are needed"):
+        paged_decode(**case, out=case["q"].clone(), config=DecodeConfig(tile=16, split=32))
+    with pytest.raises(ValueError, match="table is torch.int64"):
+        run(dict(case, table=case["table"].long()), DecodeConfig(tile=16))
+    with pytest.raises(ValueError, match="value_cache is missing"):
+        run(dict(case, value_cache=None), DecodeConfig(tile=16))
+    with pytest.raises(ValueError, match="do not fit"):
+        run(dict(case, q_len=2), DecodeConfig(tile=16))
