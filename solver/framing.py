@@ -37,7 +37,8 @@ class Protocol:
     """One family's format, bound to a tokenizer.
 
     Attributes:
-        pause_tokens: texts of the tokens at which the model hands over, besides the end tokens.
+        pause_tokens: text of the token at which the model awaits a result, none where it is the
+            end token; `call_id` is its id.
         turn_ends: texts of end tokens that the family's checkpoints may not name themselves.
         pause_token_ids: ids at which a sequence pauses: those, and the checkpoint's end tokens.
         prompt_opener, tool_opener, user_opener: text of a thought that the prompt, a tool result
@@ -58,6 +59,7 @@ class Protocol:
         self.end_ids |= {self._token_id(token) for token in self.turn_ends}
         own = {self._token_id(token) for token in self.pause_tokens}
         self.pause_token_ids = tuple(sorted(own | self.end_ids))
+        self.call_id = min(own, default=None)
         self.prompts = prompts
         self.plain = PlainText(tokenizer)
         self._system_role = self._takes_system_role()

@@ -1,0 +1,87 @@
+"""Settings of a solver, checked when they are made."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eightfold.solver.answers import HIGH, LOW
+from eightfold.solver.vote import DEFAULT_RULE, RULES
+
+if TYPE_CHECKING:
+    from eightfold.engine import EngineConfig
+
+
+class SolverError(ValueError):
+    """Something the user gave cannot be used; the message is one sentence that says what to do."""
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """How problems are solved.
+
+    Attributes:
+        model: folder of a Hugging Face causal language model; None takes the bundled one.
+        attempts: attempts at a problem, all at once.
+        early_stop: equal answers that end a problem; 0 lets every attempt end by itself.
+        turns: rounds of tool calls an attempt may make.
+        time: seconds a problem may take.
+        seed: of the run; attempts' seeds follow from it (`attempt_seed`).
+        temperature, top_p, top_k, min_p: None takes the checkpoint's generation_config.json, and
+            where that is silent 1, 1, 0 (all) and 0.
+        rule: how votes are weighed, a key of `vote.RULES`.
+        low, high: range of answers.
+        tool_timeout: seconds a tool call may take.
+        output_limit: characters of a tool's output that reach the model.
+        kernels: Python kernels that can be in use at once.
+        prompts: TOML file with the sentences said to the model; None takes the model's own.
+        entropy: record each token's entropy, which two of the rules need.
+        max_tokens: tokens an attempt may write in all; None bounds it by the context alone.
+        engine: settings of the engine.
+    """
+
+    model: str | Path | None = None
+    attempts: int = 8
+    early_stop: int = 4
+    turns: int = 128
+    time: float = 900.0
+    seed: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
+    rule: str = DEFAULT_RULE
+    low: int = LOW
+    high: int = HIGH
+    tool_timeout: float = 6.0
+    output_limit: int = 6000
+    kernels: int = 16
+    prompts: str | Path | None = None
+    entropy: bool = True
+    max_tokens: int | None = None
+    engine: EngineConfig | None = None
+
+    def __post_init__(self) -> None:
+        least = {"attempts": 1, "early_stop": 0, "turns": 0, "seed": 0, "kernels": 1}
+        for name, bound in least.items():
+            if getattr(self, name) < bound:
+                raise SolverError(f"{name} must be at least {bound}, not {getattr(self, name)}.")
+        for name in ("time", "tool_timeout"):
+            value = getattr(self, name)
+            if not 0 < value < math.inf:
+                raise SolverError(f"{name} must be a positive number of seconds, not {value}.")
+        bounds = {"temperature": (0, 100), "top_p": (1e-9, 1), "top_k": (0, 2**31), "min_p": (0, 1)}
+        for name, (lowest, highest) in bounds.items():
+            value = getattr(self, name)
+            if value is not None and not lowest <= value <= highest:
+                raise SolverError(f"{name} must be from {lowest:g} to {highest:g}, not {value}.")
+        if self.low > self.high:
+            raise SolverError(f"low ({self.low}) must not exceed high ({self.high}).")
+        if self.rule not in RULES:
+            raise SolverError(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}.")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise SolverError(f"max_tokens must be at least 1, not {self.max_tokens}.")
+        if self.output_limit < 200:
+            raise SolverError(f"output_limit must be at least 200, not {self.output_limit}.")
