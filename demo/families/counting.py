@@ -57,7 +57,12 @@ print(ways[a][b] % {m})""",
     ),
     family(
         "bounded_solutions",
-        lambda r: {"k": r.randint(3, 9), "n": number(r, 10, 150), "t": r.randint(5, 60), "m": modulus(r)},
+        lambda r: {
+            "k": r.randint(3, 9),
+            "n": number(r, 10, 150),
+            "t": r.randint(5, 60),
+            "m": modulus(r),
+        },
         [
             "How many solutions does $x_1 + x_2 + \\cdots + x_{{k}} = {n}$ have in integers $0 \\le x_i \\le {t}$? Give the answer modulo {m}.",
             "<find> the number of ways modulo {m} to put {n} identical balls into {k} distinct boxes so that no box gets more than {t} balls.",

@@ -175,7 +175,12 @@ print(total)""",
     ),
     family(
         "multiples_sum_mod",
-        lambda r: {"n": number(r, 50, 40_000), "a": number(r, 3, 99), "b": number(r, 3, 99), "m": modulus(r)},
+        lambda r: {
+            "n": number(r, 50, 40_000),
+            "a": number(r, 3, 99),
+            "b": number(r, 3, 99),
+            "m": modulus(r),
+        },
         [
             "<find> the sum of all positive integers up to {n} that are divisible by {a} or {b}, modulo {m}.",
             "What is the remainder modulo {m} of the sum of all multiples of {a} or {b} between 1 and {n}?",

@@ -1,0 +1,75 @@
+"""Muon for the matrices and Adam for the rest, batched over tensors of one shape.
+
+Muon (K. Jordan et al., 2024): the update of a matrix is its momentum, made orthogonal by five Newton-Schulz steps.
+Its size is scaled to that of Adam's updates (J. Liu et al., "Muon is scalable for LLM training", 2025).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
+    """Nearly orthogonal matrices (N, R, C) with the singular vectors of `g`."""
+    a, b, c = COEFFICIENTS
+    x = g.bfloat16() if g.is_cuda else g.float()
+    tall = x.size(-2) > x.size(-1)
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    for _ in range(steps):
+        square = x @ x.mT
+        x = a * x + (b * square + c * square @ square) @ x
+    return (x.mT if tall else x).float()
+
+
+class Muon:
+    """Momentum with decoupled weight decay for parameters of two dimensions."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], decay: float = 0.05) -> None:
+        groups: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
+        for p in parameters:
+            groups[p.shape].append(p)
+        self.groups = list(groups.values())
+        self.momenta = [torch.zeros_like(torch.stack(list(g))) for g in self.groups]
+        self.decay = decay
+
+    @torch.no_grad()
+    def step(self, rate: float, momentum: float = 0.95) -> None:
+        for group, m in zip(self.groups, self.momenta, strict=True):
+            gradient = torch.stack([p.grad for p in group if p.grad is not None]).float()
+            m.lerp_(gradient, 1 - momentum)
+            update = orthogonal(gradient.lerp(m, momentum))
+            scale = 0.2 * max(update.shape[-2:]) ** 0.5
+            torch._foreach_mul_(list(group), 1 - rate * self.decay)
+            torch._foreach_add_(list(group), list(update.unbind(0)), alpha=-rate * scale)
+
+
+class Optimizer:
+    """Muon for the layers' matrices, Adam for the embedding and the norms."""
+
+    def __init__(self, network: nn.Module) -> None:
+        matrices, others = [], []
+        for name, p in network.named_parameters():
+            (matrices if p.ndim == 2 and "embed" not in name else others).append(p)
+        self.muon = Muon(matrices)
+        self.adam = torch.optim.AdamW(
+            others, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=others[0].is_cuda
+        )
+
+    def step(self, rate: float) -> None:
+        """One step; `rate` is the learning rate in Adam's terms."""
+        self.muon.step(rate)
+        for group in self.adam.param_groups:
+            group["lr"] = rate / 2
+        self.adam.step()
+        self.adam.zero_grad(set_to_none=True)
+        for params in self.muon.groups:
+            for p in params:
+                p.grad = None
