@@ -109,13 +109,13 @@ def run(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
 
 
 CASES = {
-    "plain": dict(lens=[37, 1, 64], heads=4, kv_heads=2, head_dim=64),
-    "window": dict(lens=[70, 5, 33], heads=4, kv_heads=2, head_dim=32, window=24),
-    "window_rows": dict(lens=[70, 5, 34], heads=4, kv_heads=2, head_dim=32, window=24, q_len=3),
-    "odd_dim": dict(lens=[19, 40], heads=6, kv_heads=2, head_dim=80),
-    "group_of_one": dict(lens=[9, 0, 50], heads=3, kv_heads=3, head_dim=64, page_size=64),
-    "one_copy": dict(lens=[45, 100, 3], heads=8, kv_heads=2, head_dim=128, pairs=16),
-    "one_copy_rows": dict(lens=[45, 70], heads=8, kv_heads=1, head_dim=64, pairs=5, q_len=4),
+    "plain": {"lens": [37, 1, 64], "heads": 4, "kv_heads": 2, "head_dim": 64},
+    "window": {"lens": [70, 5, 33], "heads": 4, "kv_heads": 2, "head_dim": 32, "window": 24},
+    "window_rows": {"lens": [70, 5, 34], "heads": 4, "kv_heads": 2, "head_dim": 32, "window": 24, "q_len": 3},
+    "odd_dim": {"lens": [19, 40], "heads": 6, "kv_heads": 2, "head_dim": 80},
+    "group_of_one": {"lens": [9, 0, 50], "heads": 3, "kv_heads": 3, "head_dim": 64, "page_size": 64},
+    "one_copy": {"lens": [45, 100, 3], "heads": 8, "kv_heads": 2, "head_dim": 128, "pairs": 16},
+    "one_copy_rows": {"lens": [45, 70], "heads": 8, "kv_heads": 1, "head_dim": 64, "pairs": 5, "q_len": 4},
 }
 
 
