@@ -58,9 +58,7 @@ class Plan:
         return self.rate * min(1.0, (step + 1) / self.warmup) * max(self.last, decay)
 
 
-def sees(
-    tokens: Tensor, owners: Tensor, positions: Tensor, window: int | None
-) -> Callable[..., Tensor]:
+def sees(owners: Tensor, positions: Tensor, window: int | None) -> Callable[..., Tensor]:
     """Whether a query sees a key: not later, in the prefix or the same trace, within the window."""
 
     def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
