@@ -1,0 +1,270 @@
+"""Batching throughput with tool pauses: our engine against transformers' three ways.
+
+Eight sequences sample at temperature 1 until each has its tokens. Every token of a random subset of
+the vocabulary is a "tool call": there a sequence pauses and a tool's answer of random tokens is
+appended. All contestants run the same model, weights, prompts, pause tokens and answers; what they
+draw differs, as their noise does.
+
+    python benchmarks/batching.py [--model DIR] [--device cuda] [--new 200]
+
+- engine: all sequences together; a paused one goes on at the next step.
+- one by one: `generate` for each sequence in turn, its cache kept across pauses.
+- padded: `generate` on all that are left, restarted from the padded start when all have paused.
+- continuous: transformers' `generate_batch`, where it runs, resubmitting at each pause.
+
+"In vain" counts tokens that went through the model though their KV had been computed before, or
+as padding. The limit is what one forward pass of all eight rows through the bare model takes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from eightfold.engine import Engine, EngineConfig, SamplingParams
+
+SEQUENCES = 8
+ANSWER = 20
+
+
+@dataclass
+class Result:
+    """One contestant: tokens drawn, seconds, tokens computed in vain."""
+
+    name: str
+    tokens: int
+    seconds: float
+    vain: int
+    note: str = ""
+
+    @property
+    def rate(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+@dataclass
+class Workload:
+    """Prompts, the tokens that pause, answers by (sequence, turn), tokens to draw."""
+
+    prompts: list[list[int]]
+    pauses: tuple[int, ...]
+    vocabulary: int
+    new: int
+
+    def answer(self, index: int, turn: int) -> list[int]:
+        source = random.Random(index * 1000 + turn)
+        return [source.randrange(3, self.vocabulary) for _ in range(ANSWER)]
+
+
+def make_workload(vocabulary: int, prompt: int, new: int, share: float) -> Workload:
+    source = random.Random(0)
+    prompts = [
+        [source.randrange(3, vocabulary) for _ in range(prompt + 5 * i)] for i in range(SEQUENCES)
+    ]
+    pauses = tuple(source.sample(range(3, vocabulary), max(1, int(share * vocabulary))))
+    return Workload(prompts, pauses, vocabulary, new)
+
+
+def run_engine(model: str | PreTrainedModel, work: Workload, device: str) -> Result:
+    longest = max(len(prompt) for prompt in work.prompts) + work.new * (1 + ANSWER)
+    engine = Engine(model, EngineConfig(device=device, max_running=SEQUENCES, max_step_tokens=256))
+    context = min(longest, engine.max_context - 1)
+    engine.submit(work.prompts[0], SamplingParams(max_new_tokens=2))
+    while engine.has_work():
+        engine.step()
+    before = engine.stats()
+    start = time.perf_counter()
+    indices, turns, drawn = {}, [0] * SEQUENCES, [0] * SEQUENCES
+    for index, prompt in enumerate(work.prompts):
+        params = SamplingParams(
+            seed=index,
+            max_new_tokens=work.new,
+            pause_token_ids=work.pauses,
+            stop_token_ids=(),
+        )
+        indices[engine.submit(prompt, params)] = index
+    while engine.has_work():
+        for event in engine.step():
+            index = indices[event.seq]
+            drawn[index] += len(event.tokens)
+            if event.status == "paused":
+                assert len(engine.tokens(event.seq)) + ANSWER < context
+                engine.resume(event.seq, work.answer(index, turns[index]))
+                turns[index] += 1
+    seconds = time.perf_counter() - start
+    vain = engine.stats()["recomputed_tokens"] - before["recomputed_tokens"]
+    return Result("engine", sum(drawn), seconds, vain, f"{sum(turns)} pauses")
+
+
+def run_one_by_one(model: PreTrainedModel, work: Workload) -> Result:
+    start, drawn, pauses = time.perf_counter(), 0, 0
+    for index, prompt in enumerate(work.prompts):
+        torch.manual_seed(index)
+        ids, left, turn, cache = list(prompt), work.new, 0, None
+        while left:
+            out = model.generate(
+                torch.tensor([ids], device=model.device),
+                past_key_values=cache,
+                return_dict_in_generate=True,
+                **_settings(work, left),
+            )
+            cache = out.past_key_values
+            left -= out.sequences.shape[1] - len(ids)
+            ids = out.sequences[0].tolist()
+            if left:
+                ids += work.answer(index, turn)
+                turn += 1
+        drawn += work.new
+        pauses += turn
+    return Result("one by one", drawn, time.perf_counter() - start, 0, f"{pauses} pauses")
+
+
+def run_padded(model: PreTrainedModel, work: Workload) -> Result:
+    torch.manual_seed(0)
+    start, vain, pauses = time.perf_counter(), 0, 0
+    rows = {index: list(prompt) for index, prompt in enumerate(work.prompts)}
+    left = dict.fromkeys(rows, work.new)
+    turns = dict.fromkeys(rows, 0)
+    known = dict.fromkeys(rows, 0)
+    while rows:
+        width = max(len(ids) for ids in rows.values())
+        padded = [[0] * (width - len(ids)) + ids for ids in rows.values()]
+        mask = [[0] * (width - len(ids)) + [1] * len(ids) for ids in rows.values()]
+        out = model.generate(
+            torch.tensor(padded, device=model.device),
+            attention_mask=torch.tensor(mask, device=model.device),
+            **_settings(work, min(left[index] for index in rows)),
+        )
+        for row, index in enumerate(list(rows)):
+            new = out[row, width:].tolist()
+            stop = next((i + 1 for i, token in enumerate(new) if token in work.pauses), len(new))
+            vain += known[index] + (width - len(rows[index])) + len(new) - stop
+            rows[index] += new[:stop]
+            left[index] -= stop
+            known[index] = len(rows[index]) - 1
+            if not left[index]:
+                del rows[index]
+            elif rows[index][-1] in work.pauses:
+                rows[index] += work.answer(index, turns[index])
+                turns[index] += 1
+                pauses += 1
+    drawn = SEQUENCES * work.new
+    return Result("padded", drawn, time.perf_counter() - start, vain, f"{pauses} pauses")
+
+
+def run_continuous(model: PreTrainedModel, work: Workload) -> Result:
+    from transformers import GenerationConfig
+
+    implementation = model.config._attn_implementation
+    start, vain = time.perf_counter(), 0
+    rows = {index: list(prompt) for index, prompt in enumerate(work.prompts)}
+    left = dict.fromkeys(rows, work.new)
+    turns = dict.fromkeys(rows, 0)
+    try:
+        while rows:
+            settings = GenerationConfig(**_settings(work, min(left[i] for i in rows)))
+            outputs = model.generate_batch(list(rows.values()), generation_config=settings)
+            answers = [output.generated_tokens for output in outputs.values()]
+            if len(answers) != len(rows) or not all(answers):
+                raise RuntimeError("it returned no tokens")
+            for index, new in zip(list(rows), answers, strict=True):
+                vain += len(rows[index]) - 1 if turns[index] else 0
+                rows[index] += new
+                left[index] -= len(new)
+                if left[index] <= 0:
+                    del rows[index]
+                    continue
+                rows[index] += work.answer(index, turns[index])
+                turns[index] += 1
+    except Exception as error:
+        model.set_attn_implementation(implementation)
+        first = str(error).strip().splitlines()[0][:80]
+        return Result("continuous", 0, 0.0, 0, f"does not run: {type(error).__name__}: {first}")
+    return Result("continuous", SEQUENCES * work.new, time.perf_counter() - start, vain)
+
+
+def _settings(work: Workload, new: int) -> dict:
+    return {
+        "max_new_tokens": new,
+        "do_sample": True,
+        "temperature": 1.0,
+        "top_k": 0,
+        "top_p": 1.0,
+        "eos_token_id": list(work.pauses),
+        "pad_token_id": 0,
+    }
+
+
+@torch.inference_mode()
+def bare_step(model: PreTrainedModel, repeats: int = 20) -> float:
+    """Seconds of one forward pass of eight rows with no context: no engine can step faster."""
+    ids = torch.ones(SEQUENCES, 1, dtype=torch.long, device=model.device)
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        model(input_ids=ids, use_cache=False).logits.argmax(-1).tolist()
+        times.append(time.perf_counter() - start)
+    return sorted(times)[repeats // 2]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="model folder; the bundled model unless given")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--new", type=int, default=200, help="tokens each sequence draws")
+    parser.add_argument("--prompt", type=int, default=150, help="tokens of the shortest prompt")
+    parser.add_argument("--pauses", type=float, default=0.02, help="share of tokens that pause")
+    arguments = parser.parse_args()
+    if arguments.model is None:
+        from eightfold.demo import model_path
+
+        arguments.model = str(model_path())
+    dtype = torch.float32 if arguments.device == "cpu" else "auto"
+    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=dtype)
+    model = model.to(arguments.device).eval()
+    vocabulary = model.get_input_embeddings().num_embeddings
+    work = make_workload(vocabulary, arguments.prompt, arguments.new, arguments.pauses)
+    limit = SEQUENCES / bare_step(model)
+    contestants: list[Callable[[], Result]] = [
+        lambda: run_engine(arguments.model, work, arguments.device),
+        lambda: run_one_by_one(model, work),
+        lambda: run_padded(model, work),
+        lambda: run_continuous(model, work),
+    ]
+    results = [contestant() for contestant in contestants]
+    print(f"{'':12} {'tok/s':>8} {'of limit':>9} {'in vain':>8}  note")
+    for result in results:
+        share = f"{result.rate / limit:8.0%}"
+        print(f"{result.name:12} {result.rate:8.1f} {share:>9} {result.vain:8}  {result.note}")
+    print(f"{'limit':12} {limit:8.1f}      one bare forward pass of 8 rows a step")
+    print(
+        json.dumps(
+            {
+                "benchmark": "batching",
+                "device": arguments.device,
+                "sequences": SEQUENCES,
+                "new_tokens": arguments.new,
+                "limit_tokens_per_second": round(limit, 1),
+                "ratio_to_one_by_one": round(results[0].rate / results[1].rate, 2),
+                **{
+                    result.name.replace(" ", "_"): {
+                        "tokens_per_second": round(result.rate, 1),
+                        "tokens_in_vain": result.vain,
+                        "note": result.note,
+                    }
+                    for result in results
+                },
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
