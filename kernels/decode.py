@@ -7,12 +7,13 @@ Cache layouts, bf16 in production, any float type in tests:
   have been folded into the query (see ``fold_key_weight``), so only ``2 * pairs`` dimensions are
   rebuilt. Pairs are ``(i, i + head_dim / 2)`` for ``i < pairs``.
 
-Scores are computed transposed, ``[keys, rows]``: keys fill the matrix unit's M of 64, and the rows
-(query heads of one KV head times query rows of one sequence) its N, which may be as small as 16. Both
-operands come from shared memory, so 512 dimensions fit without spilling.
+Scores are computed transposed, ``[keys, rows]``: keys fill the matrix unit's M, and the rows (query
+heads of one KV head times query rows of one sequence) its N, which may be as small as 16. Both
+operands come from shared memory. A one-copy head is cut into pieces as wide as the rotating part, so
+that each element is read once; the products over the pieces keep 512 dimensions from spilling.
 
-Splits start at absolute multiples of ``split`` tokens, tiles at multiples of the tile: the result of
-a sequence depends neither on the others nor on its pages, nor on rows verified beside it.
+Splits start at absolute multiples of ``split`` tokens, tiles at multiples of the tile: the result
+of a sequence depends neither on the others nor on its pages, nor on rows verified beside it.
 """
 
 from dataclasses import dataclass
@@ -80,33 +81,39 @@ def page_tile(
 @triton.jit
 def _decode_item(
     q, k, v, table, cos, sin, key_weight, s, h, length, first, k_begin, k_end, scale,
-    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, NC: tl.constexpr,
     PAIRS: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr, QLEN: tl.constexpr, N: tl.constexpr,
     WINDOW: tl.constexpr, ONE_COPY: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of one sequence's rows of one KV head to the keys [k_begin, k_end)."""
     G: tl.constexpr = HQ // HK
+    H2: tl.constexpr = NC // 2
     n = tl.arange(0, N)
     c = tl.arange(0, C)
-    p = tl.arange(0, P)
     row_pos = length - QLEN + n // G
     q_row = q + ((s * QLEN + n // G) * HQ + h * G + n % G).to(tl.int64) * D
     q_live = n < QLEN * G
-    still = (c < D) & ((c % (D // 2) >= PAIRS) if ONE_COPY else (c < D))
-    query = tl.load(q_row[None, :] + c[:, None], mask=q_live[None, :] & still[:, None], other=0.0)
-    rotates = p < PAIRS
+    qs = ()
+    accs = ()
+    for i in tl.static_range(NC):
+        dims = i * C + c
+        qs = qs + (
+            tl.load(
+                q_row[None, :] + dims[:, None],
+                mask=q_live[None, :] & (dims < D)[:, None],
+                other=0.0,
+            ),
+        )
+        accs = accs + (tl.zeros([C, N], tl.float32),)
     if ONE_COPY:
-        turning = q_live[None, :] & rotates[:, None]
-        q0 = tl.load(q_row[None, :] + p[:, None], mask=turning, other=0.0).to(tl.float32)
-        q1 = tl.load(q_row[None, :] + D // 2 + p[:, None], mask=turning, other=0.0).to(tl.float32)
-        w0 = tl.load(key_weight + p, mask=rotates, other=0.0).to(tl.float32)[None, :]
-        w1 = tl.load(key_weight + D // 2 + p, mask=rotates, other=0.0).to(tl.float32)[None, :]
+        rotates = c < PAIRS
+        w0 = tl.load(key_weight + c, mask=rotates, other=1.0).to(tl.float32)
+        w1 = tl.load(key_weight + D // 2 + c, mask=rotates, other=1.0).to(tl.float32)
         # Keys are rotated by their place in the tile and the query by its distance to the tile's
         # start: the same angle in all, and the keys' table stays in registers.
-        at_k = tl.arange(0, BN)[:, None] * PAIRS + p[None, :]
-        k_cos = tl.load(cos + at_k, mask=rotates[None, :], other=0.0)
+        at_k = tl.arange(0, BN)[:, None] * PAIRS + c[None, :]
+        k_cos = tl.load(cos + at_k, mask=rotates[None, :], other=1.0)
         k_sin = tl.load(sin + at_k, mask=rotates[None, :], other=0.0)
-    acc = tl.zeros([C, N], tl.float32)
     top = tl.full([N], float("-inf"), tl.float32)
     total = tl.zeros([N], tl.float32)
     k_first = tl.maximum(k_begin, length - QLEN - WINDOW + 1) if WINDOW else k_begin
@@ -116,31 +123,39 @@ def _decode_item(
         tile, at = page_tile(k0, live, first, table, PS, BN, HK * D)
         tile += h * D
         at_kv = at[:, None] + c[None, :]
-        kv_live = live[:, None] if C == D else live[:, None] & (c < D)[None, :]
-        key = tl.load(k + tile + at_kv, mask=kv_live, other=0.0)
+        scores = tl.zeros([BN, N], tl.float32)
+        values = ()
         if ONE_COPY:
-            # The rotating part is read again, from L2, where the first read has just put it.
-            at_p = at[:, None] + p[None, :]
-            turning_k = live[:, None] & rotates[None, :]
-            n0 = tl.load(k + tile + at_p, mask=turning_k, other=0.0).to(tl.float32) * w0
-            n1 = tl.load(k + tile + D // 2 + at_p, mask=turning_k, other=0.0).to(tl.float32) * w1
-            at_q = (tl.maximum(row_pos - k0, 0) * PAIRS)[None, :] + p[:, None]
-            q_cos = tl.load(cos + at_q, mask=rotates[:, None], other=0.0)
+            ns = ()
+            for i in tl.static_range(NC):
+                ns = ns + (tl.load(k + tile + i * C + at_kv, mask=live[:, None], other=0.0),)
+            ahead = tl.maximum(row_pos - k0, 0) * PAIRS
+            at_q = ahead[None, :] + c[:, None]
+            q_cos = tl.load(cos + at_q, mask=rotates[:, None], other=1.0)
             q_sin = tl.load(sin + at_q, mask=rotates[:, None], other=0.0)
+            q0 = qs[0].to(tl.float32)
+            q1 = qs[H2].to(tl.float32)
+            n0 = ns[0].to(tl.float32) * w0[None, :]
+            n1 = ns[H2].to(tl.float32) * w1[None, :]
+            for i in tl.static_range(NC):
+                if i % H2 != 0:
+                    scores = tl.dot(ns[i], qs[i], scores)
             scores = tl.dot(
                 (n0 * k_cos - n1 * k_sin).to(k.dtype.element_ty),
                 (q0 * q_cos - q1 * q_sin).to(k.dtype.element_ty),
+                scores,
             )
             scores = tl.dot(
                 (n1 * k_cos + n0 * k_sin).to(k.dtype.element_ty),
                 (q1 * q_cos + q0 * q_sin).to(k.dtype.element_ty),
                 scores,
             )
-            scores = tl.dot(key, query, scores)
-            value = key
+            values = ns
         else:
-            value = tl.load(v + tile + at_kv, mask=kv_live, other=0.0)
-            scores = tl.dot(key, query)
+            kv_live = live[:, None] if C == D else live[:, None] & (c < D)[None, :]
+            key = tl.load(k + tile + at_kv, mask=kv_live, other=0.0)
+            values = (tl.load(v + tile + at_kv, mask=kv_live, other=0.0),)
+            scores = tl.dot(key, qs[0], scores)
         seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
         if WINDOW:
             seen = seen & (pos[:, None] > row_pos[None, :] - WINDOW)
@@ -152,8 +167,12 @@ def _decode_item(
         decay = tl.exp2(top - shift)
         total = total * decay + tl.sum(weights, 0)
         top = new_top
-        acc = tl.dot(tl.trans(value), weights.to(k.dtype.element_ty), acc * decay[None, :])
-    return top, total, acc
+        weights = weights.to(k.dtype.element_ty)
+        new_accs = ()
+        for i in tl.static_range(NC):
+            new_accs = new_accs + (tl.dot(tl.trans(values[i]), weights, accs[i] * decay[None, :]),)
+        accs = new_accs
+    return top, total, accs
 
 
 @triton.jit
@@ -175,7 +194,7 @@ def _splits(
 def _paged_decode(
     q, k, v, table, lens, first_pos, cos, sin, key_weight, sinks, out, part, stats, scale,
     sequences, table_stride,
-    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
+    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, NC: tl.constexpr,
     PAIRS: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr, QLEN: tl.constexpr, N: tl.constexpr,
     WINDOW: tl.constexpr, SPLIT: tl.constexpr, SP: tl.constexpr, ONE_COPY: tl.constexpr,
     HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
@@ -204,21 +223,23 @@ def _paged_decode(
             split = index - tl.sum(tl.where(ss < s, counts, 0), 0) + low // SPLIT
             k_begin = tl.maximum(k_begin, split * SPLIT)
             k_end = tl.minimum(length, (split + 1) * SPLIT)
-        top, total, acc = _decode_item(
+        top, total, accs = _decode_item(
             q, k, v, table + s.to(tl.int64) * table_stride, cos, sin, key_weight, s, h, length,
             first, k_begin, k_end, scale,
-            HQ, HK, D, C, P, PAIRS, PS, BN, QLEN, N, WINDOW, ONE_COPY, STAGES,
+            HQ, HK, D, C, NC, PAIRS, PS, BN, QLEN, N, WINDOW, ONE_COPY, STAGES,
         )  # fmt: skip
         if SPLIT:
             row = (tl.zeros([], tl.int64) + item) * (QLEN * G) + n
             n_live = n < QLEN * G
             tl.store(stats + row * 2, top, mask=n_live)
             tl.store(stats + row * 2 + 1, total, mask=n_live)
-            tl.store(
-                part + row[None, :] * D + c[:, None],
-                acc,
-                mask=n_live[None, :] & (c < D)[:, None],
-            )
+            for i in tl.static_range(NC):
+                dims = i * C + c
+                tl.store(
+                    part + row[None, :] * D + dims[:, None],
+                    accs[i],
+                    mask=n_live[None, :] & (dims < D)[:, None],
+                )
         else:
             if HAS_SINKS:
                 sink = tl.load(sinks + h * G + n % G).to(tl.float32) * LOG2E
@@ -229,11 +250,13 @@ def _paged_decode(
                 decay = tl.full([N], 1.0, tl.float32)
             inverse = decay / tl.where(total > 0, total, 1.0)
             row = (s * QLEN + n // G).to(tl.int64) * HQ + h * G + n % G
-            tl.store(
-                out + row[None, :] * D + c[:, None],
-                (acc * inverse[None, :]).to(out.dtype.element_ty),
-                mask=(n < QLEN * G)[None, :] & (c < D)[:, None],
-            )
+            for i in tl.static_range(NC):
+                dims = i * C + c
+                tl.store(
+                    out + row[None, :] * D + dims[:, None],
+                    (accs[i] * inverse[None, :]).to(out.dtype.element_ty),
+                    mask=(n < QLEN * G)[None, :] & (dims < D)[:, None],
+                )
 
 
 @triton.jit
@@ -290,6 +313,17 @@ def decode_workspace(
     return sequences * -(-max_tokens // split) * q_len * heads * (head_dim + 2)
 
 
+def chunk_width(head_dim: int, pairs: int) -> int:
+    """Width of the pieces a one-copy head is cut into; the first of each half holds the pairs."""
+    width = max(16, power_of_two(pairs))
+    require(
+        head_dim % (2 * width) == 0,
+        f"one copy needs head_dim ({head_dim}) to be a multiple of {2 * width} "
+        f"for {pairs} rotated pairs",
+    )
+    return width
+
+
 def paged_decode(
     q: torch.Tensor,
     key_cache: torch.Tensor,
@@ -337,7 +371,10 @@ def paged_decode(
     )
     group = heads // kv_heads
     pairs = one_copy.cos.shape[1] if one_copy else 0
+    width = chunk_width(head_dim, pairs) if one_copy else max(16, power_of_two(head_dim))
     require(config.tile >= 16, f"tile is {config.tile}; it must be at least 16")
+    # Triton 3.6 miscompiles 64 one-copy keys for Hopper: the rotated keys, in registers, feed wgmma.
+    require(one_copy is None or config.tile <= 32, "one copy needs a tile of at most 32 keys")
     stats = unused = lens
     if config.split:
         require(config.split % config.tile == 0, "split must be a multiple of the tile")
@@ -363,7 +400,7 @@ def paged_decode(
         one_copy.key_weight if one_copy else unused, unused if sinks is None else sinks,
         out, unused if workspace is None else workspace, stats, scale,
         sequences, table.stride(0),
-        C=max(16, power_of_two(head_dim)), P=max(16, power_of_two(pairs)), PAIRS=pairs, PS=page_size, BN=config.tile,
+        C=width, NC=-(-head_dim // width), PAIRS=pairs, PS=page_size, BN=config.tile,
         N=max(16, power_of_two(q_len * group)), ONE_COPY=one_copy is not None,
         HAS_FIRST=first_pos is not None, STAGES=config.stages,
         num_warps=config.warps, **common,
@@ -377,8 +414,10 @@ def paged_decode(
 
 
 def default_config(window: int) -> DecodeConfig:
-    """The fastest measured on an H100: no split within a window, else splits of 512 tokens."""
-    return DecodeConfig() if window else DecodeConfig(split=512)
+    """The fastest measured on an H100: no split within a window, else splits of 1,024 tokens."""
+    if window:
+        return DecodeConfig(tile=32, stages=8)
+    return DecodeConfig(tile=32, split=1024, stages=5, per_sm=2)
 
 
 def _check(
