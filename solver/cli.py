@@ -1,0 +1,99 @@
+"""The command line `eightfold`. Wrong usage is found before anything heavy is imported."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NoReturn
+
+OK, NO_ANSWER, WRONG_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+COMMANDS = ("solve", "evaluate", "replay", "budget", "sandbox")
+
+
+class Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(WRONG_INPUT, f"{self.prog}: {sentence(message)} See {self.prog} --help.\n")
+
+
+def sentence(text: str) -> str:
+    """The text with a capital letter at its start and a full stop at its end."""
+    text = text.strip()
+    text = text[:1].upper() + text[1:]
+    return text if text.endswith((".", "!", "?")) else text + "."
+
+
+def version() -> str:
+    """The version of the installed distribution."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("eightfold")
+    except PackageNotFoundError:
+        return "0 (not installed)"
+
+
+def make_parser() -> Parser:
+    """The parser with all commands."""
+    parser = Parser(
+        prog="eightfold", description="Solves competition problems with integer answers offline."
+    )
+    parser.add_argument("--version", action="version", version=f"eightfold {version()}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in COMMANDS:
+        import_module(f"eightfold.solver.commands.{name}").add_parser(commands)
+    return parser
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is one sentence for the user."""
+    from eightfold.engine import ModelError
+    from eightfold.solver.config import SolverError
+    from eightfold.solver.framing import ProtocolError
+    from eightfold.solver.prompts import PromptError
+
+    return (SolverError, ProtocolError, PromptError, ModelError)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a command and returns the exit code.
+
+    0: done (for `solve`: with an answer); 1: no attempt answered; 2: wrong input; 3: the machine
+    could not do it (no kernels, no memory); 130: interrupted.
+    """
+    parser = make_parser()
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse has said what is wrong, or printed the help
+        return int(stop.code or 0)
+    try:
+        return int(options.run(options))
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader has gone; nothing more can be said
+        return FAILED
+    except Exception as error:
+        if isinstance(error, user_errors()):
+            print(f"eightfold {options.command}: {sentence(str(error))}", file=sys.stderr)
+            return WRONG_INPUT
+        if isinstance(error, (OSError, MemoryError)) or _is_sandbox_error(error):
+            reason = str(error) or type(error).__name__
+            print(f"eightfold {options.command}: {sentence(reason)}", file=sys.stderr)
+            return FAILED
+        raise
+
+
+def _is_sandbox_error(error: Exception) -> bool:
+    from eightfold.sandbox.errors import SandboxError
+
+    return isinstance(error, SandboxError)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

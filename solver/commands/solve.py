@@ -1,0 +1,121 @@
+"""`eightfold solve`: one problem, several attempts, one answer."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+from eightfold.solver.checkpoint import model_folder
+from eightfold.solver.cli import NO_ANSWER, OK
+from eightfold.solver.commands.options import add_solver_options, read_text_file, solver_config
+from eightfold.solver.config import SolverError
+from eightfold.solver.display import Display, votes_text
+from eightfold.solver.prompts import prompts_for
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        "solve",
+        help="solve one problem",
+        description="Solves one problem. The text is given directly, as - for standard input, "
+        "or with --file.",
+    )
+    parser.add_argument("problem", nargs="?", metavar="PROBLEM", help="its text; - reads stdin")
+    parser.add_argument("--file", metavar="FILE", help="read the problem's text from a file")
+    add_solver_options(parser)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--trace", metavar="FILE", help="write every attempt there, as JSON Lines")
+    parser.add_argument("--quiet", action="store_true", help="show no progress")
+    parser.set_defaults(run=run)
+
+
+def problem_text(options: argparse.Namespace) -> str:
+    """The problem from argument, file or standard input.
+
+    Raises:
+        SolverError: none, two, or an empty one.
+    """
+    if options.file is not None and options.problem is not None:
+        raise SolverError("Give the problem's text or --file, not both.")
+    if options.file is not None:
+        text = read_text_file(options.file)
+    elif options.problem == "-" or (options.problem is None and not sys.stdin.isatty()):
+        text = sys.stdin.read()
+    elif options.problem is None:
+        raise SolverError("Give the problem's text, - for standard input, or --file FILE.")
+    else:
+        text = options.problem
+    if not text.strip():
+        raise SolverError("The problem is empty; give its text.")
+    return text.strip()
+
+
+def run(options: argparse.Namespace) -> int:
+    """Solves the problem and prints answer, votes and time."""
+    began = time.monotonic()
+    text = problem_text(options)
+    config = solver_config(options)
+    prompts_for(model_folder(config.model), config.prompts)  # wrong input ends here
+    trace = open(options.trace, "w", encoding="utf-8") if options.trace else None  # noqa: SIM115
+    display = Display(sys.stderr, enabled=not options.quiet)
+    try:
+        display.note("loading the model and starting the Python kernels")
+        from eightfold.solver.solver import Solver
+
+        with Solver(config) as solver:
+            startup = time.monotonic() - began
+            display.note(f"ready after {startup:.1f} s: {config.attempts} attempts")
+            result = solver.solve(text, on_progress=display.progress)
+            display.clear()
+            if trace is not None:
+                for record in result.attempts:
+                    trace.write(json.dumps(record, ensure_ascii=False) + "\n")
+            for fault in result.faults:
+                print(f"fault: {fault}", file=sys.stderr)
+            print_result(result, startup)
+            if options.json:
+                print(json.dumps(summary(result, startup)), flush=True)
+    finally:
+        display.clear()
+        if trace is not None:
+            trace.close()
+    return NO_ANSWER if result.answer is None else OK
+
+
+def print_result(result: Any, startup: float) -> None:
+    """Answer, votes, attempts and time, in a few lines."""
+    print(f"answer: {'none' if result.answer is None else result.answer}")
+    print(f"votes: {votes_text(result.votes) or 'none'}")
+    for record in result.attempts:
+        answer = "" if record["answer"] is None else f" {record['answer']}"
+        detail = f" ({record['detail']})" if record["detail"] else ""
+        print(
+            f"  attempt {record['attempt'] + 1}: {record['ending']}{answer}{detail}, "
+            f"{record['calls']} calls, {record['errors']} errors, {record['tokens']} tokens"
+        )
+    speed = result.tokens / max(result.seconds, 1e-9)
+    print(
+        f"time: {result.seconds:.1f} s after {startup:.1f} s to start; "
+        f"{result.tokens} tokens, {speed:.0f} tokens/s; ended by: {result.stopped}"
+    )
+
+
+def summary(result: Any, startup: float) -> dict[str, Any]:
+    """The line of JSON."""
+    keys = ("attempt", "seed", "ending", "detail", "answer", "tokens", "calls", "errors", "ended")
+    return {
+        "answer": result.answer,
+        "votes": {str(answer): count for answer, count in result.votes.items()},
+        "attempts": [{key: record[key] for key in keys} for record in result.attempts],
+        "seconds": round(result.seconds, 3),
+        "tokens": result.tokens,
+        "startup_seconds": round(startup, 3),
+        "calls": result.calls,
+        "errors": result.errors,
+        "stopped": result.stopped,
+        "faults": list(result.faults),
+    }

@@ -1,0 +1,95 @@
+"""Reads files of problems with known answers."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eightfold.solver.config import SolverError
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A problem; `answer` is None where it is not known, `family` groups problems, "" for none."""
+
+    id: str
+    text: str
+    answer: int | None
+    family: str = ""
+
+
+def load_problems(path: str | Path) -> list[Problem]:
+    """The problems in a CSV or JSON Lines file with the columns id, problem, answer.
+
+    `answer` may be missing or empty; `family`, where there is one, groups the summary.
+
+    Raises:
+        SolverError: no such file, another kind of file, a missing column, an answer that is no
+            integer, an empty problem, the same id twice, or no problem at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SolverError(f"There is no file of problems {path}.")
+    readers = {".csv": _csv_rows, ".jsonl": _json_rows}
+    if path.suffix.lower() not in readers:
+        raise SolverError(f"{path} must be a .csv or .jsonl file.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SolverError(f"{path} is not UTF-8 text.") from error
+    problems = [
+        _problem(path, number, row)
+        for number, row in enumerate(readers[path.suffix.lower()](path, text), 1)
+    ]
+    seen: set[str] = set()
+    for problem in problems:
+        if problem.id in seen:
+            raise SolverError(f"{path} has the id {problem.id!r} twice.")
+        seen.add(problem.id)
+    if not problems:
+        raise SolverError(f"{path} holds no problem.")
+    return problems
+
+
+def _csv_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
+    return csv.DictReader(text.splitlines(keepends=True))
+
+
+def _json_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise SolverError(f"Line {number} of {path} is no JSON: {error}.") from error
+            if not isinstance(row, dict):
+                raise SolverError(f"Line {number} of {path} is no JSON object.")
+            yield row
+
+
+def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
+    for column in ("id", "problem"):
+        if row.get(column) in (None, ""):
+            raise SolverError(f"Problem {number} of {path} has no {column}.")
+    answer = row.get("answer")
+    if answer in (None, ""):
+        value = None
+    else:
+        try:
+            value = int(str(answer))
+        except ValueError as error:
+            raise SolverError(
+                f"The answer of problem {row['id']} of {path} is no integer: {answer!r}."
+            ) from error
+    return Problem(str(row["id"]), str(row["problem"]), value, str(row.get("family") or ""))
+
+
+def fingerprint(problems: list[Problem]) -> str:
+    """A digest of a list of problems, to recognise a run's own file."""
+    text = json.dumps([[one.id, one.text, one.answer] for one in problems])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
