@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, field
 import torch
 import triton
 import triton.language as tl
+
 from eightfold.kernels.decode import (
     DecodeConfig,
     OneCopy,
@@ -44,22 +45,20 @@ LAYERS = {
     "lm_head": (VOCABULARY, HIDDEN, False),
 }
 LINEAR_CONFIGS = [
-    LinearConfig(64, 128, 4, 5, 1),
-    LinearConfig(32, 256, 4, 4, 1),
     LinearConfig(64, 128, 4, 5, 1, 0, True),
-    LinearConfig(64, 256, 4, 4, 1, 0, True),
-    LinearConfig(64, 256, 4, 3, 2, 0, True),
-    LinearConfig(32, 512, 4, 3, 4),
-    LinearConfig(32, 256, 4, 4, 2),
-    LinearConfig(64, 128, 4, 5, 4),
+    LinearConfig(64, 128, 4, 5, 1, 512, True),
+    LinearConfig(64, 128, 4, 6, 1, 1024, True),
+    LinearConfig(64, 128, 4, 5, 4, 0, True),
+    LinearConfig(64, 128, 4, 5, 4, 512, True),
+    LinearConfig(64, 128, 4, 5, 2, 512, True),
+    LinearConfig(64, 256, 4, 3, 1, 512, True),
 ]
 GATED_CONFIGS = [
-    LinearConfig(32, 256, 4, 3, 1),
-    LinearConfig(64, 128, 4, 3, 1),
-    LinearConfig(16, 256, 4, 4, 1),
     LinearConfig(64, 128, 4, 3, 1, 0, True),
-    LinearConfig(32, 128, 4, 4, 1),
-    LinearConfig(64, 64, 4, 5, 1, 0, True),
+    LinearConfig(64, 128, 4, 3, 1, 512, True),
+    LinearConfig(64, 128, 4, 5, 1, 512, True),
+    LinearConfig(64, 128, 4, 6, 1, 0, True),
+    LinearConfig(32, 256, 4, 3, 1, 0, False),
 ]
 WIDE_CONFIGS = [  # 64 rows
     LinearConfig(128, 64, 4, 5, 1, 0, True),
@@ -67,6 +66,9 @@ WIDE_CONFIGS = [  # 64 rows
     LinearConfig(64, 128, 4, 4, 2, 0, True),
 ]
 SLIDING_CONFIGS = [
+    DecodeConfig(32, 0, 4, 8),
+    DecodeConfig(32, 0, 8, 7),
+    DecodeConfig(16, 0, 4, 12),
     DecodeConfig(64, 0, 4, 3),
     DecodeConfig(32, 0, 4, 5),
     DecodeConfig(32, 0, 4, 7),
@@ -74,12 +76,12 @@ SLIDING_CONFIGS = [
     DecodeConfig(32, 512, 4, 5, 2),
 ]
 GLOBAL_CONFIGS = [
-    DecodeConfig(32, 512, 4, 5, 2),
-    DecodeConfig(32, 256, 4, 5, 2),
-    DecodeConfig(32, 1024, 4, 5, 2),
-    DecodeConfig(64, 512, 4, 4, 1),
-    DecodeConfig(64, 512, 8, 4, 1),
-    DecodeConfig(16, 512, 4, 6, 3),
+    DecodeConfig(32, 1024, 4, 4, 2),
+    DecodeConfig(32, 1024, 8, 4, 2),
+    DecodeConfig(32, 512, 8, 4, 3),
+    DecodeConfig(16, 1024, 4, 6, 2),
+    DecodeConfig(64, 1024, 4, 4, 1),
+    DecodeConfig(64, 1024, 8, 4, 1),
 ]
 
 
@@ -175,8 +177,8 @@ class Bench:
             return Result(name, "", 0, 0, 0)
         run(weight=weights[0])
         part = slice(0, 512)
-        gate_rows = weights[0][part] if not gated else torch.cat(
-            [weights[0][part], weights[0][n:][part]]
+        gate_rows = (
+            weights[0][part] if not gated else torch.cat([weights[0][part], weights[0][n:][part]])
         )
         whole = out.sum(0) if config.splits > 1 else out
         error = relative(whole[:, part], skinny_linear_reference(x, gate_rows, gated))
@@ -286,7 +288,7 @@ def jobs(only: list[str], quick: bool) -> list[tuple]:
         found += [("decode", "sliding", 8, 8, 7000, c) for c in SLIDING_CONFIGS[:2]]
         found += [("decode", "sliding", rows, 1, 7000, SLIDING_CONFIGS[0]) for rows in (16, 32)]
         found += [("decode", "global", 8, 1, 7000, c) for c in GLOBAL_CONFIGS]
-        found += [("decode", "global", 8, 8, 7000, DecodeConfig(t, 512, 8, 4)) for t in (32, 64)]
+        found += [("decode", "global", 8, 8, 7000, DecodeConfig(t, 512, 8, 4)) for t in (32,)]
         found += [
             ("decode", "global", 8, 1, context, c)
             for context in (1024, 15000, 32000)

@@ -1,6 +1,8 @@
-"""A first look at a trained model, with Transformers' own `generate` and cells run in plain processes.
+"""A first look at a trained model, with Transformers' own `generate` and cells run in plain
+processes.
 
-The figures that count come from the solver (``eightfold evaluate``); this one runs right after training.
+The figures that count come from the solver (``eightfold evaluate``); this one runs right after
+training.
 """
 
 from __future__ import annotations
@@ -120,7 +122,8 @@ def advance(
 def solve(
     folder: Path, problems: list[Problem], attempts: int, seed: int, batch: int = 2048
 ) -> list[list[Attempt]]:
-    """`attempts` attempts at each problem, by a checkpoint in bfloat16 on a GPU or float32 on a CPU."""
+    """`attempts` attempts at each problem, by a checkpoint in bfloat16 on a GPU or float32 on a
+    CPU."""
     from transformers import AutoModelForCausalLM
 
     cuda = torch.cuda.is_available()
@@ -166,11 +169,12 @@ def report(
         wrong += [a for a, r in zip(group, right, strict=True) if not r][:1]
     for attempt in wrong[:show]:
         lines.append(
-            f"wrong ({attempt.problem.answer} is right): {tokenizer.decode(attempt.ids[170:], False)}"
+            f"wrong ({attempt.problem.answer} is right): "
+            f"{tokenizer.decode(attempt.ids[170:], False)}"
         )
     for name, results in sorted(families.items(), key=lambda item: sum(r[0] for r in item[1])):
-        one, voted = (sum(r[i] for r in results) / len(results) for i in (0, 1))
-        lines.append(f"{name:24} {len(results):3} one {one:.2f} vote {voted:.2f}")
+        one, vote_share = (sum(r[i] for r in results) / len(results) for i in (0, 1))
+        lines.append(f"{name:24} {len(results):3} one {one:.2f} vote {vote_share:.2f}")
     every = [r for results in families.values() for r in results]
     table = {
         "split": split,

@@ -66,7 +66,8 @@ FAULTS = {
 
 
 def fault(code: str, rng: Random) -> tuple[str, str] | None:
-    """A faulty version of `code` and what to think on seeing its error; None where the drawn fault does
+    """A faulty version of `code` and what to think on seeing its error; None where the drawn
+    fault does
     not apply."""
     make = rng.choice(list(FAULTS))
     made = make(code, rng)

@@ -1,7 +1,9 @@
 """Muon for the matrices and Adam for the rest, batched over tensors of one shape.
 
-Muon (K. Jordan et al., 2024): the update of a matrix is its momentum, made orthogonal by five Newton-Schulz steps.
-Its size is scaled to that of Adam's updates (J. Liu et al., "Muon is scalable for LLM training", 2025).
+Muon (K. Jordan et al., 2024): the update of a matrix is its momentum, made orthogonal by five
+Newton-Schulz steps.
+Its size is scaled to that of Adam's updates (J. Liu et al., "Muon is scalable for LLM training",
+2025).
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class Optimizer:
     """Muon for the layers' matrices, Adam for the embedding and the norms."""
 
     def __init__(self, network: nn.Module) -> None:
-        matrices, others = [], []
+        matrices: list[nn.Parameter] = []
+        others: list[nn.Parameter] = []
         for name, p in network.named_parameters():
             (matrices if p.ndim == 2 and "embed" not in name else others).append(p)
         self.muon = Muon(matrices)

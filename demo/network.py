@@ -1,7 +1,8 @@
-"""The bundled model as a plain module for training; its tensors have the names of `Gemma4ForCausalLM`.
+"""The bundled model as a plain module for training; its tensors have the names of
+`Gemma4ForCausalLM`.
 
-Only what the bundled model uses is here: no per-layer embeddings, no experts, no shared keys and values. Equality
-with the library's model is tested.
+Only what the bundled model uses is here: no per-layer embeddings, no experts, no shared keys and
+values. Equality with the library's model is tested.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 Attend = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
-"""Attention of queries (B, H, T, D) to keys and values (B, K, T, D), scale 1; the flag: sliding layer."""
+"""Attention of queries (B, H, T, D) to keys and values (B, K, T, D), scale 1; the flag: sliding
+layer."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ GENERATION = {
 
 
 class Norm(nn.Module):
-    """Root-mean-square norm in float32; `start` is the first value of its weight, None for no weight."""
+    """Root-mean-square norm in float32; `start` is the first value of its weight, None for no
+    weight."""
 
     def __init__(self, size: int, eps: float, start: float | None = 1.0) -> None:
         super().__init__()
@@ -130,7 +133,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """A sliding layer has its own values; in a global layer they are the keys before norm weight and rotation."""
+    """A sliding layer has its own values; in a global layer they are the keys before norm weight
+    and rotation."""
 
     def __init__(self, s: Shape, layer: int) -> None:
         super().__init__()
@@ -201,6 +205,9 @@ class Body(nn.Module):
 class Network(nn.Module):
     """Tokens and positions (B, T) to logits (B, T, V), with attention handed in."""
 
+    sliding_freq: Tensor
+    global_freq: Tensor
+
     def __init__(self, s: Shape) -> None:
         super().__init__()
         s.check()
@@ -234,8 +241,8 @@ class Network(nn.Module):
         """Hidden states (B, T, hidden) after the last norm."""
         x = self.model.embed_tokens(tokens) * self.shape.hidden_size**0.5
         tables = {sliding: self.tables(positions, sliding) for sliding in (True, False)}
-        for layer in self.model.layers:
-            x = layer(x, tables[layer.self_attn.sliding], attend)
+        for index, layer in enumerate(self.model.layers):
+            x = layer(x, tables[self.shape.is_sliding(index)], attend)
         return self.model.norm(x)
 
     def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:

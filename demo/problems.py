@@ -1,10 +1,12 @@
 """Problems of the families, split into training and held out.
 
-A problem is held out where a hash of its family and its numbers says so, whatever its wording: no training trace
-has the same numbers in the same family. The last phrasing of each family is never used in training either.
+A problem is held out where a hash of its family and its numbers says so, whatever its wording:
+no training trace
+has the same numbers in the same family. The last phrasing of each family is never used in
+training either.
 
-``python -m eightfold.demo.problems --split held_out --count 255 --out FILE`` writes JSON Lines with the keys
-``id, family, phrasing, problem, answer``.
+``python -m eightfold.demo.problems --split held_out --count 255 --out FILE`` writes JSON Lines
+with the keys ``id, family, phrasing, problem, answer``.
 """
 
 from __future__ import annotations
@@ -77,8 +79,8 @@ def problems(split: str, seed: int) -> Iterator[Problem]:
     """Problems without end, family after family.
 
     Args:
-        split: `held_out` (numbers not in training, phrasings of training), `held_out_phrasing` (numbers
-            and phrasing not in training) or `train` (both as in training).
+        split: `held_out` (numbers not in training, phrasings of training), `held_out_phrasing`
+        (numbers and phrasing not in training) or `train` (both as in training).
         seed: gives other problems for another seed.
     """
     if split not in SPLITS:

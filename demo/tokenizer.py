@@ -1,10 +1,13 @@
-"""Builds the bundled model's tokenizer: byte-level BPE with Gemma 4's control tokens at Gemma's own ids.
+"""Builds the bundled model's tokenizer: byte-level BPE with Gemma 4's control tokens at Gemma's
+own ids.
 
-Digits are tokens of their own, so that numbers can be copied digit by digit. A line's end with the indentation
-that follows, and a name with the bracket that opens its arguments, may each be one token: programs stay short.
+Digits are tokens of their own, so that numbers can be copied digit by digit. A line's end with
+the indentation
+that follows, and a name with the bracket that opens its arguments, may each be one token:
+programs stay short.
 
-``python -m eightfold.demo.tokenizer`` writes tokenizer.json, tokenizer_config.json and chat_template.jinja into
-the model's folder.
+``python -m eightfold.demo.tokenizer`` writes tokenizer.json, tokenizer_config.json and
+chat_template.jinja into the model's folder.
 """
 
 from __future__ import annotations
@@ -109,7 +112,8 @@ def _without(text: str, control: set[str]) -> str:
 
 
 def keep_control_only(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer with only the control tokens recognized in text, not the unused entries."""
+    """The same tokenizer with only the control tokens recognized in text, not the unused
+    entries."""
     table = json.loads(tokenizer.to_str())
     table["added_tokens"] = []
     made = Tokenizer.from_str(json.dumps(table))
@@ -120,7 +124,8 @@ def keep_control_only(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def check(tokenizer: Tokenizer) -> None:
-    """Control tokens have Gemma's ids, digits stand alone, and any text comes back as it went in."""
+    """Control tokens have Gemma's ids, digits stand alone, and any text comes back as it went
+    in."""
     for index, token in CONTROL.items():
         assert tokenizer.token_to_id(token) == index, token
         assert tokenizer.encode(token).ids == [index], token

@@ -1,7 +1,8 @@
-"""Writes traces: what the bundled model is to say about a problem, with outputs of code that was really run.
+"""Writes traces: what the bundled model is to say about a problem, with outputs of code that was
+really run.
 
-A trace is a list of pieces. Pieces of the model are trained on, apart from faulty calls: the model is to learn how
-to go on after an error, not how to make one.
+A trace is a list of pieces. Pieces of the model are trained on, apart from faulty calls: the
+model is to learn how to go on after an error, not how to make one.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ UNBOXED = ("The answer is {answer}.", "So the result is {answer}.")
 class Piece:
     """A part of a trace.
 
-    who: "model" (trained on), "unlearned" (the model's, not trained on), "tool" (an output) or "nudge".
+    who: "model" (trained on), "unlearned" (the model's, not trained on), "tool" (an output) or
+    "nudge".
     text: with control tokens where it is the model's; the bare output where it is the tool's.
     """
 
@@ -100,7 +102,8 @@ def call(code: str) -> str:
 
 
 class Writer:
-    """One trace in the making; its calls share a namespace, as those of an attempt share a kernel."""
+    """One trace in the making; its calls share a namespace, as those of an attempt share a
+    kernel."""
 
     def __init__(self, family: Family, params: Params, rng: Random) -> None:
         self.family, self.params, self.rng = family, params, rng

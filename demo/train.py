@@ -1,7 +1,9 @@
 """Trains the bundled model from scratch within a given time.
 
-``python -m eightfold.demo.train --minutes 8 --out FOLDER`` on a machine with a GPU: worker processes write traces
-all the while, the learning rate follows the clock. On a CPU it trains a small model, to try the script.
+``python -m eightfold.demo.train --minutes 8 --out FOLDER`` on a machine with a GPU: worker
+processes write traces
+all the while, the learning rate follows the clock. On a CPU it trains a small model, to try the
+script.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from eightfold.demo.muon import Optimizer
 from eightfold.demo.network import Attend, Network, Shape, load_weights, save_configs, save_weights
@@ -86,7 +88,7 @@ def dense_attention(owners: Tensor, positions: Tensor, window: int) -> Attend:
     return attend
 
 
-def block_attention(full: object, near: object) -> Attend:
+def block_attention(full: BlockMask, near: BlockMask) -> Attend:
     """Attention through block masks."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, sliding: bool) -> Tensor:

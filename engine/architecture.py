@@ -104,7 +104,8 @@ def inspect(config: PretrainedConfig) -> Architecture:
 
 
 def _positions(text: Any) -> int:
-    return int(text.max_position_embeddings)
+    positions: Any = text.max_position_embeddings
+    return int(positions)
 
 
 def _rope_types(parameters: Any) -> Iterator[str]:

@@ -9,7 +9,8 @@ Cache layouts, bf16 in production, any float type in tests:
 
 Scores are computed transposed, ``[keys, rows]``: keys fill the matrix unit's M, and the rows (query
 heads of one KV head times query rows of one sequence) its N, which may be as small as 16. Both
-operands come from shared memory. A one-copy head is cut into pieces as wide as the rotating part, so
+operands come from shared memory. A one-copy head is cut into pieces as wide as the rotating
+part, so
 that each element is read once; the products over the pieces keep 512 dimensions from spilling.
 
 Splits start at absolute multiples of ``split`` tokens, tiles at multiples of the tile: the result
@@ -373,7 +374,8 @@ def paged_decode(
     pairs = one_copy.cos.shape[1] if one_copy else 0
     width = chunk_width(head_dim, pairs) if one_copy else max(16, power_of_two(head_dim))
     require(config.tile >= 16, f"tile is {config.tile}; it must be at least 16")
-    # Triton 3.6 miscompiles 64 one-copy keys for Hopper: the rotated keys, in registers, feed wgmma.
+    # Triton 3.6 miscompiles 64 one-copy keys for Hopper: the rotated keys, in registers, feed
+    # wgmma.
     require(one_copy is None or config.tile <= 32, "one copy needs a tile of at most 32 keys")
     stats = unused = lens
     if config.split:

@@ -1,8 +1,9 @@
 """Linear layers of few rows (1 to 64): bound by reading the weights once.
 
-The product is computed transposed, ``W [tile_n, tile_k] @ x^T [tile_k, rows]``: weight rows fill the
-matrix unit's M, the few activation rows its N. Each program streams one block of weight rows, or one
-of ``splits`` equal parts of it along K; parts are float32 and are added in a fixed order by the
+The product is computed transposed, ``W [tile_n, tile_k] @ x^T [tile_k, rows]``: weight rows fill
+the
+matrix unit's M, the few activation rows its N. Each program streams one block of weight rows, or
+one of ``splits`` equal parts of it along K; parts are float32 and are added in a fixed order by the
 kernel that reads them, never by atomics.
 
 Before a program waits for its input it asks for the first ``prefetch`` bytes of its weight rows to
@@ -142,7 +143,8 @@ def skinny_linear(
     Args:
         x: [rows, K]. weight: [N, K], or [2N, K] (gate rows, then up rows) where gated.
         out: [rows, N] of any float type; float32 [splits, rows, N] where the config splits K: the
-            sum over its first axis is the result (``add_norm`` and ``norm_rotate_write`` take it so).
+            sum over its first axis is the result (``add_norm`` and ``norm_rotate_write`` take it
+            so).
         gated: out = gelu_tanh(x @ gate.T) * (x @ up.T).
 
     Raises:

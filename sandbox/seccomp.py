@@ -128,9 +128,9 @@ def build_filter(machine: str) -> bytes:
         _step(_RET, _ALLOW),
     ]
     # Only a process's own limits and place, never another's.
-    for numbers, argument in _OWN_ONLY:
+    for own, argument in _OWN_ONLY:
         program += [
-            _step(_JEQ, numbers[column], 0, 4),
+            _step(_JEQ, own[column], 0, 4),
             _step(_LOAD, argument),
             _step(_JEQ, 0, 1, 0),
             refuse,

@@ -111,11 +111,31 @@ def run(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
 CASES = {
     "plain": {"lens": [37, 1, 64], "heads": 4, "kv_heads": 2, "head_dim": 64},
     "window": {"lens": [70, 5, 33], "heads": 4, "kv_heads": 2, "head_dim": 32, "window": 24},
-    "window_rows": {"lens": [70, 5, 34], "heads": 4, "kv_heads": 2, "head_dim": 32, "window": 24, "q_len": 3},
+    "window_rows": {
+        "lens": [70, 5, 34],
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 32,
+        "window": 24,
+        "q_len": 3,
+    },
     "odd_dim": {"lens": [19, 40], "heads": 6, "kv_heads": 2, "head_dim": 80},
-    "group_of_one": {"lens": [9, 0, 50], "heads": 3, "kv_heads": 3, "head_dim": 64, "page_size": 64},
+    "group_of_one": {
+        "lens": [9, 0, 50],
+        "heads": 3,
+        "kv_heads": 3,
+        "head_dim": 64,
+        "page_size": 64,
+    },
     "one_copy": {"lens": [45, 100, 3], "heads": 8, "kv_heads": 2, "head_dim": 128, "pairs": 16},
-    "one_copy_rows": {"lens": [45, 70], "heads": 8, "kv_heads": 1, "head_dim": 64, "pairs": 5, "q_len": 4},
+    "one_copy_rows": {
+        "lens": [45, 70],
+        "heads": 8,
+        "kv_heads": 1,
+        "head_dim": 64,
+        "pairs": 5,
+        "q_len": 4,
+    },
 }
 
 
@@ -172,9 +192,9 @@ def test_folded_query_and_rebuilt_key_equal_the_original_scores() -> None:
 
 def test_clear_errors() -> None:
     case = build(6, [20], heads=4, kv_heads=2, head_dim=32)
-    with pytest.raises(ValueError, match="float32; .* are needed"):
+    with pytest.raises(ValueError, match=r"float32; .* are needed"):
         paged_decode(**case, out=case["q"].clone(), config=DecodeConfig(tile=16, split=32))
-    with pytest.raises(ValueError, match="table is torch.int64"):
+    with pytest.raises(ValueError, match=r"table is torch\.int64"):
         run(dict(case, table=case["table"].long()), DecodeConfig(tile=16))
     with pytest.raises(ValueError, match="value_cache is missing"):
         run(dict(case, value_cache=None), DecodeConfig(tile=16))
