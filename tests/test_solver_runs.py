@@ -1,0 +1,330 @@
+"""Traces, resuming, replay and the command line; one run of the bundled model (30 s on 2 cores)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eightfold.solver import SolverConfig, SolverError
+from eightfold.solver.budget import Budget, BudgetConfig
+from eightfold.solver.checkpoint import bundled_model, sampling_values
+from eightfold.solver.cli import main
+from eightfold.solver.display import Display, duration
+from eightfold.solver.evaluation import Evaluation
+from eightfold.solver.problemset import Problem, load_problems
+from eightfold.solver.scores import pass_score, replay_vote, summarise, vote_score
+from eightfold.solver.signals import Signals
+from eightfold.solver.solver import Result
+from eightfold.solver.trace import RunFolder, read_lines, read_run, signals_of
+
+
+def attempt(index: int, answer: int | None, ended: float, **more: Any) -> dict[str, Any]:
+    record = {
+        "attempt": index,
+        "seed": index,
+        "ending": "answered" if answer is not None else "cancelled by consensus",
+        "detail": "",
+        "answer": answer,
+        "tokens": 10,
+        "calls": 2,
+        "errors": 0,
+        "error_kinds": [],
+        "entropy": 1.0,
+        "ended": ended,
+        "turns": [{"entropies": [0.2, 0.4]}],
+    }
+    return record | more
+
+
+class Answers:
+    """In a solver's place: gives each problem the answers listed, or raises what is listed."""
+
+    def __init__(self, table: dict[str, list[int | None]], before: Callable[[str], None]) -> None:
+        self.table = table
+        self.before = before
+        self.config = SolverConfig(time=100)
+        self.solved: list[str] = []
+        self.granted: list[float] = []
+
+    def solve_or_nothing(self, text: str, **options: Any) -> Result:
+        self.before(text)
+        self.solved.append(text)
+        self.granted.append(options["seconds"])
+        records = [attempt(i, a, float(i)) for i, a in enumerate(self.table[text])]
+        for record in records:
+            options["on_attempt"](record)
+        counts: dict[int, int] = {}
+        for value in self.table[text]:
+            if value is not None:
+                counts[value] = counts.get(value, 0) + 1
+        best = max(counts, key=lambda value: counts[value], default=None)
+        return Result(best, counts, tuple(records), 1.0, 10, 2, 0, "all ended")
+
+
+PROBLEMS = [Problem(f"p{i}", f"text {i}", i, "even" if i % 2 == 0 else "odd") for i in range(6)]
+TABLE: dict[str, list[int | None]] = {
+    f"text {i}": [i, i + 1, i if i < 4 else None] for i in range(6)
+}
+SETTINGS = {"attempts": 3, "seed": 0}
+
+
+def evaluate(
+    folder: Path, before: Callable[[str], None] = lambda text: None, **options: Any
+) -> tuple[Answers, Evaluation]:
+    run = RunFolder(folder, SETTINGS, resume=True)
+    solver = Answers(TABLE, before)
+    evaluation = Evaluation(solver, PROBLEMS, run, **options)
+    try:
+        evaluation.run(Display(StringIO(), enabled=False))
+    finally:
+        run.close()
+    return solver, evaluation
+
+
+def test_every_problem_and_attempt_is_recorded(tmp_path: Path) -> None:
+    _, evaluation = evaluate(tmp_path / "run", parallel=3)
+    run = read_run(tmp_path / "run")
+    assert sorted(problem["id"] for problem, _ in run) == [f"p{i}" for i in range(6)]
+    assert all([one["attempt"] for one in tries] == [0, 1, 2] for _, tries in run)
+    assert evaluation.status().startswith("6/6 problems | ")
+    assert evaluation.known == 6
+
+
+def test_killed_and_resumed_repeats_nothing_and_loses_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+
+    def die(text: str) -> None:
+        if text == "text 3":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(folder, die)
+    # As a kill leaves it: an unfinished problem's attempt, and a line cut off in each file.
+    with (folder / "attempts.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "p3", "round": 1, **attempt(0, 77, 1.0)}) + "\n")
+        file.write('{"id": "p3", "attempt": 1, "tex')
+    with (folder / "problems.jsonl").open("a") as file:
+        file.write('{"id": "p3", "answ')
+    solver, _ = evaluate(folder)
+    assert solver.solved == ["text 3", "text 4", "text 5"]
+    run = {problem["id"]: tries for problem, tries in read_run(folder)}
+    assert len(run) == 6
+    assert [one["answer"] for one in run["p3"]] == [3, 4, 3]
+    solver, _ = evaluate(folder)
+    assert solver.solved == []
+
+
+def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
+    RunFolder(tmp_path / "run", SETTINGS, resume=False).close()
+    with pytest.raises(SolverError, match="--resume"):
+        RunFolder(tmp_path / "run", SETTINGS, resume=False)
+    with pytest.raises(SolverError, match="seed = 0, not 1"):
+        RunFolder(tmp_path / "run", SETTINGS | {"seed": 1}, resume=True)
+    with pytest.raises(SolverError, match="holds no run"):
+        read_run(tmp_path)
+    (tmp_path / "bad.jsonl").write_text("{}\n[]\n{}\n")
+    with pytest.raises(SolverError, match="Line 2"):
+        list(read_lines(tmp_path / "bad.jsonl"))
+
+
+def test_budget_grants_and_stops(tmp_path: Path) -> None:
+    budget = Budget(BudgetConfig(limit=1000, reserve=100, cap=300, margin=0), spent_before=0.0)
+    solver, _ = evaluate(tmp_path / "run", budget=budget)
+    assert solver.granted == [100.0] * 6  # bounded by the time of one problem
+    late = Budget(BudgetConfig(limit=1000, margin=0), spent_before=1000.0)
+    solver, evaluation = evaluate(tmp_path / "late", budget=late)
+    assert solver.solved == []
+    assert evaluation.out_of_time
+
+
+def test_parallel_problems_overlap(tmp_path: Path) -> None:
+    both = threading.Barrier(2, timeout=10)
+    evaluate(tmp_path / "run", lambda text: both.wait() and None, parallel=2)
+    assert not both.broken
+
+
+def test_scores_of_a_run(tmp_path: Path) -> None:
+    evaluate(tmp_path / "run")
+    run = read_run(tmp_path / "run")
+    summary = summarise(run, SETTINGS)
+    # In problems 4 and 5 the only two votes tie; the first attempt's answer, the right one, wins.
+    assert vote_score(run, "majority").value == 1.0
+    assert summary["families"]["even"] == {"right": 3, "problems": 3}
+    assert summary["endings"] == {"answered": 16, "cancelled by consensus": 2}
+    single = pass_score(run, 1)
+    assert single is not None
+    assert single.value == pytest.approx((4 * 2 / 3 + 2 * 1 / 2) / 6)
+    assert single.low < single.value < single.high
+    three = pass_score(run, 3)
+    assert three is not None
+    assert three.count == 4  # where none of the three was cancelled
+    assert signals_of(run[0][1][0], tail=1).entropy == 0.4
+
+
+def test_replay_takes_attempts_in_the_order_they_ended() -> None:
+    signals = [
+        Signals(0, 5, ended=9.0),
+        Signals(1, 7, ended=1.0),
+        Signals(2, 7, ended=2.0),
+        Signals(3, 5, ended=8.0),
+        Signals(4, 5, ended=7.0),
+    ]
+    assert replay_vote(signals, "majority") == 5
+    assert replay_vote(signals, "majority", early_stop=2) == 7
+    assert replay_vote(signals, "majority", attempts=3) == 7
+
+
+def test_replay_command_shows_all_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    evaluate(tmp_path / "run")
+    assert main(["replay", str(tmp_path / "run"), "--json"]) == 0
+    out = capsys.readouterr().out
+    for name in ("majority", "fewer_errors", "entropy", "errors_then_entropy", "pass@1", "pass@3"):
+        assert f"  {name} " in out
+    table = json.loads(out.splitlines()[-1])
+    assert {row["name"]: row["value"] for row in table}["majority"] == 1.0
+    assert main(["replay", str(tmp_path / "run"), "--rule", "entropy", "--attempts", "2"]) == 0
+    assert "majority" not in capsys.readouterr().out
+
+
+def test_problem_files(tmp_path: Path) -> None:
+    table = tmp_path / "p.csv"
+    table.write_text('id,problem,answer\na,"Two\nlines, $x$",7\nb,What?,\n')
+    assert load_problems(table) == [Problem("a", "Two\nlines, $x$", 7), Problem("b", "What?", None)]
+    lines = tmp_path / "p.jsonl"
+    lines.write_text('{"id": 1, "problem": "Ü\\u2028x", "answer": 5, "family": "f"}\n\n')
+    assert load_problems(lines) == [Problem("1", "Ü\u2028x", 5, "f")]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("p.txt", "", ".csv or .jsonl"),
+        ("p.csv", "id,answer\na,1\n", "no problem"),
+        ("p.csv", "id,problem,answer\n", "holds no problem"),
+        ("p.csv", "id,problem,answer\na,x,1\na,y,2\n", "twice"),
+        ("p.csv", "id,problem,answer\na,x,4.5\n", "no integer"),
+        ("p.jsonl", "{oops\n", "no JSON"),
+        ("p.jsonl", "[1]\n", "no JSON object"),
+    ],
+)
+def test_bad_problem_files_are_one_sentence(
+    tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SolverError, match=said):
+        load_problems(tmp_path / name)
+    with pytest.raises(SolverError, match="no file"):
+        load_problems(tmp_path / "none.csv")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["solve", "x", "--attempts", "-8"], "Attempts must be at least 1, not -8."),
+        (["solve", "x", "--model", "/no/such"], "There is no model folder /no/such"),
+        (["solve", " "], "The problem is empty"),
+        (["solve", "--file", "/no/such"], "There is no file /no/such."),
+        (["solve", "x", "--file", "y"], "not both"),
+        (["solve", "x", "--prompts", "/no/such"], "There is no prompts file /no/such"),
+        (["solve", "x", "--time", "never"], "Argument --time: invalid float value"),
+        (["solve", "x", "--max-context", "1"], "Max_context must be at least 2"),
+        (["evaluate", "/no/such.csv", "--out", "r"], "There is no file of problems"),
+        (["evaluate", "p.csv", "--out", "r", "--parallel", "0"], "Parallel must be at least 1"),
+        (["replay", "/no/such"], "holds no run"),
+        (["budget", "simulate", "--cap", "1"], "Cap (1 s) must be at least the floor"),
+        (["budget"], "required: PART"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_code_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert said in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+
+
+def test_folders_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = ("no config.json", "no weights", "no tokenizer")
+    for name, words in zip(("config.json", "model.safetensors", "-"), said, strict=True):
+        assert main(["solve", "x", "--model", str(tmp_path)]) == 2
+        assert words in capsys.readouterr().err
+        (tmp_path / name).write_text("{}")
+
+
+def test_sampling_values_come_from_user_then_checkpoint(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"top_k": 64, "temperature": 0.7}')
+    values = sampling_values(tmp_path, SolverConfig(temperature=0.5))
+    assert values == {"temperature": 0.5, "top_p": 1.0, "top_k": 64, "min_p": 0.0}
+    (tmp_path / "generation_config.json").write_text("{")
+    with pytest.raises(SolverError, match="not valid JSON"):
+        sampling_values(tmp_path, SolverConfig())
+
+
+def test_budget_simulation_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["budget", "simulate", "--runs", "400"]) == 0
+    out = capsys.readouterr().out
+    assert "never passed" in out
+    assert [line.split()[0] for line in out.splitlines()[2:6]] == [
+        "first",
+        "last",
+        "everywhere",
+        "shuffled",
+    ]
+
+
+def test_help_and_version_import_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:
+    code = (
+        "import sys; from eightfold.solver.cli import main; main(['solve', '--help']);"
+        "main(['solve', 'x', '--attempts', '0']);"
+        "sys.exit(bool({'torch', 'transformers', 'numpy', 'zmq'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("eightfold ")
+
+
+def test_display_is_quiet_where_it_should_be() -> None:
+    stream = StringIO()
+    display = Display(stream)
+    display.update("passing")
+    display.line("stays")
+    assert stream.getvalue() == "stays\n"
+    assert [duration(s) for s in (5.4, 75, 3700)] == ["5 s", "1:15", "1:01:40"]
+
+
+@pytest.fixture(scope="module")
+def bundled() -> Path:
+    try:
+        return bundled_model()
+    except SolverError:
+        pytest.skip("this checkout has no bundled model")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(280)
+def test_bundled_model_solves_with_real_kernels(bundled: Path, tmp_path: Path) -> None:
+    """The whole command in a process of its own: real engine, real model, real kernels."""
+    trace = tmp_path / "trace.jsonl"
+    words = ["solve", "What is the remainder when 7^123 is divided by 1000?", "--attempts", "2"]
+    options = ["--json", "--time", "200", "--trace", str(trace), "--early-stop", "0"]
+    command = [sys.executable, "-m", "eightfold.solver.cli", *words, *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    last = json.loads(done.stdout.splitlines()[-1])
+    assert {"answer", "votes", "attempts", "seconds", "tokens"} <= last.keys()
+    assert (last["answer"] is None) == (done.returncode == 1)
+    assert last["calls"] > 0
+    calls = [c for r in read_lines(trace) for turn in r["turns"] for c in turn["calls"]]
+    assert len(calls) == last["calls"]
+    assert any(call["status"] == "ok" and call["output"].strip() for call in calls)
