@@ -30,6 +30,7 @@ from eightfold.kernels.decode import (
 )
 from eightfold.kernels.linear import LinearConfig, skinny_linear, skinny_linear_reference
 from eightfold.kernels.norm import add_norm, add_norm_reference
+from eightfold.kernels.prefill import PrefillConfig, paged_prefill, paged_prefill_reference
 from eightfold.kernels.rotary import norm_rotate_write
 
 HIDDEN, INNER, VOCABULARY, HEADS = 5376, 21504, 262144, 32
@@ -76,13 +77,25 @@ SLIDING_CONFIGS = [
     DecodeConfig(32, 512, 4, 5, 2),
 ]
 GLOBAL_CONFIGS = [
+    DecodeConfig(32, 1024, 4, 5, 2),
+    DecodeConfig(32, 512, 4, 5, 2),
     DecodeConfig(32, 1024, 4, 4, 2),
-    DecodeConfig(32, 1024, 8, 4, 2),
-    DecodeConfig(32, 512, 8, 4, 3),
+    DecodeConfig(32, 2048, 4, 5, 2),
     DecodeConfig(16, 1024, 4, 6, 2),
-    DecodeConfig(64, 1024, 4, 4, 1),
-    DecodeConfig(64, 1024, 8, 4, 1),
+    DecodeConfig(32, 1024, 8, 5, 1),
 ]
+PREFILL_CONFIGS = {
+    "sliding": [
+        PrefillConfig(128, 64, 8, 3),
+        PrefillConfig(128, 32, 8, 4),
+        PrefillConfig(64, 64, 4, 3),
+    ],
+    "global": [
+        PrefillConfig(64, 32, 8, 2),
+        PrefillConfig(64, 32, 8, 3),
+        PrefillConfig(64, 16, 8, 3),
+    ],
+}
 
 
 @dataclass
@@ -236,6 +249,109 @@ class Bench:
         return Result(f"decode {kind} {rows}x{q_len} {context}", describe(config), time_us,
                       read, error)  # fmt: skip
 
+    def prefill(self, kind: str, config: PrefillConfig, once: bool) -> Result:
+        """The second chunk of 4,096 tokens of a prompt of 8,192; gigabytes holds teraflops."""
+        sliding = kind == "sliding"
+        tokens, context = 4096, 8192
+        kv_heads, head_dim, window = (16, 256, 1024) if sliding else (4, 512, 0)
+        first = (context - tokens - 1023) // PAGE * PAGE if sliding else 0
+        pages = (context - first) // PAGE
+        caches = self.views(pages, PAGE, kv_heads, head_dim, at_most=2)
+        table = torch.randperm(pages, device=self.device).int()[None]
+        q = self.randn(tokens, HEADS, head_dim) * 0.05
+        out = torch.full_like(q, float("nan"))
+        at = torch.arange(65536, device=self.device)[:, None]
+        angles = at * 1e6 ** (-2 * torch.arange(64, device=self.device) / 512)
+        one_copy = None if sliding else OneCopy(self.randn(512), angles.cos(), angles.sin())
+        lens = torch.tensor([context], dtype=torch.int32, device=self.device)
+        starts = torch.tensor([0, tokens], dtype=torch.int32, device=self.device)
+        options = {
+            "window": window, "one_copy": one_copy,
+            "first_pos": torch.tensor([first], dtype=torch.int32, device=self.device),
+        }  # fmt: skip
+        inputs = (caches[0], caches[1] if sliding else None, table)
+
+        def run() -> torch.Tensor:
+            return paged_prefill(q, *inputs, starts, lens, out, config=config, **options)
+
+        run()
+        if once:
+            return Result(kind, "", 0, 0, 0)
+        tail = torch.tensor([0, 64], dtype=torch.int32, device=self.device)
+        error = relative(
+            out[-64:], paged_prefill_reference(q[-64:], *inputs, tail, lens, **options)
+        )
+        assert not out.isnan().any()
+        pairs = tokens * (window or context - tokens / 2)
+        return Result(f"prefill {kind}", describe(config), timed([run] * 3),
+                      pairs * HEADS * head_dim * 4 / 1e12, error)  # fmt: skip
+
+    def layer(self, context: int, once: bool) -> Result:
+        """Four sliding layers and a global one as the decode path runs them, per five layers."""
+        rows, eps_weight = 8, self.randn(HIDDEN)
+        residual, x = self.randn(rows, HIDDEN), self.randn(rows, HIDDEN)
+        hidden, y = self.randn(rows, INNER), self.randn(rows, HIDDEN)
+        offset, calls, size = 0, [], 0
+        lens = torch.full((rows,), context, dtype=torch.int32, device=self.device)
+        at = torch.zeros(rows, dtype=torch.int64, device=self.device)
+        angles = torch.rand(65536, 128, device=self.device)
+        cos, sin = angles.cos(), angles.sin()
+        short = (cos[:, :64].contiguous(), sin[:, :64].contiguous())
+
+        def take(*shape: int) -> torch.Tensor:
+            nonlocal offset
+            amount = torch.Size(shape).numel()
+            view = self.pool[offset : offset + amount].view(shape)
+            offset += amount
+            return view
+
+        for sliding in (True, True, True, True, False):
+            kv, d = (16, 256) if sliding else (4, 512)
+            width = HEADS * d + kv * d * (2 if sliding else 1)
+            first = max(0, context - 1024) // PAGE * PAGE if sliding else 0
+            pages = -(-context // PAGE) - first // PAGE
+            caches = [take(rows * pages + 1, PAGE, kv, d) for _ in range(2 if sliding else 1)]
+            table = (torch.randperm(rows * pages, device=self.device).int() + 1).view(rows, pages)
+            firsts = torch.full((rows,), first, dtype=torch.int32, device=self.device)
+            norm_weight = self.randn(d)
+            qkv, q = self.randn(rows, width), self.randn(rows, HEADS, d)
+            attended = torch.empty_like(q)
+            one_copy = None if sliding else OneCopy(norm_weight, *short)
+            space = (
+                None
+                if sliding
+                else torch.empty(
+                    decode_workspace(rows, 1, HEADS, d, pages * PAGE, 1024), device=self.device
+                )
+            )
+            part = functools.partial
+            calls += [
+                part(skinny_linear, x, take(width, HIDDEN), qkv, pdl=True),
+                part(norm_rotate_write, qkv, norm_weight, norm_weight if sliding else None,
+                     *((cos, sin) if sliding else short), at, at, q, caches[0],
+                     caches[1] if sliding else None, pdl=True),
+                part(paged_decode, q, caches[0], caches[1] if sliding else None, table, lens,
+                     attended, window=1024 if sliding else 0, first_pos=firsts,
+                     one_copy=one_copy, workspace=space, pdl=True),
+                part(skinny_linear, attended.view(rows, -1), take(HIDDEN, HEADS * d), y, pdl=True),
+                part(add_norm, y, residual, eps_weight, eps_weight, x, pdl=True),
+                part(skinny_linear, x, take(2 * INNER, HIDDEN), hidden, gated=True, pdl=True),
+                part(skinny_linear, hidden, take(HIDDEN, INNER), y, pdl=True),
+                part(add_norm, y, residual, eps_weight, eps_weight, x, pdl=True),
+            ]  # fmt: skip
+            held = min(context, 1024) if sliding else context
+            size += rows * held * kv * d * 2 * (2 if sliding else 1)
+            size += 2 * (width * HIDDEN + HIDDEN * HEADS * d + 3 * HIDDEN * INNER)
+
+        def run() -> None:
+            for call in calls:
+                call()
+
+        run()
+        if once:
+            return Result("layer", "", 0, 0, 0)
+        return Result(f"layers 4+1, {context}", "", timed([run], 5), size / 1e9, 0.0)
+
     def small(self, name: str, rows: int, once: bool) -> Result:
         residuals = [self.randn(rows, HIDDEN) for _ in range(4)]
         weight, out = self.randn(HIDDEN), self.randn(rows, HIDDEN)
@@ -288,13 +404,18 @@ def jobs(only: list[str], quick: bool) -> list[tuple]:
         found += [("decode", "sliding", 8, 8, 7000, c) for c in SLIDING_CONFIGS[:2]]
         found += [("decode", "sliding", rows, 1, 7000, SLIDING_CONFIGS[0]) for rows in (16, 32)]
         found += [("decode", "global", 8, 1, 7000, c) for c in GLOBAL_CONFIGS]
-        found += [("decode", "global", 8, 8, 7000, DecodeConfig(t, 512, 8, 4)) for t in (32,)]
+        found += [("decode", "global", 8, 8, 7000, DecodeConfig(32, 1024, w, 4, 1)) for w in (4, 8)]
         found += [
             ("decode", "global", 8, 1, context, c)
             for context in (1024, 15000, 32000)
             for c in GLOBAL_CONFIGS[:2]
         ]
         found += [("decode", "global", rows, 1, 7000, GLOBAL_CONFIGS[0]) for rows in (16, 32)]
+    if "prefill" in only:
+        for kind, configs in PREFILL_CONFIGS.items():
+            found += [("prefill", kind, c) for c in configs]
+    if "layer" in only:
+        found += [("layer", context) for context in (1024, 7000, 15000, 32000)]
     if "small" in only:
         found += [("small", name, 8) for name in
                   ("add_norm", "add_norm 4", "rotary sliding", "rotary global")]  # fmt: skip
@@ -316,7 +437,7 @@ def compile_job(job: tuple) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="linear,decode,small")
+    parser.add_argument("--only", default="linear,small,layer,prefill,decode")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--workers", type=int, default=min(14, os.cpu_count() or 1))
     arguments = parser.parse_args()
@@ -342,7 +463,9 @@ def main() -> int:
         except Exception as error:
             print("FAILED", job, repr(error)[:300], flush=True)
             continue
-        share = result.gigabytes * 1e9 / (result.microseconds * 1e-6) / bandwidth
+        peak = 989e12 if job[0] == "prefill" else bandwidth
+        scale = 1e12 if job[0] == "prefill" else 1e9
+        share = result.gigabytes * scale / (result.microseconds * 1e-6) / peak
         print(
             f"{result.name:32s} {result.config:24s} {result.microseconds:9.1f} us  "
             f"{share:6.1%}  error {result.error:.1e}",
