@@ -121,7 +121,7 @@ def block_loss() -> Loss:
     """A compiled loss with block masks, which are made outside of the compiled part."""
     make = torch.compile(create_block_mask, dynamic=False)
 
-    def inner(network: Network, row: Tensor, full: object, near: object) -> Tensor:
+    def inner(network: Network, row: Tensor, full: BlockMask, near: BlockMask) -> Tensor:
         return loss_of(network, block_attention(full, near), row)
 
     compiled = torch.compile(inner, dynamic=False)

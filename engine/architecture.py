@@ -98,14 +98,13 @@ def inspect(config: PretrainedConfig) -> Architecture:
         config=text,
         model_class=type(model),
         layers=tuple(layers),
-        max_positions=_positions(text),
+        max_positions=_positions(text.to_dict()),
         wrapped=text is not config,
     )
 
 
-def _positions(text: Any) -> int:
-    positions: Any = text.max_position_embeddings
-    return int(positions)
+def _positions(settings: dict[str, Any]) -> int:
+    return int(settings["max_position_embeddings"])
 
 
 def _rope_types(parameters: Any) -> Iterator[str]:

@@ -1,8 +1,9 @@
 """Philox4x32-10 noise as a function of (seed, position, token) only.
 
 Source: Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011. The counter is
-(token id, position, 0, 0), the key the seed's low and high 32 bits, and the first output word is
-used, as ``tl.philox`` does with the same arguments: a Triton kernel draws the same bits.
+(token id // 4, position, 0, 0), the key the low and high 32 bits of the seed, and the output word
+token id % 4
+is used. ``tl.philox`` with the same arguments gives a Triton kernel the same bits.
 """
 
 import torch
@@ -13,7 +14,7 @@ _WEYL = (0x9E3779B9, 0xBB67AE85)
 
 
 def philox(seeds: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """32 random bits per element.
+    """32 random bits per token.
 
     Args:
         seeds: int64, the 64 bits of the seed; any shape that broadcasts with the others.
@@ -22,8 +23,31 @@ def philox(seeds: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -
     Returns:
         int64 in 0..2**32-1, of the broadcast shape.
     """
+    words = torch.stack(_block(seeds, positions, tokens >> 2), dim=-1)
+    which = (tokens & 3).expand(words.shape[:-1])
+    return words.gather(-1, which[..., None])[..., 0]
+
+
+def philox_vocabulary(seeds: torch.Tensor, positions: torch.Tensor, count: int) -> torch.Tensor:
+    """The bits of tokens ``0..count-1`` for R rows at a quarter of the cost.
+
+    Args:
+        seeds, positions: int64 [R].
+
+    Returns:
+        int64 [R, count].
+    """
+    blocks = torch.arange(-(-count // 4), device=seeds.device)[None, :]
+    words = torch.stack(_block(seeds[:, None], positions[:, None], blocks), dim=-1)
+    return words.flatten(1)[:, :count]
+
+
+def _block(
+    seeds: torch.Tensor, positions: torch.Tensor, blocks: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The four output words of counter (block, position, 0, 0)."""
     c0, c1, k0, k1 = torch.broadcast_tensors(
-        tokens, positions, seeds & _MASK, (seeds >> 32) & _MASK
+        blocks, positions, seeds & _MASK, (seeds >> 32) & _MASK
     )
     c2 = c3 = torch.zeros_like(c0)
     for _ in range(10):
@@ -36,7 +60,7 @@ def philox(seeds: torch.Tensor, positions: torch.Tensor, tokens: torch.Tensor) -
             a & _MASK,
         )
         k0, k1 = (k0 + _WEYL[0]) & _MASK, (k1 + _WEYL[1]) & _MASK
-    return c0
+    return c0, c1, c2, c3
 
 
 def exponential(bits: torch.Tensor) -> torch.Tensor:

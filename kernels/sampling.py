@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .philox import exponential, philox
+from .philox import exponential, philox, philox_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +47,25 @@ def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
         return logits.argmax(dim=-1)
     greedy = batch.temperature == 0
     scaled = logits / torch.where(greedy, 1.0, batch.temperature)[:, None]
+    tokens: torch.Tensor | None
     if batch.filtered:
         values, tokens = _descending(scaled, batch.max_top_k)
         values = _filter(values, batch)
     else:
         values = scaled
-        tokens = torch.arange(logits.shape[1], device=logits.device)[None, :]
-    noise = exponential(philox(batch.seeds[:, None], batch.positions[:, None], tokens))
+        tokens = None
+    noise = exponential(_bits(batch, tokens, logits.shape[1]))
     winner = (values - noise.log()).argmax(dim=-1, keepdim=True)
-    drawn = winner if not batch.filtered else tokens.gather(1, winner)
+    drawn = winner if tokens is None else tokens.gather(1, winner)
     return torch.where(greedy, logits.argmax(dim=-1), drawn[:, 0])
+
+
+def _bits(batch: SamplingBatch, tokens: torch.Tensor | None, vocabulary: int) -> torch.Tensor:
+    """Random bits of the candidates [R, K], or of the whole vocabulary."""
+    if tokens is not None and tokens.shape[1] * 4 < vocabulary:
+        return philox(batch.seeds[:, None], batch.positions[:, None], tokens)
+    bits = philox_vocabulary(batch.seeds, batch.positions, vocabulary)
+    return bits if tokens is None else bits.gather(1, tokens)
 
 
 def _descending(scaled: torch.Tensor, max_top_k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,7 @@ from eightfold.engine.batch import _sampling
 from eightfold.engine.config import SamplingParams
 from eightfold.engine.plan import Work
 from eightfold.engine.sequence import Sequence
-from eightfold.kernels.philox import exponential, philox
+from eightfold.kernels.philox import exponential, philox, philox_vocabulary
 from eightfold.kernels.sampling import SamplingBatch, entropy, sample
 
 CPU = torch.device("cpu")
@@ -45,8 +45,18 @@ def filtered(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
 def test_philox_known_answers() -> None:
     # Random123's kat_vectors, philox4x32-10, counters whose last two words are zero.
     assert philox(torch.tensor(0), torch.tensor(0), torch.tensor(0)).item() == 0x6627E8D5
+    words = philox(torch.tensor(0), torch.tensor(0), torch.arange(4)).tolist()
+    assert words == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
     bits = philox(torch.tensor(1), torch.arange(1000), torch.tensor(5))
     assert len(set(bits.tolist())) == 1000
+
+
+def test_the_whole_vocabulary_at_once_gives_each_token_its_own_bits() -> None:
+    seeds, positions = torch.tensor([3, 2**62 + 5]), torch.tensor([0, 77])
+    together = philox_vocabulary(seeds, positions, 30)
+    alone = philox(seeds[:, None], positions[:, None], torch.arange(30)[None, :])
+    assert together.shape == (2, 30)
+    assert (together == alone).all()
 
 
 def test_philox_uses_all_64_bits_of_the_seed() -> None:
