@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,9 @@ class Solver:
         pool: Any = None,
     ) -> None:
         self.config = config = config or SolverConfig()
+        # Read by OpenMP when torch loads: threads that wait must not spin, or on few cores they
+        # starve the kernels and each other.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         ready = engine is not None and tokenizer is not None
         folder = None if ready and config.model is None else model_folder(config.model)
         self.folder = folder
