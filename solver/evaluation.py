@@ -81,7 +81,7 @@ class Evaluation:
         accuracy = f"{self.right}/{self.known} right" if self.known else "no answers known"
         text = f"{self.done}/{self.total} problems | {accuracy} | {duration(gone)}"
         if self._fresh:
-            text += f", about {duration(gone / self._fresh * len(self.waiting))} to go"
+            text += f", about {duration(gone / self._fresh * (self.total - self.done))} to go"
         return text
 
     def _work(self) -> None:

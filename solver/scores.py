@@ -39,7 +39,12 @@ def proportion(name: str, hits: int, count: int) -> Score:
 
 
 def mean(name: str, values: Sequence[float]) -> Score:
-    """A mean over problems, with a bootstrap interval."""
+    """A mean over problems, with a bootstrap interval; Wilson's where every value is 0 or 1.
+
+    Resampling equal values would give an interval of no width.
+    """
+    if all(value in (0.0, 1.0) for value in values):
+        return proportion(name, round(sum(values)), len(values))
     value = sum(values) / len(values) if values else 0.0
     return Score(name, value, *bootstrap(values), len(values))
 
