@@ -118,9 +118,9 @@ def _rope_types(parameters: Any) -> Iterator[str]:
 def _windows(text: PretrainedConfig) -> Iterator[int | None]:
     """Each layer's window, by the configuration."""
     kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
-    window = getattr(text, "sliding_window", None)
+    window: Any = getattr(text, "sliding_window", None)
     if kinds is None:
-        used = window if getattr(text, "use_sliding_window", True) else None
+        used = bool(window) and getattr(text, "use_sliding_window", True)
         kinds = ["sliding_attention" if used else "full_attention"] * text.num_hidden_layers
     for index, kind in enumerate(kinds):
         if kind not in ("full_attention", "sliding_attention"):

@@ -12,15 +12,13 @@ def add_parser(commands: Any) -> None:
         "sandbox", help="look at the sandbox", description="Looks at the sandbox."
     )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    doctor = parts.add_parser(
-        "doctor", help="tell which protections are active here", add_help=False
-    )
-    doctor.add_argument("arguments", nargs=argparse.REMAINDER)
+    doctor = parts.add_parser("doctor", help="tell which protections are active here")
+    doctor.add_argument("--json", action="store_true", help="print one line of JSON instead")
     doctor.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Hands over to the sandbox's own doctor, which reads the remaining arguments."""
+    """Hands over to the sandbox's own doctor."""
     from eightfold.sandbox.doctor import main
 
-    return int(main(options.arguments))
+    return int(main(["--json"] if options.json else []))
