@@ -328,3 +328,13 @@ def test_bundled_model_solves_with_real_kernels(bundled: Path, tmp_path: Path) -
     calls = [c for r in read_lines(trace) for turn in r["turns"] for c in turn["calls"]]
     assert len(calls) == last["calls"]
     assert any(call["status"] == "ok" and call["output"].strip() for call in calls)
+
+
+def test_doctor_reads_its_own_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    from eightfold.sandbox import doctor
+
+    seen: list[list[str]] = []
+    monkeypatch.setattr(doctor, "main", lambda argv: seen.append(argv) or 1)
+    assert main(["sandbox", "doctor", "--json", "x"]) == 1
+    assert main(["sandbox", "doctor"]) == 1
+    assert seen == [["--json", "x"], []]
