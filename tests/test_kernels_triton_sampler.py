@@ -1,0 +1,66 @@
+"""The sampler's kernels draw the tokens of the torch sampler, and no token it would drop.
+
+About 15 seconds in Triton's interpreter.
+"""
+
+import os
+
+import pytest
+import torch
+
+CUDA = torch.cuda.is_available()
+if not CUDA:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+pytest.importorskip("triton")
+
+from eightfold.kernels.sampler import sample_tokens, sampler_workspace  # noqa: E402
+from eightfold.kernels.sampling import SamplingBatch, sample  # noqa: E402
+
+DEVICE = "cuda" if CUDA else "cpu"
+VOCABULARY = 5003
+# temperature, top_k, top_p, min_p
+SETTINGS = {
+    "greedy": (0.0, 5, 0.5, 0.1),
+    "plain": (1.0, 0, 1.0, 0.0),
+    "hot": (1.7, 0, 1.0, 0.0),
+    "top_k": (1.0, 20, 1.0, 0.0),
+    "top_k of one": (1.0, 1, 1.0, 0.0),
+    "top_k beyond the range": (0.05, 5000, 1.0, 0.0),
+    "top_p": (1.0, 0, 0.9, 0.0),
+    "small top_p": (1.0, 0, 0.01, 0.0),
+    "min_p": (0.8, 0, 1.0, 0.05),
+    "all": (0.7, 64, 0.95, 0.02),
+}
+
+
+def batch_of(settings: list[tuple[float, int, float, float]], seed: int) -> SamplingBatch:
+    def column(i: int, dtype: torch.dtype) -> torch.Tensor:
+        return torch.tensor([s[i] for s in settings], dtype=dtype, device=DEVICE)
+
+    rows = torch.arange(len(settings), device=DEVICE)
+    return SamplingBatch(
+        temperature=column(0, torch.float32), top_k=column(1, torch.int64),
+        top_p=column(2, torch.float32), min_p=column(3, torch.float32),
+        seeds=rows + seed * 1_000_003 * 2**20, positions=rows * 17 + seed,
+        max_top_k=0, greedy=False, filtered=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("seed", range(8 if CUDA else 1))
+def test_draws_what_the_torch_sampler_draws(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    settings = list(SETTINGS.values())
+    logits = torch.randn(len(settings), VOCABULARY, generator=generator).to(DEVICE) * 3
+    batch = batch_of(settings, seed)
+    out = torch.full((len(settings),), -1, dtype=torch.int64, device=DEVICE)
+    need = sampler_workspace(len(settings), VOCABULARY)
+    workspace = torch.full((need,), float("nan"), device=DEVICE)
+    sample_tokens(logits, batch, out, workspace, softcap=30.0)
+    assert out.tolist() == sample(30 * torch.tanh(logits / 30), batch).tolist()
+
+
+def test_small_workspace_is_refused() -> None:
+    logits = torch.zeros(1, VOCABULARY, device=DEVICE)
+    out = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    with pytest.raises(ValueError, match="are needed"):
+        sample_tokens(logits, batch_of([(1.0, 0, 1.0, 0.0)], 0), out, logits[0, :9])
