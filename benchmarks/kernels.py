@@ -32,6 +32,8 @@ from eightfold.kernels.linear import LinearConfig, skinny_linear, skinny_linear_
 from eightfold.kernels.norm import add_norm, add_norm_reference
 from eightfold.kernels.prefill import PrefillConfig, paged_prefill, paged_prefill_reference
 from eightfold.kernels.rotary import norm_rotate_write
+from eightfold.kernels.sampler import sample_tokens, sampler_workspace
+from eightfold.kernels.sampling import SamplingBatch, sample
 
 HIDDEN, INNER, VOCABULARY, HEADS = 5376, 21504, 262144, 32
 POOL = 3_000_000_000  # bf16 elements that weights and caches are views of
@@ -358,6 +360,28 @@ class Bench:
             return Result("layer", "", 0, 0, 0)
         return Result(f"layers 4+1, {context}", "", timed([run], 5), size / 1e9, 0.0)
 
+    def sampling(self, rows: int, filtered: bool, once: bool) -> Result:
+        """The error is the share of rows whose token is not the torch sampler's."""
+        logits = [torch.randn(rows, VOCABULARY, device=self.device) * 3 for _ in range(4)]
+        ones = torch.ones(rows, device=self.device)
+        at = torch.arange(rows, device=self.device)
+        batch = SamplingBatch(
+            temperature=ones, top_k=(ones * (64 if filtered else 0)).long(),
+            top_p=ones * (0.95 if filtered else 1.0), min_p=ones * 0.0, seeds=at,
+            positions=at, max_top_k=0, greedy=False, filtered=filtered,
+        )  # fmt: skip
+        out = torch.full((rows,), -1, dtype=torch.int64, device=self.device)
+        space = torch.empty(sampler_workspace(rows, VOCABULARY), device=self.device)
+        calls = [functools.partial(sample_tokens, x, batch, out, space, softcap=30.0, pdl=True)
+                 for x in logits]  # fmt: skip
+        calls[0]()
+        if once:
+            return Result("sampling", "", 0, 0, 0)
+        wanted = sample(30 * torch.tanh(logits[0] / 30), batch)
+        error = float((out != wanted).float().mean())
+        return Result(f"sampling {rows}, {'k64 p.95' if filtered else 'no filter'}", "",
+                      timed(calls * 4), logits[0].numel() * 4 / 1e9, error)  # fmt: skip
+
     def small(self, name: str, rows: int, once: bool) -> Result:
         residuals = [self.randn(rows, HIDDEN) for _ in range(4)]
         weight, out = self.randn(HIDDEN), self.randn(rows, HIDDEN)
@@ -420,6 +444,8 @@ def jobs(only: list[str], quick: bool) -> list[tuple]:
     if "prefill" in only:
         for kind, configs in PREFILL_CONFIGS.items():
             found += [("prefill", kind, c) for c in configs]
+    if "sampling" in only:
+        found += [("sampling", rows, kept) for rows in (8, 64) for kept in (False, True)]
     if "layer" in only:
         found += [("layer", context) for context in (1024, 7000, 15000)]
     if "small" in only:
@@ -443,7 +469,7 @@ def compile_job(job: tuple) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="linear,small,layer,prefill,decode")
+    parser.add_argument("--only", default="linear,small,sampling,layer,prefill,decode")
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--workers", type=int, default=min(10, os.cpu_count() or 1))
     arguments = parser.parse_args()
