@@ -1,60 +1,86 @@
-"""Which protections a kernel started on this machine really has, and which it lacks."""
+"""``eightfold sandbox doctor``: which protections are on here, found out by starting a kernel."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from .config import PoolConfig
 from .errors import SandboxError
 from .isolation import PROTECTIONS
 from .pool import KernelPool
 
+# What a cell tries for each protection; it prints "held" where it was stopped.
+_ATTEMPTS = {
+    "files": "open('/etc/hostname').read()",
+    "network": "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM)",
+    "signals": "import os; os.kill({parent}, 0)",
+    "limits": "bytearray({memory})",
+}
+
 
 @dataclass(frozen=True)
-class Finding:
-    """One protection: what it is, whether it is active, and how, or why not."""
+class Row:
+    """One protection: whether it is on, by what, and whether an attempt against it failed."""
 
     name: str
     meaning: str
     active: bool
-    detail: str
+    by: str  # what gives it, or why it is missing
+    tried: str  # "held", "broken" or "not tried"
 
 
-def doctor() -> list[Finding]:
-    """Start one kernel as the pool would and take its own report.
+def doctor(config: PoolConfig | None = None) -> list[Row]:
+    """Start one kernel, ask what it gave up, and try to get round it. Raises `SandboxError`."""
+    config = config or PoolConfig(size=1, spares=0)
+    rows = []
+    with KernelPool(config) as pool:
+        kernel = pool.lease(timeout=config.start_timeout)
+        stats = pool.stats()
+        active, without = stats["active"]["protections"], stats["active"]["without"]
+        values = {"parent": stats["template_pid"], "memory": config.limits.memory + 1}
+        for name, meaning in PROTECTIONS.items():
+            tried = "not tried"
+            if name in _ATTEMPTS:
+                code = _ATTEMPTS[name].format(**values)
+                result = kernel.execute(f"try:\n    {code}\nexcept BaseException: print('held')")
+                tried = "held" if result.text == "held" else "broken"
+            by = active.get(name) or without.get(name, "unknown")
+            rows.append(Row(name, meaning, name in active, by, tried))
+        by = stats["start"] + (f" ({stats['start_note']})" if stats["start_note"] else "")
+        rows.append(Row("start", "kernels are forked warm", stats["start"] == "fork", by, "held"))
+        kernel.release()
+    return rows
 
-    Raises:
-        SandboxError: where no kernel can be started at all.
-    """
-    with KernelPool(PoolConfig(size=1, spares=0)) as pool, pool.lease():
-        report = pool.stats()["active"]
-    active, without = report["protections"], report["without"]
-    return [
-        Finding(name, meaning, name in active, active.get(name) or without.get(name, "not tried"))
-        for name, meaning in PROTECTIONS.items()
-    ]
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text."""
+    lines = []
+    for row in rows:
+        state = "on " if row.active else "OFF"
+        lines.append(f"{state}  {row.name:<11}{row.meaning}  [{row.by}; {row.tried}]")
+    return "\n".join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the findings. Exit code 0: all active; 1: some are not; 3: no kernel starts."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table; 0 where all protections are on and held, 1 where not, 2 for no sandbox."""
     parser = argparse.ArgumentParser(
-        prog="eightfold sandbox doctor", description="Tells which protections are active here."
+        prog="eightfold sandbox doctor", description="Which protections of the sandbox are on here."
     )
-    parser.add_argument("--json", action="store_true", help="print one line of JSON instead")
-    options = parser.parse_args(arguments)
+    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    options = parser.parse_args(argv)
     try:
-        findings = doctor()
-    except SandboxError as error:
-        print(f"No kernel can be started: {error}")
-        return 3
+        rows = doctor()
+    except (SandboxError, TimeoutError) as error:
+        print(f"The sandbox cannot start here: {error}")
+        return 2
+    print(table(rows))
     if options.json:
-        print(json.dumps({f.name: {"active": f.active, "detail": f.detail} for f in findings}))
-    else:
-        for finding in findings:
-            state = "active " if finding.active else "MISSING"
-            print(f"{state}  {finding.name:11}  {finding.meaning} ({finding.detail})")
-        print("This is containment of runaway code, not a boundary against an attacker.")
-    return 0 if all(finding.active for finding in findings) else 1
+        print(json.dumps([asdict(row) for row in rows]))
+    return 0 if all(row.active and row.tried != "broken" for row in rows) else 1
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 TEXT_LIMIT = 6_000  # characters of a cell's text that reach the model
-OUTPUT_LIMIT = 200_000  # characters a cell may print before it is stopped
+OUTPUT_LIMIT = 100_000  # characters a cell may print before it is stopped
 VALUE_LIMIT = 50_000  # characters of an echoed value or of one displayed object
 MESSAGE_LIMIT = 800  # characters of an exception's message
 LINE_LIMIT = 160  # characters of a source line in a traceback
