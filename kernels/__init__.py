@@ -1,1 +1,1 @@
-
+"""Attention, sampling and layers: torch references with Triton kernels beside them."""
