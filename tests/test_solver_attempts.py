@@ -39,7 +39,7 @@ class Letters:
         self.added_tokens_decoder = dict(enumerate(CONTROL))
         self._split = re.compile("|".join(map(re.escape, CONTROL)) + "|.", re.DOTALL)
 
-    def encode(self, text: str, add_special_tokens: bool = False) -> list[int]:
+    def encode(self, text: str, **options: Any) -> list[int]:
         pieces = self._split.findall(text)
         return [CONTROL.index(p) if p in CONTROL else 100 + ord(p) for p in pieces]
 
