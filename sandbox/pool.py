@@ -42,6 +42,7 @@ class KernelPool:
         self._template: TemplateProcess | None = None
         self._context: Any = None
         self._started = 0  # kernels that came up
+        self._active: dict[str, Any] = {}  # the protections of the latest kernel
         self._thread = threading.Thread(target=self._run, name="kernel-pool", daemon=True)
         self._at_exit = _close_at_exit(self)
         self._thread.start()
@@ -94,7 +95,6 @@ class KernelPool:
         """Counts of kernels, how they are started, and the protections of the latest one."""
         with self._changed:
             template = self._template
-            latest = next(iter([*self._ready, *self._taken]), None)
             return {
                 "ready": len(self._ready),
                 "leased": self._claims,
@@ -104,7 +104,7 @@ class KernelPool:
                 "template_pid": template.pid if template else None,
                 "pids": [process.pid for process in (*self._ready, *self._taken)],
                 "folder": str(template.root) if template else None,
-                "active": dict(latest.active) if latest else {},
+                "active": dict(self._active),
             }
 
     def close(self) -> None:

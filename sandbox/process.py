@@ -79,6 +79,7 @@ class TemplateProcess:
         self.root = make_root()
         self.mode: str | None = None  # "fork" or "plain", once it is warm
         self.why: str | None = None  # why not as asked
+        self._ended = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
             "root": str(self.root),
@@ -113,7 +114,7 @@ class TemplateProcess:
         return self._process.pid
 
     def alive(self) -> bool:
-        return self._process.poll() is None
+        return not self._ended and self._process.poll() is None
 
     def fileno(self) -> int:
         """Readable when the template has said something or ended."""
@@ -130,6 +131,7 @@ class TemplateProcess:
         except ConnectionResetError:
             data, fds = b"", []
         if not data:
+            self._ended = True  # known before the process can be waited for
             raise SandboxError(f"the sandbox's template ended: {self._last_words()}")
         return json.loads(data), list(fds)
 

@@ -373,7 +373,8 @@ class CellKernel(IPythonKernel):
                 result = await future
             shell.events.trigger("post_execute")
         else:
-            result = shell.run_cell(code, **options)
+            # By the class: a cell can spoil the instance's attributes.
+            result = CellShell.run_cell(shell, code, **options)
         error: BaseException | None = result.error_before_exec or result.error_in_exec
         return error
 

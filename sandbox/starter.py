@@ -134,6 +134,7 @@ class Starter:
         pool = self.pool
         with pool._changed:
             pool._started += 1
+            pool._active = process.active
             pool._ready.append(process)
             pool._changed.notify_all()
 

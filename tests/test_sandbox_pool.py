@@ -1,0 +1,326 @@
+"""Leases, transports, isolation, leaks between leases, what is left at the end. About 40 s."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from eightfold.sandbox import KernelPool, Limits, PoolConfig, SandboxError
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[KernelPool]:
+    with KernelPool(PoolConfig(size=2, spares=1, timeout=10)) as pool:
+        pool.wait_ready(2, timeout=60)
+        yield pool
+
+
+# Each is done in one lease; the second line must give the same value as in a fresh kernel before.
+LEAKS = {
+    "math.pi": ("import math; math.pi = 3", "math.pi"),
+    "builtins": ("import builtins; builtins.sum = lambda *a: 42", "sum([1])"),
+    "sympy patch": ("sympy.isprime = lambda n: True", "sympy.isprime(9)"),
+    "mpmath": ("mpmath.iv.dps = 5; mpmath.mp.pretty = True; mpmath.mp.dps = 9", "mpmath.mp.dps"),
+    "recursion": (
+        "import sys; sys.setrecursionlimit(200000)",
+        "__import__('sys').getrecursionlimit()",
+    ),
+    "digits": ("import sys; sys.set_int_max_str_digits(1000)", "len(str(3**10000))"),
+    "sys.path": ("import sys; sys.path.append('/zz')", "'/zz' in __import__('sys').path"),
+    "environment": ("import os; os.environ['ANSWER'] = '17'", "__import__('os').getenv('ANSWER')"),
+    "print options": ("np.set_printoptions(precision=2)", "np.array([1.23456])"),
+    "seterr": ("np.seterr(all='raise')", "np.geterr()['divide']"),
+    "decimal": (
+        "import decimal; decimal.getcontext().prec = 3",
+        "__import__('decimal').getcontext().prec",
+    ),
+    "gc": ("import gc; gc.disable()", "__import__('gc').isenabled()"),
+    "rlimit": (
+        "import resource as r; r.setrlimit(r.RLIMIT_NOFILE, (64, 256))",
+        "__import__('resource').getrlimit(7)[0]",
+    ),
+    "modules": ("import sys; sys.modules['zz'] = 17", "'zz' in __import__('sys').modules"),
+    "hooks": (
+        "ip = get_ipython(); ip.input_transformers_post.append(lambda l: ['8'])",
+        "7",
+    ),
+    "stdout": ("import sys; sys.stdout = open('/dev/null', 'w')", "print(1)"),
+    "alarm": ("import signal; signal.alarm(1)", "__import__('signal').alarm(0)"),
+    "warnings": ("import warnings; warnings.simplefilter('error')", "np.array([1.0]) / 0"),
+    "files": ("open('left', 'w').write('x')", "__import__('os').listdir('.')"),
+    "variable": ("answer = 17", "'answer' in globals()"),
+}
+
+
+def test_nothing_of_a_lease_reaches_the_next(pool: KernelPool) -> None:
+    with pool.lease(timeout=30) as kernel:
+        before = {name: kernel.execute(probe).text for name, (_, probe) in LEAKS.items()}
+    with pool.lease(timeout=30) as kernel:
+        for deed, _ in LEAKS.values():
+            kernel.execute(deed)
+    with pool.lease(timeout=30) as kernel:
+        after = {name: kernel.execute(probe).text for name, (_, probe) in LEAKS.items()}
+    assert after == before
+
+
+def test_kernels_draw_different_random_numbers(pool: KernelPool) -> None:
+    code = "import random; random.random(), float(np.random.rand())"
+    drawn = set()
+    for _ in range(3):
+        with pool.lease(timeout=30) as kernel:
+            drawn.add(kernel.execute(code).text)
+    assert len(drawn) == 3
+
+
+DENIED = {
+    "files": [
+        "open('/etc/hostname').read()",
+        f"open({str(Path(__file__).resolve())!r}).read()",
+        "__import__('os').listdir('/tmp')",
+        "open(f'/proc/{PARENT}/environ').read()",
+        "open(OTHER).read()",
+        "open('/dev/shm/zz', 'w')",
+        "open(__import__('numpy').__file__, 'a')",
+    ],
+    "network": [
+        "__import__('socket').socket()",
+        "__import__('urllib.request').request.urlopen('http://127.0.0.1:9')",
+        "__import__('socket').socket(__import__('socket').AF_UNIX)",
+    ],
+    "signals": ["__import__('os').kill(PARENT, 0)", "__import__('os').kill(SIBLING, 0)"],
+    "processes": ["[__import__('subprocess').Popen(['sleep', '9']) for _ in range(200)]"],
+    "limits": ["bytearray(6 << 30)"],
+}
+ALLOWED = [
+    "__import__('subprocess').run(['echo', 'x'], capture_output=True).stdout.decode()",
+    "open('f', 'w').write('abc'), open('f').read()",
+    "__import__('wave').__name__",
+    "__import__('tempfile').mkdtemp() != ''",
+    "__import__('threading').active_count() > 0",
+    "__import__('sqlite3').connect(':memory:').execute('select 7').fetchone()",
+]
+
+
+@pytest.mark.parametrize("kind", DENIED)
+def test_what_is_denied(pool: KernelPool, kind: str) -> None:
+    with pool.lease(timeout=30) as kernel, pool.lease(timeout=30) as other:
+        active = pool.stats()["active"]
+        if kind not in active["protections"]:
+            pytest.skip(active["without"][kind])
+        names = (
+            f"PARENT, SIBLING, OTHER = {os.getpid()}, {other.pid}, {str(other.connection_file)!r}"
+        )
+        kernel.execute(names)
+        for code in DENIED[kind]:
+            result = kernel.execute(code)
+            assert result.status == "error", (code, result)
+            assert result.error in ("PermissionError", "URLError", "MemoryError", "BlockingIOError")
+
+
+def test_what_is_allowed(pool: KernelPool) -> None:
+    with pool.lease(timeout=30) as kernel:
+        for code in ALLOWED:
+            result = kernel.execute(code)
+            assert result.status == "ok", (code, result)
+
+
+def test_no_secret_of_the_environment_is_seen(
+    pool: KernelPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EIGHTFOLD_TEST_TOKEN", "secret")
+    with KernelPool(PoolConfig(size=1, spares=0)) as other, other.lease(timeout=60) as kernel:
+        text = kernel.execute("import os; dict(os.environ), open('/proc/self/environ').read()").text
+    assert "secret" not in text
+
+
+def test_any_jupyter_client_can_attach(pool: KernelPool) -> None:
+    from jupyter_client import BlockingKernelClient
+
+    with pool.lease(timeout=30) as kernel:
+        file = kernel.connection_file
+        assert file is not None
+        assert file.stat().st_mode & 0o777 == 0o600
+        assert file.parent.stat().st_mode & 0o777 == 0o700
+        kernel.execute("x = 20")
+        client = BlockingKernelClient(connection_file=str(file))
+        client.load_connection_file()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=20)
+            seen = []
+            reply = client.execute_interactive(
+                "print('out'); x + 1", timeout=20, output_hook=seen.append, store_history=False
+            )
+        finally:
+            client.stop_channels()
+        assert reply["content"]["status"] == "ok"
+        kinds = {m["msg_type"]: m["content"] for m in seen}
+        assert kinds["stream"]["text"] == "out\n"
+        assert kinds["execute_result"]["data"]["text/plain"] == "21"
+        assert kernel.execute("x").text == "20"
+
+
+@pytest.mark.parametrize("start", ["fork", "plain"])
+def test_tcp_uses_the_ports_asked_for(start: str) -> None:
+    config = PoolConfig(size=1, spares=0, transport="tcp", first_port=23_450, start=start)
+    with KernelPool(config) as pool, pool.lease(timeout=60) as kernel:
+        assert kernel.execute("6 * 7", timeout=20).text == "42"
+        assert kernel.connection_file is not None
+        info = json.loads(kernel.connection_file.read_text())
+        ports = sorted(value for name, value in info.items() if name.endswith("_port"))
+        assert ports == list(range(23_450, 23_455))
+        assert pool.stats()["start"] == start
+
+
+def test_leases_are_limited_and_waited_for(pool: KernelPool) -> None:
+    with pool.lease(timeout=30) as one, pool.lease(timeout=30) as two:
+        assert one.pid != two.pid
+        with pytest.raises(TimeoutError):
+            pool.lease(timeout=0.1)
+    with pool.lease(timeout=30) as again:
+        assert again.execute("1").text == "1"
+
+
+def test_many_threads_share_a_pool(pool: KernelPool) -> None:
+    wrong = []
+
+    def work(number: int) -> None:
+        for turn in range(3):
+            with pool.lease(timeout=60) as kernel:
+                kernel.execute(f"x = {number * 100 + turn}")
+                if kernel.execute("x").text != str(number * 100 + turn):
+                    wrong.append(number)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_replay_runs_the_successful_cells_again() -> None:
+    config = PoolConfig(size=1, spares=1, timeout=1, grace=0.3, replay=True)
+    with KernelPool(config) as pool, pool.lease(timeout=60) as kernel:
+        kernel.execute("x = 5")
+        kernel.execute("x = 1/0")
+        assert kernel.execute("import os; os._exit(0)").status == "died"
+        assert kernel.execute("x", timeout=10).text.endswith("run again.\n5")
+
+
+def test_a_dead_template_is_replaced() -> None:
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        pool.wait_ready(1, timeout=60)
+        os.kill(pool.stats()["template_pid"], signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            with pool.lease(timeout=60) as kernel:
+                result = kernel.execute("6 * 7", timeout=10)
+            if result.text == "42":
+                break
+        assert result.text == "42"
+
+
+def test_release_while_a_cell_runs_and_use_afterwards() -> None:
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        kernel = pool.lease(timeout=60)
+        threading.Timer(0.2, kernel.release).start()
+        assert kernel.execute("while True: pass", timeout=30).killed
+        time.sleep(0.1)
+        with pytest.raises(SandboxError, match="released"):
+            kernel.execute("1")
+        kernel.release()
+    with pytest.raises(SandboxError, match="closed"):
+        pool.lease()
+
+
+SCRIPT = """
+import json, sys, time
+from eightfold.sandbox import KernelPool, PoolConfig
+pool = KernelPool(PoolConfig(size=2, spares=0))
+pool.wait_ready(2, timeout=60)
+kernel = pool.lease()
+pid = kernel.execute("import subprocess; subprocess.Popen(['sleep', '999']).pid").text
+print(json.dumps({**pool.stats(), "extra": int(pid)}), flush=True)
+if sys.argv[1] == "raise":
+    raise ValueError
+if sys.argv[1] == "end":
+    sys.exit(0)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "raise", "SIGTERM", "SIGKILL"])
+def test_nothing_is_left_when_the_process_goes(how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    stats = json.loads(process.stdout.readline())
+    pids = [stats["template_pid"], stats["extra"], *stats["pids"]]
+    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    if how.startswith("SIG"):
+        assert len(left) == 4
+        process.send_signal(getattr(signal, how))
+    process.wait(30)
+    process.stdout.close()
+    assert not psutil.wait_procs(left, timeout=10)[1]
+    deadline = time.monotonic() + 10
+    while Path(stats["folder"]).exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not Path(stats["folder"]).exists()
+
+
+def test_leases_leave_descriptors_and_threads_flat() -> None:
+    me = psutil.Process()
+    with KernelPool(PoolConfig(size=1, spares=1)) as pool:
+        counts = []
+        for turn in range(24):
+            with pool.lease(timeout=60) as kernel:
+                assert kernel.execute("1 + 1", timeout=20).text == "2"
+            if turn in (7, 23):
+                pool.wait_ready(1, timeout=60)
+                time.sleep(0.5)
+                counts.append((me.num_fds(), me.num_threads()))
+    assert abs(counts[1][0] - counts[0][0]) <= 12  # one kernel more or less is on its way
+    assert counts[1][1] <= counts[0][1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": 0},
+        {"spares": -1},
+        {"timeout": 0},
+        {"start": "spawn"},
+        {"transport": "udp"},
+        {"first_port": 5000},
+        {"strict": True, "isolate": False},
+    ],
+)
+def test_wrong_settings_are_refused(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"PoolConfig"):
+        PoolConfig(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="memory"):
+        Limits(memory=1)
+
+
+def test_importing_the_sandbox_is_light() -> None:
+    code = (
+        "import sys, eightfold.sandbox\n"
+        "print({'zmq', 'numpy', 'sympy', 'torch'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
