@@ -82,17 +82,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, user_errors()):
             print(f"eightfold {options.command}: {sentence(str(error))}", file=sys.stderr)
             return WRONG_INPUT
-        if isinstance(error, (OSError, MemoryError)) or _is_sandbox_error(error):
+        if isinstance(error, (OSError, MemoryError)) or _is_loss(error):
             reason = str(error) or type(error).__name__
             print(f"eightfold {options.command}: {sentence(reason)}", file=sys.stderr)
             return FAILED
         raise
 
 
-def _is_sandbox_error(error: Exception) -> bool:
+def _is_loss(error: Exception) -> bool:
     from eightfold.sandbox.errors import SandboxError
+    from eightfold.solver.loop import EngineLostError
 
-    return isinstance(error, SandboxError)
+    return isinstance(error, (SandboxError, EngineLostError))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from typing import Any
 
 from eightfold.solver.budget import Budget
 from eightfold.solver.display import Display, duration
+from eightfold.solver.loop import EngineLostError
 from eightfold.solver.problemset import Problem
 from eightfold.solver.trace import RunFolder
 
@@ -18,7 +19,7 @@ class Evaluation:
     """Works off the problems of a run that are not finished yet.
 
     Args:
-        solver: a `Solver`, or what has its `solve_or_nothing` and `config`.
+        solver: a `Solver`, or what has its `solve_or_nothing`, `alive`, `config`.
         parallel: problems in work at the same time.
         budget: bounds the whole run; None bounds each problem alone.
         on_end: called after each problem.
@@ -46,6 +47,7 @@ class Evaluation:
         self.out_of_time = False
         self.error: BaseException | None = None
         self._fresh = 0
+        self._stopping = False
         self._began = time.monotonic()
         self._on_end = on_end
         self._lock = threading.Lock()
@@ -54,7 +56,8 @@ class Evaluation:
         """Solves what is waiting; returns when all is done or the budget is spent.
 
         Raises:
-            Exception: what a trace could not be written for.
+            EngineLostError: the engine's thread died; a new process can go on.
+            OSError: a trace could not be written.
         """
         workers = [
             threading.Thread(target=self._work, name=f"problem-{index}", daemon=True)
@@ -68,6 +71,7 @@ class Evaluation:
                     worker.join(0.2)
                 display.update(self.status())
         except BaseException:
+            self._stopping = True
             self.waiting.clear()
             raise
         finally:
@@ -115,6 +119,10 @@ class Evaluation:
             seconds=seconds,
             on_attempt=lambda record: self.folder.write("attempts", {**named, **record}),
         )
+        if self._stopping:
+            return  # cut off from outside: to be run anew
+        if not self.solver.alive:
+            raise EngineLostError(f"the engine's thread has ended in problem {problem.id}")
         record = {
             **named,
             "problem": problem.text,

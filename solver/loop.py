@@ -15,6 +15,10 @@ MAX_FAILURES = 3
 """Steps that may fail in a row before the sequences in them are given up."""
 
 
+class EngineLostError(RuntimeError):
+    """The engine's thread has ended; nothing can be solved any more in this process."""
+
+
 class Listener(Protocol):
     """What the loop tells about; all methods are called on the engine thread and must be brief."""
 
@@ -60,7 +64,7 @@ class EngineLoop:
         """As `post`, but waits for the command's result and raises its exception.
 
         Raises:
-            RuntimeError: the engine thread has ended.
+            EngineLostError: the engine thread has ended.
         """
         future: Future[T] = Future()
 
@@ -79,7 +83,7 @@ class EngineLoop:
                     raise
         if future.done():
             return future.result()
-        raise RuntimeError("the engine's thread has ended") from self.error
+        raise EngineLostError("the engine's thread has ended") from self.error
 
     def watch(self, seq: int, handler: Callable[[Any], None]) -> None:
         """Passes the events of a sequence to `handler` until it has ended (engine thread)."""

@@ -116,6 +116,11 @@ class Solver:
     ) -> None:
         self.close()
 
+    @property
+    def alive(self) -> bool:
+        """Whether problems can be solved: False once closed, or where the engine's thread died."""
+        return self.loop.alive
+
     def close(self) -> None:
         """Ends the engine's thread and the kernels it started; safe to call twice."""
         while self._closers:

@@ -19,6 +19,7 @@ from eightfold.solver.checkpoint import bundled_model, sampling_values
 from eightfold.solver.cli import main
 from eightfold.solver.display import Display, duration
 from eightfold.solver.evaluation import Evaluation
+from eightfold.solver.loop import EngineLostError
 from eightfold.solver.problemset import Problem, load_problems
 from eightfold.solver.scores import pass_score, replay_vote, summarise, vote_score
 from eightfold.solver.signals import Signals
@@ -51,6 +52,7 @@ class Answers:
         self.table = table
         self.before = before
         self.config = SolverConfig(time=100)
+        self.alive = True
         self.solved: list[str] = []
         self.granted: list[float] = []
 
@@ -120,6 +122,37 @@ def test_killed_and_resumed_repeats_nothing_and_loses_nothing(tmp_path: Path) ->
     assert [one["answer"] for one in run["p3"]] == [3, 4, 3]
     solver, _ = evaluate(folder)
     assert solver.solved == []
+
+
+def test_problem_cut_off_by_a_dead_engine_is_not_recorded(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    run = RunFolder(folder, SETTINGS, resume=True)
+    solver = Answers(TABLE, lambda text: None)
+    solver.before = lambda text: setattr(solver, "alive", text != "text 2")
+    with pytest.raises(EngineLostError, match="p2"):
+        Evaluation(solver, PROBLEMS, run).run(Display(StringIO(), enabled=False))
+    run.close()
+    assert [problem["id"] for problem, _ in read_run(folder)] == ["p0", "p1"]
+
+
+def test_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    go_on = threading.Event()
+
+    class Interrupted(Display):
+        def update(self, text: str) -> None:
+            raise KeyboardInterrupt
+
+    run = RunFolder(folder, SETTINGS, resume=True)
+    evaluation = Evaluation(Answers(TABLE, lambda text: go_on.wait(10) and None), PROBLEMS, run)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.run(Interrupted(StringIO(), enabled=False))
+    go_on.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("problem-"):
+            thread.join(10)
+    run.close()
+    assert list(read_lines(folder / "problems.jsonl")) == []
 
 
 def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
