@@ -240,6 +240,6 @@ def paged_prefill_reference(
                 q_len=end - begin,
                 first_pos=None if first_pos is None else first_pos[s : s + 1],
                 **options,  # type: ignore[arg-type]
-            )  # fmt: skip
+            )
         )
     return torch.cat(parts)

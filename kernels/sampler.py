@@ -95,7 +95,7 @@ def _search(
     heat = tl.load(temperature + row)
     limit = limits + (R if MASS else 0) + row
     wanted = heat > 0
-    if MASS:
+    if MASS:  # noqa: SIM108
         wanted = wanted & (goal < 1.0)
     else:
         wanted = wanted & (goal > 0.0)
