@@ -273,8 +273,7 @@ def _make_folder(folder: Path, uid: int | None, connection: dict[str, Any]) -> N
 
 def remove_tree(path: Path) -> None:
     """Remove a folder whatever its owner did to it (no rights, very deep)."""
-    with contextlib.suppress(RecursionError, OSError):
-        shutil.rmtree(path)
+    # Not shutil.rmtree: on a very deep folder it may close descriptors that are not its own.
     if path.exists():
         for command in (["chmod", "-R", "u+rwX", str(path)], ["rm", "-rf", str(path)]):
             with contextlib.suppress(OSError):
