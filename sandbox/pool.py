@@ -132,8 +132,10 @@ class KernelPool:
             template.close()
         if self._context is not None:
             self._context.destroy(linger=0)
-        os.close(self._wake_read)
-        os.close(self._wake_write)
+        with self._changed:  # a lease may still be given back, by another thread
+            os.close(self._wake_read)
+            os.close(self._wake_write)
+            self._wake_read = self._wake_write = -1
 
     # For `Kernel`.
 
@@ -182,8 +184,9 @@ class KernelPool:
         self._changed.wait(left)
 
     def _wake(self) -> None:
-        with contextlib.suppress(OSError):
-            os.write(self._wake_write, b"x")
+        with self._changed, contextlib.suppress(BlockingIOError):
+            if self._wake_write >= 0:
+                os.write(self._wake_write, b"x")
 
     # The pool's own thread.
 

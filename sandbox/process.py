@@ -7,7 +7,6 @@ import dataclasses
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +19,7 @@ from typing import Any
 
 from .config import PoolConfig
 from .errors import SandboxError
+from .template import remove_tree
 from .transcript import clear_page, create_page, read_page
 from .wire import MAX_FRAME, Wire
 
@@ -46,8 +46,6 @@ def make_root() -> Path:
 def sweep(base: Path) -> None:
     """Remove folders of pools whose template is gone: a template holds a lock while it lives."""
     import fcntl
-
-    from .template import remove_tree
 
     for root in base.glob(_PREFIX + "*"):
         with contextlib.suppress(OSError):
@@ -104,7 +102,7 @@ class TemplateProcess:
             )
         except OSError as error:
             self._control.close()
-            shutil.rmtree(self.root, ignore_errors=True)
+            remove_tree(self.root)
             raise SandboxError(f"cannot start the sandbox's template process: {error}") from error
         finally:
             theirs.close()
@@ -179,8 +177,6 @@ class TemplateProcess:
         if self._process.stderr is not None:
             self._process.stderr.close()
         if self.root.exists():
-            from .template import remove_tree
-
             remove_tree(self.root)
 
 

@@ -157,9 +157,12 @@ class Starter:
             taken = list(self.pool._taken)
         for process in taken:
             size, files = usage(process.scratch)
-            if size > self.config.limits.disk or files > MAX_FILES:
-                process.death = "it filled its disk space"
-                process.kill()
+            if size <= self.config.limits.disk and files <= MAX_FILES:
+                continue
+            with self.pool._changed:
+                if process in self.pool._taken:  # else closed meanwhile, its descriptors reused
+                    process.death = "it filled its disk space"
+                    process.kill()
 
     def restart(self) -> None:
         """After a failure: begin with a new template unless this one is sound."""
