@@ -24,6 +24,7 @@ class LayerSpec:
         window: tokens a query sees, itself included; ``None`` for full attention.
         kv_heads, head_dim: of its keys and values.
         source: the layer whose keys and values it reads; its own index unless it shares.
+        one_copy: whether the cache holds one vector from which key and value are made.
     """
 
     index: int
@@ -31,6 +32,12 @@ class LayerSpec:
     kv_heads: int
     head_dim: int
     source: int
+    one_copy: bool = False
+
+    @property
+    def copies(self) -> int:
+        """Vectors kept per token and head."""
+        return 1 if self.one_copy else 2
 
 
 @dataclass(frozen=True, slots=True)

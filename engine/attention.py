@@ -1,6 +1,7 @@
 """The engine's entry in transformers' attention interface: write to pages, attend to pages."""
 
-from typing import Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,16 +12,23 @@ from eightfold.kernels.attention import AttentionBatch, paged_attention, write_c
 from .architecture import Architecture, LayerSpec, attention_modules
 from .cache import KVCache
 
+if TYPE_CHECKING:
+    from eightfold.kernels.paged import PagedBatch
+
 NAME = "eightfold"
 # Arguments that models pass along and that change nothing here: positions are in the page tables.
 _HARMLESS = {"position_ids", "is_causal", "use_cache", "cache_position"}
 
 
 class Step:
-    """What the attention layers of one model share during a step: a batch per page group."""
+    """What the attention layers of one model share during a step: a batch per page group.
+
+    workspace: float32 memory for decoding by the GPU kernels.
+    """
 
     def __init__(self) -> None:
-        self.batches: dict[int | None, AttentionBatch] = {}
+        self.batches: Mapping[int | None, AttentionBatch | PagedBatch] = {}
+        self.workspace: torch.Tensor | None = None
 
 
 class LayerCache:
@@ -28,7 +36,7 @@ class LayerCache:
 
     def __init__(self, spec: LayerSpec, cache: KVCache, step: Step) -> None:
         self.spec = spec
-        self.keys, self.values = cache.layers[spec.index]
+        self.cache = cache
         self.step = step
 
     def attend(
@@ -42,17 +50,34 @@ class LayerCache:
     ) -> torch.Tensor:
         """[1, heads, T, head_dim] each -> [1, T, heads, head_dim]."""
         batch = self.step.batches[self.spec.window]
-        if self.spec.source == self.spec.index:
-            write_cache(
-                key[0].transpose(0, 1),
-                value[0].transpose(0, 1),
-                self.keys,
-                self.values,
-                batch.write_slots,
-            )
+        keys, values = self.cache.layers[self.spec.index]
+        assert values is not None
         queries = query[0].transpose(0, 1)
-        out = paged_attention(queries, self.keys, self.values, batch, scale, softcap, sinks)
-        return out.unsqueeze(0)
+        own = self.spec.source == self.spec.index
+        new = (key[0].transpose(0, 1), value[0].transpose(0, 1))
+        if isinstance(batch, AttentionBatch):
+            if own:
+                write_cache(*new, keys, values, batch.write_slots)
+            out = paged_attention(queries, keys, values, batch, scale, softcap, sinks)
+            return out.unsqueeze(0)
+        if own:
+            # Rows of nobody are written to the null page, which nobody reads.
+            write_cache(*new, keys, values, batch.slots.clamp(min=0))
+        if softcap is not None:
+            raise NotImplementedError("the GPU kernels have no softcap on attention scores")
+        return self._by_kernels(queries.contiguous(), batch, scale, sinks).unsqueeze(0)
+
+    def _by_kernels(
+        self, queries: torch.Tensor, batch: "PagedBatch", scale: float, sinks: torch.Tensor | None
+    ) -> torch.Tensor:
+        from eightfold.kernels.paged import attend
+
+        out = torch.zeros_like(queries)  # rows of nobody are not written, and must stay finite
+        attend(
+            queries, *self.cache.layers[self.spec.index], batch, out,
+            window=self.spec.window, scale=scale, sinks=sinks, workspace=self.step.workspace,
+        )  # fmt: skip
+        return out
 
 
 def attention_forward(

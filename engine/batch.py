@@ -1,4 +1,4 @@
-"""A plan as tensors."""
+"""A plan as tensors for a CPU."""
 
 from dataclasses import dataclass
 
@@ -29,9 +29,7 @@ class Batch:
     entropy: bool
 
 
-def build(
-    works: list[Work], windows: tuple[int | None, ...], page_size: int, device: torch.device
-) -> Batch:
+def build(works: list[Work], windows: tuple[int | None, ...], page_size: int) -> Batch:
     """Stage the works of one plan."""
     tokens: list[int] = []
     positions: list[int] = []
@@ -49,29 +47,20 @@ def build(
             sample_rows.append(len(tokens) - 1)
     sampling = [work for work in works if work.samples]
     return Batch(
-        tokens=_to(np.array(tokens)[None], device),
-        positions=_to(np.array(positions)[None], device),
+        tokens=torch.from_numpy(np.array(tokens)[None]),
+        positions=torch.from_numpy(np.array(positions)[None]),
         carried=(tuple(row for row, _ in carried), tuple(seq for _, seq in carried)),
-        sample_rows=_to(np.array(sample_rows, dtype=np.int64), device),
+        sample_rows=torch.from_numpy(np.array(sample_rows, dtype=np.int64)),
         attention={
-            window: _attention(works, group, window, page_size, device)
+            window: _attention(works, group, window, page_size)
             for group, window in enumerate(windows)
         },
-        sampling=_sampling(sampling, device) if sampling else None,
+        sampling=_sampling(sampling) if sampling else None,
         entropy=any(work.seq.params.entropy for work in sampling),
     )
 
 
-def _to(array: np.ndarray, device: torch.device) -> torch.Tensor:
-    tensor = torch.from_numpy(array)
-    if device.type == "cpu":
-        return tensor
-    return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def _attention(
-    works: list[Work], group: int, window: int | None, page_size: int, device: torch.device
-) -> AttentionBatch:
+def _attention(works: list[Work], group: int, window: int | None, page_size: int) -> AttentionBatch:
     write: list[np.ndarray] = []
     decode_rows: list[int] = []
     decode_slots: list[np.ndarray] = []
@@ -94,14 +83,16 @@ def _attention(
             visible = key <= query
             if window is not None:
                 visible &= key > query - window
-            chunks.append(Chunk(row, row + work.count, _to(slots, device), _to(visible, device)))
+            chunks.append(
+                Chunk(row, row + work.count, torch.from_numpy(slots), torch.from_numpy(visible))
+            )
         row += work.count
     padded, mask = _pad(decode_slots) if decode_slots else (None, None)
     return AttentionBatch(
-        write_slots=_to(np.concatenate(write), device),
-        decode_rows=_to(np.array(decode_rows), device) if decode_rows else None,
-        decode_slots=None if padded is None else _to(padded, device),
-        decode_mask=None if mask is None else _to(mask[:, None, None, :], device),
+        write_slots=torch.from_numpy(np.concatenate(write)),
+        decode_rows=torch.from_numpy(np.array(decode_rows)) if decode_rows else None,
+        decode_slots=None if padded is None else torch.from_numpy(padded),
+        decode_mask=None if mask is None else torch.from_numpy(mask[:, None, None, :]),
         chunks=tuple(chunks),
     )
 
@@ -118,22 +109,22 @@ def _pad(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     return slots, np.arange(width)[None, :] < lengths[:, None]
 
 
-def _sampling(works: list[Work], device: torch.device) -> SamplingBatch:
+def _sampling(works: list[Work]) -> SamplingBatch:
     params = [work.seq.params for work in works]
     drawn = [p for p in params if p.temperature > 0]
     top_ks = [p.top_k for p in drawn]
 
     def floats(name: str) -> torch.Tensor:
-        return _to(np.array([getattr(p, name) for p in params], dtype=np.float32), device)
+        return torch.from_numpy(np.array([getattr(p, name) for p in params], dtype=np.float32))
 
     seeds = np.array([p.seed for p in params], dtype=np.uint64).astype(np.int64)
     return SamplingBatch(
         temperature=floats("temperature"),
-        top_k=_to(np.array([p.top_k for p in params]), device),
+        top_k=torch.from_numpy(np.array([p.top_k for p in params])),
         top_p=floats("top_p"),
         min_p=floats("min_p"),
-        seeds=_to(seeds, device),
-        positions=_to(np.array([work.start + work.count for work in works]), device),
+        seeds=torch.from_numpy(seeds),
+        positions=torch.from_numpy(np.array([work.start + work.count for work in works])),
         max_top_k=max(top_ks) if top_ks and min(top_ks) > 0 else 0,
         greedy=not drawn,
         filtered=any(p.top_k or p.top_p < 1 or p.min_p > 0 for p in drawn),

@@ -2,7 +2,7 @@
 
 import torch
 
-from .architecture import Architecture
+from .architecture import Architecture, LayerSpec
 from .config import EngineConfig
 from .errors import ModelError
 from .memory import Group
@@ -12,9 +12,9 @@ from .plan import Move
 def bytes_per_page(
     architecture: Architecture, window: int | None, page_size: int, width: int
 ) -> int:
-    """Bytes of one page of a group: keys and values of all its layers, ``width`` bytes each."""
+    """Bytes of one page of a group: what all its layers keep, ``width`` bytes an element."""
     elements = sum(
-        2 * layer.kv_heads * layer.head_dim
+        layer.copies * layer.kv_heads * layer.head_dim
         for layer in architecture.layers
         if layer.window == window and layer.source == layer.index
     )
@@ -22,7 +22,7 @@ def bytes_per_page(
 
 
 def size_groups(
-    architecture: Architecture, config: EngineConfig, width: int, budget: int
+    architecture: Architecture, config: EngineConfig, page_size: int, width: int, budget: int
 ) -> tuple[list[Group], int]:
     """Pages of each group for ``budget`` bytes, and the most tokens one sequence may then hold.
 
@@ -32,16 +32,17 @@ def size_groups(
     Raises:
         ModelError: where not even one sequence of 2 pages fits.
     """
-    size, windows = config.page_size, architecture.windows
+    size, windows = page_size, architecture.windows
     context = min(config.max_context or architecture.max_positions, architecture.max_positions)
     costs = [bytes_per_page(architecture, window, size, width) for window in windows]
     pages: list[int] = []
     left = budget
     for window, cost in sorted(zip(windows, costs, strict=True), key=lambda item: item[0] is None):
-        span = context if window is None else min(context, window + 2 * size)
+        # A window that starts anywhere in a page, and the token sampled meanwhile.
+        span = context if window is None else min(context, window + size)
         want = config.max_running * -(-span // size) + 1
         if window is not None:
-            want += 2 * (-(-config.max_step_tokens // size) + 2)
+            want += -(-config.max_step_tokens // size) + 2
         given = config.full_pages if window is None else config.sliding_pages
         room = left if window is None or len(windows) == 1 else budget // 2
         count = given if given is not None else min(want, room // cost)
@@ -69,10 +70,12 @@ def size_groups(
 
 
 class KVCache:
-    """One key and one value tensor ``[pages, page_size, kv_heads, head_dim]`` per layer.
+    """The layers' keys and values ``[pages, page_size, kv_heads, head_dim]``.
 
-    Layers that share keys and values have the tensors of the layer they share with. The null page
-    is zero and stays finite: padded reads of it are masked, but 0 times NaN would not vanish.
+    Layers that share keys and values have the tensors of the layer they share with; a layer that
+    keeps one copy has no second tensor. Layers of a group and shape lie behind one another in one
+    tensor, so that a page of all of them is moved by one copy. The null page is zero and stays
+    finite: padded reads of it are masked, but 0 times NaN would not vanish.
     """
 
     def __init__(
@@ -84,40 +87,58 @@ class KVCache:
         dtype: torch.dtype,
     ) -> None:
         self.windows = architecture.windows
-        self.layers: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._of_group: list[list[torch.Tensor]] = [[] for _ in groups]
-        self._host: list[list[torch.Tensor]] = [[] for _ in groups]
-        for layer in architecture.layers:
-            if layer.source != layer.index:
-                self.layers.append(self.layers[layer.source])
-                continue
-            g = self.windows.index(layer.window)
-            shape = (page_size, layer.kv_heads, layer.head_dim)
-            pair = []
-            for _ in ("keys", "values"):
-                tensor = torch.empty((groups[g].pages, *shape), device=device, dtype=dtype)
-                tensor[0] = 0
-                pair.append(tensor)
-                self._of_group[g].append(tensor)
-                if groups[g].host_pages:
-                    pinned = device.type == "cuda"
-                    host = torch.empty(
-                        (groups[g].host_pages, *shape), dtype=dtype, pin_memory=pinned
-                    )
-                    self._host[g].append(host)
-            self.layers.append((pair[0], pair[1]))
+        self.page_size = page_size
+        self._architecture = architecture
+        self._device, self._dtype = device, dtype
+        self.allocate(groups)
+
+    def allocate(self, groups: list[Group]) -> None:
+        """Make room for so many pages; what was held before is lost."""
+        self.layers: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self._device_pages: list[list[torch.Tensor]] = [[] for _ in groups]
+        self._host_pages: list[list[torch.Tensor]] = [[] for _ in groups]
+        own: dict[tuple[int, int, int], list[LayerSpec]] = {}
+        for layer in self._architecture.layers:
+            if layer.source == layer.index:
+                key = (self.windows.index(layer.window), layer.kv_heads, layer.head_dim)
+                own.setdefault(key, []).append(layer)
+        tensors: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
+        for (g, *shape), layers in own.items():
+            copies = sum(layer.copies for layer in layers)
+            joint = self._empty(copies, groups[g].pages, *shape, device=self._device)
+            joint[:, 0] = 0
+            self._device_pages[g].append(joint)
+            if groups[g].host_pages:
+                self._host_pages[g].append(self._empty(copies, groups[g].host_pages, *shape))
+            parts = iter(joint.unbind(0))
+            for layer in layers:
+                tensors[layer.index] = (next(parts), None if layer.one_copy else next(parts))
+        self.layers = [tensors[layer.source] for layer in self._architecture.layers]
+
+    def _empty(
+        self, copies: int, pages: int, *shape: int, device: torch.device | None = None
+    ) -> torch.Tensor:
+        pinned = device is None and self._device.type == "cuda"
+        return torch.empty(
+            (copies, pages, self.page_size, *shape),
+            device=device, dtype=self._dtype, pin_memory=pinned,
+        )  # fmt: skip
 
     @property
     def nbytes(self) -> int:
         """Bytes on the device."""
-        return sum(tensor.nbytes for group in self._of_group for tensor in group)
+        return sum(tensor.nbytes for group in self._device_pages for tensor in group)
 
     def make(self, moves: list[Move]) -> None:
         """Make the moves in their order: a later one may read what an earlier one wrote."""
         for kind, group, source, target in moves:
-            device = self._of_group[group]
-            host = self._host[group] if kind != "copy" else device
+            device, host = self._device_pages[group], self._host_pages[group]
             origin = host if kind == "in" else device
             destination = host if kind == "out" else device
             for source_tensor, target_tensor in zip(origin, destination, strict=True):
-                target_tensor[target].copy_(source_tensor[source], non_blocking=True)
+                if kind == "copy":
+                    target_tensor[:, target] = source_tensor[:, source]
+                    continue
+                # Across the bus a strided copy would be staged and waited for: one per layer.
+                for to, page in zip(target_tensor, source_tensor, strict=True):
+                    to[target].copy_(page[source], non_blocking=True)

@@ -12,7 +12,7 @@ class EngineConfig:
     Args:
         device: ``"cpu"``, ``"cuda"`` or ``None`` for CUDA where there is one.
         dtype: one of ``DTYPES``; ``None`` takes float32 on a CPU and the checkpoint's own on a GPU.
-        page_size: tokens per page, a power of two.
+        page_size: tokens per page, a power of two; ``None``: 16 on a CPU, 64 on a GPU.
         max_running: most sequences advanced in one step.
         max_step_tokens: token budget of one step; a longer prompt is computed in chunks of it.
         max_context: most tokens one sequence may hold; ``None``: what model and memory allow.
@@ -22,6 +22,8 @@ class EngineConfig:
         offload_bytes: host memory for the KV of paused or preempted sequences; 0: none, their KV is
             recomputed.
         prefix_cache: keep the pages of finished sequences for prompts that begin alike.
+        fused: run the layers by fused GPU kernels instead of transformers' modules; ``None``: on a
+            GPU, for the architectures that have them (dense Gemma 4). True elsewhere raises.
         lookahead: steps planned while one is in flight, 0 or 1; ``None``: 1 on a GPU, 0 on a CPU.
 
     Raises:
@@ -30,7 +32,7 @@ class EngineConfig:
 
     device: str | None = None
     dtype: str | None = None
-    page_size: int = 16
+    page_size: int | None = None
     max_running: int = 64
     max_step_tokens: int = 512
     max_context: int | None = None
@@ -39,12 +41,14 @@ class EngineConfig:
     memory_fraction: float | None = None
     offload_bytes: int = 0
     prefix_cache: bool = True
+    fused: bool | None = None
     lookahead: int | None = None
 
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
-        if self.page_size < 1 or self.page_size & (self.page_size - 1):
+        size = self.page_size
+        if size is not None and (size < 1 or size & (size - 1)):
             raise ValueError(f"page_size must be a power of two, not {self.page_size}")
         for name in ("max_running", "max_step_tokens"):
             if getattr(self, name) < 1:

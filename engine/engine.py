@@ -1,6 +1,5 @@
 """The engine: token ids in, events out."""
 
-import os
 import threading
 from collections import deque
 from dataclasses import asdict
@@ -11,17 +10,13 @@ import torch
 from transformers import PreTrainedModel
 
 from . import architecture as architectures
-from .attention import bind
-from .cache import KVCache, size_groups
 from .checkpoint import end_tokens, load_weights, read_config
 from .config import EngineConfig, SamplingParams
+from .flight import Flight
 from .memory import Memory
+from .placement import fused_architecture, place
 from .plan import Event
-from .runner import Flight, Runner
 from .scheduler import Scheduler
-
-CPU_MEMORY_FRACTION = 0.25
-GPU_MEMORY_FRACTION = 0.9
 
 
 class Engine:
@@ -48,17 +43,19 @@ class Engine:
         if isinstance(model, PreTrainedModel):
             architecture = architectures.inspect(model.config)
             device = model.device
+            fused = fused_architecture(architecture, config, device)
         else:
             architecture = architectures.inspect(read_config(model))
+            fused = fused_architecture(architecture, config, device)
             model = load_weights(model, architecture, device, _dtype(config.dtype, device))
-        width = model.dtype.itemsize
-        groups, self.max_context = size_groups(architecture, config, width, _budget(config, device))
-        cache = KVCache(architecture, groups, config.page_size, device, model.dtype)
-        self._runner = Runner(model, cache, bind(model, architecture, cache), config.page_size)
+        placement = place(model, fused or architecture, config, fused is not None)
+        self.max_context = placement.max_context
+        self.bytes_of = placement.bytes_of
+        self._runner = placement.runner
         lookahead = config.lookahead
         self._lookahead = int(device.type == "cuda") if lookahead is None else lookahead
         self._scheduler = Scheduler(
-            Memory(groups, config.page_size, config.prefix_cache),
+            Memory(placement.groups, placement.page_size, config.prefix_cache),
             config.max_running,
             config.max_step_tokens,
             self.max_context,
@@ -203,23 +200,3 @@ def _dtype(name: str | None, device: torch.device) -> torch.dtype | None:
     if name is not None:
         return getattr(torch, name)
     return torch.float32 if device.type == "cpu" else None
-
-
-def _budget(config: EngineConfig, device: torch.device) -> int:
-    """Bytes for the cache: a share of what is free now."""
-    if device.type == "cuda":
-        free, fraction = torch.cuda.mem_get_info(device)[0], GPU_MEMORY_FRACTION
-    else:
-        free, fraction = _host_memory(), CPU_MEMORY_FRACTION
-    return int(free * (config.memory_fraction or fraction))
-
-
-def _host_memory() -> int:
-    """Bytes that can be had without swapping; caches that the system would drop included."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

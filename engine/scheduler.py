@@ -207,6 +207,8 @@ class Scheduler:
             budget = self._admit(queue, budget, works)
             if queue and not all(seq.parent is not None for seq in queue):
                 break
+        # The GPU's decode kernels take the leading rows.
+        works.sort(key=lambda work: work.count > 1)
         return works
 
     def _admit(self, queue: deque[Sequence], budget: int, works: list[Work]) -> int:

@@ -1,0 +1,62 @@
+"""What a GPU runner asks of a model, and the sizes both are made for."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+from eightfold.kernels.decode import decode_workspace, default_config
+from eightfold.kernels.paged import PagedBatch
+
+from .cache import KVCache
+from .paged import padded_rows, table_width
+
+
+class Decoder(Protocol):
+    """A model over the paged cache.
+
+    softcap: what its logits still have to go through; 0 for nothing. capturable: whether a step
+    makes no decision on the host, so that a graph can hold it.
+    """
+
+    softcap: float
+    capturable: bool
+
+    def logits(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        batches: dict[int | None, PagedBatch],
+        cache: KVCache,
+        rows: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Logits [R, V] of the ``rows`` (int64 [R]; ``None`` for all) of a step of T rows.
+
+        tokens, positions: int32 [T].
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Most sequences in a step, tokens in a step, and tokens of a sequence."""
+
+    running: int
+    step_tokens: int
+    context: int
+
+    @property
+    def decode_rows(self) -> int:
+        return padded_rows(self.running)
+
+    def workspace(self, window: int | None, heads: int, head_dim: int, page_size: int) -> int:
+        """float32 elements that decoding takes in a layer."""
+        split = default_config(window or 0).split
+        if not split:
+            return 0
+        tokens = table_width(window, 1, self.context, page_size) * page_size
+        return decode_workspace(self.decode_rows, 1, heads, head_dim, tokens, split)
+
+    @property
+    def rows(self) -> int:
+        """Most rows of a step, padding included."""
+        return self.decode_rows + -(-self.step_tokens // 16 + 1) * 16

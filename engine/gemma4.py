@@ -1,0 +1,339 @@
+"""Gemma 4's dense text layers through fused kernels, over the weights of transformers' modules.
+
+A layer is eight launches: q/k/v as one product; norms, rotary and cache write; attention; output
+product; residual and norms; gate and up as one product with their activation; down product;
+residual and norms. Full-attention layers with ``attention_k_eq_v`` keep one copy of K and V: the
+cache holds the normalised vector alone (see :mod:`eightfold.kernels.decode`).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from eightfold.kernels.activation import gelu_mul
+from eightfold.kernels.decode import (
+    OneCopy,
+    chunk_width,
+    fold_key_weight,
+)
+from eightfold.kernels.linear import MAX_ROWS, skinny_linear
+from eightfold.kernels.norm import add_norm
+from eightfold.kernels.paged import PagedBatch, attend
+from eightfold.kernels.rotary import norm_rotate_write
+
+from .architecture import Architecture, LayerSpec
+from .cache import KVCache
+from .decoder import Limits
+
+
+def one_copy_architecture(architecture: Architecture) -> Architecture | None:
+    """The architecture as the fused decoder keeps its cache; ``None`` where it cannot run it."""
+    config = architecture.config
+    plain = (
+        config.model_type == "gemma4_text"
+        and config.hidden_activation == "gelu_pytorch_tanh"
+        and not config.attention_bias
+        and not config.hidden_size_per_layer_input
+        and not config.enable_moe_block
+        and all(layer.source == layer.index for layer in architecture.layers)
+    )
+    if not plain:
+        return None
+    layers = []
+    for layer in architecture.layers:
+        one_copy = bool(config.attention_k_eq_v) and layer.window is None
+        if one_copy:
+            factor = config.rope_parameters["full_attention"].get("partial_rotary_factor", 1.0)
+            try:
+                chunk_width(layer.head_dim, int(factor * layer.head_dim // 2))
+            except ValueError:
+                return None
+        layers.append(replace(layer, one_copy=one_copy))
+    return replace(architecture, layers=tuple(layers))
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    """cos, sin: float32 [positions, pairs] of one kind of layer."""
+
+    cos: torch.Tensor
+    sin: torch.Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer's weights. qkv: [(heads + kv_heads (+ kv_heads)) * head_dim, hidden]; gate_up:
+    [2 * intermediate, hidden]; q_norm with one copy is folded with k_norm."""
+
+    spec: LayerSpec
+    qkv: torch.Tensor
+    out: torch.Tensor
+    gate_up: torch.Tensor
+    down: torch.Tensor
+    q_norm: torch.Tensor
+    k_norm: torch.Tensor
+    input_norm: torch.Tensor
+    post_attention_norm: torch.Tensor
+    pre_feedforward_norm: torch.Tensor
+    post_feedforward_norm: torch.Tensor
+    scalar: float
+    rotation: Rotation
+
+    @property
+    def one_copy(self) -> OneCopy | None:
+        if not self.spec.one_copy:
+            return None
+        return OneCopy(self.k_norm, self.rotation.cos, self.rotation.sin)
+
+
+class Buffers:
+    """Activations of up to ``rows`` rows, shared by all layers and all steps."""
+
+    def __init__(self, layers: list[Layer], rows: int, like: torch.Tensor) -> None:
+        hidden = layers[0].out.shape[0]
+        heads = max(layer.out.shape[1] for layer in layers)
+
+        def empty(width: int) -> torch.Tensor:
+            return torch.empty(rows, width, device=like.device, dtype=like.dtype)
+
+        self.residual, self.x, self.y = empty(hidden), empty(hidden), empty(hidden)
+        self.qkv = empty(max(layer.qkv.shape[0] for layer in layers))
+        self.query, self.attended = empty(heads), empty(heads)
+        self.gate_up = empty(layers[0].gate_up.shape[0])
+        self.hidden = empty(layers[0].down.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        return sum(tensor.nbytes for tensor in vars(self).values())
+
+
+class Gemma4Decoder:
+    """The text model over the paged cache.
+
+    Args:
+        model: a ``Gemma4ForCausalLM`` for which ``one_copy_architecture`` gave ``architecture``.
+            Its projections become views of joint tensors.
+        limits: what buffers and tables are made for.
+    """
+
+    capturable = True
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        architecture: Architecture,
+        limits: Limits,
+        page_size: int,
+    ) -> None:
+        text: Any = model.model
+        self.eps = float(model.config.rms_norm_eps)
+        self.softcap = float(model.config.final_logit_softcapping or 0.0)
+        self._embedding = text.embed_tokens.weight.data
+        self._head = model.lm_head.weight.data
+        self._scale = text.embed_tokens.embed_scale.to(self._embedding)
+        self._final_norm = text.norm.weight
+        rotations = {
+            kind: _rotation(text.rotary_emb, kind, limits.context)
+            for kind in set(model.config.layer_types)
+        }
+        self.layers = [
+            _layer(module, spec, rotations[kind])
+            for module, spec, kind in zip(
+                text.layers, architecture.layers, model.config.layer_types, strict=True
+            )
+        ]
+        self.buffers = Buffers(self.layers, limits.rows, self._embedding)
+        room = max(
+            limits.workspace(
+                spec.window, layer.out.shape[1] // spec.head_dim, spec.head_dim, page_size
+            )
+            for spec, layer in zip(architecture.layers, self.layers, strict=True)
+        )
+        self._workspace = torch.empty(room, device=self._embedding.device)
+        vocabulary = self._head.shape[0]
+        self._logits = torch.empty(limits.decode_rows, vocabulary, device=self._embedding.device)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of buffers, workspace and rotations: all but weights and cache."""
+        seen = {id(layer.rotation): layer.rotation for layer in self.layers}.values()
+        tables = sum(each.cos.nbytes + each.sin.nbytes for each in seen)
+        return self.buffers.nbytes + self._workspace.nbytes + self._logits.nbytes + tables
+
+    def logits(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        batches: dict[int | None, PagedBatch],
+        cache: KVCache,
+        rows: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """float32 logits before the softcap (see :class:`~eightfold.engine.decoder.Decoder`).
+
+        They are in a buffer that the next step overwrites.
+        """
+        hidden = self.hidden(tokens, positions, batches, cache)
+        if rows is not None:
+            hidden = hidden[rows]
+        out = self._logits[: hidden.shape[0]]
+        for begin in range(0, hidden.shape[0], MAX_ROWS):
+            end = begin + MAX_ROWS
+            skinny_linear(hidden[begin:end], self._head, out[begin:end], pdl=True)
+        return out
+
+    def hidden(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        batches: dict[int | None, PagedBatch],
+        cache: KVCache,
+    ) -> torch.Tensor:
+        """Normalised hidden states [T, hidden] of a step of T rows, in a shared buffer."""
+        count, buffers = tokens.shape[0], self.buffers
+        residual, x, y = buffers.residual[:count], buffers.x[:count], buffers.y[:count]
+        torch.index_select(self._embedding, 0, tokens, out=residual)
+        residual.mul_(self._scale)
+        norms = [layer.input_norm for layer in self.layers[1:]] + [self._final_norm]
+        self._add_norm(None, residual, None, self.layers[0].input_norm, x)
+        for layer, following in zip(self.layers, norms, strict=True):
+            self._attention(layer, x, positions, batches[layer.spec.window], cache, y)
+            self._add_norm(y, residual, layer.post_attention_norm, layer.pre_feedforward_norm, x)
+            self._feedforward(layer, x, y)
+            self._add_norm(
+                y, residual, layer.post_feedforward_norm, following, x, scale=layer.scalar
+            )
+        return x
+
+    def _add_norm(self, *tensors: torch.Tensor | None, scale: float = 1.0) -> None:
+        y, residual, post, following, out = tensors
+        assert residual is not None
+        add_norm(y, residual, post, following, out, scale=scale, eps=self.eps, pdl=True)
+
+    def _attention(
+        self,
+        layer: Layer,
+        x: torch.Tensor,
+        positions: torch.Tensor,
+        batch: PagedBatch,
+        cache: KVCache,
+        y: torch.Tensor,
+    ) -> None:
+        rows, spec, buffers = x.shape[0], layer.spec, self.buffers
+        qkv = _view(buffers.qkv, rows, layer.qkv.shape[0])
+        width = layer.out.shape[1]
+        query = _view(buffers.query, rows, width).view(rows, -1, spec.head_dim)
+        attended = _view(buffers.attended, rows, width).view(rows, -1, spec.head_dim)
+        linear(x, layer.qkv, qkv)
+        keys, values = cache.layers[spec.index]
+        norm_rotate_write(
+            qkv,
+            layer.q_norm,
+            None if spec.one_copy else layer.k_norm,
+            layer.rotation.cos,
+            layer.rotation.sin,
+            positions,
+            batch.slots,
+            query,
+            keys,
+            values,
+            eps=self.eps,
+            pdl=True,
+        )
+        attend(
+            query, keys, values, batch, attended,
+            window=spec.window, one_copy=layer.one_copy, workspace=self._workspace,
+        )  # fmt: skip
+        linear(attended.view(rows, width), layer.out, y)
+
+    def _feedforward(self, layer: Layer, x: torch.Tensor, y: torch.Tensor) -> None:
+        rows = x.shape[0]
+        hidden = self.buffers.hidden[:rows]
+        if rows <= MAX_ROWS:
+            skinny_linear(x, layer.gate_up, hidden, gated=True, pdl=True)
+        else:
+            gate_up = self.buffers.gate_up[:rows]
+            torch.mm(x, layer.gate_up.T, out=gate_up)
+            gelu_mul(gate_up, hidden)
+        linear(hidden, layer.down, y)
+
+
+def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    """``out = x @ weight.T`` by what is fastest for the number of rows."""
+    if x.shape[0] <= MAX_ROWS:
+        skinny_linear(x, weight, out, pdl=True)
+    else:
+        torch.mm(x, weight.T, out=out)
+
+
+def _view(buffer: torch.Tensor, rows: int, width: int) -> torch.Tensor:
+    """Contiguous [rows, width] at the start of a buffer of wider rows."""
+    return buffer.view(-1)[: rows * width].view(rows, width)
+
+
+def _rotation(rotary: nn.Module, kind: str, positions: int) -> Rotation:
+    """Angles of the pairs that rotate; proportional embeddings leave the later ones alone."""
+    frequencies = getattr(rotary, f"{kind}_inv_freq").float()
+    pairs = int((frequencies != 0).sum())
+    scaling = float(getattr(rotary, f"{kind}_attention_scaling"))
+    at = torch.arange(positions, device=frequencies.device, dtype=torch.float32)
+    angles = at[:, None] * frequencies[None, :pairs]
+    return Rotation(angles.cos() * scaling, angles.sin() * scaling)
+
+
+def joint_projections(layer: nn.Module) -> Iterator[list[nn.Linear]]:
+    """The projections of one layer that are computed as one product."""
+    attention: Any = layer.self_attn
+    values = [] if attention.v_proj is None else [attention.v_proj]
+    yield [attention.q_proj, attention.k_proj, *values]
+    mlp: Any = layer.mlp
+    yield [mlp.gate_proj, mlp.up_proj]
+
+
+def _join(projections: list[nn.Linear]) -> torch.Tensor:
+    """One tensor of which the projections' weights become views; no copy where they are so."""
+    weights = [projection.weight for projection in projections]
+    base, rows = weights[0].data, sum(weight.shape[0] for weight in weights)
+    at = base.data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != at or weight.untyped_storage().data_ptr() != (
+            base.untyped_storage().data_ptr()
+        ):
+            break
+        at += weight.nbytes
+    else:
+        return base.as_strided((rows, base.shape[1]), (base.shape[1], 1))
+    joint = torch.cat([weight.data for weight in weights])
+    begin = 0
+    for projection in projections:
+        end = begin + projection.weight.shape[0]
+        projection.weight.data = joint[begin:end]
+        begin = end
+    return joint
+
+
+def _layer(module: nn.Module, spec: LayerSpec, rotation: Rotation) -> Layer:
+    layer: Any = module
+    qkv, gate_up = (_join(projections) for projections in joint_projections(layer))
+    attention = layer.self_attn
+    q_norm = attention.q_norm.weight.data
+    if spec.one_copy:
+        q_norm = fold_key_weight(q_norm, attention.k_norm.weight.data, rotation.cos.shape[1])
+    return Layer(
+        spec=spec,
+        qkv=qkv,
+        out=attention.o_proj.weight.data,
+        gate_up=gate_up,
+        down=layer.mlp.down_proj.weight.data,
+        q_norm=q_norm,
+        k_norm=attention.k_norm.weight.data,
+        input_norm=layer.input_layernorm.weight.data,
+        post_attention_norm=layer.post_attention_layernorm.weight.data,
+        pre_feedforward_norm=layer.pre_feedforward_layernorm.weight.data,
+        post_feedforward_norm=layer.post_feedforward_layernorm.weight.data,
+        scalar=float(layer.layer_scalar),
+        rotation=rotation,
+    )

@@ -1,0 +1,186 @@
+"""Puts a model on its device: the runner, and a cache of the size that memory allows."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .architecture import Architecture
+from .attention import bind
+from .cache import KVCache, size_groups
+from .config import EngineConfig, SamplingParams
+from .errors import ModelError, UnsupportedModelError
+from .memory import Group
+from .plan import Plan, Work
+from .runner import Runner
+from .sequence import Sequence
+
+CPU_MEMORY_FRACTION = 0.25
+# Of what is free once weights, buffers and the largest step are accounted for.
+GPU_MEMORY_FRACTION = 0.97
+GRAPH_BYTES = 256 << 20  # captured graphs and the kernels' code
+CPU_PAGE_SIZE, GPU_PAGE_SIZE = 16, 64
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """A model ready to run.
+
+    bytes_of: what takes how much memory on the device, in bytes, for the start-up table.
+    """
+
+    runner: Any
+    groups: list[Group]
+    page_size: int
+    max_context: int
+    bytes_of: dict[str, int]
+
+
+def fused_architecture(
+    architecture: Architecture, config: EngineConfig, device: torch.device
+) -> Architecture | None:
+    """The architecture for the fused kernels; ``None`` where transformers' modules will run.
+
+    Raises:
+        UnsupportedModelError: where ``config.fused`` asks for what there is not.
+    """
+    if config.fused is False or (config.fused is None and device.type != "cuda"):
+        return None
+    from .gemma4 import one_copy_architecture
+
+    fused = one_copy_architecture(architecture)
+    if fused is None and config.fused:
+        raise UnsupportedModelError(
+            f"there are no fused kernels for this {architecture.config.model_type} model; "
+            "leave fused at None"
+        )
+    return fused
+
+
+def place(
+    model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
+) -> Placement:
+    """Make the runner and size the cache.
+
+    Raises:
+        ModelError: where the memory does not suffice.
+    """
+    device = model.device
+    if device.type == "cpu" and not fused:
+        return _on_cpu(model, architecture, config)
+    return _on_gpu(model, architecture, config, fused)
+
+
+def _on_cpu(model: PreTrainedModel, architecture: Architecture, config: EngineConfig) -> Placement:
+    page_size = config.page_size or CPU_PAGE_SIZE
+    budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
+    groups, context = size_groups(architecture, config, page_size, model.dtype.itemsize, budget)
+    cache = KVCache(architecture, groups, page_size, model.device, model.dtype)
+    runner = Runner(model, cache, bind(model, architecture, cache))
+    return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, 0))
+
+
+def _on_gpu(
+    model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
+) -> Placement:
+    from .decoder import Limits
+    from .gpu import GpuRunner
+
+    device, width = model.device, model.dtype.itemsize
+    page_size = config.page_size or GPU_PAGE_SIZE
+    # A first sizing, of all that is free, bounds the context that tables are made for.
+    free = _free(device)
+    _, context = size_groups(architecture, config, page_size, width, free)
+    limits = Limits(config.max_running, config.max_step_tokens, context)
+    small = [Group(window, 2) for window in architecture.windows]
+    before = _allocated(device)
+    cache = KVCache(architecture, small, page_size, device, model.dtype)
+    decoder: Any
+    if fused:
+        from .gemma4 import Gemma4Decoder
+
+        decoder = Gemma4Decoder(model, architecture, limits, page_size)
+    else:
+        from .modules import ModuleDecoder
+
+        decoder = ModuleDecoder(model, architecture, cache, limits)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    graphs = device.type == "cuda" and decoder.capturable
+    runner = GpuRunner(decoder, cache, limits, vocabulary, device, graphs)
+    buffers = _allocated(device) - before - cache.nbytes
+    step = rehearse(runner, limits.running, limits.step_tokens)
+    budget = int(
+        (_free(device) - step - GRAPH_BYTES) * (config.memory_fraction or GPU_MEMORY_FRACTION)
+    )
+    if budget <= 0:
+        raise ModelError(
+            f"the largest step leaves no memory for the KV cache; lower max_step_tokens "
+            f"({config.max_step_tokens}) or max_running ({config.max_running})"
+        )
+    groups, context = size_groups(architecture, config, page_size, width, budget)
+    cache.allocate(groups)
+    runner.warm_up()
+    bytes_of = _bytes_of(model, cache, buffers, step)
+    return Placement(runner, groups, page_size, min(context, limits.context), bytes_of)
+
+
+def rehearse(runner: Any, running: int, tokens: int) -> int:
+    """Run the largest step, on the null page; bytes that it took beside what was there.
+
+    Args:
+        running: most sequences of a step. tokens: most tokens of a step.
+    """
+    chunk = max(2, tokens - running + 1)
+    works = []
+    for index in range(running):
+        count = 1 if index < running - 1 else chunk
+        seq = Sequence(-1 - index, [0] * (count + 1), 1, SamplingParams(), frozenset())
+        pages = -(-(count + 1) // runner.cache.page_size)
+        seq.tables = [[0] * pages for _ in runner.cache.windows]
+        works.append(Work(seq, start=1, count=count, samples=True, carried=False, epoch=0))
+    device = runner.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    before = _allocated(device)
+    runner.launch(Plan(works)).wait()
+    if device.type != "cuda":
+        return 0
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _bytes_of(model: PreTrainedModel, cache: KVCache, buffers: int, step: int) -> dict[str, int]:
+    weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
+    return {
+        "weights": sum(weights.values()),
+        "buffers": buffers,
+        "largest step": step,
+        "KV cache": cache.nbytes,
+        "left": _free(model.device) if model.device.type == "cuda" else 0,
+    }
+
+
+def _allocated(device: torch.device) -> int:
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
+
+
+def _free(device: torch.device) -> int:
+    """Bytes free on the device now, cached blocks of the allocator included."""
+    if device.type != "cuda":
+        return int(_host_memory() * CPU_MEMORY_FRACTION)
+    torch.cuda.empty_cache()
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def _host_memory() -> int:
+    """Bytes that can be had without swapping; caches that the system would drop included."""
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2

@@ -1,0 +1,66 @@
+"""Attention of a mixed step by the Triton kernels: single tokens first, then chunks."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .decode import OneCopy, paged_decode
+from .prefill import paged_prefill
+
+NO_SLOT = -1  # what has this slot is written nowhere
+
+
+@dataclass(frozen=True, slots=True)
+class PagedBatch:
+    """What the layers of one page group need to know of a step of T rows.
+
+    The first ``decodes`` rows belong to as many sequences of one token each, a row without a
+    sequence among them has length 0. The rows after them belong to ``chunks`` in order; rows after
+    the last chunk's belong to nobody.
+
+    Args:
+        slots: int32 [T], where each row's key and value go; ``NO_SLOT`` for none.
+        table: int32 [decodes + chunks, P]; entry j of a row is the page that holds positions from
+            ``first_pos + j * page_size``.
+        first_pos, lens: int32 [decodes + chunks], position of the table's first entry, and tokens
+            in the cache with the step's own.
+        starts: int32 [chunks + 1], first row of each chunk, counted from the first chunk's.
+    """
+
+    slots: torch.Tensor
+    table: torch.Tensor
+    first_pos: torch.Tensor
+    lens: torch.Tensor
+    starts: torch.Tensor
+    decodes: int
+
+
+def attend(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor | None,
+    batch: PagedBatch,
+    out: torch.Tensor,
+    *,
+    window: int | None,
+    scale: float = 1.0,
+    sinks: torch.Tensor | None = None,
+    one_copy: OneCopy | None = None,
+    workspace: torch.Tensor | None = None,
+) -> None:
+    """Attention of a step's rows [T, heads, head_dim]: its single tokens, then its chunks."""
+    n = batch.decodes
+    shared: dict[str, Any] = {
+        "window": window or 0, "scale": scale, "sinks": sinks, "one_copy": one_copy,
+    }  # fmt: skip
+    if n:
+        paged_decode(
+            query[:n], keys, values, batch.table[:n], batch.lens[:n], out[:n],
+            first_pos=batch.first_pos[:n], workspace=workspace, pdl=True, **shared,
+        )  # fmt: skip
+    if batch.starts.shape[0] > 1:
+        paged_prefill(
+            query[n:], keys, values, batch.table[n:], batch.starts, batch.lens[n:], out[n:],
+            first_pos=batch.first_pos[n:], **shared,
+        )  # fmt: skip
