@@ -1,17 +1,12 @@
 """Paged decode attention: a few query rows per sequence over a long cache, split along the keys.
 
-Cache layouts, bf16 in production, any float type in tests:
-- two copies: keys and values ``[pages, page_size, kv_heads, head_dim]``;
-- one copy (``attention_k_eq_v``): only the normalised vector n. The value is n; the key is
-  ``rope(n * key_weight)``, rebuilt on read. On the dimensions that do not rotate, key_weight must
-  have been folded into the query (see ``fold_key_weight``), so only ``2 * pairs`` dimensions are
-  rebuilt. Pairs are ``(i, i + head_dim / 2)`` for ``i < pairs``.
+Caches, bf16 in production, any float type in tests, are ``[pages, page_size, kv_heads, head_dim]``:
+keys and values, or one copy of both (see ``onecopy``).
 
 Scores are computed transposed, ``[keys, rows]``: keys fill the matrix unit's M, and the rows (query
-heads of one KV head times query rows of one sequence) its N, as few as 16. Both
-operands come from shared memory. A one-copy head is cut into pieces as wide as the rotating
-part, so
-that each element is read once; the products over the pieces keep 512 dimensions from spilling.
+heads of one KV head times query rows of one sequence) its N, as few as 16. Both operands come from
+shared memory. A one-copy head is cut into pieces as wide as the rotating part, so that each element
+is read once; the products over the pieces keep 512 dimensions from spilling.
 
 Splits start at absolute multiples of ``split`` tokens, tiles at multiples of the tile: the result
 of a sequence depends neither on the others nor on its pages, nor on rows verified beside it.
@@ -24,17 +19,29 @@ import triton
 import triton.language as tl
 
 from .launch import (
-    FLOATS,
     dependent,
     let_next_start,
     multiprocessors,
     power_of_two,
     require,
-    require_tensor,
     wait_for_inputs,
 )
+from .onecopy import OneCopy, chunk_width, fold_key_weight, rebuild_keys
+from .reference import paged_decode_reference
+from .shapes import paged_shape
+from .splits import LOG2E, combine_splits, decode_workspace, splits_of
 
-LOG2E = tl.constexpr(1.4426950408889634)
+__all__ = [
+    "DecodeConfig",
+    "OneCopy",
+    "chunk_width",
+    "decode_workspace",
+    "default_config",
+    "fold_key_weight",
+    "paged_decode",
+    "paged_decode_reference",
+    "rebuild_keys",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,16 +54,6 @@ class DecodeConfig:
     warps: int = 4
     stages: int = 3
     per_sm: int = 1
-
-
-@dataclass(frozen=True, slots=True)
-class OneCopy:
-    """What rebuilding keys takes. key_weight: [head_dim] k_norm weight. cos, sin: float32
-    [positions, pairs], the rotation of each pair at each position."""
-
-    key_weight: torch.Tensor
-    cos: torch.Tensor
-    sin: torch.Tensor
 
 
 @triton.jit
@@ -177,21 +174,6 @@ def _decode_item(
 
 
 @triton.jit
-def _splits(
-    lens, first_pos, s, live,
-    QLEN: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
-):  # fmt: skip
-    """Per sequence: length, the first split that holds a visible key, and the number of splits."""
-    length = tl.load(lens + s, mask=live, other=0)
-    low = tl.zeros_like(length)
-    if WINDOW:
-        low = tl.maximum(length - QLEN - WINDOW + 1, 0)
-    if SPLIT == 0:
-        return length, low, tl.where(live, 1, 0)
-    return length, low, tl.cdiv(length, SPLIT) - low // SPLIT
-
-
-@triton.jit
 def _paged_decode(
     q, k, v, table, lens, first_pos, cos, sin, key_weight, sinks, out, part, stats, scale,
     sequences, table_stride,
@@ -205,7 +187,7 @@ def _paged_decode(
     wait_for_inputs(PDL)
     G: tl.constexpr = HQ // HK
     ss = tl.arange(0, SP)
-    _, _, counts = _splits(lens, first_pos, ss, ss < sequences, QLEN, WINDOW, SPLIT)
+    _, _, counts = splits_of(lens, first_pos, ss, ss < sequences, QLEN, WINDOW, SPLIT)
     ends = tl.cumsum(counts, 0)
     items = tl.sum(counts, 0) * HK
     n = tl.arange(0, N)
@@ -214,7 +196,7 @@ def _paged_decode(
         h = item % HK
         index = item // HK
         s = tl.sum((ends <= index).to(tl.int32), 0)
-        length, low, _count = _splits(lens, first_pos, s, True, QLEN, WINDOW, SPLIT)
+        length, low, _count = splits_of(lens, first_pos, s, True, QLEN, WINDOW, SPLIT)
         first = 0
         if HAS_FIRST:
             first = tl.load(first_pos + s)
@@ -260,71 +242,6 @@ def _paged_decode(
                 )
 
 
-@triton.jit
-def _combine(
-    part, stats, lens, sinks, out, sequences,
-    HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, QLEN: tl.constexpr,
-    WINDOW: tl.constexpr, SPLIT: tl.constexpr, SP: tl.constexpr, BS: tl.constexpr,
-    HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
-):  # fmt: skip
-    """One program per output row [head_dim] merges the splits of its sequence and KV head."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
-    G: tl.constexpr = HQ // HK
-    s = tl.program_id(0) // (QLEN * HQ)
-    qi = tl.program_id(0) // HQ % QLEN
-    head = tl.program_id(0) % HQ
-    ss = tl.arange(0, SP)
-    d = tl.arange(0, DP)
-    _, _, counts = _splits(lens, lens, ss, ss < sequences, QLEN, WINDOW, SPLIT)
-    before = tl.sum(tl.where(ss < s, counts, 0), 0)
-    count = tl.sum(tl.where(ss == s, counts, 0), 0)
-    top = tl.full([], float("-inf"), tl.float32)
-    total = tl.zeros([], tl.float32)
-    if HAS_SINKS:
-        top = tl.load(sinks + head).to(tl.float32) * LOG2E
-        total = tl.full([], 1.0, tl.float32)
-    acc = tl.zeros([DP], tl.float32)
-    for i0 in range(0, count, BS):
-        i = i0 + tl.arange(0, BS)
-        item = ((before + i) * HK + head // G).to(tl.int64)
-        row = item * (QLEN * G) + qi * G + head % G
-        tops = tl.load(stats + row * 2, mask=i < count, other=float("-inf"))
-        totals = tl.load(stats + row * 2 + 1, mask=i < count, other=0.0)
-        values = tl.load(
-            part + row[:, None] * D + d[None, :],
-            mask=(i < count)[:, None] & (d < D)[None, :],
-            other=0.0,
-        )
-        new_top = tl.maximum(top, tl.max(tops, 0))
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
-        factors = tl.exp2(tops - shift)
-        decay = tl.exp2(top - shift)
-        total = total * decay + tl.sum(totals * factors, 0)
-        acc = acc * decay + tl.sum(values * factors[:, None], 0)
-        top = new_top
-    acc = acc / tl.where(total > 0, total, 1.0)
-    tl.store(out + tl.program_id(0).to(tl.int64) * D + d, acc.to(out.dtype.element_ty), mask=d < D)
-
-
-def decode_workspace(
-    sequences: int, q_len: int, heads: int, head_dim: int, max_tokens: int, split: int
-) -> int:
-    """float32 elements ``paged_decode`` needs where it splits: partial sums of every split."""
-    return sequences * -(-max_tokens // split) * q_len * heads * (head_dim + 2)
-
-
-def chunk_width(head_dim: int, pairs: int) -> int:
-    """Width of the pieces a one-copy head is cut into; the first of each half holds the pairs."""
-    width = max(16, power_of_two(pairs))
-    require(
-        head_dim % (2 * width) == 0,
-        f"one copy needs head_dim ({head_dim}) to be a multiple of {2 * width} "
-        f"for {pairs} rotated pairs",
-    )
-    return width
-
-
 def paged_decode(
     q: torch.Tensor,
     key_cache: torch.Tensor,
@@ -367,10 +284,13 @@ def paged_decode(
         ValueError: a shape, dtype or option that does not fit.
     """
     config = config or default_config(window)
-    sequences, head_dim, heads, kv_heads, page_size = _check(
-        q, key_cache, value_cache, table, lens, out, q_len, one_copy
+    shape = paged_shape(q, key_cache, value_cache, table, lens, out, one_copy)
+    heads, head_dim, kv_heads = shape.heads, shape.head_dim, shape.kv_heads
+    page_size, sequences, group = shape.page_size, shape.sequences, shape.group
+    require(
+        shape.rows == sequences * q_len,
+        f"{sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}",
     )
-    group = heads // kv_heads
     pairs = one_copy.cos.shape[1] if one_copy else 0
     width = chunk_width(head_dim, pairs) if one_copy else max(16, power_of_two(head_dim))
     require(config.tile >= 16, f"tile is {config.tile}; it must be at least 16")
@@ -390,11 +310,6 @@ def paged_decode(
         programs = multiprocessors(q.device) * config.per_sm
     else:
         programs = sequences * kv_heads
-    common = {
-        "HQ": heads, "HK": kv_heads, "D": head_dim, "QLEN": q_len, "WINDOW": window,
-        "SPLIT": config.split, "SP": power_of_two(sequences), "HAS_SINKS": sinks is not None,
-        **dependent(pdl),
-    }  # fmt: skip
     _paged_decode[(programs,)](
         q, key_cache, key_cache if value_cache is None else value_cache, table, lens,
         unused if first_pos is None else first_pos,
@@ -405,12 +320,15 @@ def paged_decode(
         C=width, NC=-(-head_dim // width), PAIRS=pairs, PS=page_size, BN=config.tile,
         N=max(16, power_of_two(q_len * group)), ONE_COPY=one_copy is not None,
         HAS_FIRST=first_pos is not None, STAGES=config.stages,
-        num_warps=config.warps, **common,
+        HQ=heads, HK=kv_heads, D=head_dim, QLEN=q_len, WINDOW=window, SPLIT=config.split,
+        SP=power_of_two(sequences), HAS_SINKS=sinks is not None, num_warps=config.warps,
+        **dependent(pdl),
     )  # fmt: skip
     if config.split:
-        _combine[(sequences * q_len * heads,)](
-            workspace, stats, lens, unused if sinks is None else sinks, out, sequences,
-            DP=power_of_two(head_dim), BS=8, num_warps=4, **common,
+        assert workspace is not None
+        combine_splits(
+            workspace, stats, lens, sinks, out,
+            kv_heads=kv_heads, q_len=q_len, window=window, split=config.split, pdl=pdl,
         )  # fmt: skip
     return out
 
@@ -423,120 +341,3 @@ def default_config(window: int) -> DecodeConfig:
     if window:
         return DecodeConfig(tile=32, stages=8)
     return DecodeConfig(tile=32, split=512, stages=5, per_sm=2)
-
-
-def _check(
-    q: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    lens: torch.Tensor,
-    out: torch.Tensor,
-    q_len: int,
-    one_copy: OneCopy | None,
-) -> tuple[int, int, int, int, int]:
-    require_tensor("q", q, FLOATS, 3)
-    require_tensor("key_cache", key_cache, q.dtype, 4)
-    require_tensor("table", table, torch.int32, 2)
-    require_tensor("lens", lens, torch.int32, 1)
-    require_tensor("out", out, q.dtype, 3)
-    _, page_size, kv_heads, head_dim = key_cache.shape
-    heads, sequences = q.shape[1], table.shape[0]
-    require(q.shape == out.shape, f"out is {tuple(out.shape)}, q {tuple(q.shape)}")
-    require(
-        q.shape[0] == sequences * q_len and lens.shape[0] == sequences,
-        f"{sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}, "
-        f"lens {tuple(lens.shape)}",
-    )
-    require(
-        q.shape[2] == head_dim and heads % kv_heads == 0,
-        f"q {tuple(q.shape)} does not fit a cache of {kv_heads} heads of {head_dim}",
-    )
-    require(page_size & (page_size - 1) == 0, f"page_size {page_size} is not a power of two")
-    if one_copy is None:
-        require(value_cache is not None, "value_cache is missing; without it give one_copy")
-    if value_cache is not None:
-        require(one_copy is None, "one_copy and value_cache exclude each other")
-        require_tensor("value_cache", value_cache, q.dtype, 4)
-        require(value_cache.shape == key_cache.shape, "the caches differ in shape")
-    if one_copy is not None:
-        require_tensor("cos", one_copy.cos, torch.float32, 2)
-        require_tensor("sin", one_copy.sin, torch.float32, 2)
-    return sequences, head_dim, heads, kv_heads, page_size
-
-
-def fold_key_weight(
-    query_weight: torch.Tensor, key_weight: torch.Tensor, pairs: int
-) -> torch.Tensor:
-    """q_norm's weight [head_dim] times k_norm's on the dimensions that do not rotate, float32.
-
-    There ``q . k = (q_hat * w_q * w_k) . n``, so that n needs no weight of its own.
-    """
-    folded = query_weight.float() * key_weight.float()
-    half = folded.shape[0] // 2
-    folded[:pairs] = query_weight[:pairs].float()
-    folded[half : half + pairs] = query_weight[half : half + pairs].float()
-    return folded
-
-
-def rebuild_keys(n: torch.Tensor, one_copy: OneCopy, positions: torch.Tensor) -> torch.Tensor:
-    """Keys of cached vectors n [tokens, heads, head_dim] for a folded query, in n's dtype."""
-    pairs, half = one_copy.cos.shape[1], n.shape[2] // 2
-    weight = one_copy.key_weight.to(n.dtype)
-    cos = one_copy.cos[positions][:, None, :].to(n.dtype)
-    sin = one_copy.sin[positions][:, None, :].to(n.dtype)
-    a = n[..., :pairs] * weight[:pairs]
-    b = n[..., half : half + pairs] * weight[half : half + pairs]
-    keys = n.clone()
-    keys[..., :pairs] = a * cos - b * sin
-    keys[..., half : half + pairs] = b * cos + a * sin
-    return keys
-
-
-def paged_decode_reference(
-    q: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    lens: torch.Tensor,
-    *,
-    q_len: int = 1,
-    window: int = 0,
-    scale: float = 1.0,
-    first_pos: torch.Tensor | None = None,
-    sinks: torch.Tensor | None = None,
-    one_copy: OneCopy | None = None,
-) -> torch.Tensor:
-    """What ``paged_decode`` computes, in float64, one sequence at a time."""
-    page_size = key_cache.shape[1]
-    group = q.shape[1] // key_cache.shape[2]
-    out = torch.zeros(q.shape, dtype=torch.float64, device=q.device)
-    for s, length in enumerate(lens.tolist()):
-        if not length:
-            continue
-        first = 0 if first_pos is None else int(first_pos[s])
-        low = max(0, length - q_len - window + 1) if window else 0
-        at = torch.arange(low, length, device=q.device)
-        pages = table[s].long()[(at - first) // page_size]
-        slots = pages * page_size + at % page_size
-        values = (key_cache if value_cache is None else value_cache).flatten(0, 1)[slots].double()
-        rows = slice(s * q_len, (s + 1) * q_len)
-        row_at = torch.arange(length - q_len, length, device=q.device)
-        query = q[rows].double()
-        if one_copy is None:
-            keys = key_cache.flatten(0, 1)[slots].double()
-        else:
-            keys = rebuild_keys(values, one_copy, at)
-            still = OneCopy(torch.ones_like(one_copy.key_weight), one_copy.cos, one_copy.sin)
-            query = rebuild_keys(query, still, row_at)
-        scores = torch.einsum("rhd,khd->hrk", query, keys.repeat_interleave(group, 1)) * scale
-        seen = (at[None, :] <= row_at[:, None]) & (row_at[:, None] >= 0)
-        if window:
-            seen &= at[None, :] > row_at[:, None] - window
-        scores = scores.masked_fill(~seen, float("-inf"))
-        if sinks is not None:
-            sink = sinks.double()[:, None, None].expand(-1, q_len, 1)
-            scores = torch.cat([scores, sink], 2)
-        weights = scores.softmax(2)[..., : at.shape[0]].nan_to_num(0.0)
-        out[rows] = torch.einsum("hrk,khd->rhd", weights, values.repeat_interleave(group, 1))
-    return out

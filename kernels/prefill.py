@@ -11,8 +11,14 @@ import torch
 import triton
 import triton.language as tl
 
-from .decode import LOG2E, OneCopy, page_tile, paged_decode_reference
-from .launch import FLOATS, power_of_two, require, require_tensor
+from .decode import page_tile
+from .launch import power_of_two, require, require_tensor
+from .onecopy import OneCopy
+from .reference import paged_prefill_reference
+from .shapes import paged_shape
+from .splits import LOG2E
+
+__all__ = ["PrefillConfig", "paged_prefill", "paged_prefill_reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,34 +176,18 @@ def paged_prefill(
     Raises:
         ValueError: a shape, dtype or option that does not fit.
     """
-    require_tensor("q", q, FLOATS, 3)
-    require_tensor("key_cache", key_cache, q.dtype, 4)
-    require_tensor("out", out, q.dtype, 3)
-    require_tensor("table", table, torch.int32, 2)
+    shape = paged_shape(q, key_cache, value_cache, table, lens, out, one_copy)
     require_tensor("starts", starts, torch.int32, 1)
-    require_tensor("lens", lens, torch.int32, 1)
-    _, page_size, kv_heads, head_dim = key_cache.shape
-    tokens, heads, _ = q.shape
-    sequences = table.shape[0]
-    require(q.shape == out.shape, f"out is {tuple(out.shape)}, q {tuple(q.shape)}")
     require(
-        q.shape[2] == head_dim and heads % kv_heads == 0,
-        f"q {tuple(q.shape)} does not fit a cache of {kv_heads} heads of {head_dim}",
+        starts.shape[0] == shape.sequences + 1,
+        f"{shape.sequences} table rows, {starts.shape[0]} starts",
     )
-    require(
-        starts.shape[0] == sequences + 1 and lens.shape[0] == sequences,
-        f"{sequences} table rows, {starts.shape[0]} starts, {lens.shape[0]} lens",
-    )
-    require(
-        (value_cache is None) == (one_copy is not None),
-        "give either value_cache or one_copy",
-    )
+    heads, head_dim, kv_heads, group = shape.heads, shape.head_dim, shape.kv_heads, shape.group
     config = config or (PrefillConfig(64, 32, 8, 2) if head_dim > 256 else PrefillConfig())
-    group = heads // kv_heads
     require(config.rows >= group, f"{config.rows} rows hold no group of {group} heads")
     block = config.rows // group
     # Every sequence may end in a part of a block.
-    grid = (-(-tokens // block) + sequences, kv_heads)
+    grid = (-(-shape.rows // block) + shape.sequences, kv_heads)
     unused = lens
     pairs = one_copy.cos.shape[1] if one_copy else 0
     _paged_prefill[grid](
@@ -205,41 +195,11 @@ def paged_prefill(
         unused if first_pos is None else first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused, unused if sinks is None else sinks,
-        out, scale, sequences, table.stride(0),
+        out, scale, shape.sequences, table.stride(0),
         HQ=heads, HK=kv_heads, D=head_dim, C=max(16, power_of_two(head_dim)),
-        P=max(16, power_of_two(pairs)), PAIRS=pairs, PS=page_size, BM=config.rows, BT=block,
-        BN=config.tile, WINDOW=window, SP=power_of_two(sequences), ONE_COPY=one_copy is not None,
-        HAS_FIRST=first_pos is not None, HAS_SINKS=sinks is not None, STAGES=config.stages,
-        num_warps=config.warps,
+        P=max(16, power_of_two(pairs)), PAIRS=pairs, PS=shape.page_size, BM=config.rows, BT=block,
+        BN=config.tile, WINDOW=window, SP=power_of_two(shape.sequences),
+        ONE_COPY=one_copy is not None, HAS_FIRST=first_pos is not None, HAS_SINKS=sinks is not None,
+        STAGES=config.stages, num_warps=config.warps,
     )  # fmt: skip
     return out
-
-
-def paged_prefill_reference(
-    q: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    starts: torch.Tensor,
-    lens: torch.Tensor,
-    *,
-    first_pos: torch.Tensor | None = None,
-    **options: object,
-) -> torch.Tensor:
-    """What ``paged_prefill`` computes, in float64: a sequence's chunk is so many decode rows."""
-    parts = []
-    for s in range(table.shape[0]):
-        begin, end = int(starts[s]), int(starts[s + 1])
-        parts.append(
-            paged_decode_reference(
-                q[begin:end],
-                key_cache,
-                value_cache,
-                table[s : s + 1],
-                lens[s : s + 1],
-                q_len=end - begin,
-                first_pos=None if first_pos is None else first_pos[s : s + 1],
-                **options,  # type: ignore[arg-type]
-            )
-        )
-    return torch.cat(parts)

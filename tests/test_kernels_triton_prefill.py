@@ -98,7 +98,7 @@ def test_sinks() -> None:
 
 def test_clear_errors() -> None:
     case = build([5], [5], 4, 2, 32)
-    with pytest.raises(ValueError, match="either value_cache or one_copy"):
+    with pytest.raises(ValueError, match="value_cache is missing"):
         paged_prefill(**{**case, "value_cache": None}, out=case["q"].clone())
     with pytest.raises(ValueError, match="hold no group"):
         paged_prefill(**case, out=case["q"].clone(), config=PrefillConfig(rows=1))
