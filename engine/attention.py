@@ -62,7 +62,7 @@ class LayerCache:
             return out.unsqueeze(0)
         if own:
             # Rows of nobody are written to the null page, which nobody reads.
-            write_cache(*new, keys, values, batch.slots.clamp(min=0))
+            write_cache(*new, keys, values, batch.slots.clamp(min=0).long())
         if softcap is not None:
             raise NotImplementedError("the GPU kernels have no softcap on attention scores")
         return self._by_kernels(queries.contiguous(), batch, scale, sinks).unsqueeze(0)

@@ -98,7 +98,8 @@ class Buffers:
         heads = max(layer.out.shape[1] for layer in layers)
 
         def empty(width: int) -> torch.Tensor:
-            return torch.empty(rows, width, device=like.device, dtype=like.dtype)
+            # Rows of nobody are computed too, from what is here: it must be finite.
+            return torch.zeros(rows, width, device=like.device, dtype=like.dtype)
 
         self.residual, self.x, self.y = empty(hidden), empty(hidden), empty(hidden)
         self.qkv = empty(max(layer.qkv.shape[0] for layer in layers))

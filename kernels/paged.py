@@ -15,9 +15,9 @@ NO_SLOT = -1  # what has this slot is written nowhere
 class PagedBatch:
     """What the layers of one page group need to know of a step of T rows.
 
-    The first ``decodes`` rows belong to as many sequences of one token each, a row without a
-    sequence among them has length 0. The rows after them belong to ``chunks`` in order; rows after
-    the last chunk's belong to nobody.
+    The first ``decodes * q_len`` rows belong to ``decodes`` sequences of ``q_len`` tokens each; one
+    of length 0 stands for no sequence. The rows after them belong to ``chunks`` in order. Rows
+    after the last chunk's belong to nobody.
 
     Args:
         slots: int32 [T], where each row's key and value go; ``NO_SLOT`` for none.
@@ -34,6 +34,7 @@ class PagedBatch:
     lens: torch.Tensor
     starts: torch.Tensor
     decodes: int
+    q_len: int = 1
 
 
 def attend(
@@ -50,17 +51,17 @@ def attend(
     workspace: torch.Tensor | None = None,
 ) -> None:
     """Attention of a step's rows [T, heads, head_dim]: its single tokens, then its chunks."""
-    n = batch.decodes
+    s, n = batch.decodes, batch.decodes * batch.q_len
     shared: dict[str, Any] = {
         "window": window or 0, "scale": scale, "sinks": sinks, "one_copy": one_copy,
     }  # fmt: skip
     if n:
         paged_decode(
-            query[:n], keys, values, batch.table[:n], batch.lens[:n], out[:n],
-            first_pos=batch.first_pos[:n], workspace=workspace, pdl=True, **shared,
+            query[:n], keys, values, batch.table[:s], batch.lens[:s], out[:n], q_len=batch.q_len,
+            first_pos=batch.first_pos[:s], workspace=workspace, pdl=True, **shared,
         )  # fmt: skip
     if batch.starts.shape[0] > 1:
         paged_prefill(
-            query[n:], keys, values, batch.table[n:], batch.starts, batch.lens[n:], out[n:],
-            first_pos=batch.first_pos[n:], **shared,
+            query[n:], keys, values, batch.table[s:], batch.starts, batch.lens[s:], out[n:],
+            first_pos=batch.first_pos[s:], **shared,
         )  # fmt: skip

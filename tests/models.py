@@ -125,10 +125,26 @@ BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
+def _gemma4_fused(**changes: object) -> PreTrainedModel:
+    """Few layers, and a global head that one copy can be cut into."""
+    kinds = ["sliding_attention", "full_attention"]
+    settings = {"num_hidden_layers": 2, "global_head_dim": 32, "layer_types": kinds}
+    return _gemma4(**{**settings, "sliding_window": 8, **changes})
+
+
+# For the fused kernels, which run in an interpreter where there is no GPU.
+FUSED_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "gemma4_one_copy": _gemma4_fused,
+    "gemma4_two_copies": lambda: _gemma4_fused(
+        attention_k_eq_v=False, num_global_key_value_heads=None
+    ),
+}
+
+
 def build(name: str, seed: int = 0) -> PreTrainedModel:
     """A random model whose outputs depend on its inputs: norms and biases are random too."""
     torch.manual_seed(seed)
-    model = BUILDERS[name]()
+    model = (BUILDERS | FUSED_BUILDERS)[name]()
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
@@ -137,6 +153,9 @@ def build(name: str, seed: int = 0) -> PreTrainedModel:
                 parameter.mul_(EMBED_SCALE.get(name, 1.0))
             else:
                 parameter.mul_(4.0)
+        for key, buffer in model.named_buffers():
+            if key.endswith("layer_scalar"):
+                buffer.fill_(0.7)
     return model.eval()
 
 

@@ -1,0 +1,41 @@
+"""The limit that the other GPU benchmarks are held against: how fast this device reads memory."""
+
+import torch
+import triton
+import triton.language as tl
+
+BYTES = 2 << 30
+BLOCK, STEPS = 2048, 16
+
+
+@triton.jit
+def _read(source, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+    at = tl.program_id(0).to(tl.int64) * (BLOCK * STEPS) + tl.arange(0, BLOCK)
+    folded = tl.zeros([BLOCK], tl.int32)
+    for step in range(STEPS):
+        folded ^= tl.load(source + at + step * BLOCK)
+    tl.store(out + tl.program_id(0), tl.xor_sum(folded, 0))
+
+
+def read_bandwidth(device: torch.device) -> float:
+    """Bytes per second of reading 2 GiB: the better of a plain kernel and torch's sum."""
+    source = torch.zeros(BYTES // 4, dtype=torch.int32, device=device)
+    out = torch.empty(source.numel() // (BLOCK * STEPS), dtype=torch.int32, device=device)
+    wide = source.view(torch.float32)
+    calls = (lambda: _read[(out.numel(),)](source, out, BLOCK, STEPS), lambda: wide.sum())
+    return BYTES / min(seconds(call, 10) for call in calls)
+
+
+def seconds(call, repeats: int) -> float:
+    """Device seconds of one call, the best of three rounds of ``repeats``."""
+    call()
+    best = float("inf")
+    for _ in range(3):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        for _ in range(repeats):
+            call()
+        end.record()
+        end.synchronize()
+        best = min(best, begin.elapsed_time(end) / 1e3 / repeats)
+    return best

@@ -1,0 +1,103 @@
+"""The GPU runner: fused Gemma 4 layers, and transformers' modules over the GPU kernels.
+
+Without a GPU the kernels run in Triton's interpreter, in float32 and without graphs.
+"""
+
+import models
+import pytest
+import torch
+from test_engine_models import drive, generate
+
+from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError, placement
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CONFIG = EngineConfig(
+    device=DEVICE, fused=True, max_step_tokens=24, max_running=4, max_context=64, page_size=16
+)
+NEW = 4
+LENGTHS = (3, 21, 9)
+
+
+def greedy(**changes: object) -> SamplingParams:
+    return SamplingParams(
+        **{"temperature": 0, "max_new_tokens": NEW, "stop_token_ids": (), **changes}  # type: ignore[arg-type]
+    )
+
+
+def prompts() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(7)
+    return [
+        torch.randint(3, models.VOCABULARY, (n,), generator=generator).tolist() for n in LENGTHS
+    ]
+
+
+@pytest.mark.parametrize("name", models.FUSED_BUILDERS)
+def test_greedy_tokens_equal_generate(name: str) -> None:
+    wanted = [generate(models.build(name), prompt, NEW) for prompt in prompts()]
+    assert len(set(wanted[0])) > 1, "a reference that repeats one token proves little"
+    engine = Engine(models.build(name).to(DEVICE), CONFIG)
+    seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
+    drawn = drive(engine)
+    assert [drawn[seq] for seq in seqs] == wanted
+    one_copy = [values is None for _, values in engine._runner.cache.layers]
+    assert one_copy == [False, name == "gemma4_one_copy"]
+
+
+def test_pause_fork_and_lookahead() -> None:
+    reference = models.build("gemma4_one_copy")
+    prompt, tool = prompts()[1], [5, 9, 11]
+    before = generate(reference, prompt, 3)
+    first = before.index(before[2]) + 1
+    model = models.build("gemma4_one_copy").to(DEVICE)
+    engine = Engine(model, EngineConfig(**{**_fields(CONFIG), "lookahead": 1}))
+    seq = engine.submit(prompt, greedy(pause_token_ids=(before[2],), max_new_tokens=first + 4))
+    assert drive(engine)[seq] == before[:first]
+    twin = engine.fork(seq, 1, [3])[0]
+    for each in (seq, twin):
+        engine.resume(each, tool)
+    drawn = drive(engine)
+    after = generate(reference, [*prompt, *before[:first], *tool], 4)
+    end = after.index(before[2]) + 1 if before[2] in after else 4
+    assert drawn[seq] == drawn[twin] == after[:end]
+    assert engine.stats()["recomputed_tokens"] == 0
+
+
+def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
+    params = SamplingParams(
+        temperature=0.8, top_p=0.9, top_k=40, min_p=0.01, seed=2**63 + 5, max_new_tokens=NEW,
+        entropy=True, stop_token_ids=(),
+    )  # fmt: skip
+    found = []
+    for fused in (True, False):
+        device = DEVICE if fused else "cpu"
+        config = EngineConfig(**{**_fields(CONFIG), "fused": fused, "device": device})
+        engine = Engine(models.build("gemma4_one_copy").to(device), config)
+        for prompt in prompts()[1:]:
+            engine.submit(prompt, params)
+        events = []
+        while engine.has_work():
+            events += engine.step()
+        found.append(events)
+    assert [(e.seq, e.tokens) for e in found[0]] == [(e.seq, e.tokens) for e in found[1]]
+    for mine, other in zip(*found, strict=True):
+        assert mine.entropies == pytest.approx(other.entropies, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gemma4_e2b", "qwen3", "gpt_oss"])
+def test_modules_over_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [generate(models.build(name), prompt, NEW) for prompt in prompts()]
+    monkeypatch.setattr("eightfold.engine.engine.place", placement._on_gpu)
+    config = EngineConfig(**{**_fields(CONFIG), "fused": False})
+    engine = Engine(models.build(name).to(DEVICE), config)
+    seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
+    drawn = drive(engine)
+    assert [drawn[seq] for seq in seqs] == wanted
+
+
+def test_what_has_no_fused_kernels_is_named() -> None:
+    with pytest.raises(UnsupportedModelError, match="no fused kernels for this llama model"):
+        Engine(models.build("llama").to(DEVICE), CONFIG)
+
+
+def _fields(config: EngineConfig) -> dict:
+    return {name: getattr(config, name) for name in config.__dataclass_fields__}
