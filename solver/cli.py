@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import NoReturn
 
 OK, NO_ANSWER, WRONG_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-COMMANDS = ("solve", "evaluate", "replay", "budget", "sandbox")
+COMMANDS = ("solve", "evaluate", "replay", "budget", "sandbox", "preload")
 
 
 class Parser(argparse.ArgumentParser):
