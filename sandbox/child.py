@@ -84,11 +84,11 @@ def run_kernel(
 
     `page` is its transcript page and `ready` the pipe to which it reports once it can answer.
     """
-    from . import isolation, shell, transcript
+    from . import isolation, stream, transcript
 
     folder = Path(spec["folder"])
     scratch = folder / "scratch"
-    shell.Cell.page = transcript.PageWriter(page)
+    stream.Cell.page = transcript.PageWriter(page)
     os.close(page)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
@@ -108,7 +108,7 @@ def run_kernel(
         TERM="dumb",
     )
     _reseed()
-    app = _start_app(spec, folder, namespace, shell)
+    app = _start_app(spec, folder, namespace)
     if spec.get("preamble"):
         app.shell.run_cell(spec["preamble"], store_history=False, silent=True)
     gc.freeze()
@@ -128,9 +128,11 @@ def _reseed() -> None:
         numpy.random.seed(list(os.urandom(16)))
 
 
-def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any], shell: Any) -> Any:
+def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any]) -> Any:
     import asyncio
     import threading
+
+    from . import shell, stream
 
     run = folder / "run"
     connection = run / "kernel.json"
@@ -138,15 +140,15 @@ def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any], sh
     app = shell.CellApp.instance(
         connection_file=str(connection),
         user_ns=dict(namespace),
-        outstream_class="eightfold.sandbox.shell.CellStream",
+        outstream_class="eightfold.sandbox.stream.CellStream",
         log_level=50,
         quiet=True,
     )
     app.config.HistoryManager.enabled = False
     app.config.InteractiveShell.colors = "nocolor"
     app.config.InteractiveShell.cache_size = 0
-    reader = shell.PipeReader()
-    shell.Cell.main_thread = threading.get_ident()
+    reader = stream.PipeReader()
+    stream.Cell.main_thread = threading.get_ident()
     app.initialize(argv=[])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = app.kernel

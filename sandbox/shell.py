@@ -1,7 +1,6 @@
 """The Jupyter kernel that runs cells: ipykernel's, with its text made by `output`.
 
-Imported by the template only. A cell's text goes two ways: to the pool, by the transcript page, and
-to any attached Jupyter client, by iopub. stdout and stderr are one stream, so their order is true.
+Imported by the template only.
 """
 
 from __future__ import annotations
@@ -9,15 +8,10 @@ from __future__ import annotations
 import asyncio
 import builtins
 import codeop
-import fcntl
-import os
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -25,15 +19,15 @@ from types import TracebackType
 from typing import Any
 
 from ipykernel.compiler import XCachingCompiler
-from ipykernel.iostream import IOPubThread, OutStream
+from ipykernel.iostream import IOPubThread
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
-from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQInteractiveShell, ZMQShellDisplayHook
+from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type
 
+from .display import CellDisplayHook, CellPublisher
 from .inprocess import leave, no_input
 from .output import (
-    Budget,
     block,
     cell_name,
     encodable,
@@ -41,143 +35,7 @@ from .output import (
     format_error,
     format_warning,
 )
-from .transcript import PageWriter
-
-DRAIN_SECONDS = 0.25  # waited at most for what a cell's subprocesses left in the pipe
-
-
-class Cell:
-    """What belongs to the cell now running; one for the process, set by `child.run_kernel`."""
-
-    page: PageWriter
-    budget = Budget()
-    name = ""
-    number = 0
-    stream: CellStream
-    main_thread = 0
-    interrupted = False  # a flood from outside Python stopped this cell
-
-
-class CellStream(OutStream):
-    """stdout and stderr of cells, within the cell's budget."""
-
-    def __init__(self, session: Any, pub_thread: Any, name: str, **_: Any) -> None:
-        super().__init__(session, pub_thread, "stdout", watchfd=False)
-
-    def write(self, string: str) -> int:
-        if not isinstance(string, str):
-            raise TypeError(f"write() argument must be str, not {type(string).__name__}")
-        if os.getpid() != self._master_pid:
-            data = string.encode("utf-8", "backslashreplace")
-            while data:
-                data = data[os.write(1, data) :]
-            return len(string)
-        allowed = Cell.budget.take(string)
-        if allowed:
-            Cell.page.append(allowed)
-            super().write(allowed)
-        if Cell.budget.exhausted and threading.get_ident() == Cell.main_thread:
-            raise Cell.budget.error()
-        return len(string)
-
-    def fileno(self) -> int:
-        return 1
-
-    def flush(self) -> None:
-        # A forked child has no I/O thread to wait for.
-        if os.getpid() == self._master_pid:
-            super().flush()
-
-
-class PipeReader:
-    """Descriptors 1 and 2, as subprocesses and C code write them, read into the cell's stream."""
-
-    def __init__(self) -> None:
-        self._read, write = os.pipe()
-        os.dup2(write, 1)
-        os.dup2(write, 2)
-        os.close(write)
-        self._lock = threading.Lock()
-        threading.Thread(target=self._run, name="pipe", daemon=True).start()
-
-    def waiting(self) -> int:
-        """Bytes not yet read."""
-        return int(struct.unpack("i", fcntl.ioctl(self._read, termios.FIONREAD, b"\0\0\0\0"))[0])
-
-    def _run(self) -> None:
-        import codecs
-        import select
-
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        poller = select.poll()
-        poller.register(self._read, select.POLLIN)
-        while True:
-            poller.poll()
-            with self._lock:
-                data = os.read(self._read, 65536)
-                if not data:
-                    return
-                Cell.stream.write(decoder.decode(data))
-            if Cell.budget.exhausted:
-                if not Cell.interrupted:
-                    Cell.interrupted = True
-                    os.killpg(0, signal.SIGINT)
-                time.sleep(0.01)
-
-    def drain(self) -> None:
-        """Wait until what the cell's subprocesses wrote has been read."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline:
-            with self._lock:
-                if not self.waiting():
-                    return
-            time.sleep(0.0005)
-
-
-class CellDisplayHook(ZMQShellDisplayHook):
-    """Echoes the last expression's value as its ``repr``."""
-
-    msg: dict[str, Any] | None
-
-    def quiet(self) -> bool:
-        return False
-
-    def compute_format_data(self, result: Any) -> tuple[dict[str, str], dict[str, Any]]:
-        text = Cell.budget.charge(repr(result))
-        Cell.page.append(block(text))
-        if Cell.budget.exhausted:
-            raise Cell.budget.error()
-        return {"text/plain": text}, {}
-
-    def update_user_ns(self, result: Any) -> None:
-        self.shell.user_ns["_"] = result
-
-    def fill_exec_result(self, result: Any) -> None:
-        pass
-
-    def log_output(self, format_dict: Any) -> None:
-        pass
-
-    def finish_displayhook(self) -> None:
-        Cell.stream.flush()
-        if self.msg and self.msg["content"]["data"] and self.session:
-            self.session.send(self.pub_socket, self.msg, ident=self.topic)
-        self.msg = None
-
-
-class CellPublisher(ZMQDisplayPublisher):
-    """``display()``: its plain text, within the cell's budget."""
-
-    def _flush_streams(self) -> None:
-        Cell.stream.flush()
-
-    def publish(self, data: Any, metadata: Any = None, **options: Any) -> None:
-        text = data.get("text/plain") if isinstance(data, dict) else None
-        text = Cell.budget.charge(text if isinstance(text, str) else "[no text]")
-        Cell.page.append(block(text))
-        if Cell.budget.exhausted:
-            raise Cell.budget.error()
-        super().publish({"text/plain": text}, {}, **options)
+from .stream import Cell, PipeReader, no_pipe_in
 
 
 class CellCompiler(XCachingCompiler):
@@ -413,11 +271,6 @@ class CellApp(IPKernelApp):
 
     def init_pdb(self) -> None:
         pass
-
-
-def no_pipe_in(self: Any) -> None:
-    """In place of `IOPubThread`'s TCP listener for forked children: they write to descriptor 1."""
-    self._pipe_flag = False
 
 
 def set_hooks() -> None:
