@@ -38,11 +38,9 @@ def size_groups(
     pages: list[int] = []
     left = budget
     for window, cost in sorted(zip(windows, costs, strict=True), key=lambda item: item[0] is None):
-        # A window that starts anywhere in a page, and the token sampled meanwhile.
-        span = context if window is None else min(context, window + size)
-        want = config.max_running * -(-span // size) + 1
+        want = config.max_running * -(-context // size) + 1
         if window is not None:
-            want += -(-config.max_step_tokens // size) + 2
+            want = min(want, _sliding_pages(config, window, size))
         given = config.full_pages if window is None else config.sliding_pages
         room = left if window is None or len(windows) == 1 else budget // 2
         count = given if given is not None else min(want, room // cost)
@@ -67,6 +65,17 @@ def size_groups(
     share = config.offload_bytes / total
     groups = [Group(w, by_window[w], int(by_window[w] * share)) for w in windows]
     return groups, context
+
+
+def _sliding_pages(config: EngineConfig, window: int, size: int) -> int:
+    """Pages with which the last sequence is admitted while all others decode.
+
+    Each of them holds a window that starts anywhere in a page, and the page it grows into; the
+    scheduler keeps one more page per sequence in reserve and asks for a whole chunk's.
+    """
+    held = -(-(window + size) // size) + 1
+    chunk = -(-(window + config.max_step_tokens) // size) + 2
+    return (config.max_running - 1) * held + chunk + config.max_running + 1
 
 
 class KVCache:

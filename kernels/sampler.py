@@ -16,6 +16,7 @@ from .sampling import SamplingBatch
 
 PASSES, WAYS, RANGE = 6, 16, 64.0
 BLOCK = 4096
+SEARCH_WARPS = 8
 
 
 @triton.jit
@@ -51,10 +52,10 @@ def _maxima(
 
 @triton.jit
 def _narrow(
-    state, sums, row, STEP: tl.constexpr, MASS: tl.constexpr, NB: tl.constexpr,
-    NBP: tl.constexpr, WAYS: tl.constexpr,
+    state, sums, row, step, MASS: tl.constexpr, NB: tl.constexpr, NBP: tl.constexpr,
+    WAYS: tl.constexpr,
 ):  # fmt: skip
-    """(low, width, goal) of pass STEP from the state and the sums of the pass before it."""
+    """(low, width, goal) of a pass from the state and the sums of the pass before it."""
     low = tl.load(state + row * 3)
     width = tl.load(state + row * 3 + 1) / WAYS
     goal = tl.load(state + row * 3 + 2)
@@ -66,26 +67,24 @@ def _narrow(
         other=0.0,
     )
     within = tl.sum(each, 0)
-    if MASS and STEP == 1:
+    if MASS:
         # top-p is a share of the mass that top-k left, which column WAYS holds.
-        goal = goal * tl.sum(tl.where(j == WAYS, within, 0.0), 0)
+        goal = tl.where(step == 1, goal * tl.sum(tl.where(j == WAYS, within, 0.0), 0), goal)
     chosen = tl.min(tl.where((within >= goal) & (j < WAYS), j, WAYS), 0)
-    if STEP == 1:
-        # Not even the whole range holds enough: everything is kept.
-        low = tl.where(chosen == WAYS, float("inf"), low)
+    # Where not even the whole range holds enough, everything is kept.
+    low = tl.where((step == 1) & (chosen == WAYS), float("inf"), low)
     return low + tl.minimum(chosen, WAYS - 1) * width, width, goal
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["step", "rows"])
 def _search(
-    logits, temperature, setting, maxima, states, all_sums, limits, V, softcap,
-    STEP: tl.constexpr, MASS: tl.constexpr, R: tl.constexpr, NB: tl.constexpr,
-    NBP: tl.constexpr, BLOCK: tl.constexpr, WAYS: tl.constexpr, PASSES: tl.constexpr,
-    RANGE: tl.constexpr, PDL: tl.constexpr,
+    logits, temperature, setting, maxima, states, all_sums, limits, V, softcap, step, rows,
+    LAST: tl.constexpr, MASS: tl.constexpr, NB: tl.constexpr, NBP: tl.constexpr,
+    BLOCK: tl.constexpr, WAYS: tl.constexpr, RANGE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Pass STEP of the search for each row's distance; STEP == PASSES writes it to ``limits``.
+    """Pass ``step`` of the search for each row's distance; the last writes it to ``limits``.
 
-    limits: [2, R], the distances that top-k and top-p allow.
+    limits: [2, rows], the distances that top-k and top-p allow.
     """
     let_next_start(PDL)
     wait_for_inputs(PDL)
@@ -93,7 +92,9 @@ def _search(
     block = tl.program_id(1)
     goal = tl.load(setting + row).to(tl.float32)
     heat = tl.load(temperature + row)
-    limit = limits + (R if MASS else 0) + row
+    limit = limits + row
+    if MASS:
+        limit += rows
     wanted = heat > 0
     if MASS:  # noqa: SIM108
         wanted = wanted & (goal < 1.0)
@@ -102,16 +103,16 @@ def _search(
     if wanted:
         low = tl.full([], 0.0, tl.float32)
         width = tl.full([], RANGE, tl.float32)
-        if STEP > 0:
+        if step > 0:
             low, width, goal = _narrow(
-                states + (STEP - 1) * R * 3, all_sums + (STEP - 1) * R * NB * 2 * WAYS, row,
-                STEP, MASS, NB, NBP, WAYS,
+                states + (step - 1) * rows * 3, all_sums + (step - 1) * rows * NB * 2 * WAYS, row,
+                step, MASS, NB, NBP, WAYS,
             )  # fmt: skip
-        if STEP == PASSES:
+        if LAST:
             tl.store(limit, low + width)
         else:
             if block == 0:
-                to = states + (STEP * R + row) * 3
+                to = states + (step * rows + row) * 3
                 tl.store(to, low)
                 tl.store(to + 1, width)
                 tl.store(to + 2, goal)
@@ -122,19 +123,19 @@ def _search(
                 values = tl.where(d <= tl.load(limits + row), tl.exp(-d), 0.0)
             else:
                 values = tl.where(at < V, 1.0, 0.0)
-            to = all_sums + ((STEP * R + row) * NB + block) * (2 * WAYS)
+            to = all_sums + ((step * rows + row) * NB + block) * (2 * WAYS)
             for j in tl.static_range(WAYS):
                 edge = low + (j + 1) * (width / WAYS)
                 tl.store(to + j, tl.sum(tl.where(d <= edge, values, 0.0), 0))
             tl.store(to + WAYS, tl.sum(values, 0))
-    elif STEP == PASSES:
+    elif LAST:
         tl.store(limit, float("inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _draw(
-    logits, temperature, min_p, seeds, positions, maxima, limits, best, best_at, V, softcap,
-    R: tl.constexpr, NB: tl.constexpr, NBP: tl.constexpr, BLOCK: tl.constexpr,
+    logits, temperature, min_p, seeds, positions, maxima, limits, best, best_at, V, softcap, rows,
+    NB: tl.constexpr, NBP: tl.constexpr, BLOCK: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
     """Each block's winner of the exponential race among the tokens kept."""
@@ -147,7 +148,7 @@ def _draw(
     score = z
     if heat > 0:
         d = _largest(maxima, row, NB, NBP) - z
-        limit = tl.minimum(tl.load(limits + row), tl.load(limits + R + row))
+        limit = tl.minimum(tl.load(limits + row), tl.load(limits + rows + row))
         kept = (d <= limit) & (tl.exp(-d) >= tl.load(min_p + row))
         position = tl.load(positions + row).to(tl.int32)
         zero = tl.zeros([BLOCK], tl.int32)
@@ -224,12 +225,12 @@ def sample_tokens(
         for step in range(PASSES + 1):
             _search[grid if step < PASSES else (rows, 1)](
                 logits, batch.temperature, setting, maxima, states, sums, limits, vocabulary,
-                softcap, STEP=step, MASS=mass, R=rows, BLOCK=BLOCK, WAYS=WAYS, PASSES=PASSES,
-                RANGE=RANGE, **shared,
+                softcap, step, rows, LAST=step == PASSES, MASS=mass, BLOCK=BLOCK, WAYS=WAYS,
+                RANGE=RANGE, NB=blocks, NBP=padded, num_warps=SEARCH_WARPS, **dependent(pdl),
             )  # fmt: skip
     _draw[grid](
         logits, batch.temperature, batch.min_p, batch.seeds, batch.positions, maxima, limits,
-        best, best_at, vocabulary, softcap, R=rows, BLOCK=BLOCK, **shared,
+        best, best_at, vocabulary, softcap, rows, BLOCK=BLOCK, **shared,
     )  # fmt: skip
     _finish[(rows,)](best, best_at, out, vocabulary, NB=blocks, NBP=padded, num_warps=1,
                      **dependent(pdl))  # fmt: skip

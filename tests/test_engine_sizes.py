@@ -1,0 +1,58 @@
+"""Pools as they are sized let every sequence run at once, and say what they cannot hold."""
+
+import pytest
+
+from eightfold.engine.architecture import Architecture, LayerSpec
+from eightfold.engine.cache import bytes_per_page, size_groups
+from eightfold.engine.config import EngineConfig, SamplingParams
+from eightfold.engine.errors import ModelError
+from eightfold.engine.memory import Memory
+from eightfold.engine.plan import Sampled
+from eightfold.engine.scheduler import Scheduler
+
+WINDOW = 256
+
+
+def architecture(window: int | None = WINDOW) -> Architecture:
+    layers = (LayerSpec(0, window, 2, 16, 0), LayerSpec(1, None, 1, 32, 1, one_copy=True))
+    return Architecture(None, None, layers, 100_000, wrapped=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("running", [1, 3, 8])
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("chunk", [16, 100, 256])
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahead: int) -> None:
+    config = EngineConfig(max_running=running, max_step_tokens=chunk, max_context=1500)
+    groups, context = size_groups(architecture(), config, size, 2, 1 << 30)
+    assert context == 1500
+    scheduler = Scheduler(Memory(groups, size), running, chunk, context)
+    params = SamplingParams(stop_token_ids=())
+    waiting = {scheduler.submit([3] * (700 + 13 * i), params) for i in range(running)}
+    flights, steps = [], 0
+    while waiting:
+        plan = scheduler.plan()
+        if plan is not None:
+            flights.append(plan)
+        if plan is None or len(flights) > lookahead:
+            done = flights.pop(0)
+            drawn = sum(work.samples for work in done.works)
+            events = scheduler.commit(done, Sampled([5] * drawn, [0.0] * drawn))
+            waiting -= {event.seq for event in events}
+        steps += 1
+        # Prompts of about 750 tokens: no sequence waits for another one to end.
+        assert steps < running * (2 + 2 * 800 // max(1, chunk - running)) + 10
+    assert scheduler.stats.preempted == 0
+
+
+def test_one_copy_is_charged_once() -> None:
+    assert bytes_per_page(architecture(), None, 64, 2) == 32 * 64 * 2
+    assert bytes_per_page(architecture(), WINDOW, 64, 2) == 2 * 2 * 16 * 64 * 2
+
+
+def test_a_budget_that_holds_nothing_is_refused() -> None:
+    with pytest.raises(ModelError, match="does not hold two pages"):
+        size_groups(architecture(), EngineConfig(), 64, 2, 20_000)
+    config = EngineConfig(max_step_tokens=1024, max_context=4096, sliding_pages=8)
+    with pytest.raises(ModelError, match="lower max_step_tokens"):
+        size_groups(architecture(), config, 64, 2, 1 << 30)
