@@ -72,13 +72,13 @@ def test_preempt(phase: str, host: int, lookahead: int) -> None:
     engine, seq, _ = start(phase, lookahead, host=host, max_new_tokens=7)
     while engine.flights:
         with pytest.raises(AssertionError, match="in flight"):
-            engine.scheduler.give_back(engine.scheduler.sequences[seq])
+            engine.scheduler.planner.give_back(engine.scheduler.sequences[seq])
         engine.land()
     state = engine.scheduler.sequences[seq]
     if phase == "prefill":
         assert not state.holds_pages, "a new sequence has nothing to give back"
     else:
-        engine.scheduler.give_back(state)
+        engine.scheduler.planner.give_back(state)
     engine.check()
     assert not state.holds_pages
     assert bool(state.host_tables) == (host > 0 and phase != "prefill")
