@@ -141,7 +141,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     config = EngineConfig(
         max_running=arguments.batch,
         max_step_tokens=arguments.chunk,
-        max_context=max(*contexts, 8192) + 512,
+        max_context=arguments.max_context,
         memory_fraction=arguments.memory_fraction,
         prefix_cache=False,
     )
@@ -200,9 +200,13 @@ def main() -> int:
     parser.add_argument("--contexts", default="1024,7000,15000,32000")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--chunk", type=int, default=1024, help="most tokens of one step")
+    parser.add_argument("--max-context", type=int, default=40960, help="most tokens a sequence")
     parser.add_argument("--memory-fraction", type=float)
     parser.add_argument("--compare", choices=["hf"])
     arguments = parser.parse_args()
+    longest = max(int(text) for text in arguments.contexts.split(","))
+    if longest + 2 * (SETTLE + STEPS) > arguments.max_context:
+        parser.error(f"a context of {longest} does not fit --max-context {arguments.max_context}")
     if not torch.cuda.is_available():
         print("benchmarks/decode.py needs a CUDA device", file=sys.stderr)
         return 2

@@ -28,7 +28,7 @@ class Judge:
     def __init__(self, model: Any) -> None:
         self.plain = copy.deepcopy(model).cuda()
         self.exact = copy.deepcopy(model).float().cuda()
-        self.agreed = self.judged = 0
+        self.agreed = self.usual = self.judged = 0
 
     def check(self, prompt: list[int], drawn: list[int]) -> None:
         """Assert that each greedy token is the best one or tied with it."""
@@ -45,7 +45,14 @@ class Judge:
             f"{error[worst]:.3f}"
         )
         self.agreed += int((gap == 0).sum())
+        self.usual += int((plain.argmax(1) == exact.argmax(1)).sum())
         self.judged += len(drawn)
+
+    def close(self, name: str) -> None:
+        """Assert that float32's first choice is met as often as by transformers' bfloat16."""
+        mine, usual = self.agreed / self.judged, self.usual / self.judged
+        print(f"{name}: first choices of float32 met: {mine:.1%}, by transformers {usual:.1%}")
+        assert mine > usual - 0.05
 
 
 def greedy(**changes: Any) -> SamplingParams:
@@ -90,9 +97,7 @@ def test_greedy_tokens_and_a_pause(name: str) -> None:
         engine.resume(seq, tool)
         history += tool
     assert engine.stats()["recomputed_tokens"] == 0
-    share = judge.agreed / judge.judged
-    print(f"{name}: top-1 agreement with float32 {share:.1%} of {judge.judged}")
-    assert share > 0.8
+    judge.close(name)
 
 
 def test_draws_do_not_depend_on_neighbours_or_graphs() -> None:
@@ -103,9 +108,8 @@ def test_draws_do_not_depend_on_neighbours_or_graphs() -> None:
     params = SamplingParams(seed=11, top_p=0.95, top_k=50, max_new_tokens=NEW, stop_token_ids=())
     alone = engine.submit(prompts()[2], params)
     wanted = drive(engine)[alone]
-    crowd = [
-        engine.submit(prompt, SamplingParams(seed=9, max_new_tokens=60)) for prompt in prompts()
-    ]
+    for prompt in prompts():
+        engine.submit(prompt, SamplingParams(seed=9, max_new_tokens=60))
     for _ in range(4):
         engine.step()
     seq = engine.submit(prompts()[2], params)
@@ -164,7 +168,7 @@ def test_storm(name: str, offload: int) -> None:
     for seq, tokens in mirror.items():
         for begin, end in runs[seq]:
             judge.check(tokens[:begin], tokens[begin:end])
-    assert judge.agreed / judge.judged > 0.8
+    judge.close(f"{name}, storm, offload {offload}")
 
 
 def test_bundled_model() -> None:
@@ -178,5 +182,4 @@ def test_bundled_model() -> None:
     first = {engine.submit(prompt, greedy(max_new_tokens=200)): prompt for prompt in asked}
     for seq, drawn in drive(engine).items():
         judge.check(first[seq], drawn)
-    print(f"bundled model: top-1 agreement {judge.agreed / judge.judged:.1%} of {judge.judged}")
-    assert judge.agreed / judge.judged > 0.9
+    judge.close("bundled model")
