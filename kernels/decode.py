@@ -27,8 +27,9 @@ from .launch import (
     wait_for_inputs,
 )
 from .onecopy import OneCopy, chunk_width, fold_key_weight, rebuild_keys
+from .onecopy_sm90 import kernel_for, launch
 from .reference import paged_decode_reference
-from .shapes import paged_shape
+from .shapes import PagedShape, paged_shape
 from .splits import LOG2E, combine_splits, decode_workspace, splits_of
 
 __all__ = [
@@ -47,13 +48,15 @@ __all__ = [
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
     """Launch shape. tile: keys per step. split: tokens per split, 0 for none. per_sm: programs a
-    multiprocessor is given when splitting."""
+    multiprocessor is given when splitting. hopper: one copy through ``onecopy_sm90`` where that
+    fits; the rest then says what runs elsewhere."""
 
     tile: int = 64
     split: int = 0
     warps: int = 4
     stages: int = 3
     per_sm: int = 1
+    hopper: bool = False
 
 
 @triton.jit
@@ -285,52 +288,79 @@ def paged_decode(
     """
     config = config or default_config(window)
     shape = paged_shape(q, key_cache, value_cache, table, lens, out, one_copy)
-    heads, head_dim, kv_heads = shape.heads, shape.head_dim, shape.kv_heads
-    page_size, sequences, group = shape.page_size, shape.sequences, shape.group
     require(
-        shape.rows == sequences * q_len,
-        f"{sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}",
+        shape.rows == shape.sequences * q_len,
+        f"{shape.sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}",
     )
-    pairs = one_copy.cos.shape[1] if one_copy else 0
-    width = chunk_width(head_dim, pairs) if one_copy else max(16, power_of_two(head_dim))
     require(config.tile >= 16, f"tile is {config.tile}; it must be at least 16")
     # Triton 3.6 miscompiles 64 one-copy keys for Hopper: the rotated keys, in registers, feed
     # wgmma.
     require(one_copy is None or config.tile <= 32, "one copy needs a tile of at most 32 keys")
-    stats = unused = lens
+    part = stats = None
+    kernel = None
     if config.split:
         require(config.split % config.tile == 0, "split must be a multiple of the tile")
+        tokens = table.shape[1] * shape.page_size
         need = decode_workspace(
-            sequences, q_len, heads, head_dim, table.shape[1] * page_size, config.split
+            shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split
         )
         have = 0 if workspace is None else workspace.numel()
         require(have >= need, f"workspace holds {have} float32; {need} are needed")
         assert workspace is not None
-        stats = workspace[need // (head_dim + 2) * head_dim :]
-        programs = multiprocessors(q.device) * config.per_sm
+        part, stats = workspace, workspace[need // (shape.head_dim + 2) * shape.head_dim :]
+        if config.hopper:
+            kernel = kernel_for(
+                shape, q, one_copy, window=window, sinks=sinks, scale=scale, q_len=q_len,
+                split=config.split,
+            )  # fmt: skip
+    if kernel is not None:
+        assert one_copy is not None
+        launch(
+            kernel, shape, q, key_cache, table, lens, one_copy, scale=scale, pdl=pdl, part=part,
+            stats=stats, q_len=q_len, split=config.split,
+        )  # fmt: skip
     else:
-        programs = sequences * kv_heads
+        _launch(
+            shape, q, key_cache, value_cache, table, lens, out, q_len, window, scale, first_pos,
+            sinks, one_copy, part, stats, config, pdl,
+        )  # fmt: skip
+    if part is not None and stats is not None:
+        combine_splits(
+            part, stats, lens, sinks, out,
+            kv_heads=shape.kv_heads, q_len=q_len, window=window, split=config.split, pdl=pdl,
+        )  # fmt: skip
+    return out
+
+
+def _launch(
+    shape: PagedShape, q: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor | None,
+    table: torch.Tensor, lens: torch.Tensor, out: torch.Tensor, q_len: int, window: int,
+    scale: float, first_pos: torch.Tensor | None, sinks: torch.Tensor | None,
+    one_copy: OneCopy | None, part: torch.Tensor | None, stats: torch.Tensor | None,
+    config: DecodeConfig, pdl: bool,
+) -> None:  # fmt: skip
+    """The Triton kernel, with or without splits."""
+    heads, head_dim, kv_heads = shape.heads, shape.head_dim, shape.kv_heads
+    pairs = one_copy.cos.shape[1] if one_copy else 0
+    width = chunk_width(head_dim, pairs) if one_copy else max(16, power_of_two(head_dim))
+    programs = shape.sequences * kv_heads
+    if config.split:
+        programs = multiprocessors(q.device) * config.per_sm
+    unused = lens
     _paged_decode[(programs,)](
         q, key_cache, key_cache if value_cache is None else value_cache, table, lens,
         unused if first_pos is None else first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused, unused if sinks is None else sinks,
-        out, unused if workspace is None else workspace, stats, scale,
-        sequences, table.stride(0),
-        C=width, NC=-(-head_dim // width), PAIRS=pairs, PS=page_size, BN=config.tile,
-        N=max(16, power_of_two(q_len * group)), ONE_COPY=one_copy is not None,
+        out, unused if part is None else part, unused if stats is None else stats, scale,
+        shape.sequences, table.stride(0),
+        C=width, NC=-(-head_dim // width), PAIRS=pairs, PS=shape.page_size, BN=config.tile,
+        N=max(16, power_of_two(q_len * shape.group)), ONE_COPY=one_copy is not None,
         HAS_FIRST=first_pos is not None, STAGES=config.stages,
         HQ=heads, HK=kv_heads, D=head_dim, QLEN=q_len, WINDOW=window, SPLIT=config.split,
-        SP=power_of_two(sequences), HAS_SINKS=sinks is not None, num_warps=config.warps,
+        SP=power_of_two(shape.sequences), HAS_SINKS=sinks is not None, num_warps=config.warps,
         **dependent(pdl),
     )  # fmt: skip
-    if config.split:
-        assert workspace is not None
-        combine_splits(
-            workspace, stats, lens, sinks, out,
-            kv_heads=kv_heads, q_len=q_len, window=window, split=config.split, pdl=pdl,
-        )  # fmt: skip
-    return out
 
 
 def default_config(window: int) -> DecodeConfig:

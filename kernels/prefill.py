@@ -14,6 +14,7 @@ import triton.language as tl
 from .decode import page_tile
 from .launch import power_of_two, require, require_tensor
 from .onecopy import OneCopy
+from .onecopy_sm90 import kernel_for, launch
 from .reference import paged_prefill_reference
 from .shapes import paged_shape
 from .splits import LOG2E
@@ -23,12 +24,14 @@ __all__ = ["PrefillConfig", "paged_prefill", "paged_prefill_reference"]
 
 @dataclass(frozen=True, slots=True)
 class PrefillConfig:
-    """rows: query rows of a program (tokens times the group). tile: keys per step."""
+    """rows: query rows of a program (tokens times the group). tile: keys per step. hopper: one
+    copy through ``onecopy_sm90`` where that fits; the rest then says what runs elsewhere."""
 
     rows: int = 128
     tile: int = 64
     warps: int = 8
     stages: int = 3
+    hopper: bool = False
 
 
 @triton.jit
@@ -182,8 +185,17 @@ def paged_prefill(
         starts.shape[0] == shape.sequences + 1,
         f"{shape.sequences} table rows, {starts.shape[0]} starts",
     )
+    config = config or default_config(shape.head_dim)
+    if config.hopper:
+        kernel = kernel_for(shape, q, one_copy, window=window, sinks=sinks, scale=scale)
+        if kernel is not None:
+            assert one_copy is not None
+            launch(
+                kernel, shape, q, key_cache, table, lens, one_copy,
+                scale=scale, pdl=False, starts=starts, out=out,
+            )  # fmt: skip
+            return out
     heads, head_dim, kv_heads, group = shape.heads, shape.head_dim, shape.kv_heads, shape.group
-    config = config or (PrefillConfig(64, 32, 8, 2) if head_dim > 256 else PrefillConfig())
     require(config.rows >= group, f"{config.rows} rows hold no group of {group} heads")
     block = config.rows // group
     # Every sequence may end in a part of a block.
@@ -203,3 +215,10 @@ def paged_prefill(
         STAGES=config.stages, num_warps=config.warps,
     )  # fmt: skip
     return out
+
+
+def default_config(head_dim: int) -> PrefillConfig:
+    """Measured on an H100 (docs/log-kernels.md)."""
+    if head_dim > 256:
+        return PrefillConfig(64, 32, 8, 2)
+    return PrefillConfig()

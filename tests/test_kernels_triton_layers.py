@@ -3,30 +3,22 @@
 In Triton's interpreter on a machine without a GPU (float32 there), about 10 seconds.
 """
 
-import os
-
 import pytest
 import torch
+from kernel_device import CUDA, DEVICE, DTYPE, relative
 
-CUDA = torch.cuda.is_available()
-if not CUDA:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton")
-
-from eightfold.kernels.activation import gelu_mul, gelu_mul_reference  # noqa: E402
-from eightfold.kernels.linear import (  # noqa: E402
+from eightfold.kernels.activation import gelu_mul, gelu_mul_reference
+from eightfold.kernels.linear import (
     LinearConfig,
     skinny_linear,
     skinny_linear_reference,
 )
-from eightfold.kernels.norm import add_norm, add_norm_reference  # noqa: E402
-from eightfold.kernels.rotary import (  # noqa: E402
+from eightfold.kernels.norm import add_norm, add_norm_reference
+from eightfold.kernels.rotary import (
     norm_rotate_write,
     norm_rotate_write_reference,
 )
 
-DEVICE = "cuda" if CUDA else "cpu"
-DTYPE = torch.bfloat16 if CUDA else torch.float32
 LIMIT = 5e-3 if CUDA else 2e-5
 PRODUCT_LIMIT = 5e-3 if CUDA else 1e-3
 
@@ -38,11 +30,6 @@ def randn(*shape: int, seed: int = 0) -> torch.Tensor:
 
 def poisoned(*shape: int, dtype: torch.dtype = DTYPE) -> torch.Tensor:
     return torch.full(shape, float("nan"), dtype=dtype, device=DEVICE)
-
-
-def relative(out: torch.Tensor, reference: torch.Tensor) -> float:
-    error = (out.double() - reference.double()).norm() / reference.double().norm()
-    return float(error.nan_to_num(float("inf")))
 
 
 @pytest.mark.parametrize("tma", [False, True])

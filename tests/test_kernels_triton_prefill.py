@@ -1,30 +1,15 @@
 """Paged prefill attention against float64. About 15 seconds in Triton's interpreter."""
 
-import os
-
 import pytest
 import torch
+from kernel_device import ATTENTION_LIMIT, DEVICE, DTYPE, poisoned_caches, relative, rotary
 
-CUDA = torch.cuda.is_available()
-if not CUDA:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton")
-
-from eightfold.kernels.decode import OneCopy  # noqa: E402
-from eightfold.kernels.prefill import (  # noqa: E402
+from eightfold.kernels.onecopy import OneCopy
+from eightfold.kernels.prefill import (
     PrefillConfig,
     paged_prefill,
     paged_prefill_reference,
 )
-
-DEVICE = "cuda" if CUDA else "cpu"
-DTYPE = torch.bfloat16 if CUDA else torch.float32
-LIMIT = 8e-3 if CUDA else 2e-5
-
-
-def relative(out: torch.Tensor, reference: torch.Tensor) -> float:
-    error = (out.double() - reference.double()).norm() / reference.double().norm()
-    return float(error.nan_to_num(float("inf")))
 
 
 def build(counts: list[int], lens: list[int], heads: int, kv_heads: int, head_dim: int,
@@ -36,31 +21,18 @@ def build(counts: list[int], lens: list[int], heads: int, kv_heads: int, head_di
         return torch.randn(*shape, generator=generator).to(DTYPE).to(DEVICE)
 
     lows = [max(0, n - c - window + 1) if window else 0 for n, c in zip(lens, counts, strict=True)]
-    firsts = [low // page_size * page_size for low in lows]
-    pages = [-(-n // page_size) - f // page_size for n, f in zip(lens, firsts, strict=True)]
-    order = torch.randperm(sum(pages), generator=generator) + 1
-    table = torch.zeros(len(lens), max(pages), dtype=torch.int32)
-    caches = [
-        torch.full((sum(pages) + 1, page_size, kv_heads, head_dim), float("nan")).to(DTYPE)
-        for _ in range(1 if pairs else 2)
-    ]
-    caches = [cache.to(DEVICE) for cache in caches]
-    used = 0
-    for s, (low, first, length) in enumerate(zip(lows, firsts, lens, strict=True)):
-        table[s, : pages[s]] = order[used : used + pages[s]].int()
-        used += pages[s]
-        at = torch.arange(low, length)
-        slots = table[s].long()[(at - first) // page_size] * page_size + at % page_size
-        for cache in caches:
-            cache.flatten(0, 1)[slots.to(DEVICE)] = randn(len(at), kv_heads, head_dim)
-    angles = torch.rand(max(lens), max(1, pairs), generator=generator).to(DEVICE) * 6
-    one_copy = OneCopy(1 + 0.3 * randn(head_dim), angles.cos(), angles.sin()) if pairs else None
+    caches, table, firsts = poisoned_caches(
+        1 if pairs else 2, lens, lows, (page_size, kv_heads, head_dim), sum(counts)
+    )
+    one_copy = None
+    if pairs:
+        one_copy = OneCopy(1 + 0.3 * randn(head_dim), *rotary(max(lens) + 64, pairs))
     starts = torch.tensor([0, *counts]).cumsum(0).int()
     return {
         "q": randn(sum(counts), heads, head_dim) * 0.5,
         "key_cache": caches[0],
         "value_cache": None if pairs else caches[1],
-        "table": table.to(DEVICE),
+        "table": table,
         "starts": starts.to(DEVICE),
         "lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
         "window": window,
@@ -84,7 +56,7 @@ def test_matches_float64(name: str, tile: int) -> None:
     case = build(*CASES[name])
     out = torch.full_like(case["q"], float("nan"))
     paged_prefill(**case, out=out, config=PrefillConfig(rows=32, tile=tile, warps=4, stages=2))
-    assert relative(out, paged_prefill_reference(**case)) < LIMIT
+    assert relative(out, paged_prefill_reference(**case)) < ATTENTION_LIMIT
 
 
 def test_sinks() -> None:
@@ -93,7 +65,7 @@ def test_sinks() -> None:
     out = torch.full_like(case["q"], float("nan"))
     paged_prefill(**case, out=out, sinks=sinks, scale=0.3, config=PrefillConfig(32, 16, 4, 2))
     wanted = paged_prefill_reference(**case, sinks=sinks, scale=0.3)
-    assert relative(out, wanted) < LIMIT
+    assert relative(out, wanted) < ATTENTION_LIMIT
 
 
 def test_clear_errors() -> None:

@@ -3,20 +3,13 @@
 About 15 seconds in Triton's interpreter.
 """
 
-import os
-
 import pytest
 import torch
+from kernel_device import CUDA, DEVICE
 
-CUDA = torch.cuda.is_available()
-if not CUDA:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
-pytest.importorskip("triton")
+from eightfold.kernels.sampler import sample_tokens, sampler_workspace
+from eightfold.kernels.sampling import SamplingBatch, sample
 
-from eightfold.kernels.sampler import sample_tokens, sampler_workspace  # noqa: E402
-from eightfold.kernels.sampling import SamplingBatch, sample  # noqa: E402
-
-DEVICE = "cuda" if CUDA else "cpu"
 VOCABULARY = 5003
 # temperature, top_k, top_p, min_p
 SETTINGS = {

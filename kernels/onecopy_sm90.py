@@ -1,0 +1,112 @@
+"""One-copy attention on Hopper in CUDA C++ (``onecopy_sm90.cu``): decode, verification, prefill.
+
+Triton keeps the rotated part of a tile in registers and lets every warp group compute a strip of
+the scores; on Hopper that costs two thirds of the matrix units and a third of the bandwidth
+(docs/log-kernels.md). Where this kernel does not fit, the Triton kernels run.
+"""
+
+import ctypes
+import functools
+import logging
+from pathlib import Path
+
+import torch
+
+from .launch import multiprocessors
+from .nvrtc import CudaError, Kernel, tensor_map
+from .onecopy import OneCopy
+from .shapes import PagedShape
+
+HEAD_DIM, PAIRS, ROWS, TILE = 512, 64, 64, 64
+SOURCES = ("sm90.cuh", "onecopy_items.cuh", "onecopy_sm90.cu")
+SHARED, THREADS, MAX_SEQUENCES = 232448, 512, 64
+
+
+@functools.cache
+def _kernel(
+    device: torch.device, heads: int, kv_heads: int, page_size: int, weight: torch.dtype
+) -> Kernel | None:
+    """The compiled kernel; ``None``, said once, where it cannot be had."""
+    folder = Path(__file__).parent
+    source = "".join((folder / name).read_text() for name in SOURCES)
+    defines = {
+        "HQ": heads, "HK": kv_heads, "PS": page_size,
+        "KEY_WEIGHT": "float" if weight == torch.float32 else "bf16",
+    }  # fmt: skip
+    try:
+        with torch.cuda.device(device):
+            return Kernel(
+                source, "one_copy_attention", arch="sm_90a", defines=defines, shared=SHARED
+            )
+    except CudaError as error:
+        logging.getLogger(__name__).warning("one-copy attention falls back on Triton: %s", error)
+        return None
+
+
+def kernel_for(
+    shape: PagedShape, q: torch.Tensor, one_copy: OneCopy | None, *, window: int,
+    sinks: torch.Tensor | None, scale: float, q_len: int = 1, split: int = 0,
+) -> Kernel | None:  # fmt: skip
+    """The kernel, or ``None`` where the call does not fit it."""
+    if one_copy is None or window or sinks is not None or scale <= 0:
+        return None
+    group = shape.group
+    fits = (
+        q.is_cuda
+        and q.dtype == torch.bfloat16
+        and shape.head_dim == HEAD_DIM
+        and one_copy.cos.shape[1] == PAIRS
+        and one_copy.cos.shape[0] > TILE
+        and one_copy.key_weight.dtype in (torch.bfloat16, torch.float32)
+        and ROWS % group == 0
+        and q_len * group <= ROWS
+        and shape.page_size >= 8
+        and 0 < shape.sequences <= MAX_SEQUENCES
+        and split % TILE == 0
+        and torch.cuda.get_device_capability(q.device) == (9, 0)
+    )
+    if not fits:
+        return None
+    weight = one_copy.key_weight.dtype
+    return _kernel(q.device, shape.heads, shape.kv_heads, shape.page_size, weight)
+
+
+def launch(
+    kernel: Kernel, shape: PagedShape, q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor,
+    lens: torch.Tensor, one_copy: OneCopy, *, scale: float, pdl: bool,
+    starts: torch.Tensor | None = None, out: torch.Tensor | None = None,
+    part: torch.Tensor | None = None, stats: torch.Tensor | None = None,
+    q_len: int = 1, split: int = 0,
+) -> None:  # fmt: skip
+    """Chunks (``starts``, ``out``), or decode in splits (``part``, ``stats``: see ``splits``)."""
+    tokens = ROWS // shape.group
+    row = shape.kv_heads * HEAD_DIM
+    slots = cache.shape[0] * shape.page_size
+    keys = tensor_map(
+        cache.data_ptr(), (row, slots), (row * 2,), (HEAD_DIM // 8, min(32, shape.page_size))
+    )
+    queries = tensor_map(
+        q.data_ptr(), (HEAD_DIM, shape.heads, shape.rows),
+        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2), (HEAD_DIM // 8, shape.group, tokens),
+    )  # fmt: skip
+    if split:
+        units = shape.sequences * -(-table.shape[1] * shape.page_size // split)
+    else:
+        units = -(-shape.rows // tokens) + shape.sequences
+
+    def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+        return ctypes.c_void_p(0 if tensor is None else tensor.data_ptr())
+
+    integer = ctypes.c_int
+    kernel.launch(
+        min(multiprocessors(q.device), units * shape.kv_heads),
+        THREADS,
+        (
+            keys, queries, pointer(table), integer(table.stride(0)), pointer(lens),
+            pointer(starts), pointer(one_copy.cos), pointer(one_copy.sin),
+            integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight), pointer(out),
+            pointer(part), pointer(stats), ctypes.c_float(scale), integer(shape.sequences),
+            integer(q_len), integer(split),
+        ),
+        pdl,
+    )  # fmt: skip

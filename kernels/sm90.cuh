@@ -1,0 +1,114 @@
+// Hopper's barriers, bulk copies and matrix products, as functions. Compiled by nvrtc, which has no
+// headers: everything that is used is here.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef unsigned short bf16;
+struct __align__(64) TensorMap { u64 words[16]; };
+
+__device__ __forceinline__ u32 shared_address(const void* p) {
+    return (u32)__cvta_generic_to_shared(p);
+}
+__device__ __forceinline__ void init(u64& bar, int count) {
+    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&bar)), "r"(count));
+}
+__device__ __forceinline__ void wait(u64& bar, int parity) {
+    asm volatile(
+        "{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;"
+        "@!p bra again;}" ::"r"(shared_address(&bar)), "r"(parity) : "memory");
+}
+__device__ __forceinline__ void arrive(u64& bar) {
+    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&bar)) : "memory");
+}
+__device__ __forceinline__ void arrive_warp(u64& bar) {
+    __syncwarp();
+    if (threadIdx.x % 32 == 0) arrive(bar);
+}
+__device__ __forceinline__ void expect(u64& bar, int bytes) {
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&bar)),
+                 "r"(bytes) : "memory");
+}
+__device__ __forceinline__ void load_2d(u32 to, const TensorMap& map, int x, int y, u64& bar) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y),
+        "r"(shared_address(&bar)) : "memory");
+}
+__device__ __forceinline__ void load_3d(u32 to, const TensorMap& map, int x, int y, int z,
+                                        u64& bar) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y), "r"(z),
+        "r"(shared_address(&bar)) : "memory");
+}
+__device__ __forceinline__ void fence_async() {
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+__device__ __forceinline__ void mma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void mma_commit() {
+    asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+template <int N> __device__ __forceinline__ void mma_wait() {
+    asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
+}
+// Matrix descriptor with 128-byte swizzle; groups of 8 rows lie 1,024 bytes apart.
+__device__ __forceinline__ u64 describe(u32 address, int leading) {
+    return (u64)((address & 0x3FFFF) >> 4) | (u64)(leading >> 4) << 16 | (u64)(1024 >> 4) << 32 |
+           (u64)1 << 62;
+}
+__device__ __forceinline__ float exp2_fast(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ u32 pack(float low, float high) {
+    u32 y;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
+    return y;
+}
+__device__ __forceinline__ float low(u32 x) { return __uint_as_float(x << 16); }
+__device__ __forceinline__ float high(u32 x) { return __uint_as_float(x & 0xFFFF0000u); }
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x << 16); }
+__device__ __forceinline__ uint4 load_shared(u32 at) {
+    uint4 v;
+    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
+    return v;
+}
+__device__ __forceinline__ void store_shared(u32 at, uint4 v) {
+    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z),
+                 "r"(v.w) : "memory");
+}
+__device__ __forceinline__ void store_shared(u32 at, u32 v) {
+    asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
+}
+
+#define F4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
+#define F32(d, i) F4(d, i), F4(d, i + 4), F4(d, i + 8), F4(d, i + 12), \
+                  F4(d, i + 16), F4(d, i + 20), F4(d, i + 24), F4(d, i + 28)
+
+// d = (add ? d : 0) + a [64 x 16] * b^T, b [n x 16] K-major; _t: b [16 x n], MN-major.
+__device__ __forceinline__ void mma_n64(float (&d)[32], u64 a, u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %34, 0;"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31 "
+        "}, %32, %33, p, 1, 1, 0, 0;}"
+        : F32(d, 0)
+        : "l"(a), "l"(b), "r"(add));
+}
+
+__device__ __forceinline__ void mma_n128_t(float (&d)[64], u64 a, u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %66, 0;"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63 "
+        "}, %64, %65, p, 1, 1, 0, 1;}"
+        : F32(d, 0), F32(d, 32)
+        : "l"(a), "l"(b), "r"(add));
+}
