@@ -13,10 +13,10 @@ MIB = 1 << 20
 class Limits:
     """What one kernel may use. Sizes in bytes, times in seconds."""
 
-    memory: int = 4096 * MIB  # address space of each process
+    memory: int = 4096 * MIB  # address space of each process, and what all of them hold
     cpu: int = 1800  # processor time of a kernel's whole life
     file_size: int = 64 * MIB  # one file
-    disk: int = 256 * MIB  # the whole scratch folder
+    disk: int = 256 * MIB  # the whole scratch folder, deleted but open files included
     open_files: int = 256
     processes: int = 48  # processes and threads a kernel may have
     nice: int = 5
@@ -42,11 +42,13 @@ class PoolConfig:
     grace: float = 1.0  # seconds an interrupted cell has before its kernel is killed
     text_limit: int = TEXT_LIMIT  # characters of a cell's text
     replay: bool = False  # after a kill, run the lease's successful cells again
+    reset: str = "fork"  # a lease's kernel is replaced; "soft": kept, after %reset -f (it leaks)
     start: str = "fork"  # "fork" from a warm template, or "plain": each kernel imports by itself
     transport: str = "ipc"  # "ipc" or "tcp" (127.0.0.1)
     first_port: int = 0  # tcp: kernel in slot i takes first_port + 5 i ...; 0: any free ports
     isolate: bool = True  # uid, Landlock, seccomp where the machine allows; False: limits only
     strict: bool = False  # refuse to start where a protection cannot be had
+    memory: int = 0  # bytes all kernels together may hold; 0: three quarters of the machine's
     preamble: str = ""  # code run in every kernel after the standard preamble
     start_timeout: float = 60.0  # seconds the template, and a kernel, may need to come up
     limits: Limits = field(default_factory=Limits)
@@ -60,6 +62,10 @@ class PoolConfig:
             raise ValueError("PoolConfig: timeout, grace and start_timeout must be positive")
         if self.text_limit < 200:
             raise ValueError("PoolConfig.text_limit must be at least 200 characters")
+        if self.reset not in ("fork", "soft"):
+            raise ValueError(f"PoolConfig.reset is 'fork' or 'soft', not {self.reset!r}")
+        if self.memory and self.memory < self.limits.memory:
+            raise ValueError("PoolConfig.memory must be 0 or at least Limits.memory")
         if self.start not in ("fork", "plain"):
             raise ValueError(f"PoolConfig.start is 'fork' or 'plain', not {self.start!r}")
         if self.transport not in ("ipc", "tcp"):

@@ -37,6 +37,8 @@ PROTECTIONS = {
     "gpu": "the GPU's device files cannot be opened",
 }
 
+SHARED_USER_ROOM = 1024  # threads left to other programs where kernels have no user of their own
+
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/conda/lib")
 _DETAILS = (
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives"),
@@ -96,6 +98,8 @@ class Isolation:
         self.limits: dict[str, int] = spec["limits"]
         self.walls = bool(spec["isolate"])
         self.transport: str = spec["transport"]
+        self.kernels: int = spec["kernels"]
+        self.others = 0  # threads that this user runs already
         self.folder = folder
         self.uid = uid
         self.active: dict[str, str] = {}
@@ -115,6 +119,7 @@ class Isolation:
         else:
             self.missing["privileges"] = "prctl refuses no-new-privileges"
         if self.walls:
+            self.others = 0 if os.getuid() == 0 else threads_of_user(os.getuid())
             self._confine_files()
 
     def after_start(self) -> dict[str, Any]:
@@ -196,7 +201,9 @@ class Isolation:
             return
         limit = count
         if self.uid is None:
-            limit += threads_of_user(os.getuid())
+            # All that this user runs counts, what the other kernels and the solver will run too;
+            # a single kernel's share is kept by the pool's watch.
+            limit = self.others + count * self.kernels + SHARED_USER_ROOM
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))

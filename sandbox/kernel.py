@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import os
 import threading
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from . import output
 from .errors import SandboxError
+from .preamble import SOFT_RESET
 from .process import KernelProcess
 from .wire import execute_request
 
@@ -20,8 +23,11 @@ if TYPE_CHECKING:
 
 Status = Literal["ok", "error", "timeout", "died"]
 _INTERRUPTED = ("KeyboardInterrupt", "CancelledError")
+KILL_SECONDS = 0.1  # waited at most for a killed process to be gone
 PROBE_SECONDS = 0.4  # an interrupted kernel must answer within this to be trusted again
+RESET_SECONDS = 3.0  # a kept kernel must be clean within this, or it is replaced
 MAX_CODE = 1 << 20  # characters
+_STOPS = ("interrupt", "kill")
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Execution:
     cancelled: bool = False  # stopped by interrupt() or kill(), not by its time limit
 
 
-class Kernel:
+class Kernel(AbstractContextManager["Kernel"]):
     """A kernel of one lease. `execute` is for one thread at a time, the rest for any."""
 
     def __init__(self, pool: KernelPool, process: KernelProcess) -> None:
@@ -44,21 +50,14 @@ class Kernel:
         self._process: KernelProcess | None = process
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._busy = threading.Lock()
-        self._state = threading.Lock()  # guards the wake pipe and `_released`
+        self._state = threading.Lock()  # guards the wake pipe, `_stop` and the two flags
+        self._leaving = False  # release() has begun: no further cell
         self._released = False
         self._stop: str | None = None  # "interrupt" or "kill", asked for by another thread
         self._cells: list[tuple[str, float]] = []  # successful ones, for the replay
         self._replay_due = False
 
-    def __enter__(self) -> Kernel:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.release()
 
     @property
@@ -81,14 +80,16 @@ class Kernel:
         no more kernels, `RuntimeError` where another thread is executing.
         """
         limit = self._pool.config.timeout if timeout is None else timeout
-        if limit <= 0:
-            raise ValueError("timeout must be positive")
+        if not 0 < limit < math.inf:
+            raise ValueError(f"timeout must be a positive number of seconds, not {limit}")
         if not self._busy.acquire(blocking=False):
             raise RuntimeError("this kernel is executing in another thread")
         try:
             return self._execute(code, limit)
         finally:
-            self._busy.release()
+            with self._state:  # what is asked from here on is for no cell
+                self._stop = None
+                self._busy.release()
 
     def interrupt(self) -> None:
         """Stop the cell now running, if any; its execute() returns within the grace period."""
@@ -100,27 +101,33 @@ class Kernel:
 
     def _ask(self, what: str) -> None:
         with self._state:
-            if not self._released and self._busy.locked():
+            if not self._released and self._busy.locked() and self._stop != "kill":
                 self._stop = what
-                os.write(self._wake_write, b"x")
+                with contextlib.suppress(BlockingIOError):  # full: it wakes already
+                    os.write(self._wake_write, b"x")
 
     def release(self) -> None:
-        """Give the kernel back: it is thrown away. Safe to call twice and while a cell runs."""
+        """Give the kernel back: it is thrown away. Safe to call twice and while a cell runs.
+
+        With reset="soft" a kernel that no cell has spoiled goes on to the next lease.
+        """
+        with self._state:
+            self._leaving = True
         self.kill()
         with self._busy:
             with self._state:
                 if self._released:
                     return
                 self._released = True
+            process, self._process = self._process, None
+            kept = process is not None and self._pool.keeps() and self._reset(process)
+            self._pool._give_back(self, process, kept=kept)
             os.close(self._wake_read)
             os.close(self._wake_write)
-            process, self._process = self._process, None
-            self._pool._give_back(self, process)
 
     def _execute(self, code: str, limit: float) -> Execution:
-        if self._released:
+        if self._leaving:
             raise SandboxError("this kernel has been released")
-        self._clear_stop()
         if len(code) > MAX_CODE:
             return Execution("error", f"ValueError: a cell may have {MAX_CODE} characters", 0.0)
         note = ""
@@ -147,26 +154,20 @@ class Kernel:
             self._cells.append((code, result.seconds))
         return result
 
-    def _clear_stop(self) -> None:
-        with self._state:
-            self._stop = None
-            try:
-                while os.read(self._wake_read, 64):
-                    pass
-            except BlockingIOError:
-                pass
-
     def _wait(
-        self, process: KernelProcess, request: str, deadline: float, *, wakeable: bool = True
+        self,
+        process: KernelProcess,
+        request: str,
+        deadline: float,
+        stops: tuple[str, ...] = _STOPS,
     ) -> tuple[str, dict[str, Any]]:
-        """Until the reply ("reply"), its death ("died"), a request to stop, or "deadline"."""
+        """Until the reply ("reply"), its death ("died"), one of `stops` asked for, "deadline"."""
         import zmq
 
         poller = zmq.Poller()
         poller.register(process.shell, zmq.POLLIN)
         poller.register(process.pidfd, zmq.POLLIN)
-        if wakeable:
-            poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(self._wake_read, zmq.POLLIN)
         while True:
             left = deadline - time.monotonic()
             ready = dict(poller.poll(max(0, left * 1000)))
@@ -176,8 +177,12 @@ class Kernel:
                     return "reply", reply
             if process.pidfd in ready:
                 return "died", {}
-            if self._wake_read in ready and self._stop:
-                return self._stop, {}
+            if self._wake_read in ready:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(self._wake_read, 4096)
+            stop = self._stop
+            if stop in stops:
+                return str(stop), {}
             if left <= 0:
                 return "deadline", {}
 
@@ -210,7 +215,7 @@ class Kernel:
             text, where = _without_interrupt(kept)
         else:
             process.kill()
-            process.wait(1.0)
+            process.wait(KILL_SECONDS)
             text = process.text()
             self._drop()
         if cancelled:
@@ -227,16 +232,26 @@ class Kernel:
         now = time.monotonic()
         for deadline in (now + grace / 2, now + grace):
             process.interrupt()
-            outcome, _ = self._wait(process, request, deadline, wakeable=False)
-            if outcome == "died":
+            outcome, _ = self._wait(process, request, deadline, ("kill",))
+            if outcome in ("died", "kill"):
                 return None
             if outcome == "reply":
                 kept = process.text()
                 probe = process.request("execute_request", execute_request("6*7", silent=True))
                 until = time.monotonic() + PROBE_SECONDS
-                outcome, reply = self._wait(process, probe, until, wakeable=False)
+                outcome, reply = self._wait(process, probe, until, ("kill",))
                 return kept if outcome == "reply" and reply.get("status") == "ok" else None
         return None
+
+    def _reset(self, process: KernelProcess) -> bool:
+        """Clear a kernel that is kept for the next lease; whether it may be trusted."""
+        code = SOFT_RESET + self._pool.config.preamble
+        for cell in (code, "6*7"):
+            request = process.request("execute_request", execute_request(cell, silent=True))
+            outcome, reply = self._wait(process, request, time.monotonic() + RESET_SECONDS, ())
+            if outcome != "reply" or reply.get("status") != "ok":
+                return False
+        return True
 
     def _drop(self) -> None:
         """The process is lost; the next cell gets a fresh one."""

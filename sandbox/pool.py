@@ -9,7 +9,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from types import TracebackType
+from contextlib import AbstractContextManager
 from typing import Any
 
 from .config import PoolConfig
@@ -20,7 +20,7 @@ from .process import KernelProcess, TemplateProcess
 MAX_FAILURES = 3  # starts that may fail in a row before the pool gives up
 
 
-class KernelPool:
+class KernelPool(AbstractContextManager["KernelPool"]):
     """Up to `config.size` leased Jupyter kernels, each a fresh fork of a warm template.
 
     The constructor starts everything in the background and returns at once, so that a model can
@@ -47,15 +47,7 @@ class KernelPool:
         self._at_exit = _close_at_exit(self)
         self._thread.start()
 
-    def __enter__(self) -> KernelPool:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def lease(self, timeout: float | None = None) -> Kernel:
@@ -72,15 +64,28 @@ class KernelPool:
             self._claims += 1
         try:
             process = self._take(None if deadline is None else deadline - time.monotonic())
+            return self._lend(process)
         except BaseException:
             with self._changed:
                 self._claims -= 1
                 self._changed.notify_all()
             raise
-        kernel = Kernel(self, process)
+
+    def _lend(self, process: KernelProcess) -> Kernel:
         with self._changed:
+            try:
+                self._check()  # after this close() sees the lease
+                kernel = Kernel(self, process)
+            except BaseException:
+                self._taken.discard(process)
+                process.close()
+                raise
             self._leases.add(kernel)
         return kernel
+
+    def keeps(self) -> bool:
+        """Whether the kernel of a lease that ends is cleared and kept."""
+        return self.config.reset == "soft" and not self._closing
 
     def wait_ready(self, count: int | None = None, timeout: float | None = None) -> None:
         """Wait until `count` kernels (all of the pool's size where None) are ready to be leased."""
@@ -163,11 +168,15 @@ class KernelPool:
                 process.close()
         self._wake()
 
-    def _give_back(self, kernel: Kernel, process: KernelProcess | None) -> None:
-        """A lease ends; its process is thrown away."""
+    def _give_back(self, kernel: Kernel, process: KernelProcess | None, *, kept: bool) -> None:
+        """A lease ends; its process is thrown away, or kept for the next one."""
         with self._changed:
             self._leases.discard(kernel)
             self._claims -= 1
+            if kept and process is not None and not self._closing:
+                self._taken.discard(process)
+                self._ready.append(process)
+                process = None
             self._changed.notify_all()
         self._replaced(process)
 
@@ -199,19 +208,23 @@ class KernelPool:
                 try:
                     starter.step()
                     self._failures = 0 if starter.came_up() else self._failures
-                except SandboxError as error:
+                except (SandboxError, OSError) as error:
                     self._failures += 1
                     starter.restart()
                     if self._failures >= MAX_FAILURES or starter.hopeless:
                         self._fail(error)
                         return
+                    with self._changed:  # what is lacking may be back: descriptors, processes
+                        self._changed.wait_for(lambda: self._closing, 0.2 * self._failures)
         except BaseException as error:
-            self._fail(SandboxError(f"the pool's thread ended: {error!r}"))
+            self._fail(error)
             raise
         finally:
             starter.close()
 
-    def _fail(self, error: SandboxError) -> None:
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, SandboxError):
+            error = SandboxError(f"the sandbox cannot make kernels: {error!r}")
         with self._changed:
             self._failure = error
             self._changed.notify_all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import json
 import os
 import select
@@ -24,6 +25,7 @@ from .transcript import clear_page, create_page, read_page
 from .wire import MAX_FRAME, Wire
 
 SOCKET_PATH_LIMIT = 70  # characters of the pool's folder: a unix socket's path has 107 at most
+PIDFD_SIGNAL_GROUP = 4
 _PREFIX = "eightfold-sandbox-"
 _PASSED = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH")
 _BOOT = (
@@ -87,6 +89,7 @@ class TemplateProcess:
             "isolate": config.isolate,
             "preamble": config.preamble,
             "limits": dataclasses.asdict(config.limits),
+            "kernels": config.size + config.spares,
             "path": [path for path in sys.path if path and os.path.isdir(path)],
         }
         try:
@@ -123,6 +126,8 @@ class TemplateProcess:
         poller = select.poll()
         poller.register(self._control, select.POLLIN)
         if not poller.poll(max(0, int(timeout * 1000))):
+            # No further use: a late answer would be taken for that to the next request.
+            self._ended = self.mode is not None
             raise SandboxError(f"the sandbox's template did not answer within {timeout:g} s")
         try:
             data, fds, _, _ = socket.recv_fds(self._control, 1 << 16, 4)
@@ -192,6 +197,7 @@ class KernelProcess:
         self.born = time.monotonic()
         self.active: dict[str, Any] = {}  # the protections that are on
         self.death: str | None = None  # why the pool killed it, where it did
+        self.device = folder.stat().st_dev  # the disk it writes to
         self._page = page
         self.report_fd = report
         self._report = b""
@@ -221,7 +227,9 @@ class KernelProcess:
         except ValueError:
             report = {"error": "it ended before it was ready"}
         if "error" in report:
-            raise SandboxError(f"a kernel did not start: {report['error']}")
+            failure = SandboxError(f"a kernel did not start: {report['error']}")
+            failure.add_note(report.get("trace", ""))
+            raise failure
         self.active = report["active"]
         return dict(report)
 
@@ -276,18 +284,28 @@ class KernelProcess:
 
     def alive(self) -> bool:
         """Whether the process has not ended."""
-        return not select.select([self.pidfd], [], [], 0)[0]
+        return not self.wait(0)
 
     def interrupt(self) -> None:
         """SIGINT to the kernel and what it started, as Jupyter does it."""
-        if self.alive():
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.SIGINT)
+        self._signal(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill the process; its template ends what it left and removes its folder."""
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+        """Kill the process and its group; its template ends what is left and the folder."""
+        if self.pidfd >= 0:
+            self._signal(signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its group is not made at once
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            try:
+                signal.pidfd_send_signal(self.pidfd, number, None, PIDFD_SIGNAL_GROUP)
+            except OSError as error:
+                if error.errno != errno.EINVAL:  # Linux before 6.9
+                    raise
+                if self.alive():
+                    os.killpg(self.pid, number)
 
     def wait(self, timeout: float) -> bool:
         """Whether the process has ended within `timeout` seconds."""

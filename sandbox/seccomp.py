@@ -74,6 +74,9 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "adjtimex": (159, 171),
     "iopl": (172, None),
     "ioperm": (173, None),
+    # memory that no process needs to have mapped, and so none is charged with
+    "memfd_create": (319, 279),
+    "memfd_secret": (447, 447),
     "shmget": (29, 194),
     "msgget": (68, 186),
     "semget": (64, 190),

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import SandboxError
 from .process import KernelProcess, TemplateProcess
+from .watch import SECONDS, Watch
 
 if TYPE_CHECKING:
     from .pool import KernelPool
-
-WATCH_SECONDS = 0.25  # between two looks at the kernels' folders
-MAX_FILES = 20_000  # files and folders a kernel's scratch folder may hold
 
 
 class Starter:
@@ -28,7 +25,7 @@ class Starter:
         self._reporting: dict[int, KernelProcess] = {}  # forked; their report is awaited
         self._answering: dict[KernelProcess, str] = {}  # reported; their first reply is awaited
         self._successes = 0
-        self._watched = 0.0
+        self._watch = Watch(pool)
 
     def came_up(self) -> bool:
         """Whether any kernel came up since the last call."""
@@ -53,7 +50,7 @@ class Starter:
             process = template.fork(self.config.start_timeout)
             self._reporting[process.report_fd] = process
         self._poll(template)
-        self._watch()
+        self._watch.look()
 
     def _await_template(self, template: TemplateProcess) -> bool:
         """Wait for the template to be warm, in short turns so that close() is not held up."""
@@ -89,7 +86,7 @@ class Starter:
         for process in self._answering:
             poller.register(process.shell, zmq.POLLIN)
             poller.register(process.pidfd, zmq.POLLIN)
-        ready = dict(poller.poll(WATCH_SECONDS * 1000))
+        ready = dict(poller.poll(SECONDS * 1000))
         if self.pool._wake_read in ready:
             with contextlib.suppress(BlockingIOError):
                 os.read(self.pool._wake_read, 4096)
@@ -147,23 +144,6 @@ class Starter:
                 process.close()
                 raise SandboxError(f"a kernel was not ready in {self.config.start_timeout:g} s")
 
-    def _watch(self) -> None:
-        """Kill the kernels whose scratch folder has grown beyond the limit."""
-        now = time.monotonic()
-        if now - self._watched < WATCH_SECONDS:
-            return
-        self._watched = now
-        with self.pool._changed:
-            taken = list(self.pool._taken)
-        for process in taken:
-            size, files = usage(process.scratch)
-            if size <= self.config.limits.disk and files <= MAX_FILES:
-                continue
-            with self.pool._changed:
-                if process in self.pool._taken:  # else closed meanwhile, its descriptors reused
-                    process.death = "it filled its disk space"
-                    process.kill()
-
     def restart(self) -> None:
         """After a failure: begin with a new template unless this one is sound."""
         pool = self.pool
@@ -186,23 +166,3 @@ class Starter:
             process.close()
         self._reporting.clear()
         self._answering.clear()
-
-
-def usage(folder: Path) -> tuple[int, int]:
-    """Bytes on disk and number of entries below `folder`, counted no further than the limits."""
-    size = files = 0
-    stack = [str(folder)]
-    while stack and files <= MAX_FILES:
-        try:
-            with os.scandir(stack.pop()) as entries:
-                for entry in entries:
-                    files += 1
-                    with contextlib.suppress(OSError):
-                        size += entry.stat(follow_symlinks=False).st_blocks * 512
-                        if entry.is_dir(follow_symlinks=False):
-                            stack.append(entry.path)
-                    if files > MAX_FILES:
-                        break
-        except OSError:
-            continue
-    return size, files

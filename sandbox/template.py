@@ -14,7 +14,6 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,8 @@ import traceback
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from .tree import children_of
 
 PR_SET_CHILD_SUBREAPER = 36
 MESSAGE_LIMIT = 1 << 16
@@ -41,6 +42,7 @@ class Template:
 
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         self.control = control
+        self.control.set_inheritable(False)
         self.settings = settings
         self.root = Path(settings["root"])
         self.parent = os.getppid()
@@ -125,9 +127,13 @@ class Template:
         self.count += 1
         folder = self.root / str(self.count)
         spec = {**self.settings, **request, "folder": str(folder)}
-        _make_folder(folder, uid, _connection(spec, folder, slot))
         template = os.getpid()
-        pid = os.fork()
+        try:
+            _make_folder(folder, uid, _connection(spec, folder, slot))
+            pid = os.fork()
+        except OSError:
+            self.remove(folder)
+            raise
         if pid == 0:
             self.become_kernel(spec, fds, uid, template)
         self.children[pid] = _Child(folder, slot, uid)
@@ -157,9 +163,11 @@ class Template:
 
             run_kernel(spec, self.namespace, fds[0], fds[1], uid)
             code = 0
-        except BaseException:
+        except BaseException as error:
             with contextlib.suppress(BaseException):
-                os.write(fds[1], json.dumps({"error": traceback.format_exc()[-2000:]}).encode())
+                report = {"error": f"{type(error).__name__}: {error}"[:500]}
+                report["trace"] = traceback.format_exc()[-2000:]
+                os.write(fds[1], json.dumps(report).encode())
         finally:
             os._exit(code)
 
@@ -197,18 +205,21 @@ class Template:
 
                 kill_all_of(child.uid)
             time.sleep(0.001)
-        with contextlib.suppress(RecursionError, OSError):
-            shutil.rmtree(child.folder)
-        if child.folder.exists():
-            # Without waiting: a hostile tree takes seconds, and other kernels are due.
-            script = 'chmod -R u+rwX "$1"; rm -rf "$1"'
-            remover = subprocess.Popen(["sh", "-c", script, "sh", str(child.folder)])
-            self.helpers.add(remover.pid)
+        self.remove(child.folder)
+
+    def remove(self, folder: Path) -> None:
+        """Have a kernel's folder removed, without waiting: a hostile one takes seconds."""
+        # Not shutil.rmtree: on a very deep folder it may close descriptors that are not its own.
+        script = 'rm -rf "$1" || { chmod -R u+rwX "$1"; rm -rf "$1"; }'
+        with contextlib.suppress(OSError):
+            command = ["sh", "-c", script, "sh", str(folder)]
+            quiet = [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
+            self.helpers.add(os.posix_spawnp("sh", command, os.environ, file_actions=quiet))
 
     def kill_strays(self) -> int:
         """Kill the children that are no kernels: orphans of kernels that have ended."""
         count = 0
-        for pid in _children_of(os.getpid()):
+        for pid in children_of(os.getpid()):
             if pid in self.children or pid in self.helpers:
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -228,20 +239,6 @@ class Template:
             self.reap()
             time.sleep(0.002)
         remove_tree(self.root)
-
-
-def _children_of(pid: int) -> list[int]:
-    try:
-        return [int(p) for p in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    except OSError:
-        pass
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            stat = Path(f"/proc/{name}/stat").read_text()
-            if int(stat.rpartition(")")[2].split()[1]) == pid:
-                found.append(int(name))
-    return found
 
 
 def _connection(spec: dict[str, Any], folder: Path, slot: int) -> dict[str, Any]:

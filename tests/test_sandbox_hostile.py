@@ -220,7 +220,7 @@ CONTAINED = {
     "deep folders": (
         "import os\nfor i in range(3000):\n    os.mkdir('d' * 20); os.chdir('d' * 20)",
         ("limits", "files"),
-        "ok timeout",
+        "ok timeout died",
     ),
     "one big file": (
         "with open('f', 'wb') as f: f.write(bytes(17 << 20))",
