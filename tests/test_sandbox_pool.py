@@ -1,13 +1,11 @@
-"""Leases, transports, isolation, leaks between leases, what is left at the end. About 40 s."""
+"""Leases, transports, isolation, leaks between leases. About 30 s."""
 
 import json
 import os
-import signal
+import resource
 import subprocess
 import sys
-import textwrap
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,7 +56,51 @@ LEAKS = {
     "warnings": ("import warnings; warnings.simplefilter('error')", "np.array([1.0]) / 0"),
     "files": ("open('left', 'w').write('x')", "__import__('os').listdir('.')"),
     "variable": ("answer = 17", "'answer' in globals()"),
+    "last value": ("12345", "globals().get('_') == 12345"),
+    "mpmath context": (
+        "mpmath.iv.dps = 5; mpmath.mp.pretty = True",
+        "mpmath.iv.dps, mpmath.mp.pretty",
+    ),
+    "current folder": ("import os; os.chdir('/usr')", "__import__('os').getcwd()[-8:]"),
+    "threads": (
+        "import threading, time; threading.Thread(target=time.sleep, args=(99,)).start()",
+        "__import__('threading').active_count()",
+    ),
+    "descriptors": (
+        "kept = [open('/dev/null') for _ in range(90)]",
+        "len(__import__('os').listdir('/proc/self/fd'))",
+    ),
+    "random": (
+        "import random; random.seed(1); np.random.seed(1)",
+        "round(__import__('random').random(), 6) == 0.134364, "
+        "round(float(np.random.rand()), 6) == 0.417022",
+    ),
+    "printing": ("sympy.init_printing(use_unicode=True)", "sympy.sqrt(2) / sympy.Symbol('y')"),
+    "history": ("secret = 4711", "'4711' in str(vars(get_ipython().history_manager))"),
+    "cell hook": (
+        "get_ipython().events.register('post_run_cell', lambda r: print('hooked'))",
+        "5",
+    ),
+    "SIGINT handler": (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)",
+        "str(__import__('signal').getsignal(2))[:30]",
+    ),
+    "children": (
+        "import subprocess; subprocess.Popen(['sleep', '99'])",
+        "__import__('glob').glob('/proc/self/task/*/children') and "
+        "[t for t in __import__('os').listdir('/proc/self/task') "
+        "if open(f'/proc/self/task/{t}/children').read()]",
+    ),
+    "sympy cache": (
+        "[sympy.factor(sympy.Symbol(f'z{i}') ** 2 - 1) for i in range(50)]",
+        "sum(c.cache_info().currsize for c in sympy.core.cache.CACHE)",
+    ),
 }
+# What %reset -f takes away; the rest of LEAKS stays with a kernel that is kept (docs/sandbox.md).
+SOFT = (
+    *("mpmath", "digits", "stdout", "variable", "last value", "descriptors", "printing"),
+    *("history", "SIGINT handler"),
+)
 
 
 def test_nothing_of_a_lease_reaches_the_next(pool: KernelPool) -> None:
@@ -70,6 +112,29 @@ def test_nothing_of_a_lease_reaches_the_next(pool: KernelPool) -> None:
     with pool.lease(timeout=30) as kernel:
         after = {name: kernel.execute(probe).text for name, (_, probe) in LEAKS.items()}
     assert after == before
+
+
+def test_a_soft_reset_keeps_the_process_and_clears_the_variables() -> None:
+    config = PoolConfig(size=1, spares=0, timeout=10, reset="soft", preamble="extra = 11")
+    with KernelPool(config) as pool:
+        with pool.lease(timeout=60) as kernel:
+            before = {name: kernel.execute(LEAKS[name][1]).text for name in SOFT}
+            pid = kernel.pid
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.pid == pid
+            for name in SOFT:
+                kernel.execute(LEAKS[name][0])
+            kernel.execute("extra = math = None; import numpy; numpy.pi = 3")
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.pid == pid
+            assert {name: kernel.execute(LEAKS[name][1]).text for name in SOFT} == before
+            assert kernel.execute("extra, math.sqrt(4), np.pi").text == "(11, 2.0, 3)"
+            assert kernel.execute("while True: pass", timeout=0.2).status == "timeout"
+            kernel.execute("get_ipython().reset = None")  # cannot be reset: it is replaced
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.pid != pid
+            assert kernel.execute("np.pi > 3").text == "True"
+        assert pool.stats()["leased"] == 0
 
 
 def test_kernels_draw_different_random_numbers(pool: KernelPool) -> None:
@@ -178,7 +243,29 @@ def test_tcp_uses_the_ports_asked_for(start: str) -> None:
         info = json.loads(kernel.connection_file.read_text())
         ports = sorted(value for name, value in info.items() if name.endswith("_port"))
         assert ports == list(range(23_450, 23_455))
+        open_now = psutil.Process(kernel.pid).net_connections("tcp")
+        listening = {c.laddr for c in open_now if c.status == psutil.CONN_LISTEN}
+        assert listening == {("127.0.0.1", port) for port in ports}
         assert pool.stats()["start"] == start
+        with KernelPool(config) as second, pytest.raises(SandboxError, match=r"in use.*2345"):
+            second.lease(timeout=60)
+
+
+def test_many_open_files_of_the_caller_are_no_hindrance() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < 1500:
+        pytest.skip("this machine allows too few descriptors")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, 1500), hard))
+    held = [os.open(os.devnull, os.O_RDONLY) for _ in range(1100)]  # beyond what select() takes
+    try:
+        with KernelPool(PoolConfig(size=1, spares=0)) as pool, pool.lease(timeout=60) as kernel:
+            assert kernel.execute("6 * 7", timeout=20).text == "42"
+            assert kernel.execute("import os; os._exit(0)", timeout=20).status == "died"
+            assert kernel.execute("6 * 7", timeout=20).text.endswith("42")
+    finally:
+        for fd in held:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_leases_are_limited_and_waited_for(pool: KernelPool) -> None:
@@ -217,87 +304,6 @@ def test_replay_runs_the_successful_cells_again() -> None:
         assert kernel.execute("x", timeout=10).text.endswith("run again.\n5")
 
 
-def test_a_dead_template_is_replaced() -> None:
-    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
-        pool.wait_ready(1, timeout=60)
-        os.kill(pool.stats()["template_pid"], signal.SIGKILL)
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with pool.lease(timeout=60) as kernel:
-                result = kernel.execute("6 * 7", timeout=10)
-            if result.text == "42":
-                break
-        assert result.text == "42"
-
-
-def test_release_while_a_cell_runs_and_use_afterwards() -> None:
-    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
-        kernel = pool.lease(timeout=60)
-        threading.Timer(0.2, kernel.release).start()
-        assert kernel.execute("while True: pass", timeout=30).killed
-        time.sleep(0.1)
-        with pytest.raises(SandboxError, match="released"):
-            kernel.execute("1")
-        kernel.release()
-    with pytest.raises(SandboxError, match="closed"):
-        pool.lease()
-
-
-SCRIPT = """
-import json, sys, time
-from eightfold.sandbox import KernelPool, PoolConfig
-pool = KernelPool(PoolConfig(size=2, spares=0))
-pool.wait_ready(2, timeout=60)
-kernel = pool.lease()
-pid = kernel.execute("import subprocess; subprocess.Popen(['sleep', '999']).pid").text
-print(json.dumps({**pool.stats(), "extra": int(pid)}), flush=True)
-if sys.argv[1] == "raise":
-    raise ValueError
-if sys.argv[1] == "end":
-    sys.exit(0)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("how", ["end", "raise", "SIGTERM", "SIGKILL"])
-def test_nothing_is_left_when_the_process_goes(how: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), how],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdout is not None
-    stats = json.loads(process.stdout.readline())
-    pids = [stats["template_pid"], stats["extra"], *stats["pids"]]
-    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    if how.startswith("SIG"):
-        assert len(left) == 4
-        process.send_signal(getattr(signal, how))
-    process.wait(30)
-    process.stdout.close()
-    assert not psutil.wait_procs(left, timeout=10)[1]
-    deadline = time.monotonic() + 10
-    while Path(stats["folder"]).exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not Path(stats["folder"]).exists()
-
-
-def test_leases_leave_descriptors_and_threads_flat() -> None:
-    me = psutil.Process()
-    with KernelPool(PoolConfig(size=1, spares=1)) as pool:
-        counts = []
-        for turn in range(24):
-            with pool.lease(timeout=60) as kernel:
-                assert kernel.execute("1 + 1", timeout=20).text == "2"
-            if turn in (7, 23):
-                pool.wait_ready(1, timeout=60)
-                time.sleep(0.5)
-                counts.append((me.num_fds(), me.num_threads()))
-    assert abs(counts[1][0] - counts[0][0]) <= 12  # one kernel more or less is on its way
-    assert counts[1][1] <= counts[0][1]
-
-
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -305,6 +311,8 @@ def test_leases_leave_descriptors_and_threads_flat() -> None:
         {"spares": -1},
         {"timeout": 0},
         {"start": "spawn"},
+        {"reset": "never"},
+        {"memory": 1},
         {"transport": "udp"},
         {"first_port": 5000},
         {"strict": True, "isolate": False},
