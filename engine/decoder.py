@@ -59,4 +59,4 @@ class Limits:
     @property
     def rows(self) -> int:
         """Most rows of a step, padding included."""
-        return -(-(self.decode_rows + self.step_tokens) // 16) * 16
+        return max(self.decode_rows, -(-self.step_tokens // 16) * 16)

@@ -69,7 +69,7 @@ class GpuRunner:
         rows = limits.decode_rows
         self._sampler_space = torch.empty(sampler_workspace(rows, vocabulary), device=device)
         self._entropy_space = torch.empty(entropy_workspace(rows, vocabulary), device=device)
-        largest = Layout(rows, rows, limits.rows)
+        largest = Layout(rows, rows, max(limits.rows, rows))
         self._upload = Upload(device, self.upload_bytes(largest))
 
     @torch.inference_mode()

@@ -13,7 +13,9 @@ from .plan import Work
 class Layout:
     """How works become rows: ``decodes`` rows of one token, then the chunks', then padding.
 
-    Few distinct layouts mean few variants of each kernel: counts are padded.
+    Steps of single tokens alone have a power of two of rows, so that few graphs serve them all.
+    Others are padded to 16 rows only: products of many rows are computed in tiles of 128, and a
+    step that just fills them should stay so.
     """
 
     decodes: int
@@ -25,11 +27,10 @@ class Layout:
         """Single tokens come first in ``works``."""
         singles = sum(work.count == 1 for work in works)
         tokens = sum(work.count for work in works[singles:])
-        decodes = padded_rows(singles) if singles else 0
         if not tokens:
+            decodes = padded_rows(singles)
             return Layout(decodes, 0, decodes)
-        chunks = padded_rows(max_running)
-        return Layout(decodes, chunks, -(-(decodes + tokens) // 16) * 16)
+        return Layout(singles, padded_rows(max_running), -(-(singles + tokens) // 16) * 16)
 
 
 def padded_rows(count: int) -> int:

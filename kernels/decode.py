@@ -176,7 +176,7 @@ def _decode_item(
     return top, total, accs
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences"])
 def _paged_decode(
     q, k, v, table, lens, first_pos, cos, sin, key_weight, sinks, out, part, stats, scale,
     sequences, table_stride,
@@ -358,8 +358,8 @@ def _launch(
         N=max(16, power_of_two(q_len * shape.group)), ONE_COPY=one_copy is not None,
         HAS_FIRST=first_pos is not None, STAGES=config.stages,
         HQ=heads, HK=kv_heads, D=head_dim, QLEN=q_len, WINDOW=window, SPLIT=config.split,
-        SP=power_of_two(shape.sequences), HAS_SINKS=sinks is not None, num_warps=config.warps,
-        **dependent(pdl),
+        SP=max(16, power_of_two(shape.sequences)), HAS_SINKS=sinks is not None,
+        num_warps=config.warps, **dependent(pdl),
     )  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def _load_weights(
     return tile
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["M"])
 def _skinny_linear(
     x, w, w_pointer, out, M, N,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,

@@ -15,7 +15,7 @@ from .launch import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _add_norm(
     y, residual, post_weight, next_weight, out, rows, scale, eps,
     N: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, HAS_Y: tl.constexpr,

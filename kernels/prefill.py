@@ -34,7 +34,7 @@ class PrefillConfig:
     hopper: bool = False
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences"])
 def _paged_prefill(
     q, k, v, table, starts, lens, first_pos, cos, sin, key_weight, sinks, out, scale,
     sequences, table_stride,
@@ -210,7 +210,7 @@ def paged_prefill(
         out, scale, shape.sequences, table.stride(0),
         HQ=heads, HK=kv_heads, D=head_dim, C=max(16, power_of_two(head_dim)),
         P=max(16, power_of_two(pairs)), PAIRS=pairs, PS=shape.page_size, BM=config.rows, BT=block,
-        BN=config.tile, WINDOW=window, SP=power_of_two(shape.sequences),
+        BN=config.tile, WINDOW=window, SP=max(16, power_of_two(shape.sequences)),
         ONE_COPY=one_copy is not None, HAS_FIRST=first_pos is not None, HAS_SINKS=sinks is not None,
         STAGES=config.stages, num_warps=config.warps,
     )  # fmt: skip

@@ -18,7 +18,7 @@ from .launch import (
 from .norm import rms
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _norm_rotate_write(
     qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache, rows, eps,
     HQ: tl.constexpr, HK: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,

@@ -30,7 +30,7 @@ def splits_of(
     return length, low, tl.cdiv(length, SPLIT) - low // SPLIT
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sequences"])
 def _combine(
     part, stats, lens, sinks, out, sequences,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, QLEN: tl.constexpr,
@@ -95,7 +95,7 @@ def combine_splits(
     _combine[(rows * heads,)](
         part, stats, lens, lens if sinks is None else sinks, out, rows // q_len,
         HQ=heads, HK=kv_heads, D=head_dim, DP=power_of_two(head_dim), QLEN=q_len, WINDOW=window,
-        SPLIT=split, SP=power_of_two(rows // q_len), BS=8, HAS_SINKS=sinks is not None,
+        SPLIT=split, SP=max(16, power_of_two(rows // q_len)), BS=8, HAS_SINKS=sinks is not None,
         num_warps=4, **dependent(pdl),
     )  # fmt: skip
 
