@@ -109,7 +109,8 @@ def profile(engine: Engine, layers: int, steps: int = 4) -> tuple[dict[str, list
 
 def print_profile(found: dict[str, list[float]], sizes: dict[str, int], bandwidth: float) -> None:
     print(f"{'kernel':34s} {'launches':>8s} {'us':>9s} {'GB':>8s} {'share':>7s}")
-    for label, (microseconds, launches) in sorted(found.items(), key=lambda item: -item[1][0]):
+    largest = sorted(found.items(), key=lambda item: -item[1][0])[:16]
+    for label, (microseconds, launches) in largest:
         size = sizes.get(label, 0)
         share = f"{size / bandwidth / (microseconds * 1e-6):7.1%}" if size else ""
         print(f"{label[:34]:34s} {launches:8.1f} {microseconds:9.1f} {size / 1e9:8.3f} {share:>7s}")
@@ -166,6 +167,15 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     print(
         f"prefill of {arguments.batch} x 8192: {result['prefill_tokens_per_s']} tok/s", flush=True
     )
+    engine.submit(prompts(1, 8192)[0], SamplingParams(**SAMPLING))
+    for _ in range(3):
+        engine.step()
+    found, idle = profile(engine, model.config.num_hidden_layers)
+    stop(engine, submitted + 1)
+    submitted += 1
+    print(f"a prefill step of {arguments.chunk} tokens, device idle {idle:.2%}")
+    print_profile(found, {}, bandwidth)
+    result["prefill_profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
     result["decode"] = []
     for context in contexts:
         row = decode(engine, model, context, arguments.batch, bandwidth)

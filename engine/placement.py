@@ -20,8 +20,9 @@ from .sequence import Sequence
 
 CPU_MEMORY_FRACTION = 0.25
 # Of what is free once weights, buffers and the largest step are accounted for.
-GPU_MEMORY_FRACTION = 0.97
-GRAPH_BYTES = 256 << 20  # captured graphs and the kernels' code
+GPU_MEMORY_FRACTION = 0.99
+GRAPH_BYTES = 384 << 20  # captured graphs and the code of kernels compiled later
+MIXED_TOKENS = 48  # a step that a tool's short answer joins has kernels of its own
 CPU_PAGE_SIZE, GPU_PAGE_SIZE = 16, 64
 
 
@@ -112,6 +113,7 @@ def _on_gpu(
     runner = GpuRunner(decoder, cache, limits, vocabulary, device, graphs)
     buffers = _allocated(device) - before - cache.nbytes
     step = rehearse(runner, limits.running, limits.step_tokens)
+    rehearse(runner, 1, min(MIXED_TOKENS, limits.step_tokens))
     budget = int(
         (_free(device) - step - GRAPH_BYTES) * (config.memory_fraction or GPU_MEMORY_FRACTION)
     )
@@ -154,13 +156,19 @@ def rehearse(runner: Any, running: int, tokens: int) -> int:
 
 def _bytes_of(model: PreTrainedModel, cache: KVCache, buffers: int, step: int) -> dict[str, int]:
     weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
-    return {
+    found = {
         "weights": sum(weights.values()),
         "buffers": buffers,
         "largest step": step,
         "KV cache": cache.nbytes,
-        "left": _free(model.device) if model.device.type == "cuda" else 0,
     }
+    if model.device.type == "cuda":
+        free = _free(model.device)
+        total = torch.cuda.get_device_properties(model.device).total_memory
+        # The context, the kernels' code and their local memory.
+        found["CUDA and others"] = total - free - torch.cuda.memory_reserved(model.device)
+        found["left"] = free
+    return found
 
 
 def _allocated(device: torch.device) -> int:

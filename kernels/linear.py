@@ -22,7 +22,6 @@ from .launch import (
     FLOATS,
     dependent,
     let_next_start,
-    power_of_two,
     require,
     require_tensor,
     wait_for_inputs,
@@ -171,11 +170,16 @@ def skinny_linear(
         w = TensorDescriptor.from_tensor(weight, [config.tile_n, config.tile_k])
     _skinny_linear[grid](
         x, w, weight, out, rows, n,
-        K=inner, BM=max(16, power_of_two(rows)), BN=config.tile_n, BK=config.tile_k,
+        K=inner, BM=_tile_rows(rows), BN=config.tile_n, BK=config.tile_k,
         SPLITS=config.splits, GATED=gated, PREFETCH=prefetch // 16 * 16, TMA=config.tma,
         STAGES=config.stages, num_warps=config.warps, **dependent(pdl),
     )  # fmt: skip
     return out
+
+
+def _tile_rows(rows: int) -> int:
+    """Two sizes only: each is compiled for every layer before the first token."""
+    return 16 if rows <= 16 else MAX_ROWS
 
 
 def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
@@ -183,10 +187,11 @@ def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
 
     Splitting K gains up to 1 us a layer and costs its reader as much, so nothing is split.
     """
-    tile_n = 128 if rows > 32 and not gated else 64
+    many = _tile_rows(rows) > 16
+    tile_n = 128 if many and not gated else 64
     if n % tile_n or inner % 128:
         return LinearConfig(tile_n=64 if n >= 4096 else 32, tile_k=128)
-    if rows > 32:
+    if many:
         return LinearConfig(tile_n, 128, 4 if gated else 8, 3 if gated else 4, tma=True)
     if gated:
         return LinearConfig(64, 128, 4, 5, prefetch=512, tma=True)
