@@ -1,19 +1,18 @@
 // How the work of one-copy attention is cut into items, and what its warp groups share.
 //
-// Defined at compile time: HQ, HK (heads), PS (page size, a power of two >= 8), KEY_WEIGHT (the type
+// Defined at compile time: HQ, HK (heads), PS (page size, a power of two >= 64), KEY_WEIGHT (the type
 // of the key weight).
 
-constexpr int G = HQ / HK, D = 512, PAIRS = 64, TILE = 64, CHUNK = 32, MAX_SEQUENCES = 64;
-constexpr int TOKENS = 64 / G, BOX = PS < CHUNK ? PS : CHUNK;
+constexpr int G = HQ / HK, D = 512, PAIRS = 64, TILE = 64, MAX_SEQUENCES = 64, TOKENS = 64 / G;
+constexpr int BLOCK = 8192, TILE_BYTES = 8 * BLOCK;  // 64 rows of 64 dimensions; of all dimensions
 constexpr int QUERY = 0, KEYS = 65536, ROTATED = 196608, WEIGHTS = 212992, REST = 229376;
-constexpr int KEY_BLOCK = 16384;  // bytes of one block of 64 dimensions of the ring of 128 keys
 
 struct Rest {
     // Each barrier is one u64; what completes a phase stands beside it.
-    u64 full[4], empty[4];      // chunk loaded (bytes); read by both sum groups (8 warps)
+    u64 full[2][2];             // half tile loaded (bytes)
     u64 rotated, unrotated;     // rotated keys written (128 threads); read (4 warps)
     u64 query, turned, unused;  // queries loaded (bytes); rotated (128 threads); read (4 warps)
-    u64 weights[2], free[2];    // weights written (128 threads); read (8 warps)
+    u64 weights[2], free[2];    // weights written (128 threads); read (2 groups)
     float decay[2][64], total[2][64];
     int end[MAX_SEQUENCES], length[MAX_SEQUENCES], begin[MAX_SEQUENCES], count[MAX_SEQUENCES];
 };

@@ -2,59 +2,17 @@
 //
 // A program computes 64 query rows (the heads of one KV head times tokens) against tiles of 64
 // keys. Its four warp groups form a pipeline through shared memory:
-//   0  one warp loads queries and keys with the bulk copy engine; all four rotate the queries once
-//      and, per tile, the 128 rotating dimensions of the keys into a buffer of their own;
-//   1  scores = queries * keys^T and the softmax; leaves weights and the decay of older sums;
-//   2, 3  sums += weights * values for the first and the last 256 dimensions.
+//   0     rotates the queries once and, per tile, the 128 rotating dimensions of the keys into a
+//         buffer of their own;
+//   1     scores = queries * keys^T and the softmax; leaves weights and the decay of older sums;
+//   2, 3  sums += weights * values for the first and the last 256 dimensions. Each loads its own
+//         half of the tiles: when it is done with one, nobody else needs that half.
 // A tile in shared memory is key (384 dimensions as they are, 128 from the rotated buffer) and
 // value at once, so a vector is read from memory once. It lies in blocks of 64 dimensions,
-// [block][128 keys][128 bytes], swizzled by 128 bytes: K-major for the scores, MN-major for the
-// sums. Keys are loaded and released in chunks of 32.
+// [block][64 keys][128 bytes], swizzled by 128 bytes: K-major for the scores, MN-major for the
+// sums. Two tiles are in shared memory, or on their way.
 //
 // Preceded by sm90.cuh and onecopy_items.cuh.
-
-// The next tile to load; kept by one warp.
-struct Ahead {
-    Item item;
-    int unit, tile, chunk;
-    int held, page;  // each lane holds one of the 32 table entries from `held` on
-};
-
-__device__ __forceinline__ void start(Ahead& ahead, const Rest& rest, const Work& work, int unit) {
-    ahead.unit = unit;
-    ahead.tile = 0;
-    ahead.held = -32;
-    if (unit < work.last) ahead.item = item_of(rest, work, unit);
-}
-
-__device__ __forceinline__ void load_tile(Ahead& ahead, Rest& rest, const Work& work,
-                                          const TensorMap& cache, u32 base) {
-    if (ahead.unit >= work.last) return;
-    const int lane = threadIdx.x % 32;
-    const Item& item = ahead.item;
-    const int* table = work.table + (u64)item.sequence * work.table_stride;
-    for (int half = 0; half < 2; ++half, ++ahead.chunk) {
-        const int slot = ahead.chunk % 4;
-        wait(rest.empty[slot], (ahead.chunk / 4 & 1) ^ 1);
-        if (lane == 0) expect(rest.full[slot], CHUNK * D * 2);
-        for (int row = 0; row < CHUNK; row += BOX) {
-            // Beyond the last key the last box stands in: its scores are masked.
-            const int at = min(item.k_begin + ahead.tile * TILE + half * CHUNK + row,
-                               (item.length - 1) / BOX * BOX);
-            const int entry = at / PS;
-            if (entry >= ahead.held + 32) {
-                ahead.held = entry;
-                ahead.page = table[min(entry + lane, work.table_stride - 1)];
-            }
-            const int slots = __shfl_sync(~0u, ahead.page, entry - ahead.held) * PS + at % PS;
-            if (lane == 0)
-                for (int b = 0; b < 8; ++b)
-                    load_2d(base + KEYS + b * KEY_BLOCK + (slot * CHUNK + row) * 128, cache,
-                            item.head * D + b * 64, slots, rest.full[slot]);
-        }
-    }
-    if (++ahead.tile == item.tiles) start(ahead, rest, work, ahead.unit + work.step);
-}
 
 // Rotates 8 pairs; w0, w1 multiply the two halves first.
 __device__ __forceinline__ void turn(uint4& a, uint4& b, const float (&c)[8], const float (&s)[8],
@@ -82,6 +40,16 @@ __device__ __forceinline__ void angles(const Work& work, int position, int unit,
     }
 }
 
+__device__ __forceinline__ void advance(float (&c)[8], float (&s)[8], const float (&step_c)[8],
+                                        const float (&step_s)[8]) {
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+        const float next = c[i] * step_c[i] - s[i] * step_s[i];
+        s[i] = s[i] * step_c[i] + c[i] * step_s[i];
+        c[i] = next;
+    }
+}
+
 // Queries of an item: loaded by warp 0 when the scores need the last ones no more, rotated by all.
 __device__ __forceinline__ void feed_queries(Rest& rest, const Work& work, const Item& item,
                                              const TensorMap& queries, u32 base, int number) {
@@ -91,20 +59,23 @@ __device__ __forceinline__ void feed_queries(Rest& rest, const Work& work, const
         if (lane == 0) {
             expect(rest.query, 64 * D * 2);
             for (int b = 0; b < 8; ++b)
-                load_3d(base + QUERY + b * 8192, queries, b * 64, item.head * G, item.begin,
+                load_3d(base + QUERY + b * BLOCK, queries, b * 64, item.head * G, item.begin,
                         rest.query);
         }
     }
     const float one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    float c[8], s[8];
+    float c[8], s[8], step_c[8], step_s[8];
+    int row = threadIdx.x / 8;
+    angles(work, item.position + row / G, unit, c, s);
+    angles(work, 16 / G, unit, step_c, step_s);
     wait(rest.query, number & 1);
-    for (int row = threadIdx.x / 8; row < 64; row += 16) {
-        angles(work, item.position + row / G, unit, c, s);
+    for (; row < 64; row += 16) {
         const u32 at = base + QUERY + row * 128 + ((unit ^ (row & 7)) << 4);
-        uint4 a = load_shared(at), b = load_shared(at + 4 * 8192);
+        uint4 a = load_shared(at), b = load_shared(at + 4 * BLOCK);
         turn(a, b, c, s, one, one);
         store_shared(at, a);
-        store_shared(at + 4 * 8192, b);
+        store_shared(at + 4 * BLOCK, b);
+        advance(c, s, step_c, step_s);
     }
     fence_async();
     arrive(rest.turned);
@@ -113,10 +84,9 @@ __device__ __forceinline__ void feed_queries(Rest& rest, const Work& work, const
 // Tiles between two looks at the table of angles; in between they are multiplied on.
 constexpr int RESYNC = 64;
 
-__device__ __forceinline__ void feed(Rest& rest, const Work& work, const TensorMap& cache,
-                                     const TensorMap& queries, u32 base) {
+__device__ __forceinline__ void feed(Rest& rest, const Work& work, const TensorMap& queries,
+                                     u32 base) {
     const int unit8 = threadIdx.x % 8, first = threadIdx.x / 8;  // rows first, first + 16, ...
-    const bool loads = threadIdx.x < 32;
     float w0[8], w1[8], step_c[8], step_s[8], c[8], s[8];
     angles(work, 16, unit8, step_c, step_s);
 #pragma unroll
@@ -124,46 +94,33 @@ __device__ __forceinline__ void feed(Rest& rest, const Work& work, const TensorM
         w0[i] = widen(work.key_weight[unit8 * 8 + i]);
         w1[i] = widen(work.key_weight[D / 2 + unit8 * 8 + i]);
     }
-    Ahead ahead;
-    ahead.chunk = 0;
-    if (loads) {
-        start(ahead, rest, work, work.first);
-        load_tile(ahead, rest, work, cache, base);
-        load_tile(ahead, rest, work, cache, base);
-    }
     int number = 0, fresh = 0;
     for (int unit = work.first; unit < work.last; unit += work.step) {
         const Item item = item_of(rest, work, unit);
         if (item.fresh) feed_queries(rest, work, item, queries, base, fresh++);
         for (int tile = 0; tile < item.tiles; ++tile, ++number) {
-            const int k0 = item.k_begin + tile * TILE, slot = number % 2 * 2;
-            const u32 keys = base + KEYS + slot * CHUNK * 128;
+            const int k0 = item.k_begin + tile * TILE, slot = number % 2;
+            const u32 keys = base + KEYS + slot * TILE_BYTES;
             if (tile % RESYNC == 0) angles(work, k0 + first, unit8, c, s);
-            wait(rest.full[slot], number / 2 & 1);
-            wait(rest.full[slot + 1], number / 2 & 1);
+            wait(rest.full[slot][0], number / 2 & 1);
+            wait(rest.full[slot][1], number / 2 & 1);
             wait(rest.unrotated, (number & 1) ^ 1);
 #pragma unroll
             for (int row = 0; row < TILE; row += 16) {
                 const u32 at = (first + row) * 128 + ((unit8 ^ (first & 7)) << 4);
-                uint4 a = load_shared(keys + at), b = load_shared(keys + 4 * KEY_BLOCK + at);
+                uint4 a = load_shared(keys + at), b = load_shared(keys + 4 * BLOCK + at);
                 turn(a, b, c, s, w0, w1);
                 store_shared(base + ROTATED + at, a);
-                store_shared(base + ROTATED + 8192 + at, b);
-#pragma unroll
-                for (int i = 0; i < 8; ++i) {  // 16 positions on
-                    const float next = c[i] * step_c[i] - s[i] * step_s[i];
-                    s[i] = s[i] * step_c[i] + c[i] * step_s[i];
-                    c[i] = next;
-                }
+                store_shared(base + ROTATED + BLOCK + at, b);
+                advance(c, s, step_c, step_s);  // 16 positions on
             }
             // Beyond the last key lies what nobody wrote: as values it must be finite.
             if (k0 + TILE > item.length)
                 for (int i = (item.length - k0) * 64 + threadIdx.x; i < TILE * 64; i += 128)
-                    store_shared(keys + (i / 8 % 8) * KEY_BLOCK + i / 64 * 128 + i % 8 * 16,
+                    store_shared(keys + (i / 8 % 8) * BLOCK + i / 64 * 128 + i % 8 * 16,
                                  make_uint4(0, 0, 0, 0));
             fence_async();
             arrive(rest.rotated);
-            if (loads && number) load_tile(ahead, rest, work, cache, base);
         }
     }
 }
@@ -184,24 +141,26 @@ __device__ __forceinline__ void score(Rest& rest, const Work& work, u32 base) {
             const int k0 = item.k_begin + tile * TILE, slot = number % 2, parity = number / 2 & 1;
             const bool last = tile == item.tiles - 1;
             const u64 query = describe(base + QUERY, 16);
-            const u64 keys = describe(base + KEYS + slot * TILE * 128, 16);
+            const u64 keys = describe(base + KEYS + slot * TILE_BYTES, 16);
             const u64 rotated = describe(base + ROTATED, 16);
-            wait(rest.full[slot * 2], parity);
-            wait(rest.full[slot * 2 + 1], parity);
             mma_fence();
 #pragma unroll
-            for (int b = 0; b < 8; ++b)
-                if (b % 4)
+            for (int half = 0; half < 2; ++half) {
+                wait(rest.full[slot][half], parity);
+#pragma unroll
+                for (int b = half * 4 + 1; b < half * 4 + 4; ++b)
 #pragma unroll
                     for (int k = 0; k < 4; ++k)
-                        mma_n64(s, query + b * 512 + k * 2, keys + b * (KEY_BLOCK / 16) + k * 2,
-                                b > 1 || k > 0);
+                        mma_n64(s, query + b * (BLOCK / 16) + k * 2,
+                                keys + b * (BLOCK / 16) + k * 2, b > 1 || k > 0);
+            }
             wait(rest.rotated, number & 1);
 #pragma unroll
             for (int b = 0; b < 2; ++b)
 #pragma unroll
                 for (int k = 0; k < 4; ++k)
-                    mma_n64(s, query + b * 2048 + k * 2, rotated + b * 512 + k * 2, 1);
+                    mma_n64(s, query + b * (BLOCK / 4) + k * 2, rotated + b * (BLOCK / 16) + k * 2,
+                            1);
             mma_commit();
             mma_wait<0>();
             arrive_warp(rest.unrotated);
@@ -240,7 +199,7 @@ __device__ __forceinline__ void score(Rest& rest, const Work& work, u32 base) {
                 sum[half] = sum[half] * decay[half] + added;
             }
             wait(rest.free[slot], parity ^ 1);
-            const u32 to = base + WEIGHTS + slot * 8192 + row * 128 + pair * 4;
+            const u32 to = base + WEIGHTS + slot * BLOCK + row * 128 + pair * 4;
 #pragma unroll
             for (int i = 0; i < 8; ++i) {
                 const u32 at = to + ((i ^ (row & 7)) << 4);
@@ -294,8 +253,48 @@ __device__ __forceinline__ void store_rows(const Work& work, const Item& item, i
     }
 }
 
-__device__ __forceinline__ void add_up(Rest& rest, const Work& work, u32 base, int half) {
+// The next half tile to load, and where it lies.
+struct Ahead {
+    int unit, tile, tiles, head, entry, slot;
+    const int* table;
+};
+
+__device__ __forceinline__ void look(Ahead& ahead, const Rest& rest, const Work& work) {
+    if (ahead.tile == ahead.tiles) {
+        ahead.unit += work.step;
+        if (ahead.unit >= work.last) return;
+        const Item item = item_of(rest, work, ahead.unit);
+        ahead.tile = 0;
+        ahead.tiles = item.tiles;
+        ahead.head = item.head;
+        ahead.entry = item.k_begin;
+        ahead.table = work.table + (u64)item.sequence * work.table_stride;
+    }
+    const int at = ahead.entry + ahead.tile * TILE;
+    ahead.slot = ahead.table[at / PS] * PS + at % PS;
+}
+
+__device__ __forceinline__ void load(Ahead& ahead, Rest& rest, const Work& work,
+                                     const TensorMap& cache, u32 base, int half, int slot) {
+    if (ahead.unit >= work.last) return;
+    u64& full = rest.full[slot][half];
+    expect(full, TILE_BYTES / 2);
+    load_3d(base + KEYS + slot * TILE_BYTES + half * (TILE_BYTES / 2), cache, 0, ahead.slot,
+            ahead.head * 8 + half * 4, full);
+    ++ahead.tile;
+    look(ahead, rest, work);
+}
+
+__device__ __forceinline__ void add_up(Rest& rest, const Work& work, const TensorMap& cache,
+                                       u32 base, int half) {
     const int row = threadIdx.x / 32 % 4 * 16 + threadIdx.x % 32 / 4;
+    const bool loads = threadIdx.x % 128 == 0;
+    Ahead ahead{work.first - work.step, 0, 0};
+    if (loads) {
+        look(ahead, rest, work);
+        load(ahead, rest, work, cache, base, half, 0);
+        load(ahead, rest, work, cache, base, half, 1);
+    }
     float acc[2][64];
     int number = 0;
     for (int unit = work.first; unit < work.last; unit += work.step) {
@@ -303,34 +302,34 @@ __device__ __forceinline__ void add_up(Rest& rest, const Work& work, u32 base, i
         float factor[2];
         for (int tile = 0; tile < item.tiles; ++tile, ++number) {
             const int slot = number % 2, parity = number / 2 & 1;
-            const u64 weights = describe(base + WEIGHTS + slot * 8192, 16);
+            const u64 weights = describe(base + WEIGHTS + slot * BLOCK, 16);
             const u64 values =
-                describe(base + KEYS + half * 4 * KEY_BLOCK + slot * TILE * 128, KEY_BLOCK);
+                describe(base + KEYS + slot * TILE_BYTES + half * (TILE_BYTES / 2), BLOCK);
             wait(rest.weights[slot], parity);
             const float d0 = rest.decay[slot][row], d1 = rest.decay[slot][row + 8];
             if (tile && __any_sync(~0u, d0 != 1.0f || d1 != 1.0f)) {
 #pragma unroll
                 for (int i = 0; i < 128; ++i) acc[i / 64][i % 64] *= i % 4 < 2 ? d0 : d1;
             }
-            wait(rest.full[slot * 2], parity);
-            wait(rest.full[slot * 2 + 1], parity);
+            wait(rest.full[slot][half], parity);
             mma_fence();
 #pragma unroll
             for (int k = 0; k < 4; ++k) {
                 mma_n128_t(acc[0], weights + k * 2, values + k * 128, tile > 0 || k > 0);
-                mma_n128_t(acc[1], weights + k * 2, values + 2 * (KEY_BLOCK / 16) + k * 128,
+                mma_n128_t(acc[1], weights + k * 2, values + 2 * (BLOCK / 16) + k * 128,
                            tile > 0 || k > 0);
-                if (k % 2) mma_commit();
             }
+            mma_commit();
             if (tile == item.tiles - 1) {
                 factor[0] = 1.0f / rest.total[slot][row];
                 factor[1] = 1.0f / rest.total[slot][row + 8];
             }
-            mma_wait<1>();
-            arrive_warp(rest.empty[slot * 2]);
             mma_wait<0>();
-            arrive_warp(rest.empty[slot * 2 + 1]);
-            arrive_warp(rest.free[slot]);
+            sync_group(1 + half);
+            if (loads) {
+                load(ahead, rest, work, cache, base, half, slot);
+                arrive(rest.free[slot]);
+            }
         }
         store_rows(work, item, half, acc, factor);
     }
@@ -349,10 +348,10 @@ one_copy_attention(const __grid_constant__ TensorMap cache, const __grid_constan
     asm volatile("griddepcontrol.launch_dependents;");
     if (base % 1024) asm volatile("trap;");
     if (t == 0) {
-        for (int i = 0; i < 4; ++i) init(rest.full[i], 1), init(rest.empty[i], 8);
+        for (int i = 0; i < 4; ++i) init(rest.full[i / 2][i % 2], 1);
         init(rest.rotated, 128), init(rest.unrotated, 4);
         init(rest.query, 1), init(rest.turned, 128), init(rest.unused, 4);
-        for (int i = 0; i < 2; ++i) init(rest.weights[i], 128), init(rest.free[i], 8);
+        for (int i = 0; i < 2; ++i) init(rest.weights[i], 128), init(rest.free[i], 2);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         fence_async();
     }
@@ -381,12 +380,12 @@ one_copy_attention(const __grid_constant__ TensorMap cache, const __grid_constan
     const int group = t / 128;
     if (group == 0) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 104;");
-        feed(rest, work, cache, queries, base);
+        feed(rest, work, queries, base);
     } else if (group == 1) {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 72;");
         score(rest, work, base);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 168;");
-        add_up(rest, work, base, group - 2);
+        add_up(rest, work, cache, base, group - 2);
     }
 }

@@ -58,9 +58,9 @@ def kernel_for(
         and one_copy.cos.shape[1] == PAIRS
         and one_copy.cos.shape[0] > TILE
         and one_copy.key_weight.dtype in (torch.bfloat16, torch.float32)
-        and ROWS % group == 0
+        and 16 % group == 0
         and q_len * group <= ROWS
-        and shape.page_size >= 8
+        and shape.page_size >= TILE
         and 0 < shape.sequences <= MAX_SEQUENCES
         and split % TILE == 0
         and torch.cuda.get_device_capability(q.device) == (9, 0)
@@ -80,14 +80,15 @@ def launch(
 ) -> None:  # fmt: skip
     """Chunks (``starts``, ``out``), or decode in splits (``part``, ``stats``: see ``splits``)."""
     tokens = ROWS // shape.group
-    row = shape.kv_heads * HEAD_DIM
+    row = shape.kv_heads * HEAD_DIM * 2
     slots = cache.shape[0] * shape.page_size
+    # Blocks of 64 dimensions are an axis of their own: a copy lays them one after the other.
     keys = tensor_map(
-        cache.data_ptr(), (row, slots), (row * 2,), (HEAD_DIM // 8, min(32, shape.page_size))
+        cache.data_ptr(), (64, slots, row // 128), (row, 128), (64, TILE, HEAD_DIM // 128)
     )
     queries = tensor_map(
         q.data_ptr(), (HEAD_DIM, shape.heads, shape.rows),
-        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2), (HEAD_DIM // 8, shape.group, tokens),
+        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2), (64, shape.group, tokens),
     )  # fmt: skip
     if split:
         units = shape.sequences * -(-table.shape[1] * shape.page_size // split)
@@ -104,7 +105,8 @@ def launch(
         (
             keys, queries, pointer(table), integer(table.stride(0)), pointer(lens),
             pointer(starts), pointer(one_copy.cos), pointer(one_copy.sin),
-            integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight), pointer(out),
+            integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight),
+            pointer(out),
             pointer(part), pointer(stats), ctypes.c_float(scale), integer(shape.sequences),
             integer(q_len), integer(split),
         ),

@@ -24,15 +24,13 @@ __device__ __forceinline__ void arrive_warp(u64& bar) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) arrive(bar);
 }
+// A barrier of the 128 threads of one warp group; numbers from 1 on.
+__device__ __forceinline__ void sync_group(int number) {
+    asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory");
+}
 __device__ __forceinline__ void expect(u64& bar, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&bar)),
                  "r"(bytes) : "memory");
-}
-__device__ __forceinline__ void load_2d(u32 to, const TensorMap& map, int x, int y, u64& bar) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-        " [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y),
-        "r"(shared_address(&bar)) : "memory");
 }
 __device__ __forceinline__ void load_3d(u32 to, const TensorMap& map, int x, int y, int z,
                                         u64& bar) {
