@@ -6,8 +6,11 @@ Prints a short table and one last line of JSON. Times in milliseconds, memory in
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import random
+import signal
 import statistics
 import threading
 import time
@@ -27,6 +30,15 @@ HOSTILE = (
     "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
     "import builtins; builtins.sum = lambda *a: 42; math.pi = 3; sympy.isprime = lambda n: True",
     "x = bytearray(6 << 30)",
+    "9**9**9",
+    "import os; os.closerange(0, 256)",
+    "import sys; sys.stdout = None; del __builtins__.len",
+    "import threading; threading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()",
+    "import subprocess; [subprocess.Popen(['sleep', '99'], start_new_session=True) for _ in '123']",
+    "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+    "x = []\nwhile True: x.append(bytes(50_000_000))",
+    "import ctypes; ctypes.string_at(0)",
+    "for i in range(40):\n    with open(f'f{i}', 'wb') as f: f.write(bytes(16 << 20))",
 )
 PLAIN = (
     ("sum(range(101))", "5050"),
@@ -73,11 +85,63 @@ def start(size: int) -> dict[str, Any]:
         }
 
 
-def cells(count: int) -> dict[str, float]:
-    """Round trip of a trivial cell."""
-    with KernelPool(PoolConfig(size=1, spares=0)) as pool, pool.lease(timeout=60) as kernel:
-        kernel.execute("1")
-        return quantiles([kernel.execute("1 + 1").seconds for _ in range(count)])
+def cells(count: int) -> dict[str, Any]:
+    """Round trip of a trivial cell, with isolation and, turn by turn, without."""
+    times: dict[bool, list[float]] = {True: [], False: []}
+    with contextlib.ExitStack() as stack:
+        kernels = {}
+        for isolate in times:
+            config = PoolConfig(size=1, spares=0, isolate=isolate)
+            kernels[isolate] = stack.enter_context(
+                stack.enter_context(KernelPool(config)).lease(timeout=60)
+            )
+            kernels[isolate].execute("1")
+        for _ in range(count):
+            for isolate, kernel in kernels.items():
+                times[isolate].append(kernel.execute("1 + 1").seconds)
+    open_ = quantiles(times[False])
+    walled = quantiles(times[True])
+    return {**walled, "isolation_p50": round(walled["p50"] - open_["p50"], 2)}
+
+
+def deaths(turns: int) -> dict[str, Any]:
+    """How soon a death is noticed, the next cell of the lease answered, and a flood stopped."""
+    noticed, answered, floods = [], [], []
+    with KernelPool(PoolConfig(size=1, spares=0, timeout=30)) as pool:
+        kernel = pool.lease(timeout=60)
+        for _ in range(turns):
+            kernel.execute("1")
+            pid = kernel.pid
+            assert pid is not None
+            killed: list[float] = []
+
+            def kill(pid: int = pid, killed: list[float] = killed) -> None:
+                killed.append(time.perf_counter())
+                os.kill(pid, signal.SIGKILL)
+
+            timer = threading.Timer(0.05, kill)
+            timer.start()
+            kernel.execute("import time; time.sleep(9)")
+            noticed.append(time.perf_counter() - killed[0])
+            kernel.execute("1 + 1")
+            answered.append(time.perf_counter() - killed[0])
+        for _ in range(max(1, turns // 10)):
+            floods.append(kernel.execute("while True: print('x' * 1000)").seconds)
+        kernel.release()
+    return {
+        "noticed": quantiles(noticed),
+        "killed_to_first_cell": quantiles(answered),
+        "print_flood": quantiles(floods),
+    }
+
+
+def held(*processes: psutil.Process) -> dict[str, int]:
+    """What the pool's process and its template hold together."""
+    return {
+        "fds": sum(process.num_fds() for process in processes),
+        "threads": sum(process.num_threads() for process in processes),
+        "rss_mb": sum(process.memory_info().rss for process in processes) // 1_000_000,
+    }
 
 
 def recovery(turns: int) -> dict[str, Any]:
@@ -86,7 +150,7 @@ def recovery(turns: int) -> dict[str, Any]:
     ready, answered = [], []
     with KernelPool(PoolConfig(size=1, spares=0)) as pool:
         pool.wait_ready(1, timeout=60)
-        before = {}
+        before: dict[str, int] = {}
         for turn in range(turns):
             kernel = pool.lease(timeout=60)
             kernel.execute("1")
@@ -98,8 +162,7 @@ def recovery(turns: int) -> dict[str, Any]:
                 answered.append(time.perf_counter() - began)
             pool.wait_ready(1, timeout=60)
             if turn in (turns // 5, turns - 1):
-                now = {"fds": me.num_fds(), "threads": me.num_threads()}
-                now["rss_mb"] = me.memory_info().rss // 1_000_000
+                now = held(me, psutil.Process(pool.stats()["template_pid"]))
                 before = before or now
     return {
         "ready": quantiles(ready),
@@ -111,11 +174,11 @@ def recovery(turns: int) -> dict[str, Any]:
 
 def soak(total: int, threads: int) -> dict[str, Any]:
     """`total` cells, 12 % hostile, on 16 kernels: what was contaminated, lost or stuck."""
-    counts = {"cells": 0, "hostile": 0, "contaminated": 0, "lost": 0, "stuck": 0}
+    counts = {"cells": 0, "hostile": 0, "contaminated": 0, "lost": 0, "stuck": 0, "late": 0}
     leases: list[float] = []
     overrun: list[float] = []
     lock = threading.Lock()
-    limit, grace = 0.3, 0.5
+    limit = 0.3
 
     def work(seed: int) -> None:
         dice = random.Random(seed)
@@ -129,31 +192,41 @@ def soak(total: int, threads: int) -> dict[str, Any]:
                 return
             leases.append(time.perf_counter() - began)
             with kernel:
-                for code, right in dice.sample(PLAIN, 4):
-                    result = kernel.execute(code, timeout=10)
+                for code, right in (*dice.sample(PLAIN, 4), ("leftover = 1", "(no output)")):
+                    result = kernel.execute(code, timeout=30)
                     with lock:
                         counts["cells"] += 1
                         counts["contaminated"] += result.text != right
-                kernel.execute("leftover = 1")
-                if dice.random() < 0.6:
+                if dice.random() < 0.78:
                     result = kernel.execute(dice.choice(HOSTILE), timeout=limit)
+                    again = kernel.execute("6 * 7", timeout=30)
                     overrun.append(max(0.0, result.seconds - limit))
                     with lock:
-                        counts["cells"] += 1
+                        counts["cells"] += 2
                         counts["hostile"] += 1
-                        counts["stuck"] += result.seconds > limit + grace + 5
+                        counts["late"] += result.seconds > limit + 1.5
+                        counts["stuck"] += again.status == "timeout"
             with lock:
                 if counts["cells"] >= total:
                     return
 
-    with KernelPool(PoolConfig(size=16, spares=4, grace=grace)) as pool:
+    config = PoolConfig(size=16, spares=4, strict=True)
+    with KernelPool(config) as pool:
         pool.wait_ready(16, timeout=120)
+        watched = (psutil.Process(), psutil.Process(pool.stats()["template_pid"]))
+        early = held(*watched)
+        began = time.perf_counter()
         workers = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
-    return {**counts, "lease": quantiles(leases), "overrun": quantiles(overrun)}
+        seconds = round(time.perf_counter() - began)
+        pool.wait_ready(16, timeout=120)
+        late = held(*watched)
+    times = {"lease": quantiles(leases), "overrun": quantiles(overrun)}
+    counts |= {"leases": len(leases), "seconds": seconds}
+    return {**counts, **times, "held_early": early, "held_late": late}
 
 
 def main() -> None:
@@ -169,9 +242,10 @@ def main() -> None:
         figures: dict[str, Any] = {"soak": soak(options.soak, options.threads)}
     else:
         figures = {
-            "start": start(options.size),
+            "start": min((start(options.size) for _ in range(5)), key=lambda s: s["all_ready_s"]),
             "cell": cells(options.cells),
             "recovery": recovery(options.turns),
+            "death": deaths(max(1, options.turns // 4)),
         }
     figures["load"] = round(psutil.getloadavg()[0], 2)
     for name, value in figures.items():

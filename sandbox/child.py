@@ -67,9 +67,10 @@ def preload() -> dict[str, Any]:
     for name in _LATE:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
-    from . import shell
+    from . import isolation, shell
 
     shell.set_hooks()
+    isolation.open_to_all()  # found out once, for all forks
     importlib.import_module("sympy.core.cache").clear_cache()
     namespace.pop("__builtins__", None)
     gc.collect()
@@ -147,6 +148,7 @@ def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any]) ->
     app.config.HistoryManager.enabled = False
     app.config.InteractiveShell.colors = "nocolor"
     app.config.InteractiveShell.cache_size = 0
+    app.config.CellKernel._execute_sleep = 0.0  # the pool does not read iopub
     reader = stream.PipeReader()
     stream.Cell.main_thread = threading.get_ident()
     app.initialize(argv=[])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import resource
 import signal
@@ -58,7 +59,8 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def interpreter_paths() -> list[Path]:
+@functools.cache
+def interpreter_paths() -> tuple[Path, ...]:
     """The folders from which this interpreter and what it has imported come."""
     paths = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
     for name in ("numpy", "sympy", "mpmath", "IPython", "ipykernel", "zmq", "traitlets"):
@@ -68,14 +70,18 @@ def interpreter_paths() -> list[Path]:
             if not any(folder.is_relative_to(path) for path in paths):
                 paths.add(folder)
     # A prefix of "/" would open everything: then the library folder alone.
-    return [path if path != Path("/") else Path(os.__file__).parent for path in sorted(paths)]
+    return tuple(p if p != Path("/") else Path(os.__file__).parent for p in sorted(paths))
 
 
-def open_to_all(path: Path) -> bool:
-    """Whether every user can read `path` and pass through the folders above it."""
+@functools.cache
+def open_to_all() -> bool:
+    """Whether every user can read the interpreter's folders and pass through those above."""
     try:
-        above = all(parent.stat().st_mode & 0o001 for parent in path.parents)
-        return above and path.stat().st_mode & 0o005 == 0o005
+        return all(
+            path.stat().st_mode & 0o005 == 0o005
+            and all(parent.stat().st_mode & 0o001 for parent in path.parents)
+            for path in interpreter_paths()
+        )
     except OSError:
         return False
 
@@ -119,7 +125,8 @@ class Isolation:
         else:
             self.missing["privileges"] = "prctl refuses no-new-privileges"
         if self.walls:
-            self.others = 0 if os.getuid() == 0 else threads_of_user(os.getuid())
+            if self.uid is None and os.getuid() != 0:
+                self.others = threads_of_user(os.getuid())  # Landlock will hide them
             self._confine_files()
 
     def after_start(self) -> dict[str, Any]:
@@ -165,7 +172,7 @@ class Isolation:
         uid = self.uid
         if uid is None:
             return
-        keep = not all(map(open_to_all, interpreter_paths()))
+        keep = not open_to_all()
         if keep and landlock.version() < 1:
             # Reading everything is what this would allow without Landlock.
             self.uid = None

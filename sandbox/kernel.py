@@ -83,6 +83,8 @@ class Kernel(AbstractContextManager["Kernel"]):
         if not 0 < limit < math.inf:
             raise ValueError(f"timeout must be a positive number of seconds, not {limit}")
         if not self._busy.acquire(blocking=False):
+            if self._leaving:
+                raise SandboxError("this kernel has been released")
             raise RuntimeError("this kernel is executing in another thread")
         try:
             return self._execute(code, limit)

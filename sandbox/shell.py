@@ -260,6 +260,14 @@ class CellApp(IPKernelApp):
         sys.stderr = sys.stdout
         Cell.stream = sys.stdout  # type: ignore[assignment]
 
+    def init_control(self, context: Any) -> None:
+        super().init_control(context)
+        # ipykernel 7 hands every message through one more thread, for subshells.
+        thread: Any = getattr(self, "shell_channel_thread", None)
+        if thread is not None:
+            thread.io_loop.close()
+            self.shell_channel_thread = None
+
     def init_crash_handler(self) -> None:
         pass
 

@@ -39,6 +39,7 @@ class CellStream(OutStream):
 
     def __init__(self, session: Any, pub_thread: Any, name: str, **_: Any) -> None:
         super().__init__(session, pub_thread, "stdout", watchfd=False)
+        self._unsent = False
 
     def write(self, string: str) -> int:
         if not isinstance(string, str):
@@ -51,6 +52,7 @@ class CellStream(OutStream):
         allowed = Cell.budget.take(string)
         if allowed:
             Cell.page.append(allowed)
+            self._unsent = True
             super().write(allowed)
         if Cell.budget.exhausted and threading.get_ident() == Cell.main_thread:
             raise Cell.budget.error()
@@ -60,9 +62,11 @@ class CellStream(OutStream):
         return 1
 
     def flush(self) -> None:
-        # A forked child has no I/O thread to wait for.
-        if os.getpid() == self._master_pid:
-            super().flush()
+        # The I/O thread sends all in the order in which it was handed over: nothing to wait for.
+        # A forked child has no such thread.
+        if self._unsent and os.getpid() == self._master_pid:
+            self._unsent = False
+            self.pub_thread.schedule(self._flush)
 
 
 class PipeReader:
