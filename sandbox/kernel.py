@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "error", "timeout", "died"]
 _INTERRUPTED = ("KeyboardInterrupt", "CancelledError")
 KILL_SECONDS = 0.1  # waited at most for a killed process to be gone
-PROBE_SECONDS = 0.4  # an interrupted kernel must answer within this to be trusted again
+PROBE_SECONDS = 0.3  # an interrupted kernel must answer within this to be trusted again
 RESET_SECONDS = 3.0  # a kept kernel must be clean within this, or it is replaced
 MAX_CODE = 1 << 20  # characters
 _STOPS = ("interrupt", "kill")

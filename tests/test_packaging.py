@@ -1,7 +1,18 @@
-"""What the installed distribution holds."""
+"""What the installed distribution holds, and the ways to install it. About 30 s.
+
+The installations go into environments of their own, which see the packages of this one (through a
+folder of links, less this project and `kernels`), so that nothing large is installed again.
+"""
 
 import importlib
 import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -36,3 +47,147 @@ def test_the_bundled_model_is_there_in_small_shards() -> None:
     assert all(shard.stat().st_size < 16 * 2**20 for shard in shards)
     for name in ("config.json", "tokenizer.json", "chat_template.jinja", "generation_config.json"):
         assert (folder / name).is_file()
+
+
+ROOT = Path(__file__).resolve().parents[1]
+HIDDEN = ("eightfold", "__editable__", "kernels")
+LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "runs")
+
+# Printed by each environment: where the parts come from, and which `kernels` it has.
+LOOK = """
+import importlib, importlib.util, json
+found = {}
+for name in ("engine", "kernels", "sandbox", "solver", "demo"):
+    found[name] = importlib.import_module(f"eightfold.{name}").__path__[0]
+from eightfold.demo import model_path
+found["model"] = str(model_path())
+if importlib.util.find_spec("kernels"):
+    import kernels
+    found["other kernels"] = kernels.__path__[0]
+    found["works"] = callable(kernels.get_kernel)
+print(json.dumps(found))
+"""
+
+
+def pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run this environment's pip for another interpreter, without an index unless asked."""
+    environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "pip", "--python", str(python), *arguments],
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the checkout, since builds leave things behind."""
+    try:
+        version = importlib.metadata.version("setuptools")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("no setuptools to build with")
+    if int(version.partition(".")[0]) < 77:
+        pytest.skip(f"setuptools {version} is too old to build with")
+    folder = tmp_path_factory.mktemp("source") / "eightfold"
+    shutil.copytree(ROOT, folder, ignore=LEFT_OUT)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    run = pip(
+        Path(sys.executable),
+        *("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", str(folder)),
+        str(source),
+    )
+    assert run.returncode == 0, run.stderr
+    (built,) = folder.glob("eightfold-*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def other_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Hugging Face's `kernels`, from the index."""
+    folder = tmp_path_factory.mktemp("kernels")
+    python = Path(sys.executable)
+    quick = ("--retries", "0", "--timeout", "10")
+    run = pip(python, "download", "--no-deps", *quick, "-d", str(folder), "kernels")
+    if run.returncode != 0:
+        pytest.skip("the package index cannot be reached")
+    (found,) = folder.glob("kernels-*.whl")
+    return found
+
+
+@pytest.fixture(scope="session")
+def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Links to the packages of this environment."""
+    folder = tmp_path_factory.mktemp("packages")
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(place).iterdir():
+            if not entry.name.startswith(HIDDEN) and not entry.name.endswith(".pth"):
+                (folder / entry.name).symlink_to(entry)
+    return folder
+
+
+@pytest.fixture
+def environment(tmp_path: Path, packages: Path) -> Path:
+    """The interpreter of an environment of its own."""
+    folder = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    (site,) = folder.glob("lib/python3*/site-packages")
+    (site / "packages.pth").write_text(f"{packages}\n")
+    return folder / "bin" / "python"
+
+
+def install(python: Path, *what: str) -> None:
+    run = pip(python, "install", "--no-deps", "--no-build-isolation", "--no-index", *what)
+    assert run.returncode == 0, run.stderr
+
+
+def look(python: Path) -> dict[str, str]:
+    """What an environment has, seen from a folder that is not the checkout."""
+    run = subprocess.run(
+        [str(python), "-c", LOOK], cwd="/", capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    found: dict[str, str] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+WAYS: dict[str, Callable[[Path, Path], list[str]]] = {
+    "pip install .": lambda source, wheel: [str(source)],
+    "pip install -e .": lambda source, wheel: ["-e", str(source)],
+    "a built wheel": lambda source, wheel: [str(wheel)],
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_every_way_to_install(way: str, source: Path, wheel: Path, environment: Path) -> None:
+    install(environment, *WAYS[way](source, wheel))
+    found = look(environment)
+    place = source if "-e" in way else environment.parents[1]
+    assert all(Path(path).resolve().is_relative_to(place) for path in found.values()), found
+    files = {path.name for path in Path(found["model"]).iterdir()}
+    assert files >= {path.name for path in (ROOT / "demo" / "model").iterdir()}
+    command = environment.parent / "eightfold"
+    shown = subprocess.run([command, "--help"], cwd="/", capture_output=True, text=True, timeout=60)
+    assert shown.returncode == 0
+    assert "solve" in shown.stdout
+
+
+@pytest.mark.parametrize("first", ["eightfold", "kernels"])
+def test_beside_the_kernels_package(
+    first: str, wheel: Path, other_kernels: Path, environment: Path
+) -> None:
+    order = [wheel, other_kernels] if first == "eightfold" else [other_kernels, wheel]
+    for file in order:
+        install(environment, str(file))
+    found = look(environment)
+    assert found["works"]
+    assert Path(found["other kernels"]).name == "kernels"
+    assert Path(found["other kernels"]).parent.name == "site-packages"
+    assert Path(found["kernels"]).parent.name == "eightfold"
