@@ -1,17 +1,25 @@
 """Opening a model folder: what it is, its weights, its end tokens."""
 
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging
+from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from .architecture import Architecture
 from .errors import CheckpointError
+from .loader import load
+from .naming import match
+from .shards import StoredTensor, stored_tensors
+from .skeleton import Allocate, build, materialise, places
+from .spans import DTYPES
+
+logger = logging.getLogger(__name__)
 
 # A multimodal checkpoint's names for the text model's tensors, and the tensors beside it.
 TEXT_NAMES = {
@@ -48,49 +56,100 @@ def read_config(folder: str | Path) -> PretrainedConfig:
 
 
 def load_weights(
-    folder: str | Path, architecture: Architecture, device: torch.device, dtype: torch.dtype | None
+    folder: str | Path,
+    architecture: Architecture,
+    device: torch.device,
+    dtype: torch.dtype | None,
+    allocate: Allocate | None = None,
 ) -> PreTrainedModel:
     """The model with its weights, in evaluation mode, every tensor accounted for.
 
+    Names and shapes are compared before a weight is read. Each tensor is read straight into its
+    place (see :mod:`.loader`); a checkpoint that needs more than copying and another floating-point
+    type, such as experts to be merged, is loaded by transformers.
+
     Args:
         dtype: to convert to; ``None`` keeps the checkpoint's.
+        allocate: makes the parameters' places; by default each has its own tensor. Not called
+            where transformers loads.
 
     Raises:
         CheckpointError: where tensors are missing, surplus, truncated or of the wrong shape.
     """
     folder = Path(folder)
-    try:
-        with _quiet():
-            model, report = architecture.model_class.from_pretrained(
-                folder,
-                config=architecture.config,
-                dtype="auto" if dtype is None else dtype,
-                device_map=None if device.type == "cpu" else {"": device},
-                key_mapping=TEXT_NAMES if architecture.wrapped else None,
-                output_loading_info=True,
-                ignore_mismatched_sizes=True,
-                local_files_only=True,
-                use_safetensors=True,
+    stored = stored_tensors(folder)
+    mapping = TEXT_NAMES if architecture.wrapped else None
+    with _quiet():
+        model = build(architecture.config, dtype or _stored_dtype(architecture.config, stored))
+        matching = match(model, places(model), stored, mapping)
+        if not matching.plain:
+            return _by_transformers(folder, architecture, device, dtype)
+        _account(
+            folder, matching.misshaped, matching.missing, matching.surplus, architecture.wrapped
+        )
+        materialise(model, device, model.dtype, allocate)
+        report = load(matching.pairs, places(model), device)
+        logger.info("%s: %s", folder, report)
+        if model.can_generate() and (folder / "generation_config.json").is_file():
+            model.generation_config = GenerationConfig.from_pretrained(
+                folder, local_files_only=True
             )
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
-    _account(folder, report, architecture.wrapped)
     return model.eval()
 
 
-def _account(folder: Path, report: dict, wrapped: bool) -> None:
+def _stored_dtype(config: PretrainedConfig, stored: list[StoredTensor]) -> torch.dtype:
+    """The configuration's type, else that of the first floating-point tensor."""
+    if config.dtype is not None:
+        return config.dtype
+    kinds = (DTYPES.get(tensor.dtype) for tensor in stored)
+    return next((kind for kind in kinds if kind and kind.is_floating_point), torch.float32)
+
+
+def _by_transformers(
+    folder: Path, architecture: Architecture, device: torch.device, dtype: torch.dtype | None
+) -> PreTrainedModel:
+    """As :func:`load_weights`, by ``from_pretrained``."""
+    logger.info("%s needs conversions; transformers loads it", folder)
+    try:
+        model, report = architecture.model_class.from_pretrained(
+            folder,
+            config=architecture.config,
+            dtype="auto" if dtype is None else dtype,
+            device_map=None if device.type == "cpu" else {"": device},
+            key_mapping=TEXT_NAMES if architecture.wrapped else None,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            local_files_only=True,
+            use_safetensors=True,
+        )
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
     shapes = [
         f"{name} is {tuple(found)} and should be {tuple(wanted)}"
         for name, found, wanted in sorted(report["mismatched_keys"])
     ]
-    missing = sorted(report["missing_keys"])
-    surplus = sorted(
-        name for name in report["unexpected_keys"] if not (wrapped and OTHER_PARTS.match(name))
+    _account(
+        folder,
+        shapes,
+        sorted(report["missing_keys"]),
+        sorted(report["unexpected_keys"]),
+        architecture.wrapped,
     )
+    return model.eval()
+
+
+def _account(
+    folder: Path,
+    shapes: Sequence[str],
+    missing: Sequence[str],
+    surplus: Sequence[str],
+    wrapped: bool,
+) -> None:
+    left_over = [name for name in surplus if not (wrapped and OTHER_PARTS.match(name))]
     for what, names in (
         ("tensors of the wrong shape", shapes),
         ("missing tensors", missing),
-        ("surplus tensors", surplus),
+        ("surplus tensors", left_over),
     ):
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
@@ -115,12 +174,15 @@ def _first_line(error: BaseException) -> str:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence transformers' report and bars: what matters in them is raised."""
-    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    level, bars = (
+        transformers_logging.get_verbosity(),
+        transformers_logging.is_progress_bar_enabled(),
+    )
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        logging.set_verbosity(level)
+        transformers_logging.set_verbosity(level)
         if bars:
-            logging.enable_progress_bar()
+            transformers_logging.enable_progress_bar()

@@ -185,10 +185,13 @@ class Preload:
         self._read = self._skipped = 0
         self._ending = "done"
         self._stop = threading.Event()
+        # Small folders are cut finer, so that every thread has its part.
+        share = -(-self.total // config.threads // BLOCK_BYTES) * BLOCK_BYTES
+        chunk = min(config.chunk_bytes, max(share, BLOCK_BYTES))
         self._chunks = deque(
-            (file, begin, min(begin + config.chunk_bytes, file.size))
+            (file, begin, min(begin + chunk, file.size))
             for file in self.files
-            for begin in range(0, file.size, config.chunk_bytes)
+            for begin in range(0, file.size, chunk)
         )
         count = min(config.threads, len(self._chunks))
         self._running = count

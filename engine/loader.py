@@ -1,0 +1,212 @@
+"""Reads the tensors of a checkpoint straight into their places, by several threads.
+
+Bytes that need no conversion are read into a parameter on the CPU, and on a GPU go through a
+small page-locked ring, each reader with buffers and a stream of its own; a second copy of the
+weights is nowhere. Reads go through the page cache, so that what a preload has fetched, or is
+fetching, is not read from the disk again.
+"""
+
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+
+from .errors import CheckpointError
+from .shards import StoredTensor
+from .spans import DTYPES, Span, cut
+from .staging import Lane, Staging
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderConfig:
+    """How to read.
+
+    Args:
+        threads: that read at once; ``None``: 16 for a GPU, else two per core, at most 16.
+        span_bytes: of one read.
+        buffers: of a thread.
+    """
+
+    threads: int | None = None
+    span_bytes: int = 16 << 20
+    buffers: int = 2
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and not 1 <= self.threads <= 256:
+            raise ValueError(f"threads must be from 1 to 256, not {self.threads}")
+        if self.span_bytes < 4096 or self.span_bytes % 4096:
+            raise ValueError(f"span_bytes must be a multiple of 4096, not {self.span_bytes}")
+        if not 1 <= self.buffers <= 16:
+            raise ValueError(f"buffers must be from 1 to 16, not {self.buffers}")
+
+
+@dataclass(frozen=True, slots=True)
+class LoadReport:
+    """What was loaded. converted: tensors by (stored type, other type in the model)."""
+
+    tensors: int
+    nbytes: int
+    seconds: float
+    converted: dict[tuple[str, str], int]
+
+    def __str__(self) -> str:
+        rate = self.nbytes / max(self.seconds, 1e-9) / 1e9
+        changes = "".join(
+            f"; {count} from {old} to {new}" for (old, new), count in self.converted.items()
+        )
+        return (
+            f"{self.tensors} tensors, {self.nbytes / 1e9:.2f} GB in {self.seconds:.2f} s "
+            f"({rate:.2f} GB/s){changes}"
+        )
+
+
+def load(
+    pairs: Iterable[tuple[StoredTensor, str]],
+    places: dict[str, torch.Tensor],
+    device: torch.device,
+    config: LoaderConfig | None = None,
+) -> LoadReport:
+    """Fill places from files. When this returns or raises, no thread and no pinned memory is left.
+
+    Args:
+        pairs: what is stored, and the name of the place it fills.
+        places: contiguous tensors on ``device``, of the stored shapes; a floating-point type is
+            converted to the place's as ``Tensor.copy_`` does, to the nearest value.
+
+    Raises:
+        CheckpointError: where a file cannot be read to the end.
+    """
+    began = time.monotonic()
+    config = config or LoaderConfig()
+    pairs = list(pairs)
+    spans = cut(pairs, places, config.span_bytes)
+    most = config.threads or (16 if device.type == "cuda" else min(16, 2 * (os.cpu_count() or 1)))
+    count = max(1, min(most, len(spans)))
+    staged = device.type != "cpu" or any(s.converted for span in spans for s in span.segments)
+    staging = None
+    if staged and spans:
+        staging = Staging(device, count * config.buffers, min(config.span_bytes, _largest(spans)))
+    try:
+        _Readers(spans, device, count, staging, config.buffers).run()
+    finally:
+        if staging is not None:
+            staging.close()
+    converted: dict[tuple[str, str], int] = {}
+    for tensor, name in pairs:
+        kinds = (tensor.dtype, str(places[name].dtype).removeprefix("torch."))
+        if _short(kinds[0]) != kinds[1]:
+            converted[kinds] = converted.get(kinds, 0) + 1
+    nbytes = sum(tensor.nbytes for tensor, _ in pairs)
+    return LoadReport(len(pairs), nbytes, time.monotonic() - began, converted)
+
+
+def _largest(spans: list[Span]) -> int:
+    return max(span.nbytes for span in spans)
+
+
+def _short(dtype: str) -> str:
+    return str(DTYPES[dtype]).removeprefix("torch.")
+
+
+class _Readers:
+    """Threads that take spans in order until there are none, or one of them fails."""
+
+    def __init__(
+        self,
+        spans: list[Span],
+        device: torch.device,
+        count: int,
+        staging: Staging | None,
+        buffers: int,
+    ) -> None:
+        self._spans = deque(spans)
+        self._files = {span.file: -1 for span in spans}
+        self._failed = threading.Event()
+        self._error: BaseException | None = None
+        lanes = [
+            Lane(device, staging.buffers[i * buffers : (i + 1) * buffers]) if staging else None
+            for i in range(count)
+        ]
+        self._threads = [
+            threading.Thread(target=self._main, args=(lane,), name=f"load-{i}", daemon=True)
+            for i, lane in enumerate(lanes)
+        ]
+
+    def run(self) -> None:
+        try:
+            for file in self._files:
+                self._files[file] = os.open(file, os.O_RDONLY)
+            for thread in self._threads:
+                thread.start()
+            for thread in self._threads:
+                thread.join()
+        except OSError as error:
+            raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
+        finally:
+            self._failed.set()
+            for thread in self._threads:
+                if thread.ident is not None:
+                    thread.join()
+            for fd in self._files.values():
+                if fd >= 0:
+                    os.close(fd)
+        if self._error is not None:
+            raise self._error
+
+    # ---- on the threads
+
+    def _main(self, lane: Lane | None) -> None:
+        try:
+            while not self._failed.is_set():
+                try:
+                    span = self._spans.popleft()
+                except IndexError:
+                    break
+                self._load(span, lane)
+        except BaseException as error:
+            self._error = self._error or error
+            self._failed.set()
+        finally:
+            if lane is not None:
+                lane.finish()
+
+    def _load(self, span: Span, lane: Lane | None) -> None:
+        if lane is None or not (lane.staged or any(s.converted for s in span.segments)):
+            views = [s.place.view(torch.uint8).numpy().data for s in span.segments]
+            self._read(span, views)
+            return
+        buffer = lane.take()
+        self._read(span, [buffer.numpy().data[: span.nbytes]])
+        parts, at = [], 0
+        for segment in span.segments:
+            part = buffer[at : at + segment.nbytes]
+            parts.append((part, segment.dtype, segment.place))
+            at += segment.nbytes
+        lane.send(parts)
+
+    def _read(self, span: Span, views: list[memoryview]) -> None:
+        """Fill the views, one after another, with the span's bytes."""
+        fd, at = self._files[span.file], span.begin
+        while views:
+            try:
+                got = os.preadv(fd, views, at)
+            except OSError as error:
+                raise self._broken(span, error.strerror) from error
+            if not got:
+                raise self._broken(span, "it ends too early")
+            at += got
+            while views and got >= len(views[0]):
+                got -= len(views[0])
+                views.pop(0)
+            if got:
+                views[0] = views[0][got:]
+
+    def _broken(self, span: Span, reason: str | None) -> CheckpointError:
+        return CheckpointError(
+            f"{span.file.parent} cannot be loaded: {span.file.name} cannot be read at "
+            f"{span.segments[0].name} ({reason})"
+        )

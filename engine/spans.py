@@ -1,0 +1,101 @@
+"""Cuts the bytes of stored tensors into spans: what one read fetches, and where it goes."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from .errors import CheckpointError
+from .shards import StoredTensor
+
+MAX_SEGMENTS = 512  # of a span; one vectored read takes 1024 at most
+
+DTYPES = {
+    **{"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16},
+    **{"I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"F32": torch.float32, "F64": torch.float64},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """``nbytes`` of a stored tensor, and the flat part of its place that they fill."""
+
+    name: str
+    dtype: torch.dtype
+    nbytes: int
+    place: torch.Tensor
+
+    @property
+    def converted(self) -> bool:
+        return self.place.dtype != self.dtype
+
+
+@dataclass(slots=True)
+class Span:
+    """Bytes of a file in a row: those of its segments, one after another from ``begin``."""
+
+    file: Path
+    begin: int
+    nbytes: int = 0
+    segments: list[Segment] = field(default_factory=list)
+
+
+def cut(
+    pairs: Iterable[tuple[StoredTensor, str]], places: dict[str, torch.Tensor], most: int
+) -> list[Span]:
+    """Spans of at most ``most`` bytes, in the order of files and bytes.
+
+    Args:
+        places: contiguous tensors of the stored shapes, by the names in ``pairs``.
+
+    Raises:
+        CheckpointError: where a tensor is stored in a type that its place cannot be made from.
+    """
+    spans: list[Span] = []
+    ordered = sorted(pairs, key=lambda pair: (pair[0].file, pair[0].begin))
+    for tensor, name in ordered:
+        place = places[name].detach()
+        if not place.is_contiguous():
+            raise ValueError(f"the place of {name} is not contiguous")
+        dtype = _dtype(tensor, place)
+        at = tensor.begin
+        for segment in _segments(tensor, dtype, place.view(-1), most):
+            last = spans[-1] if spans else None
+            if (
+                last is None
+                or last.file != tensor.file
+                or last.begin + last.nbytes != at
+                or last.nbytes + segment.nbytes > most
+                or len(last.segments) == MAX_SEGMENTS
+            ):
+                last = Span(tensor.file, at)
+                spans.append(last)
+            last.segments.append(segment)
+            last.nbytes += segment.nbytes
+            at += segment.nbytes
+    return spans
+
+
+def _segments(
+    tensor: StoredTensor, dtype: torch.dtype, flat: torch.Tensor, most: int
+) -> Iterator[Segment]:
+    width = dtype.itemsize
+    step = most // width
+    for first in range(0, flat.shape[0], step):
+        part = flat[first : first + step]
+        yield Segment(tensor.name, dtype, part.shape[0] * width, part)
+
+
+def _dtype(tensor: StoredTensor, place: torch.Tensor) -> torch.dtype:
+    """The type stored. A floating-point place takes any floating-point type, others their own."""
+    found = DTYPES.get(tensor.dtype)
+    if found is None or (found != place.dtype and not (found.is_floating_point and
+                                                       place.is_floating_point())):  # fmt: skip
+        raise CheckpointError(
+            f"{tensor.file.parent} cannot be loaded: {tensor.name} is stored as {tensor.dtype}, "
+            f"which does not become {str(place.dtype).removeprefix('torch.')}; convert the "
+            "checkpoint to bfloat16"
+        )
+    return found

@@ -1,0 +1,269 @@
+"""Weights read straight into their places: equal to safetensors' reading, nothing left behind."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import models
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel
+
+from eightfold.engine import CheckpointError, checkpoint, loader
+from eightfold.engine.architecture import Architecture, inspect
+from eightfold.engine.checkpoint import end_tokens, load_weights, read_config
+from eightfold.engine.shards import read_header, stored_tensors
+from eightfold.engine.skeleton import allocate_plain, build, materialise, places
+
+CPU = torch.device("cpu")
+no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, no_gpu])]
+
+
+def opened(folder: Path, **options: object) -> tuple[PreTrainedModel, Architecture]:
+    architecture = inspect(read_config(folder))
+    options = {"device": CPU, "dtype": torch.float32, **options}
+    return load_weights(folder, architecture, **options), architecture  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", models.BUILDERS)
+def test_equals_from_pretrained(
+    name: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models.build(name).to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="30KB")
+    architecture = inspect(read_config(tmp_path))
+    theirs = checkpoint._by_transformers(tmp_path, architecture, CPU, dtype)
+    monkeypatch.setattr(checkpoint, "_by_transformers", None)  # the plain way must do
+    mine, _ = opened(tmp_path, dtype=dtype)
+    assert not mine.training
+    for wanted, found in (
+        (dict(theirs.named_parameters()), dict(mine.named_parameters())),
+        (dict(theirs.named_buffers()), dict(mine.named_buffers())),
+    ):
+        assert wanted.keys() == found.keys()
+        for key, tensor in wanted.items():
+            assert (found[key].dtype, found[key].device) == (tensor.dtype, tensor.device), key
+            assert torch.equal(found[key], tensor), key
+    assert end_tokens(mine) == end_tokens(theirs)
+    assert mine.generation_config.to_dict() == theirs.generation_config.to_dict()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("span_bytes", [4096, 1 << 20])
+def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -> None:
+    # Odd sizes and one-byte tensors put what follows off any alignment.
+    torch.manual_seed(0)
+    kinds = (torch.bfloat16, torch.float32, torch.float16, torch.bool, torch.int64)
+    tensors = {
+        f"t{i}": torch.randn(1 + 37 * i, 3).mul(9).to(kinds[i % len(kinds)]) for i in range(40)
+    }
+    tensors |= {"flag": torch.tensor([True]), "scalar": torch.tensor(2.5), "none": torch.ones(0, 3)}
+    half = len(tensors) // 2
+    names = list(tensors)
+    files = {"a.safetensors": names[:half], "b.safetensors": names[half:]}
+    for file, held in files.items():
+        save_file({name: tensors[name] for name in held}, tmp_path / file)
+    index = {"weight_map": {name: file for file, held in files.items() for name in held}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    stored = stored_tensors(tmp_path)
+    for widened in (False, True):
+        targets = {
+            name: torch.full(
+                tensor.shape,
+                1,
+                dtype=torch.float64 if widened and tensor.is_floating_point() else tensor.dtype,
+                device=device,
+            )
+            for name, tensor in tensors.items()
+        }
+        config = loader.LoaderConfig(threads=5, span_bytes=span_bytes)
+        pairs = [(tensor, tensor.name) for tensor in stored]
+        report = loader.load(pairs, targets, torch.device(device), config)
+        assert report.tensors == len(tensors)
+        assert report.nbytes == sum(tensor.nbytes for tensor in tensors.values())
+        assert bool(report.converted) is widened
+        for file in files:
+            for name, tensor in load_file(tmp_path / file).items():
+                assert torch.equal(targets[name].cpu(), tensor.to(targets[name].dtype)), name
+
+
+def test_fused_places_and_ties(tmp_path: Path) -> None:
+    reference = models.save("gemma4_wrapped", tmp_path)
+    joint: dict[int, torch.Tensor] = {}
+
+    def allocate(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+        for index, layer in enumerate(model.model.layers):
+            parts = [layer.mlp.gate_proj, layer.mlp.up_proj]
+            rows = parts[0].weight.shape[0]
+            joint[index] = torch.empty(2 * rows, parts[0].weight.shape[1], dtype=dtype)
+            for part, place in zip(parts, joint[index].split(rows), strict=True):
+                part.weight = torch.nn.Parameter(place, requires_grad=False)
+        allocate_plain(model, device, dtype)
+
+    model, _ = opened(tmp_path, allocate=allocate)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    text = reference.model.language_model
+    for index, layer in enumerate(text.layers):
+        wanted = torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
+        assert torch.equal(joint[index], wanted)
+        place = model.model.layers[index].mlp.up_proj.weight
+        assert place.untyped_storage().data_ptr() == joint[index].data_ptr()
+
+
+def test_places_that_are_wrong_are_refused(tmp_path: Path) -> None:
+    models.save("llama", tmp_path)
+
+    def transposed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+        weight = model.model.layers[0].mlp.up_proj.weight
+        place = torch.empty(weight.shape[::-1], dtype=dtype).T
+        model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(place)
+        allocate_plain(model, device, dtype)
+
+    with pytest.raises(AssertionError, match=r"up_proj\.weight is not contiguous"):
+        opened(tmp_path, allocate=transposed)
+    with pytest.raises(AssertionError, match="is on meta"):
+        opened(tmp_path, allocate=lambda *_: None)
+
+
+def test_checkpoints_that_need_more_than_copies(tmp_path: Path) -> None:
+    # Both ends of a tie stored: transformers unties them where they differ.
+    reference = models.save("gemma4", tmp_path)
+    file = tmp_path / "model.safetensors"
+    tensors = load_file(file)
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    model, _ = opened(tmp_path)
+    assert torch.equal(model.lm_head.weight, reference.lm_head.weight + 1)
+    assert torch.equal(model.model.embed_tokens.weight, reference.lm_head.weight)
+
+
+def test_experts_are_merged_by_transformers(tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.Qwen3MoeConfig(
+        **models._COMMON, num_hidden_layers=1, head_dim=8, num_experts=4, num_experts_per_tok=2,
+        moe_intermediate_size=16,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    reference = transformers.Qwen3MoeForCausalLM(config)
+    reference.save_pretrained(tmp_path)
+    names = {tensor.name for tensor in stored_tensors(tmp_path)}
+    assert any(".experts.3.up_proj" in name for name in names), "stored one by one"
+    model, _ = opened(tmp_path)
+    for key, tensor in reference.named_parameters():
+        assert torch.equal(model.get_parameter(key), tensor), key
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda raw: raw[:-100], "truncated"),
+        (lambda raw: raw + b"12345678", "8 bytes after its last tensor"),
+        (lambda raw: raw[:100], "ends within its header"),
+        (lambda raw: raw[:4], "no header"),
+        (lambda raw: b"\xff" * 8 + raw[8:], "no header"),
+        (lambda raw: raw[:8] + b"x" + raw[9:], "no readable safetensors file"),
+        (lambda raw: raw.replace(b'"F32"', b'"F33"', 1), "unknown type F33"),
+        (lambda raw: raw.replace(b'"F32"', b'"F16"', 1), "contradict"),
+    ],
+)
+def test_broken_files_are_named_before_anything_is_read(tmp_path: Path, change, words) -> None:
+    models.save("llama", tmp_path)
+    file = tmp_path / "model.safetensors"
+    file.write_bytes(change(file.read_bytes()))
+    with pytest.raises(CheckpointError, match=words) as error:
+        opened(tmp_path, allocate=lambda *_: pytest.fail("nothing may be allocated"))
+    assert "model.safetensors" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_tensors_in_two_files_and_types_that_do_not_convert(tmp_path: Path) -> None:
+    models.build("llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    shards = sorted(tmp_path.glob("model-*.safetensors"))
+    tensors = load_file(shards[0]) | dict([next(iter(load_file(shards[1]).items()))])
+    save_file(tensors, shards[0])
+    with pytest.raises(CheckpointError, match="is in both"):
+        opened(tmp_path)
+    single = tmp_path / "single"
+    models.save("llama", single)
+    tensors = load_file(single / "model.safetensors")
+    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
+    save_file(tensors, single / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"model\.norm\.weight is stored as I8"):
+        opened(single)
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(5, "input/output error")])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_interrupted_loading_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, dtype: torch.dtype
+) -> None:
+    models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
+    stagings: list[loader.Staging] = []
+
+    class Watched(loader.Staging):
+        def __init__(self, *args: object) -> None:
+            super().__init__(*args)  # type: ignore[arg-type]
+            stagings.append(self)
+
+    calls = []
+    real = os.preadv
+
+    def failing(*args: object) -> int:
+        calls.append(args)
+        if len(calls) > 3:
+            raise error
+        return real(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(loader, "Staging", Watched)
+    before = set(threading.enumerate()), descriptors()
+    monkeypatch.setattr(os, "preadv", failing)
+    wanted = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
+    with pytest.raises(wanted):
+        opened(tmp_path, dtype=dtype)
+    assert (set(threading.enumerate()), descriptors()) == before
+    assert len(stagings) == int(dtype == torch.bfloat16)
+    assert all(staging._whole is None and not staging.buffers for staging in stagings)
+
+
+def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
+    before = set(threading.enumerate())
+    join = threading.Thread.join
+    interrupted = []
+
+    def joined(thread: threading.Thread, timeout: float | None = None) -> None:
+        if not interrupted:
+            interrupted.append(thread)
+            raise KeyboardInterrupt
+        join(thread, timeout)
+
+    monkeypatch.setattr(threading.Thread, "join", joined)
+    with pytest.raises(KeyboardInterrupt):
+        opened(tmp_path)
+    assert set(threading.enumerate()) == before
+
+
+def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
+    models.save("llama", tmp_path)
+    file = tmp_path / "model.safetensors"
+    config = inspect(read_config(tmp_path)).config
+    pairs = [(tensor, tensor.name) for tensor in read_header(file)]
+    model = build(config, torch.float32)
+    materialise(model, CPU, torch.float32)
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(CheckpointError, match="it ends too early"):
+        loader.load(pairs, places(model), CPU)
+
+
+@pytest.mark.parametrize("change", [{"threads": 0}, {"span_bytes": 5000}, {"buffers": 0}], ids=str)
+def test_settings_out_of_range(change: dict) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        loader.LoaderConfig(**change)
