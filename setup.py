@@ -30,7 +30,10 @@ setup(
     package_dir=PACKAGES,
     package_data={
         "eightfold.demo": ["model/*", "*.md"],
-        **{f"eightfold.{part}": ["py.typed", "*.md", "*.json", "*.txt", "*.cu", "*.cuh"] for part in PARTS[:-1]},
+        **{
+            f"eightfold.{part}": ["py.typed", "*.md", "*.json", "*.txt", "*.cu", "*.cuh"]
+            for part in PARTS[:-1]
+        },
     },
     install_requires=[
         "torch>=2.9",

@@ -185,18 +185,23 @@ def _tile_rows(rows: int) -> int:
 def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
     """The fastest measured on an H100 in Gemma-4-31B's shapes (docs/log-kernels.md).
 
-    Splitting K gains up to 1 us a layer and costs its reader as much, so nothing is split.
+    Splitting K gains up to 1 us a layer and costs its reader as much, so nothing is split. Five
+    stages of few rows leave room for a second program on a multiprocessor: with dependent launch
+    the next layer's. Where all programs fit at once, two a multiprocessor, 64 rows do best so.
     """
-    many = _tile_rows(rows) > 16
-    tile_n = 128 if many and not gated else 64
+    tile_n = 128 if rows > 32 and n > 65536 else 64
     if n % tile_n or inner % 128:
         return LinearConfig(tile_n=64 if n >= 4096 else 32, tile_k=128)
-    if many:
-        return LinearConfig(tile_n, 128, 4 if gated else 8, 3 if gated else 4, tma=True)
     if gated:
-        return LinearConfig(64, 128, 4, 5, prefetch=512, tma=True)
+        return LinearConfig(64, 128, 4, 4, tma=True)
     if n > 65536:
+        if rows > 32:
+            return LinearConfig(128, 128, 8, 4, tma=True)
         return LinearConfig(64, 128, 4, 6, prefetch=1024, tma=True)
+    if rows > 32:
+        return LinearConfig(64, 128, 4, 3 if 8192 < n <= 16384 else 5, tma=True)
+    if rows <= 16 and n > 16384 and inner % 256 == 0:
+        return LinearConfig(64, 256, 4, 5, tma=True)
     return LinearConfig(64, 128, 4, 5, tma=True)
 
 

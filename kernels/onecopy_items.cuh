@@ -1,7 +1,7 @@
 // How the work of one-copy attention is cut into items, and what its warp groups share.
 //
-// Defined at compile time: HQ, HK (heads), PS (page size, a power of two >= 64), KEY_WEIGHT (the type
-// of the key weight).
+// Defined at compile time: HQ, HK (heads), PS (page size, a power of two >= 64), KEY_WEIGHT (the
+// type of the key weight).
 
 constexpr int G = HQ / HK, D = 512, PAIRS = 64, TILE = 64, MAX_SEQUENCES = 64, TOKENS = 64 / G;
 constexpr int BLOCK = 8192, TILE_BYTES = 8 * BLOCK;  // 64 rows of 64 dimensions; of all dimensions

@@ -18,7 +18,7 @@ from .onecopy import OneCopy
 from .shapes import PagedShape
 
 HEAD_DIM, PAIRS, ROWS, TILE = 512, 64, 64, 64
-SOURCES = ("sm90.cuh", "onecopy_items.cuh", "onecopy_sm90.cu")
+SOURCES = ("sm90.cuh", "onecopy_items.cuh", "onecopy_feed.cuh", "onecopy_sm90.cu")
 SHARED, THREADS, MAX_SEQUENCES = 232448, 512, 64
 
 
@@ -86,9 +86,10 @@ def launch(
     keys = tensor_map(
         cache.data_ptr(), (64, slots, row // 128), (row, 128), (64, TILE, HEAD_DIM // 128)
     )
+    blocks = HEAD_DIM // 64
     queries = tensor_map(
-        q.data_ptr(), (HEAD_DIM, shape.heads, shape.rows),
-        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2), (64, shape.group, tokens),
+        q.data_ptr(), (64, shape.heads, shape.rows, blocks),
+        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2, 128), (64, shape.group, tokens, blocks),
     )  # fmt: skip
     if split:
         units = shape.sequences * -(-table.shape[1] * shape.page_size // split)

@@ -220,5 +220,5 @@ def paged_prefill(
 def default_config(head_dim: int) -> PrefillConfig:
     """Measured on an H100 (docs/log-kernels.md)."""
     if head_dim > 256:
-        return PrefillConfig(64, 32, 8, 2)
-    return PrefillConfig()
+        return PrefillConfig(64, 32, 8, 2, hopper=True)
+    return PrefillConfig(stages=2 if head_dim > 128 else 3)

@@ -3,8 +3,9 @@
 The sets top-k, top-p and min-p keep are all "no further than some distance d below the largest
 logit". The distance is found by halving an interval four times per pass: a pass counts, for 16
 distances at once, the tokens (for top-k) or their mass (for top-p) within them; six passes resolve
-64 / 16**6 = 2**-18. Partial sums are added in a fixed order, so a draw repeats bit for bit. Tokens
-equal to the last kept one are kept too. Rows that do not filter leave every pass at once.
+64 / 16**6 = 2**-18. A block whose largest logit is out of reach is not read again. Partial sums are
+added in a fixed order, so a draw repeats bit for bit. Tokens equal to the last kept one are kept
+too. Rows that do not filter leave every pass at once.
 """
 
 import torch
@@ -16,6 +17,7 @@ from .sampling import SamplingBatch
 
 PASSES, WAYS, RANGE = 6, 16, 64.0
 BLOCK = 4096
+LANES = 1024
 SEARCH_WARPS = 8
 
 
@@ -80,7 +82,8 @@ def _narrow(
 def _search(
     logits, temperature, setting, maxima, states, all_sums, limits, V, softcap, step, rows,
     LAST: tl.constexpr, MASS: tl.constexpr, NB: tl.constexpr, NBP: tl.constexpr,
-    BLOCK: tl.constexpr, WAYS: tl.constexpr, RANGE: tl.constexpr, PDL: tl.constexpr,
+    BLOCK: tl.constexpr, LANES: tl.constexpr, WAYS: tl.constexpr, RANGE: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Pass ``step`` of the search for each row's distance; the last writes it to ``limits``.
 
@@ -116,18 +119,28 @@ def _search(
                 tl.store(to, low)
                 tl.store(to + 1, width)
                 tl.store(to + 2, goal)
-            at = block * BLOCK + tl.arange(0, BLOCK)
-            z = _scaled(logits, row, at, V, softcap, heat)
-            d = _largest(maxima, row, NB, NBP) - z
+            ways = tl.arange(0, WAYS)
+            edges = low + (ways + 1) * (width / WAYS)
+            largest = _largest(maxima, row, NB, NBP)
+            # Tokens further off than the last edge count nowhere; most blocks hold no others.
+            reach = low + width
             if MASS:
-                values = tl.where(d <= tl.load(limits + row), tl.exp(-d), 0.0)
-            else:
-                values = tl.where(at < V, 1.0, 0.0)
+                reach = tl.minimum(reach, tl.load(limits + row))
+            within = tl.zeros([WAYS, LANES], tl.float32)
+            total = tl.zeros([LANES], tl.float32)
+            if largest - tl.load(maxima + row * NB + block) <= reach:
+                for begin in tl.static_range(0, BLOCK, LANES):
+                    at = block * BLOCK + begin + tl.arange(0, LANES)
+                    d = largest - _scaled(logits, row, at, V, softcap, heat)
+                    if MASS:
+                        values = tl.where(d <= tl.load(limits + row), tl.exp(-d), 0.0)
+                    else:
+                        values = tl.where(at < V, 1.0, 0.0)
+                    within += tl.where(d[None, :] <= edges[:, None], values[None, :], 0.0)
+                    total += values
             to = all_sums + ((step * rows + row) * NB + block) * (2 * WAYS)
-            for j in tl.static_range(WAYS):
-                edge = low + (j + 1) * (width / WAYS)
-                tl.store(to + j, tl.sum(tl.where(d <= edge, values, 0.0), 0))
-            tl.store(to + WAYS, tl.sum(values, 0))
+            tl.store(to + ways, tl.sum(within, 1))
+            tl.store(to + WAYS, tl.sum(total, 0))
     elif LAST:
         tl.store(limit, float("inf"))
 
@@ -225,8 +238,9 @@ def sample_tokens(
         for step in range(PASSES + 1):
             _search[grid if step < PASSES else (rows, 1)](
                 logits, batch.temperature, setting, maxima, states, sums, limits, vocabulary,
-                softcap, step, rows, LAST=step == PASSES, MASS=mass, BLOCK=BLOCK, WAYS=WAYS,
-                RANGE=RANGE, NB=blocks, NBP=padded, num_warps=SEARCH_WARPS, **dependent(pdl),
+                softcap, step, rows, LAST=step == PASSES, MASS=mass, BLOCK=BLOCK, LANES=LANES,
+                WAYS=WAYS, RANGE=RANGE, NB=blocks, NBP=padded, num_warps=SEARCH_WARPS,
+                **dependent(pdl),
             )  # fmt: skip
     _draw[grid](
         logits, batch.temperature, batch.min_p, batch.seeds, batch.positions, maxima, limits,

@@ -29,8 +29,8 @@ __device__ __forceinline__ void sync_group(int number) {
     asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory");
 }
 __device__ __forceinline__ void expect(u64& bar, int bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(&bar)),
-                 "r"(bytes) : "memory");
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
+                 ::"r"(shared_address(&bar)), "r"(bytes) : "memory");
 }
 __device__ __forceinline__ void load_3d(u32 to, const TensorMap& map, int x, int y, int z,
                                         u64& bar) {
@@ -39,10 +39,22 @@ __device__ __forceinline__ void load_3d(u32 to, const TensorMap& map, int x, int
         " [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y), "r"(z),
         "r"(shared_address(&bar)) : "memory");
 }
+__device__ __forceinline__ void load_4d(u32 to, const TensorMap& map, int x, int y, int z, int w,
+                                        u64& bar) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y), "r"(z),
+        "r"(w), "r"(shared_address(&bar)) : "memory");
+}
+__device__ __forceinline__ void fetch_l2(const void* from) {
+    asm volatile("prefetch.global.L2 [%0];" ::"l"((u64)from));
+}
 __device__ __forceinline__ void fence_async() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ __forceinline__ void mma_fence() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+__device__ __forceinline__ void mma_fence() {
+    asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+}
 __device__ __forceinline__ void mma_commit() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
