@@ -4,15 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
-    power_of_two,
-    require,
-    require_tensor,
-    wait_for_inputs,
-)
+from . import launch
+from .launch import let_next_start, wait_for_inputs
 from .sampling import entropy
 
 BLOCK = 8192
@@ -88,21 +81,23 @@ def row_entropy(
     Raises:
         ValueError: a shape or dtype that does not fit.
     """
-    require_tensor("logits", logits, FLOATS, 2)
-    require_tensor("out", out, torch.float32, 1)
+    launch.require_tensor("logits", logits, launch.FLOATS, 2)
+    launch.require_tensor("out", out, torch.float32, 1)
     rows, vocabulary = logits.shape
-    require(out.shape[0] == rows, f"out holds {out.shape[0]} entropies for {rows} rows")
+    launch.require(out.shape[0] == rows, f"out holds {out.shape[0]} entropies for {rows} rows")
     need = entropy_workspace(rows, vocabulary)
-    require(workspace.numel() >= need, f"workspace holds {workspace.numel()}; {need} are needed")
+    launch.require(
+        workspace.numel() >= need, f"workspace holds {workspace.numel()}; {need} are needed"
+    )
     blocks = need // (3 * rows)
     maxima, masses, moments = workspace[:need].split(rows * blocks)
     _partial[(rows, blocks)](
         logits, maxima, masses, moments, vocabulary, softcap, NB=blocks, BLOCK=BLOCK,
-        num_warps=8, **dependent(pdl),
+        num_warps=8, **launch.dependent(pdl),
     )  # fmt: skip
     _merge[(rows,)](
-        maxima, masses, moments, out, NB=blocks, NBP=power_of_two(blocks), num_warps=1,
-        **dependent(pdl),
+        maxima, masses, moments, out, NB=blocks, NBP=launch.power_of_two(blocks), num_warps=1,
+        **launch.dependent(pdl),
     )  # fmt: skip
     return out
 

@@ -6,15 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
-    power_of_two,
-    require,
-    require_tensor,
-    wait_for_inputs,
-)
+from . import launch
+from .launch import let_next_start, wait_for_inputs
 from .norm import rms
 
 
@@ -102,36 +95,38 @@ def norm_rotate_write(
         ``q_out``.
     """
     one_copy = value_cache is None
-    require((k_weight is None) == one_copy, "k_weight and value_cache go together")
-    require_tensor("q_out", q_out, FLOATS, 3)
-    require_tensor("key_cache", key_cache, FLOATS, 4)
+    launch.require((k_weight is None) == one_copy, "k_weight and value_cache go together")
+    launch.require_tensor("q_out", q_out, launch.FLOATS, 3)
+    launch.require_tensor("key_cache", key_cache, launch.FLOATS, 4)
     tokens, heads, head_dim = q_out.shape
     kv_heads = key_cache.shape[2]
     parts = qkv.shape[0] if qkv.dim() == 3 else 1
-    require_tensor("qkv", qkv, FLOATS if parts == 1 else torch.float32, qkv.dim())
+    launch.require_tensor("qkv", qkv, launch.FLOATS if parts == 1 else torch.float32, qkv.dim())
     all_heads = heads + kv_heads * (1 if one_copy else 2)
-    require(
+    launch.require(
         tuple(qkv.shape[-2:]) == (tokens, all_heads * head_dim) and qkv.dim() in (2, 3),
         f"qkv is {tuple(qkv.shape)}; it must end in {(tokens, all_heads * head_dim)}",
     )
-    require(key_cache.shape[3] == head_dim, f"key_cache has head_dim {key_cache.shape[3]}")
+    launch.require(key_cache.shape[3] == head_dim, f"key_cache has head_dim {key_cache.shape[3]}")
     if value_cache is not None:
-        require_tensor("value_cache", value_cache, key_cache.dtype, 4)
-        require(value_cache.shape == key_cache.shape, "the caches differ in shape")
+        launch.require_tensor("value_cache", value_cache, key_cache.dtype, 4)
+        launch.require(value_cache.shape == key_cache.shape, "the caches differ in shape")
     integers = (torch.int32, torch.int64)
-    require_tensor("positions", positions, integers, 1)
-    require_tensor("slots", slots, integers, 1)
-    require(len(positions) == len(slots) == tokens, f"{tokens} tokens need as many positions")
-    require_tensor("cos", cos, torch.float32, 2)
-    require_tensor("sin", sin, torch.float32, 2)
+    launch.require_tensor("positions", positions, integers, 1)
+    launch.require_tensor("slots", slots, integers, 1)
+    launch.require(
+        len(positions) == len(slots) == tokens, f"{tokens} tokens need as many positions"
+    )
+    launch.require_tensor("cos", cos, torch.float32, 2)
+    launch.require_tensor("sin", sin, torch.float32, 2)
     shared = math.gcd(heads, kv_heads)
     block = min(shared & -shared, 8 if tokens > 64 else 4)
     _norm_rotate_write[(tokens, all_heads // block)](
         qkv, q_weight, q_weight if k_weight is None else k_weight, cos, sin, positions, slots,
         q_out, key_cache, key_cache if value_cache is None else value_cache, tokens, eps,
-        HQ=heads, HK=kv_heads, HEADS=all_heads, D=head_dim, HALF=power_of_two(head_dim // 2),
+        HQ=heads, HK=kv_heads, HEADS=all_heads, D=head_dim, HALF=launch.power_of_two(head_dim // 2),
         PAIRS=cos.shape[1], BH=block, PARTS=parts, ONE_COPY=one_copy, num_warps=4,
-        **dependent(pdl),
+        **launch.dependent(pdl),
     )  # fmt: skip
     return q_out
 
