@@ -14,7 +14,7 @@ from .checkpoint import end_tokens, load_weights, read_config
 from .config import EngineConfig, SamplingParams
 from .flight import Flight
 from .memory import Memory
-from .placement import fused_architecture, place
+from .placement import allocation, fused_architecture, place
 from .plan import Event
 from .scheduler import Scheduler
 
@@ -47,7 +47,8 @@ class Engine:
         else:
             architecture = architectures.inspect(read_config(model))
             fused = fused_architecture(architecture, config, device)
-            model = load_weights(model, architecture, device, _dtype(config.dtype, device))
+            dtype, allocate = _dtype(config.dtype, device), allocation(fused)
+            model = load_weights(model, architecture, device, dtype, allocate)
         placement = place(model, fused or architecture, config, fused is not None)
         self.max_context = placement.max_context
         self.bytes_of = placement.bytes_of

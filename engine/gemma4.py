@@ -28,6 +28,7 @@ from eightfold.kernels.rotary import norm_rotate_write
 from .architecture import Architecture, LayerSpec
 from .cache import KVCache
 from .decoder import Limits
+from .skeleton import allocate_plain
 
 
 def one_copy_architecture(architecture: Architecture) -> Architecture | None:
@@ -294,6 +295,18 @@ def joint_projections(layer: nn.Module) -> Iterator[list[nn.Linear]]:
     yield [mlp.gate_proj, mlp.up_proj]
 
 
+def allocate_joint(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    """Places in which the projections computed as one product lie behind one another."""
+    text: Any = model.model
+    for layer in text.layers:
+        for projections in joint_projections(layer):
+            sizes = [projection.out_features for projection in projections]
+            joint = torch.empty(sum(sizes), projections[0].in_features, dtype=dtype, device=device)
+            for projection, part in zip(projections, joint.split(sizes), strict=True):
+                projection.weight = nn.Parameter(part, requires_grad=False)
+    allocate_plain(model, device, dtype)
+
+
 def _join(projections: list[nn.Linear]) -> torch.Tensor:
     """One tensor of which the projections' weights become views; no copy where they are so."""
     weights = [projection.weight for projection in projections]
@@ -313,6 +326,10 @@ def _join(projections: list[nn.Linear]) -> torch.Tensor:
         end = begin + projection.weight.shape[0]
         projection.weight.data = joint[begin:end]
         begin = end
+    if joint.is_cuda:
+        # Else the next layer's joint tensor would take a part of what was freed, and pin the rest.
+        del weights, base
+        torch.cuda.empty_cache()
     return joint
 
 

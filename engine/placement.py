@@ -17,6 +17,7 @@ from .memory import Group
 from .plan import Plan, Work
 from .runner import Runner
 from .sequence import Sequence
+from .skeleton import Allocate
 
 CPU_MEMORY_FRACTION = 0.25
 # Of what is free once weights, buffers and the largest step are accounted for.
@@ -59,6 +60,15 @@ def fused_architecture(
             "leave fused at None"
         )
     return fused
+
+
+def allocation(fused: Architecture | None) -> Allocate | None:
+    """Where a model's parameters are to lie; ``None``: anywhere."""
+    if fused is None:
+        return None
+    from .gemma4 import allocate_joint
+
+    return allocate_joint
 
 
 def place(

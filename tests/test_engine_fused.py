@@ -3,6 +3,8 @@
 Without a GPU the kernels run in Triton's interpreter, in float32 and without graphs.
 """
 
+from pathlib import Path
+
 import models
 import pytest
 import torch
@@ -10,7 +12,7 @@ from test_engine_models import drive, generate
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError, placement
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+DEVICE = "cpu"  # float32: on a GPU see test_engine_gpu.py
 CONFIG = EngineConfig(
     device=DEVICE, fused=True, max_step_tokens=24, max_running=4, max_context=64, page_size=16
 )
@@ -32,10 +34,14 @@ def prompts() -> list[list[int]]:
 
 
 @pytest.mark.parametrize("name", models.FUSED_BUILDERS)
-def test_greedy_tokens_equal_generate(name: str) -> None:
-    wanted = [generate(models.build(name), prompt, NEW) for prompt in prompts()]
+def test_greedy_tokens_equal_generate(name: str, tmp_path: Path) -> None:
+    reference = models.save(name, tmp_path)
+    wanted = [generate(reference, prompt, NEW) for prompt in prompts()]
     assert len(set(wanted[0])) > 1, "a reference that repeats one token proves little"
-    engine = Engine(models.build(name).to(DEVICE), CONFIG)
+    engine = Engine(tmp_path, CONFIG)
+    for layer in engine._runner.decoder.layers:
+        loaded = layer.qkv.untyped_storage().nbytes()
+        assert loaded == layer.qkv.nbytes, "q, k and v were loaded into one tensor"
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
     drawn = drive(engine)
     assert [drawn[seq] for seq in seqs] == wanted
