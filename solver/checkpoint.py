@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from eightfold.solver.config import SolverConfig, SolverError
+from eightfold.solver.config import SolverConfig, SolverError, check_sampling
 
 
 def bundled_model() -> Path:
@@ -38,6 +38,7 @@ def model_folder(model: str | Path | None) -> Path:
         raise SolverError(f"There is no model folder {folder}; give a folder with a checkpoint.")
     if not (folder / "config.json").is_file():
         raise SolverError(f"{folder} is no model folder: it has no config.json.")
+    read_json(folder / "config.json")
     if not any(folder.glob("*.safetensors")):
         raise SolverError(f"{folder} has no weights: there is no .safetensors file in it.")
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
@@ -67,9 +68,10 @@ def sampling_values(folder: Path | None, config: SolverConfig) -> dict[str, Any]
     """temperature, top_p, top_k, min_p: the configuration's, else the checkpoint's, else neutral.
 
     Raises:
-        SolverError: generation_config.json cannot be read.
+        SolverError: generation_config.json cannot be read, or a value in it is out of range.
     """
     own = read_json(folder / "generation_config.json") if folder else {}
+    check_sampling(own, where=f"{folder}/generation_config.json: " if folder else "")
     neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
     values: dict[str, Any] = {}
     for name, default in neutral.items():

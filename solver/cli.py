@@ -20,9 +20,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def sentence(text: str) -> str:
-    """The text with a capital letter at its start and a full stop at its end."""
+    """The text with a full stop; its start stays, which may be a file's or an option's name."""
     text = text.strip()
-    text = text[:1].upper() + text[1:]
     return text if text.endswith((".", "!", "?")) else text + "."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,8 +15,35 @@ if TYPE_CHECKING:
     from eightfold.engine import EngineConfig
 
 
+MAX_ATTEMPTS = 1024
+"""Each attempt may need a thread for its tool."""
+
+MAX_KERNELS = 256
+
+SAMPLING_BOUNDS: dict[str, tuple[float, float]] = {
+    "temperature": (0, 100),
+    "top_p": (1e-9, 1),
+    "top_k": (0, 2**31 - 1),
+    "min_p": (0, 1),
+}
+
+
 class SolverError(ValueError):
     """Something the user gave cannot be used; the message is one sentence that says what to do."""
+
+
+def check_sampling(values: Mapping[str, object], where: str = "") -> None:
+    """Raises `SolverError` where a value is out of `SAMPLING_BOUNDS`; None is left alone.
+
+    `where` says in front of the message where the values come from.
+    """
+    for name, (lowest, highest) in SAMPLING_BOUNDS.items():
+        value = values.get(name)
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and lowest <= value <= highest):  # type: ignore[operator]
+            raise SolverError(
+                f"{where}{name} must be from {lowest:g} to {highest:.10g}, not {value!r}."
+            )
 
 
 @dataclass(frozen=True)
@@ -72,11 +100,11 @@ class SolverConfig:
             value = getattr(self, name)
             if not 0 < value < math.inf:
                 raise SolverError(f"{name} must be a positive number of seconds, not {value}.")
-        bounds = {"temperature": (0, 100), "top_p": (1e-9, 1), "top_k": (0, 2**31), "min_p": (0, 1)}
-        for name, (lowest, highest) in bounds.items():
-            value = getattr(self, name)
-            if value is not None and not lowest <= value <= highest:
-                raise SolverError(f"{name} must be from {lowest:g} to {highest:g}, not {value}.")
+        most = {"attempts": MAX_ATTEMPTS, "kernels": MAX_KERNELS}
+        for name, bound in most.items():
+            if getattr(self, name) > bound:
+                raise SolverError(f"{name} must be at most {bound}, not {getattr(self, name)}.")
+        check_sampling({name: getattr(self, name) for name in SAMPLING_BOUNDS})
         if self.low > self.high:
             raise SolverError(f"low ({self.low}) must not exceed high ({self.high}).")
         if self.rule not in RULES:

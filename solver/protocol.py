@@ -55,15 +55,25 @@ def load_protocol(
 
 
 def end_token_ids(model_dir: str | Path) -> tuple[int, ...]:
-    """The end tokens named by a checkpoint's config.json and generation_config.json together."""
+    """The end tokens named by a checkpoint's config.json and generation_config.json together.
+
+    Raises:
+        ProtocolError: one of them is no token's id.
+    """
     found: set[int] = set()
     for name in ("config.json", "generation_config.json"):
         path = Path(model_dir) / name
         table = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         for part in (table, table.get("text_config") or {}):
             value = part.get("eos_token_id")
-            found |= set(value if isinstance(value, list) else [] if value is None else [value])
-    return tuple(sorted(int(index) for index in found))
+            for index in value if isinstance(value, list) else [] if value is None else [value]:
+                if not isinstance(index, int) or index < 0:
+                    raise ProtocolError(
+                        f"{path}: eos_token_id must be a token's id or a list of them, "
+                        f"not {value!r}."
+                    )
+                found.add(index)
+    return tuple(sorted(found))
 
 
 def render_prompt(tokenizer: Any, problem: str, prompts: Prompts | None = None) -> list[int]:

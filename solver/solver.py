@@ -13,7 +13,7 @@ from typing import Any
 
 from eightfold.solver.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
 from eightfold.solver.checkpoint import model_folder, sampling_values
-from eightfold.solver.config import SolverConfig, SolverError
+from eightfold.solver.config import MAX_ATTEMPTS, SolverConfig, SolverError
 from eightfold.solver.loop import EngineLoop
 from eightfold.solver.problem import Plan, ProblemRun, Progress
 from eightfold.solver.prompts import prompts_for
@@ -22,9 +22,6 @@ from eightfold.solver.vote import vote
 
 RELEASE_SECONDS = 3.0
 """How long a problem waits for its kernels to be given back before it ends without them."""
-
-THREADS = 1024
-"""Bound on tool threads; they are made as attempts need them."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +92,7 @@ class Solver:
         self._closers: list[Callable[[], None]] = []
         try:
             self.pool = pool if pool is not None else self._start_pool()
-            self._executor = ThreadPoolExecutor(THREADS, thread_name_prefix="tool")
+            self._executor = ThreadPoolExecutor(MAX_ATTEMPTS, thread_name_prefix="tool")
             self._closers.append(lambda: self._executor.shutdown(wait=False))
             self.protocol = self._make_protocol(tokenizer, folder)
             self.loop = EngineLoop(engine if engine is not None else self._start_engine(folder))
@@ -243,10 +240,15 @@ class Solver:
         return load_protocol(tokenizer, self.prompts, ends)
 
     def _start_engine(self, folder: Path | None) -> Any:
-        from eightfold.engine import Engine
+        from eightfold.engine import Engine, ModelError
 
         assert folder is not None
-        return Engine(folder, self.config.engine)
+        try:
+            return Engine(folder, self.config.engine)
+        except ModelError:
+            raise
+        except ValueError as error:  # a setting that this machine or model cannot have
+            raise SolverError(str(error)) from error
 
     def _make_sampling(self) -> Any:
         from eightfold.engine import SamplingParams
@@ -270,6 +272,6 @@ def load_tokenizer(folder: Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    except Exception as error:  # the readers of transformers raise whatever they meet
+        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
         raise SolverError(f"The tokenizer in {folder} cannot be loaded: {reason}.") from error

@@ -258,43 +258,6 @@ def test_bad_problem_files_are_one_sentence(
         load_problems(tmp_path / "none.csv")
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["solve", "x", "--attempts", "-8"], "Attempts must be at least 1, not -8."),
-        (["solve", "x", "--model", "/no/such"], "There is no model folder /no/such"),
-        (["solve", " "], "The problem is empty"),
-        (["solve", "--file", "/no/such"], "There is no file /no/such."),
-        (["solve", "x", "--file", "y"], "not both"),
-        (["solve", "x", "--prompts", "/no/such"], "There is no prompts file /no/such"),
-        (["solve", "x", "--time", "never"], "Argument --time: invalid float value"),
-        (["solve", "x", "--max-context", "1"], "Max_context must be at least 2"),
-        (["evaluate", "/no/such.csv", "--out", "r"], "There is no file of problems"),
-        (["evaluate", "p.csv", "--out", "r", "--parallel", "0"], "Parallel must be at least 1"),
-        (["replay", "/no/such"], "holds no run"),
-        (["budget", "simulate", "--cap", "1"], "Cap (1 s) must be at least the floor"),
-        (["budget"], "required: PART"),
-        ([], "required: COMMAND"),
-    ],
-)
-def test_wrong_input_is_one_sentence_and_code_2(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(words) == 2
-    captured = capsys.readouterr()
-    assert said in captured.err
-    assert captured.err.count("\n") == 1
-    assert captured.out == ""
-
-
-def test_folders_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    said = ("no config.json", "no weights", "no tokenizer")
-    for name, words in zip(("config.json", "model.safetensors", "-"), said, strict=True):
-        assert main(["solve", "x", "--model", str(tmp_path)]) == 2
-        assert words in capsys.readouterr().err
-        (tmp_path / name).write_text("{}")
-
-
 def test_sampling_values_come_from_user_then_checkpoint(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text('{"top_k": 64, "temperature": 0.7}')
     values = sampling_values(tmp_path, SolverConfig(temperature=0.5))

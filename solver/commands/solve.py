@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import time
-from typing import Any
+from typing import Any, TextIO
 
 from eightfold.solver.checkpoint import model_folder
 from eightfold.solver.cli import NO_ANSWER, OK
@@ -54,13 +54,25 @@ def problem_text(options: argparse.Namespace) -> str:
     return text.strip()
 
 
+def trace_file(path: str) -> TextIO:
+    """The opened file.
+
+    Raises:
+        SolverError: it cannot be written.
+    """
+    try:
+        return open(path, "w", encoding="utf-8")
+    except OSError as error:
+        raise SolverError(f"The trace cannot be written to {path}: {error.strerror}.") from error
+
+
 def run(options: argparse.Namespace) -> int:
     """Solves the problem and prints answer, votes and time."""
     began = time.monotonic()
     text = problem_text(options)
     config = solver_config(options)
     prompts_for(model_folder(config.model), config.prompts)  # wrong input ends here
-    trace = open(options.trace, "w", encoding="utf-8") if options.trace else None  # noqa: SIM115
+    trace = trace_file(options.trace) if options.trace else None
     display = Display(sys.stderr, enabled=not options.quiet)
     try:
         display.note("loading the model and starting the Python kernels")
