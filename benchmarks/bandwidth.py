@@ -19,7 +19,7 @@ def _read(source, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):
 
 def read_bandwidth(device: torch.device) -> float:
     """Bytes per second of reading 2 GiB: the better of a plain kernel and torch's sum."""
-    source = torch.zeros(BYTES // 4, dtype=torch.int32, device=device)
+    source = torch.randint(1 << 30, (BYTES // 4,), dtype=torch.int32, device=device)
     out = torch.empty(source.numel() // (BLOCK * STEPS), dtype=torch.int32, device=device)
     wide = source.view(torch.float32)
     calls = (lambda: _read[(out.numel(),)](source, out, BLOCK, STEPS), lambda: wide.sum())

@@ -8,6 +8,7 @@ import torch
 from eightfold.kernels.decode import decode_workspace, default_config
 from eightfold.kernels.paged import PagedBatch
 
+from .architecture import LayerSpec
 from .cache import KVCache
 from .paged import padded_rows, table_width
 
@@ -48,13 +49,13 @@ class Limits:
     def decode_rows(self) -> int:
         return padded_rows(self.running)
 
-    def workspace(self, window: int | None, heads: int, head_dim: int, page_size: int) -> int:
+    def workspace(self, layer: LayerSpec, heads: int, page_size: int) -> int:
         """float32 elements that decoding takes in a layer."""
-        split = default_config(window or 0).split
+        split = default_config(layer.window or 0, one_copy=layer.one_copy).split
         if not split:
             return 0
-        tokens = table_width(window, 1, self.context, page_size) * page_size
-        return decode_workspace(self.decode_rows, 1, heads, head_dim, tokens, split)
+        tokens = table_width(layer.window, 1, self.context, page_size) * page_size
+        return decode_workspace(self.decode_rows, 1, heads, layer.head_dim, tokens, split)
 
     @property
     def rows(self) -> int:

@@ -150,9 +150,7 @@ class Gemma4Decoder:
         ]
         self.buffers = Buffers(self.layers, limits.rows, self._embedding)
         room = max(
-            limits.workspace(
-                spec.window, layer.out.shape[1] // spec.head_dim, spec.head_dim, page_size
-            )
+            limits.workspace(spec, layer.out.shape[1] // spec.head_dim, page_size)
             for spec, layer in zip(architecture.layers, self.layers, strict=True)
         )
         self._workspace = torch.empty(room, device=self._embedding.device)

@@ -23,10 +23,7 @@ class ModuleDecoder:
         self._model = model
         self._step = bind(model, architecture, cache)
         heads = int(architecture.config.num_attention_heads)
-        room = max(
-            limits.workspace(layer.window, heads, layer.head_dim, cache.page_size)
-            for layer in architecture.layers
-        )
+        room = max(limits.workspace(layer, heads, cache.page_size) for layer in architecture.layers)
         self._step.workspace = torch.empty(room, device=model.device)
 
     def logits(

@@ -27,7 +27,7 @@ def batch(params: list[SamplingParams], positions: list[int] | None = None) -> S
         position = positions[index] if positions else index
         seq = Sequence(index, [0] * position, position, param, frozenset())
         works.append(Work(seq, 0, position, True, False, 0))
-    return _sampling(works, CPU)
+    return _sampling(works)
 
 
 def filtered(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:

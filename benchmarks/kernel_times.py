@@ -1,6 +1,6 @@
 """Checks every Triton kernel against its reference and times it in the shapes of Gemma-4-31B.
 
-    python benchmarks/kernels.py [--only linear,decode,small,layer,prefill,sampling]
+    python benchmarks/kernel_times.py [--only linear,decode,small,layer,prefill,sampling]
 
 Every time is that of one call inside a replayed CUDA graph that walks over several sets of buffers,
 so that neither the L2 cache nor the host helps. Bandwidth counts the bytes a kernel must read once;
@@ -222,7 +222,7 @@ def main() -> int:
     parser.add_argument("--workers", type=int, default=min(10, os.cpu_count() or 1))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
-        print("benchmarks/kernels.py needs a CUDA device", file=sys.stderr)
+        print("benchmarks/kernel_times.py needs a CUDA device", file=sys.stderr)
         return 2
     todo = jobs(arguments.only.split(","))
     begin = time.perf_counter()
