@@ -14,7 +14,8 @@ _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
 _STYLES = (
     "text|textbf|textit|textrm|texttt|mathbf|mathrm|mathit|mathsf|mathtt|mathbb|mathcal|bm|"
-    "boldsymbol|operatorname|mbox|hbox|underline|boxed|fbox|bf|rm|displaystyle|textstyle|color"
+    "boldsymbol|operatorname|mbox|hbox|underline|boxed|fbox|bf|rm|displaystyle|textstyle|color|"
+    "textcolor"
 )
 _STYLED = re.compile(rf"\\(?:{_STYLES})\*?\s*\{{([^{{}}]*)\}}")
 _LOOSE = re.compile(r"\\(?:displaystyle|textstyle|bf|rm|left|right|big|Big|bigl|bigr)(?![a-zA-Z])")

@@ -6,9 +6,9 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from eightfold.solver.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
@@ -51,7 +51,7 @@ class Result:
     prompt: tuple[int, ...] = field(default=(), repr=False)
 
 
-class Solver:
+class Solver(AbstractContextManager["Solver"]):
     """Solves problems; a context manager. `solve` may be called from several threads at once.
 
     The kernel pool starts in processes of its own while the model loads here.
@@ -102,15 +102,7 @@ class Solver:
             self.close()
             raise
 
-    def __enter__(self) -> Solver:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     @property

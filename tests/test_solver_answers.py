@@ -20,7 +20,8 @@ SHAPES: list[tuple[str, int | None]] = [
     ("12 34", None), ("1\\,23", None),
     # styles and wrappers
     ("\\text{42}", 42), ("\\mathbf{42}", 42), ("\\textbf{ 42 }", 42), ("\\mathrm{42}", 42),
-    ("\\boldsymbol{\\text{42}}", 42), ("$42$", 42), ("\\(42\\)", 42), ("\\displaystyle 42", 42),
+    ("\\boldsymbol{\\text{42}}", 42), ("\\textcolor{red}{42}", 42), ("\\color{red}{42}", 42),
+    ("$42$", 42), ("\\(42\\)", 42), ("\\displaystyle 42", 42),
     ("{42}", 42), ("{{42}}", 42), ("(42)", 42), ("\\left(42\\right)", 42), ("\\boxed{42}", 42),
     ("\\bf 42", 42), ("\\underline{42}", 42), ("42 \\quad", 42), ("\\;42\\;", 42), ("~42", 42),
     # names, units, words
