@@ -1,0 +1,208 @@
+"""The page cache filled by threads: what is read, in which order, and what stops it."""
+
+import json
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from eightfold.engine import CheckpointError, preload, residency
+from eightfold.engine.preload import Preload, PreloadConfig, files_of
+from eightfold.solver.cli import main
+
+MIB = 1 << 20
+
+
+def fill(path: Path, size: int, cold: bool = True) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(os.urandom(size))
+    fd = os.open(path, os.O_RDONLY)
+    os.fsync(fd)
+    if cold:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    os.close(fd)
+    return path
+
+
+def can_drop(folder: Path) -> bool:
+    return residency.resident_bytes(fill(folder / "probe" / "x", MIB)) == 0
+
+
+def test_cold_files_become_resident_and_warm_ones_are_skipped(tmp_path: Path) -> None:
+    if not can_drop(tmp_path):
+        pytest.skip("this file system keeps its pages")
+    folder = tmp_path / "model"
+    sizes = [20 * MIB + 5, 3 * MIB, 777]
+    for index, size in enumerate(sizes):
+        fill(folder / f"{index}.bin", size)
+    before = set(threading.enumerate())
+    with Preload(folder, PreloadConfig(threads=3)) as running:
+        running.wait()
+        report = running.report()
+    assert (report.resident_before, report.resident_after) == (0, sum(sizes))
+    assert report.total == sum(sizes)
+    assert 0 < report.read <= sum(sizes)
+    assert (report.ending, report.unreadable) == ("done", ())
+    assert running.progress().done == sum(sizes)
+    assert set(threading.enumerate()) == before
+    again = Preload(folder)
+    again.wait()
+    assert again.report().read == 0
+    assert again.report().resident_before == sum(sizes)
+
+
+def test_residency_of_single_pages(tmp_path: Path) -> None:
+    if not can_drop(tmp_path):
+        pytest.skip("this file system keeps its pages")
+    page = residency.PAGE
+    file = fill(tmp_path / "f", 64 * page + 1)
+    fd = os.open(file, os.O_RDONLY)
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+    os.pread(fd, 10, 40 * page)
+    pages = residency.resident_pages(fd, 0, 64 * page + 1)
+    assert pages is not None
+    assert len(pages) == 65
+    assert pages[40] == 1
+    assert pages.count(1) < 65
+    assert residency.resident_pages(fd, 40 * page, page) == b"\1"
+    assert residency.resident_pages(fd, 0, 0) == b""
+    os.close(fd)
+
+
+def test_what_the_kernel_does_not_tell_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "f", 3 * MIB, cold=False)
+    monkeypatch.setattr(residency, "_told", lambda fd: False)
+    running = Preload(tmp_path)
+    running.wait()
+    report = running.report()
+    assert (report.resident_before, report.resident_after) == (None, None)
+    assert report.read == 3 * MIB
+
+
+def test_order_is_largest_first_with_shards_in_index_order(tmp_path: Path) -> None:
+    names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
+    for name, size in zip(names, (100, 300, 200), strict=True):
+        fill(tmp_path / name, size)
+    index = {"weight_map": {"b": names[1], "a": names[0], "c": names[2]}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    fill(tmp_path / "big", 5000)
+    fill(tmp_path / "below" / "middle", 500)
+    files, faults = files_of(tmp_path)
+    assert faults == []
+    assert [file.path.name for file in files][:5] == ["big", *names, "middle"]
+
+
+def test_links_loops_pipes_and_broken_links(tmp_path: Path) -> None:
+    elsewhere = fill(tmp_path / "store" / "blob", 100)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "one").symlink_to(elsewhere)
+    (folder / "two").symlink_to(elsewhere)
+    os.link(elsewhere, folder / "three")
+    (folder / "loop").symlink_to(folder)
+    (folder / "gone").symlink_to(tmp_path / "nothing")
+    os.mkfifo(folder / "pipe")
+    (folder / "empty").touch()
+    files, faults = files_of(folder)
+    assert [file.size for file in files] == [100]
+    assert len(faults) == 1
+    assert "gone" in faults[0]
+
+
+def test_unreadable_files_are_named_and_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = fill(tmp_path / "bad", 9 * MIB, cold=False)
+    fill(tmp_path / "good", MIB, cold=False)
+    number = bad.stat().st_ino
+    real = os.preadv
+
+    def preadv(fd: int, views: list, at: int) -> int:
+        if os.fstat(fd).st_ino == number and at >= 8 * MIB:
+            raise OSError(5, "Input/output error")
+        return real(fd, views, at)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    monkeypatch.setattr(residency, "_told", lambda fd: False)
+    assert main(["preload", str(tmp_path), "--quiet", "--json"]) == 3
+    shown = capsys.readouterr()
+    assert shown.err == f"could not be read: {bad} (Input/output error)\n"
+    assert json.loads(shown.out.splitlines()[-1])["read"] == 9 * MIB
+
+
+def test_stops_quietly_where_memory_would_not_hold_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "f", 64 * MIB, cold=False)
+    monkeypatch.setattr(residency, "_told", lambda fd: False)
+    monkeypatch.setattr(preload, "available_memory", lambda: 40 * MIB)
+    running = Preload(tmp_path, PreloadConfig(threads=1, reserve_bytes=8 * MIB))
+    running.wait()
+    report = running.report()
+    assert report.ending == "memory"
+    assert report.read == 32 * MIB
+    assert report.unreadable == ()
+
+
+def test_stop_ends_early_and_may_be_called_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "f", 64 * MIB, cold=False)
+    monkeypatch.setattr(residency, "_told", lambda fd: False)
+    reached, go = threading.Event(), threading.Event()
+    real = os.preadv
+
+    def preadv(*rest: object) -> int:
+        reached.set()
+        go.wait(10)
+        return real(*rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    running = Preload(tmp_path, PreloadConfig(threads=2))
+    reached.wait(10)
+    with pytest.raises(RuntimeError, match="still running"):
+        running.report()
+    threading.Timer(0.1, go.set).start()
+    running.stop()
+    running.stop()
+    report = running.report()
+    assert report.ending == "stopped"
+    assert report.read <= 16 * MIB
+
+
+def test_memory_of_a_control_group(tmp_path: Path) -> None:
+    files = {"max": "1000\n", "current": "600\n", "memory.stat": "active_file 50\ninactive_file 100\n"}
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    kinds = ("active_file", "inactive_file")
+    assert residency._group(tmp_path, "max", "current", kinds) == 550
+    (tmp_path / "max").write_text("max\n")
+    assert residency._group(tmp_path, "max", "current", kinds) is None
+    assert residency._group(tmp_path, "none", "current", kinds) is None
+
+
+def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(CheckpointError, match="there is no folder"):
+        Preload(tmp_path / "none")
+    for arguments in ([str(tmp_path / "none")], [str(tmp_path), "--threads", "0"], []):
+        assert main(["preload", *arguments]) == 2
+        assert len(capsys.readouterr().err.splitlines()) == 1
+    assert main(["preload", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.startswith("0 files of 0.00 GB")
+    for change in ({"threads": 0}, {"chunk_bytes": 1000}, {"reserve_bytes": -1}):
+        with pytest.raises(ValueError, match=next(iter(change))):
+            PreloadConfig(**change)
+
+
+def test_neither_torch_nor_transformers_is_imported(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    code = (
+        "import sys, eightfold.engine.preload as p; p.Preload(sys.argv[1]).wait();"
+        "assert not {'torch', 'transformers'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True)
