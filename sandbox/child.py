@@ -155,6 +155,7 @@ def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any]) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = app.kernel
     kernel.reader = reader
+    app.shell.compile = shell.CellCompiler()  # ipykernel 6 cannot be told which to make
     transforms = app.shell.input_transformer_manager.cleanup_transforms
     # Leading empty lines stay: tracebacks count lines as the model wrote them.
     with contextlib.suppress(IndexError):

@@ -159,7 +159,6 @@ class CellKernel(IPythonKernel):
     """The kernel: one cell at a time, every one answered."""
 
     shell_class = Type(CellShell)
-    compiler_class = Type(CellCompiler)
     reader: PipeReader
     restorer: Restorer
 
