@@ -7,6 +7,7 @@ import torch
 from accelerate import init_empty_weights
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.initialization import no_init_weights
 
 Allocate = Callable[[PreTrainedModel, torch.device, torch.dtype], None]
 """Gives every parameter of a model, which is on the meta device, its uninitialised final place.
@@ -21,7 +22,7 @@ def build(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
 
     Buffers that no checkpoint holds, such as rotary frequencies, have their values.
     """
-    with init_empty_weights(include_buffers=False):
+    with init_empty_weights(include_buffers=False), no_init_weights():
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
     # In there, each parameter that is set becomes a new one, so that nothing could be tied.
     model.tie_weights()
