@@ -311,7 +311,7 @@ def table(bench: Bench, rows: list[dict[str, Any]], limits: dict[str, float]) ->
     print(f"\n{bench.nbytes / 1e9:.1f} GB; limits in GB/s: "
           + ", ".join(f"{name} {rate / 1e9:.2f}" for name, rate in limits.items()))  # fmt: skip
     print(
-        f"{'':26} {'cold s':>7} {'GB/s':>6} {'of disk':>7} {'warm s':>7} {'GB/s':>6} {'of H2D':>7}"
+        f"{'':26} {'cold s':>7} {'GB/s':>6} {'of disk':>7} {'warm s':>7} {'GB/s':>6} {'of copy':>7}"
     )
     for row in rows:
         cells = []
