@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import NoReturn
 
 OK, NO_ANSWER, WRONG_INPUT, FAILED, INTERRUPTED = 0, 1, 2, 3, 130
-COMMANDS = ("solve", "evaluate", "replay", "budget", "sandbox", "preload")
+COMMANDS = (*("solve", "evaluate", "replay", "budget", "sandbox", "preload", "bundle", "kaggle"),)
 
 
 class Parser(argparse.ArgumentParser):

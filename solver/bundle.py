@@ -1,0 +1,321 @@
+"""Makes the folder that a notebook without internet installs from.
+
+Resolving is pip's; torch is never fetched, nor what an image has already.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from email.parser import Parser
+from pathlib import Path
+
+from eightfold.solver.config import SolverError
+
+ROOTS = ("transformers>=5.5", "safetensors>=0.5", "jupyter_client>=8.0", "ipykernel>=6.29")
+ROOTS_ALONE = ("accelerate>=1.0",)  # fetched without what it requires, which is torch
+
+PRESENT = frozenset(
+    (
+        *(
+            "torch",
+            "triton",
+            "numpy",
+            "sympy",
+            "mpmath",
+            "polars",
+            "pandas",
+            "pyarrow",
+            "psutil",
+        ),
+        *(
+            "pyyaml",
+            "packaging",
+            "requests",
+            "tqdm",
+            "filelock",
+            "fsspec",
+            "jinja2",
+            "markupsafe",
+        ),
+        *(
+            "networkx",
+            "setuptools",
+            "typing-extensions",
+            "pyzmq",
+            "tornado",
+            "traitlets",
+        ),
+        *(
+            "ipython",
+            "debugpy",
+            "comm",
+            "matplotlib-inline",
+            "nest-asyncio",
+            "python-dateutil",
+        ),
+        *(
+            "six",
+            "pygments",
+            "decorator",
+            "jedi",
+            "parso",
+            "pexpect",
+            "ptyprocess",
+        ),
+        *(
+            "prompt-toolkit",
+            "wcwidth",
+            "stack-data",
+            "executing",
+            "asttokens",
+            "pure-eval",
+        ),
+        *(
+            "platformdirs",
+            "click",
+            "rich",
+            "markdown-it-py",
+            "mdurl",
+            "regex",
+            "certifi",
+            "idna",
+        ),
+        *(
+            "urllib3",
+            "charset-normalizer",
+            "anyio",
+            "h11",
+            "sniffio",
+            "typer",
+            "shellingham",
+        ),
+        *(
+            "jupyter-core",
+            "annotated-doc",
+        ),
+    )
+)
+"""In Kaggle's image, in versions that ours work with; docs/kaggle.md tells how to be exact."""
+
+NEVER = frozenset({"torch", "triton"})
+SKIPPED = ("build", "dist", "runs", "__pycache__", "*.egg-info", ".*")
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """What to make.
+
+    Attributes:
+        out: folder to make; it must be empty or not be there.
+        python: of the image, as `3.12`.
+        platforms: wheel tags that the image takes.
+        model_less: leave the bundled model out of our wheel.
+        freeze: output of `pip freeze` in the image; None takes `PRESENT`.
+        dependencies: fetch what the image lacks.
+    """
+
+    out: Path
+    python: str = "3.12"
+    platforms: tuple[str, ...] = (
+        "manylinux_2_28_x86_64",
+        "manylinux_2_17_x86_64",
+        "manylinux2014_x86_64",
+    )
+    model_less: bool = False
+    freeze: Path | None = None
+    dependencies: bool = True
+
+    def __post_init__(self) -> None:
+        parts = self.python.split(".")
+        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+            raise SolverError(f"python must be a version such as 3.12, not {self.python!r}.")
+        if parts[0] != "3" or int(parts[1]) < 11:
+            raise SolverError(f"python must be 3.11 or later, not {self.python}.")
+        if not self.platforms or any("macos" in tag or "win" in tag for tag in self.platforms):
+            raise SolverError("platforms must be Linux tags such as manylinux_2_28_x86_64.")
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as indices compare it."""
+    return name.lower().replace("_", "-").replace(".", "-")
+
+
+def name_of(wheel: Path) -> str:
+    """The distribution's name in a wheel's file name."""
+    return canonical(wheel.name.split("-")[0])
+
+
+def version_of(wheel: Path) -> str:
+    """The version in a wheel's file name."""
+    return wheel.name.split("-")[1]
+
+
+def source_folder() -> Path:
+    """The checkout that this package runs from, else the current folder's.
+
+    Raises:
+        SolverError: neither is one.
+    """
+    for folder in (Path(__file__).resolve().parents[1], Path.cwd()):
+        if (folder / "notebooks" / "aimo3.ipynb").is_file() and (folder / "setup.py").is_file():
+            return folder
+    raise SolverError("A bundle is made from a clone of the project; change into its folder.")
+
+
+def make_bundle(config: BundleConfig) -> list[Path]:
+    """Makes the folder and returns its wheels.
+
+    Raises:
+        SolverError: the folder has something in it, there is no clone, or pip failed.
+    """
+    source = source_folder()
+    freeze = read_freeze(config.freeze) if config.freeze else None
+    out = config.out
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise SolverError(f"{out} is not an empty folder; name another with --out.")
+    with tempfile.TemporaryDirectory() as name:
+        # Made aside and moved at the end: a bundle is whole or not there.
+        work = Path(name) / "bundle"
+        work.mkdir()
+        build_wheel(source, work, config.model_less)
+        if config.dependencies:
+            fetch(work, config)
+            for wheel in left_out(work, freeze):
+                wheel.unlink()
+        wheels = sorted(work.glob("*.whl"))
+        (work / "eightfold.lock").write_text(lock_text(wheels), encoding="utf-8")
+        (work / "README.md").write_text(readme_text(config, wheels), encoding="utf-8")
+        shutil.copy(source / "notebooks" / "aimo3.ipynb", work / "aimo3.ipynb")
+        out.mkdir(parents=True, exist_ok=True)
+        for file in work.iterdir():
+            shutil.move(str(file), str(out / file.name))
+    return sorted(out.glob("*.whl"))
+
+
+def pip(*arguments: str) -> None:
+    """Runs this interpreter's pip.
+
+    Raises:
+        SolverError: it failed; the last line that names an error is told.
+    """
+    command = [sys.executable, "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
+    ran = subprocess.run(command, capture_output=True, text=True)
+    if ran.returncode:
+        lines = [line for line in ran.stderr.splitlines() if "ERROR" in line] or ["no reason given"]
+        raise SolverError(f"pip {arguments[0]} failed: {lines[-1].strip()[:300]}.")
+
+
+def build_wheel(source: Path, out: Path, model_less: bool) -> None:
+    """Builds our wheel from a copy: builds leave things behind, and the model may be left out."""
+    with tempfile.TemporaryDirectory() as name:
+        copy = Path(name) / "source"
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*SKIPPED))
+        if model_less:
+            shutil.rmtree(copy / "demo" / "model", ignore_errors=True)
+        from importlib.util import find_spec
+
+        own = ("--no-build-isolation",) if find_spec("setuptools") else ()
+        pip("wheel", "--no-deps", *own, "-w", str(out), str(copy))
+
+
+def fetch(out: Path, config: BundleConfig) -> None:
+    """Downloads wheels for the image's Python and platform."""
+    digits = config.python.replace(".", "")
+    target = ["--only-binary=:all:", "--python-version", config.python, "--implementation", "cp"]
+    for abi in (f"cp{digits}", "abi3", "none"):
+        target += ["--abi", abi]
+    for platform in config.platforms:
+        target += ["--platform", platform]
+    pip("download", *target, "-d", str(out), *ROOTS)
+    pip("download", *target, "--no-deps", "-d", str(out), *ROOTS_ALONE)
+
+
+def read_freeze(path: Path) -> dict[str, str]:
+    """Versions by name in the output of `pip freeze`; other lines are passed over.
+
+    Raises:
+        SolverError: no such file, or no version in it.
+    """
+    if not path.is_file():
+        raise SolverError(f"There is no file {path}; write it with pip freeze in the image.")
+    pairs = [line.split("==") for line in path.read_text(encoding="utf-8").splitlines()]
+    versions = {canonical(p[0].strip()): p[1].split(";")[0].strip() for p in pairs if len(p) == 2}
+    if not versions:
+        raise SolverError(f"{path} has no line of the form name==version.")
+    return versions
+
+
+def left_out(folder: Path, freeze: dict[str, str] | None) -> list[Path]:
+    """Wheels that the image does not need: named in `PRESENT`, or there in a version that does."""
+    wheels = [wheel for wheel in sorted(folder.glob("*.whl")) if name_of(wheel) != "eightfold"]
+    if freeze is None:
+        return [wheel for wheel in wheels if name_of(wheel) in PRESENT]
+    from packaging.requirements import Requirement
+    from packaging.version import InvalidVersion, Version
+
+    wanted = [Requirement(text) for wheel in folder.glob("*.whl") for text in requirements(wheel)]
+    spare = []
+    for wheel in wheels:
+        name = name_of(wheel)
+        specs = [one.specifier for one in wanted if canonical(one.name) == name]
+        try:
+            has = Version(freeze[name]) if name in freeze else None
+        except InvalidVersion:
+            has = None
+        fits = has is not None and all(spec.contains(has, prereleases=True) for spec in specs)
+        if fits or name in NEVER:
+            spare.append(wheel)
+    return spare
+
+
+def requirements(wheel: Path) -> list[str]:
+    """What a wheel requires, extras left out."""
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        text = Parser().parsestr(archive.read(name).decode("utf-8"))
+    return [one for one in text.get_all("Requires-Dist") or [] if "extra ==" not in one]
+
+
+def lock_text(wheels: list[Path]) -> str:
+    """A requirements file with a version and a SHA-256 for each wheel."""
+    lines = ["# pip install --no-index --find-links . --no-deps --require-hashes -r eightfold.lock"]
+    for wheel in wheels:
+        digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        lines.append(f"{name_of(wheel)}=={version_of(wheel)} --hash=sha256:{digest}")
+    return "\n".join(lines) + "\n"
+
+
+def readme_text(config: BundleConfig, wheels: list[Path]) -> str:
+    """What to do with the folder."""
+    size = sum(wheel.stat().st_size for wheel in wheels) / 1e6
+    listed = "\n".join(f"- `{wheel.name}`" for wheel in wheels)
+    model = (
+        "The bundled model is left out: the notebook needs a model among its inputs."
+        if config.model_less
+        else "The bundled model is inside; a larger one among the inputs is preferred."
+    )
+    return f"""# eightfold for Kaggle
+
+Wheels for Python {config.python} ({size:.0f} MB), a lock file with hashes, and the notebook.
+{model}
+
+1. Upload this folder as a Kaggle dataset (Datasets, New Dataset; or `kaggle datasets create -p .`
+   after `kaggle datasets init -p .`).
+2. Create a notebook by importing `aimo3.ipynb` (File, Import Notebook).
+3. Add as inputs: the dataset, the competition's data, and a model in Hugging Face's format
+   (Add Input, Models).
+4. Choose the accelerator, switch the internet off, and run all: `test.csv` goes through, and
+   `submission.parquet` is written.
+5. Save the version, and submit it.
+
+If a package of the image is too old, run `!pip freeze > freeze.txt` in a notebook with that image
+and make the bundle again with `--freeze freeze.txt`.
+
+{listed}
+"""

@@ -1,0 +1,116 @@
+"""Finds models, the file of problems and the competition's server below an input folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from eightfold.solver.checkpoint import bundled_model, model_folder
+from eightfold.solver.config import SolverError
+from eightfold.solver.machine import Machine, Sizes, read_weights, sizes_for
+
+DEPTH = 8  # folders below the input folder that are looked into
+LISTED = 12  # candidates named in an error
+WIDE = 200  # more entries than this are a data set, not looked into
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What an input folder holds; paths are sorted, shallow ones first."""
+
+    root: Path
+    models: tuple[Path, ...]
+    tests: tuple[Path, ...]
+    servers: tuple[Path, ...]
+    seen: tuple[Path, ...]
+
+    def test_file(self) -> Path:
+        """The file of problems.
+
+        Raises:
+            SolverError: there is none; what was found instead is listed.
+        """
+        if self.tests:
+            return self.tests[0]
+        names = ", ".join(str(path.relative_to(self.root)) for path in self.seen[:LISTED])
+        raise SolverError(
+            f"There is no test.csv below {self.root}; add the competition's data. "
+            f"CSV files found: {names or 'none'}."
+        )
+
+
+def find_inputs(root: str | Path) -> Inputs:
+    """Walks the folder, links followed, each real folder once.
+
+    Raises:
+        SolverError: there is no such folder.
+    """
+    root = Path(root)
+    if not root.is_dir():
+        raise SolverError(f"There is no input folder {root}.")
+    models: list[Path] = []
+    tables: list[Path] = []
+    servers: list[Path] = []
+    visited: set[str] = set()
+    for place, folders, files in os.walk(root, followlinks=True):
+        path = Path(place)
+        real = os.path.realpath(place)
+        if real in visited or len(path.relative_to(root).parts) > DEPTH:
+            folders.clear()
+            continue
+        visited.add(real)
+        if "kaggle_evaluation" in folders:
+            servers.append(path)
+        if len(folders) > WIDE:
+            folders.clear()
+        folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+        tables += [path / name for name in files if name.endswith(".csv")]
+        if "config.json" in files and any(name.endswith(".safetensors") for name in files):
+            models.append(path)
+
+    def order(path: Path) -> tuple[int, str]:
+        return len(path.parts), str(path)
+
+    tables.sort(key=order)
+    tests = tuple(path for path in tables if path.name == "test.csv")
+    return Inputs(
+        root,
+        tuple(sorted(models, key=order)),
+        tests,
+        tuple(sorted(servers, key=order)),
+        tuple(tables),
+    )
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The model to use (None: the bundled one), its settings, and why others were passed over."""
+
+    model: Path | None
+    sizes: Sizes
+    passed: tuple[str, ...]
+
+
+def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
+    """The largest model that fits the machine; the bundled one where none does.
+
+    Raises:
+        SolverError: no model fits and none is bundled; the candidates are named.
+    """
+    passed: list[str] = []
+    fitting: list[tuple[int, Path, Sizes]] = []
+    for folder in models:
+        try:
+            weights = read_weights(model_folder(folder))
+            fitting.append((weights.size, folder, sizes_for(machine, weights)))
+        except (SolverError, ValueError, TypeError, OSError) as error:
+            passed.append(f"{folder}: {error}"[:300])
+    if fitting:
+        _, folder, sizes = max(fitting, key=lambda entry: entry[0])
+        return Choice(folder, sizes, tuple(passed))
+    try:
+        return Choice(None, sizes_for(machine, read_weights(bundled_model())), tuple(passed))
+    except SolverError as error:
+        listed = "; ".join(passed[:LISTED]) or "none"
+        raise SolverError(f"No model can be used ({error}) Candidates: {listed}") from error

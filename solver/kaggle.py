@@ -1,0 +1,133 @@
+"""The competition's side of the solver: `predict`, which always answers, in time.
+
+from eightfold.solver import kaggle
+kaggle.start(kaggle.KaggleConfig(...))   # returns at once, the model loads behind it
+kaggle.serve(input_folder)               # the competition's server, or the stand-in
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from eightfold.solver.config import SolverConfig, SolverError
+from eightfold.solver.session import KaggleConfig, Session, scored
+
+__all__ = ["KaggleConfig", "Session", "configure", "predict", "preload", "serve", "start", "stop"]
+
+_session: Session | None = None
+_guard = threading.Lock()
+
+
+def start(config: KaggleConfig | None = None, make: Callable[[], Any] | None = None) -> Session:
+    """Begins a run: the model loads behind this call. A run under way is ended."""
+    global _session
+    with _guard:
+        if _session is not None:
+            _session.close()
+        _session = Session(config or KaggleConfig(), make)
+        return _session
+
+
+def stop() -> None:
+    """Ends the run under way."""
+    global _session
+    with _guard:
+        if _session is not None:
+            _session.close()
+        _session = None
+
+
+def predict(id_: Any, problem: Any, answer: Any = None) -> Any:
+    """The competition's endpoint: one-row Series in, a one-row frame with an integer answer out.
+
+    Args:
+        answer: what a file with known answers passes; not looked at.
+    """
+    session = _session if _session is not None else start()
+    return session.predict(id_, problem)
+
+
+def configure(root: str | Path, **changes: Any) -> KaggleConfig:
+    """Settings for this machine and what lies below the input folder.
+
+    Args:
+        changes: fields of `KaggleConfig` that replace the defaults.
+
+    Raises:
+        SolverError: no folder, or no model can be used.
+    """
+    from eightfold.engine import EngineConfig
+    from eightfold.solver.inputs import choose_model, find_inputs
+    from eightfold.solver.machine import look_at_machine
+
+    machine = look_at_machine()
+    choice = choose_model(machine, find_inputs(root).models)
+    for why in choice.passed:
+        print(f"passed over: {why}", file=sys.stderr)
+    sizes = choice.sizes
+    # torch reads it when it is imported, which has not happened yet.
+    os.environ.setdefault("OMP_NUM_THREADS", str(sizes.threads))
+    solver = SolverConfig(
+        model=choice.model,
+        attempts=sizes.attempts,
+        early_stop=sizes.early_stop,
+        kernels=sizes.kernels,
+        # A seed of its own for each of the two private runs.
+        seed=time.time_ns() % 2**31,
+        engine=EngineConfig(device=sizes.device, max_context=sizes.max_context),
+    )
+    print(
+        f"machine: {machine}\nmodel: {choice.model or 'bundled'}\nsizes: {sizes}", file=sys.stderr
+    )
+    return KaggleConfig(**({"solver": solver} | changes))
+
+
+def preload(config: KaggleConfig) -> Any:
+    """Starts to read the model's files into the page cache; returns at once.
+
+    Returns:
+        The `Preload` under way, None for the bundled model.
+    """
+    if config.solver.model is None:
+        return None
+    from eightfold.engine.preload import Preload
+
+    return Preload(config.solver.model)
+
+
+def serve(root: str | Path) -> None:
+    """Serves `predict`: in a scored run until the gateway is done, else over test.csv once.
+
+    Raises:
+        SolverError: no test.csv, or in a scored run no server.
+    """
+    from eightfold.solver.inputs import find_inputs
+
+    inputs = find_inputs(root)
+    if inputs.servers:
+        sys.path.insert(0, str(inputs.servers[0]))
+        from kaggle_evaluation.aimo_3_inference_server import (  # type: ignore[import-not-found]
+            AIMO3InferenceServer,
+        )
+
+        server = AIMO3InferenceServer(predict)
+        if scored():
+            server.serve()
+        else:
+            server.run_local_gateway((str(inputs.test_file()),))
+    elif scored():
+        raise SolverError(
+            f"There is no folder kaggle_evaluation below {root}; add the competition's data."
+        )
+    else:
+        from eightfold.solver.gateway import Row, run_gateway
+        from eightfold.solver.problemset import load_problems
+
+        rows = [Row(p.id, p.text, p.answer) for p in load_problems(inputs.test_file())]
+        run_gateway(predict, rows)

@@ -1,0 +1,142 @@
+"""What the machine has, and the settings that follow from it and from a checkpoint's size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eightfold.solver.checkpoint import read_json
+from eightfold.solver.config import SolverError
+
+GB = 10**9
+OVERHEAD = 2 * GB  # of a GPU: CUDA context, step graphs, activations
+TOKENS_EACH = 8192  # an attempt is worth its place where the pools hold so many tokens for it
+CONTEXT = 65_536
+KERNEL_BYTES = GB // 2  # host memory to expect of one Python kernel
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Sizes in bytes; `gpu` is the largest GPU's memory, 0 without one."""
+
+    gpu: int
+    cpus: int
+    ram: int
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's size in bytes, and what its KV takes in bfloat16.
+
+    Attributes:
+        token: KV bytes a token takes in the layers with full attention.
+        sequence: KV bytes a sequence takes in the sliding-window layers, window full.
+        context: positions the checkpoint was made for.
+    """
+
+    size: int
+    token: int
+    sequence: int
+    context: int
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Settings for a machine; `max_context` None leaves it to the engine."""
+
+    device: str
+    attempts: int
+    kernels: int
+    early_stop: int
+    max_context: int | None
+    threads: int
+
+
+def look_at_machine() -> Machine:
+    """This machine, without importing torch: nvidia-smi tells of GPUs."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cpus = os.cpu_count() or 1
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        ram = min(ram, int(text))
+    return Machine(gpu_memory(), cpus, ram)
+
+
+def gpu_memory() -> int:
+    """Bytes of the largest visible GPU, 0 where there is none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return 0
+    command = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return max((int(line) << 20 for line in shown.stdout.split()), default=0)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0
+
+
+def read_weights(folder: Path) -> Weights:
+    """Sizes of a checkpoint from its config.json and the lengths of its files."""
+    config: dict[str, Any] = read_json(folder / "config.json")
+    config = config.get("text_config") or config
+    layers = int(config.get("num_hidden_layers") or 1)
+    heads = int(config.get("num_attention_heads") or 1)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    width = int(config.get("head_dim") or int(config.get("hidden_size") or heads) // heads)
+    kinds = list(config.get("layer_types") or ["full_attention"] * layers)
+    kinds = kinds[: layers - int(config.get("num_kv_shared_layers") or 0)]
+    full_width = int(config.get("global_head_dim") or width)
+    full_heads = kv_heads
+    copies = 2
+    if config.get("attention_k_eq_v"):
+        full_heads = int(config.get("num_global_key_value_heads") or kv_heads)
+        copies = 1
+    full = sum(kind == "full_attention" for kind in kinds)
+    window = int(config.get("sliding_window") or 0)
+    return Weights(
+        size=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        token=full * full_heads * full_width * copies * 2,
+        sequence=(len(kinds) - full) * kv_heads * width * 2 * 2 * window,
+        context=int(config.get("max_position_embeddings") or CONTEXT),
+    )
+
+
+def sizes_for(machine: Machine, weights: Weights) -> Sizes:
+    """Attempts, kernels, context and threads; a function of its arguments alone.
+
+    Raises:
+        SolverError: the weights do not fit.
+    """
+    kernels_held = max(1, min(16, machine.ram // 4 // KERNEL_BYTES))
+    context = min(CONTEXT, weights.context)
+    if machine.gpu:
+        room = int(machine.gpu * 0.95) - OVERHEAD - weights.size
+        least = weights.sequence + TOKENS_EACH * weights.token
+        if room < least:
+            raise SolverError(_too_large(weights, machine.gpu, "GPU"))
+        attempts = max(1, min(8, room // max(least, 1)))
+        held = (room - attempts * weights.sequence) // max(weights.token, 1)
+        device, threads = "cuda", max(1, min(8, machine.cpus // 2))
+        context = max(2048, min(context, int(held)))
+    else:
+        # float32 on a CPU: checkpoints are kept at half that.
+        if 2 * weights.size > machine.ram // 2:
+            raise SolverError(_too_large(weights, machine.ram, "computer without a GPU"))
+        attempts = 8
+        device, threads = "cpu", max(1, min(16, machine.cpus))
+    kernels = min(kernels_held, 2 * attempts)
+    early = max(1, (attempts + 1) // 2)
+    own = context if machine.gpu else None
+    return Sizes(device, attempts, kernels, early, own, threads)
+
+
+def _too_large(weights: Weights, memory: int, what: str) -> str:
+    return (
+        f"The model's weights of {weights.size / GB:.1f} GB do not fit a {what} with "
+        f"{memory / GB:.1f} GB; take a smaller model."
+    )
