@@ -57,6 +57,7 @@ setup(
             "ruff>=0.12",
             "mypy>=1.15",
             "build>=1.2",
+            "setuptools>=77",
             "triton>=3.7; sys_platform == 'linux'",
             "polars>=1.0",
         ],

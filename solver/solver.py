@@ -21,6 +21,7 @@ from eightfold.solver.protocol import Protocol, end_token_ids, load_protocol
 from eightfold.solver.vote import vote
 
 RELEASE_SECONDS = 3.0
+SMALL_MODEL = 256 << 20  # bytes of weights
 """How long a problem waits for its kernels to be given back before it ends without them."""
 
 
@@ -49,6 +50,7 @@ class Result:
     stopped: str
     faults: tuple[str, ...] = ()
     prompt: tuple[int, ...] = field(default=(), repr=False)
+
 
 
 class Solver(AbstractContextManager["Solver"]):
@@ -235,6 +237,7 @@ class Solver(AbstractContextManager["Solver"]):
         from eightfold.engine import Engine, ModelError
 
         assert folder is not None
+        _spare_threads(folder)
         try:
             return Engine(folder, self.config.engine)
         except ModelError:
@@ -252,6 +255,19 @@ class Solver(AbstractContextManager["Solver"]):
             stop_token_ids=(),
             entropy=self.config.entropy,
         )
+
+
+def _spare_threads(folder: Path) -> None:
+    """One thread for a small model, unless OMP_NUM_THREADS says otherwise.
+
+    Its layers are too short to be shared: on two cores a second thread made a step slower, and the
+    Python kernels want that core (docs/log.md).
+    """
+    import torch
+
+    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    if size < SMALL_MODEL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
 
 
 def load_tokenizer(folder: Path) -> Any:
