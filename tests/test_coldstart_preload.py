@@ -174,7 +174,11 @@ def test_stop_ends_early_and_may_be_called_twice(
 
 
 def test_memory_of_a_control_group(tmp_path: Path) -> None:
-    files = {"max": "1000\n", "current": "600\n", "memory.stat": "active_file 50\ninactive_file 100\n"}
+    files = {
+        "max": "1000\n",
+        "current": "600\n",
+        "memory.stat": "active_file 50\ninactive_file 100\n",
+    }
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     kinds = ("active_file", "inactive_file")
