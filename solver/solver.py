@@ -21,8 +21,9 @@ from eightfold.solver.protocol import Protocol, end_token_ids, load_protocol
 from eightfold.solver.vote import vote
 
 RELEASE_SECONDS = 3.0
-SMALL_MODEL = 256 << 20  # bytes of weights
 """How long a problem waits for its kernels to be given back before it ends without them."""
+SMALL_MODEL = 256 << 20
+"""Bytes of weights."""
 
 
 @dataclass(frozen=True)
