@@ -72,7 +72,7 @@ def cell(value: Any) -> Any:
 
 
 def problem_text(value: Any) -> str | None:
-    """A problem's text; None where there is none: missing, NaN, empty, another type, far too long."""
+    """A problem's text; None for what is missing, NaN, empty, no text, or far too long."""
     value = cell(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")

@@ -1,0 +1,268 @@
+"""Whatever breaks, `predict` gives an integer in time. Two loads of the bundled model, about 40 s."""
+
+from __future__ import annotations
+
+import json
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from eightfold.solver import SolverConfig, SolverError, kaggle
+from eightfold.solver.budget import BudgetConfig
+from eightfold.solver.gateway import GatewayError, Row, check_prediction, run_gateway
+from eightfold.solver.session import short
+from eightfold.solver.solver import Result, Solver
+
+PROBLEM = "What is the value of $d(23326)$, where $d(n)$ is the number of divisors of $n$?"
+
+
+class Stub:
+    """In a solver's place, for faults that the real one does not have on demand."""
+
+    def __init__(self, act: Any = None) -> None:
+        self.act = act
+        self.alive = True
+        self.texts: list[str] = []
+        self.seconds: list[float] = []
+
+    def solve(self, text: str, **options: Any) -> Result:
+        self.texts.append(text)
+        self.seconds.append(options["seconds"])
+        answer = self.act(options) if self.act else 7
+        return Result(answer, {}, (), 0.1, 1, 0, 0, "all ended")
+
+    def close(self) -> None:
+        self.alive = False
+
+
+def begin(make: Any, **changes: Any) -> kaggle.Session:
+    return kaggle.start(kaggle.KaggleConfig(**{"fallback": 123, **changes}), make)
+
+
+@pytest.fixture(autouse=True)
+def _ended() -> Iterator[None]:
+    yield
+    kaggle.stop()
+
+
+def ask(problem: Any, id_: Any = "a") -> int:
+    return check_prediction(kaggle.predict(pl.Series([id_]), problem))
+
+
+ODD = [
+    pl.Series([None]),
+    pl.Series([float("nan")]),
+    pl.Series([], dtype=pl.String),
+    pl.Series([""]),
+    pl.Series([" \n "]),
+    pl.Series([17]),
+    pl.DataFrame({"problem": ["x"]}),
+    None,
+    math.nan,
+    object(),
+    ["nan"],
+    {"problem": "x"},
+]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_what_is_no_text_gets_the_fallback(odd: Any) -> None:
+    begin(Stub)
+    assert ask(odd) == 123
+    assert ask(pl.Series(["still there"])) == 7
+
+
+def test_odd_text_is_passed_on() -> None:
+    stub = Stub()
+    begin(lambda: stub)
+    for text in ["x" * 100_000, "$\\frac{1}{", "\x00\ud800 lone", "<|tool_call>"]:
+        assert ask([text]) == 7
+    assert len(stub.texts[0]) == 100_000
+    stub.texts[2].encode()
+
+
+def test_a_third_argument_is_not_looked_at() -> None:
+    begin(Stub)
+    frame = kaggle.predict(pl.Series(["i"]), pl.Series(["p"]), pl.Series([99]))
+    assert frame.schema == {"id": pl.String, "answer": pl.Int64}
+    assert frame.rows() == [("i", 7)]
+
+
+@pytest.mark.parametrize("answer", [-1, 100_000, 3.0, True, "5", 10**30])
+def test_answers_out_of_range_never_leave(answer: Any) -> None:
+    begin(lambda: Stub(lambda _: answer))
+    assert ask("p") == 123
+
+
+def test_an_exception_is_retried_on_a_new_solver_and_said_shortly(tmp_path: Path) -> None:
+    def fail(_: Any) -> int:
+        raise RuntimeError("long\n" * 10_000)
+
+    made: list[Stub] = []
+
+    def make() -> Stub:
+        made.append(Stub(None if made else fail))
+        return made[-1]
+
+    log = tmp_path / "log.jsonl"
+    begin(make, log=log)
+    assert ask("p") == 7
+    assert len(made) == 2
+    assert not made[0].alive
+    (line,) = [json.loads(line) for line in log.read_text().splitlines()]
+    assert line["answer"] == 7
+    assert not line["fallback"]
+    assert all(len(fault) <= 300 for fault in line["faults"])
+    assert len(short(RuntimeError("x" * 10**6))) == 300
+
+
+def test_a_solver_that_cannot_be_made(capfd: pytest.CaptureFixture[str]) -> None:
+    def make() -> Any:
+        raise MemoryError("no memory " * 1000)
+
+    begin(make)
+    assert [ask("p") for _ in range(5)] == [123] * 5
+    assert max(len(line) for line in capfd.readouterr().err.splitlines()) <= 600
+
+
+def test_a_solver_that_hangs_is_left_behind_with_the_votes_so_far() -> None:
+    free = threading.Event()
+
+    def hang(options: Any) -> int:
+        for answer in (5, 8, 8):
+            options["on_attempt"]({"answer": answer})
+        free.wait(60)
+        return 1
+
+    made: list[Stub] = []
+
+    def make() -> Stub:
+        made.append(Stub(None if made else hang))
+        return made[-1]
+
+    begin(make, budget=BudgetConfig(limit=10**9, floor=8, cap=8))
+    assert ask("p") == 8, "not 1, which comes after the deadline"
+    assert ask("q") == 7, "the next problem has a solver of its own"
+    free.set()
+
+
+def test_when_the_time_is_gone_nothing_is_tried() -> None:
+    stub = Stub()
+    begin(lambda: stub, budget=BudgetConfig(limit=1e-3, floor=0, cap=900))
+    assert ask("p") == 123
+    assert stub.texts == []
+
+
+def test_a_model_still_loading_costs_the_answer_not_the_run() -> None:
+    free = threading.Event()
+
+    def make() -> Stub:
+        free.wait(60)
+        return Stub()
+
+    session = begin(make, budget=BudgetConfig(limit=10**9, floor=8, cap=8))
+    assert session.solver is None, "start does not wait for the model"
+    assert ask("p") == 123
+    free.set()
+    session.loader.join(30)
+    assert ask("p") == 7
+
+
+def test_the_whole_run_shares_its_time() -> None:
+    stub = Stub()
+    session = begin(lambda: stub, problems=4)
+    session.budget.spent_before += session.budget.left() - 2000
+    for _ in range(3):
+        ask("p")
+    first, *_, last = stub.seconds
+    assert first == pytest.approx(2000 - 60 - 900 - 5, abs=170)
+    assert last > 890 - 5
+
+
+def test_the_log_may_fail(tmp_path: Path) -> None:
+    begin(Stub, log=tmp_path / "none" / "log.jsonl")
+    assert ask("p") == 7
+
+
+def test_the_gateway_refuses_what_would_end_or_spoil_a_run(tmp_path: Path) -> None:
+    rows = [Row("1", "p", 3)]
+    replies: list[Any] = [
+        5,
+        None,
+        pl.DataFrame({"answer": [1, 2]}),
+        pl.DataFrame({"result": [1]}),
+        pl.DataFrame({"answer": [1.0]}),
+        pl.DataFrame({"answer": ["1"]}),
+        pl.DataFrame({"answer": [100_000]}),
+        pl.DataFrame({"answer": [-1]}),
+        pl.DataFrame({"answer": [None]}, schema={"answer": pl.Int64}),
+    ]
+    for reply in replies:
+
+        def predict(id_: Any, problem: Any, reply: Any = reply) -> Any:
+            return reply
+
+        with pytest.raises(GatewayError):
+            run_gateway(predict, rows, tmp_path)
+    with pytest.raises(GatewayError, match="plain function"):
+        run_gateway(lambda a, b: None, rows, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_gateway_asks_in_any_order_and_writes_once(tmp_path: Path) -> None:
+    begin(Stub)
+    texts = ["a", None, math.nan, "", "b" * 10**5]
+    rows = [Row(f"{i:02}", text, i) for i, text in enumerate(texts)]
+    seen: list[str] = []
+    answers = run_gateway(
+        kaggle.predict,
+        rows,
+        tmp_path,
+        seed=3,
+        give_answers=True,
+        on_answer=lambda row, _: seen.append(row.id),
+    )
+    assert answers == {"00": 7, "01": 123, "02": 123, "03": 123, "04": 7}
+    assert seen != sorted(seen)
+    table = pl.read_parquet(tmp_path / "submission.parquet")
+    assert table.schema == {"id": pl.String, "answer": pl.Int64}
+    assert dict(table.rows()) == answers
+
+
+def test_the_fallback_must_be_an_answer() -> None:
+    with pytest.raises(SolverError):
+        kaggle.KaggleConfig(fallback=100_000)
+
+
+def test_real_model_through_the_drills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = SolverConfig(attempts=4, early_stop=2, kernels=4, seed=1)
+    log = tmp_path / "log.jsonl"
+    session = begin(lambda: Solver(config), log=log, budget=BudgetConfig(cap=120))
+    assert ask(PROBLEM) == 8
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise MemoryError("CUDA out of memory")
+
+    with monkeypatch.context() as patch:  # the engine: no memory in a few steps, then well again
+        real, count = session.solver.loop.engine.step, []
+
+        def step() -> Any:
+            count.append(1)
+            return fail() if len(count) <= 2 else real()
+
+        patch.setattr(session.solver.loop.engine, "step", step)
+        assert ask(PROBLEM) == 8
+    assert ask("x " * 50_000) == 123, "longer than the context"
+    with monkeypatch.context() as patch:  # all kernels dead, and no new ones: the solver is renewed
+        patch.setattr(session.solver.pool, "lease", fail)
+        before = session.solver
+        assert ask(PROBLEM) == 8
+    assert session.solver is not before
+    assert session.rebuilds == 1
+    notes = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [note["fallback"] for note in notes] == [False, False, True, False]
