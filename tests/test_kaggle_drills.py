@@ -1,9 +1,10 @@
-"""Whatever breaks, `predict` gives an integer in time. Two loads of the bundled model, about 40 s."""
+"""Whatever breaks, `predict` gives an integer in time. Loads the bundled model twice; 30 s."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -266,3 +267,29 @@ def test_real_model_through_the_drills(tmp_path: Path, monkeypatch: pytest.Monke
     assert session.rebuilds == 1
     notes = [json.loads(line) for line in log.read_text().splitlines()]
     assert [note["fallback"] for note in notes] == [False, False, True, False]
+
+
+def test_the_competitions_own_server_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = tmp_path / "data" / "kaggle_evaluation"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("calls = []\n")
+    (package / "aimo_3_inference_server.py").write_text(
+        "from kaggle_evaluation import calls\n"
+        "class AIMO3InferenceServer:\n"
+        "    def __init__(self, f): calls.append(f.__name__)\n"
+        "    def serve(self): calls.append('serve')\n"
+        "    def run_local_gateway(self, paths): calls.append(paths[0])\n"
+    )
+    test = tmp_path / "data" / "test.csv"
+    test.write_text("id,problem\n1,x\n")
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.delenv("KAGGLE_IS_COMPETITION_RERUN", raising=False)
+    kaggle.serve(tmp_path)
+    monkeypatch.setenv("KAGGLE_IS_COMPETITION_RERUN", "1")
+    kaggle.serve(tmp_path)
+    assert sys.modules["kaggle_evaluation"].calls == ["predict", str(test), "predict", "serve"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SolverError, match="kaggle_evaluation"):
+        kaggle.serve(tmp_path / "empty")

@@ -19,7 +19,8 @@ from eightfold.solver.machine import (
     sizes_for,
 )
 
-# Gemma-4-31B in bfloat16: 10 full layers of 4 x 512, K and V one; 50 sliding of 16 x 256, 1024 wide.
+# Gemma-4-31B in bfloat16: 10 full layers of 4 x 512, one copy of K and V; 50 sliding ones of
+# 16 x 256, 1024 wide.
 LARGE = Weights(62 * GB, 10 * 4 * 512 * 2, 50 * 16 * 256 * 4 * 1024, 262_144)
 SMALL = Weights(3 * GB, 28 * 2 * 128 * 4, 0, 32_768)
 H100 = Machine(80 * GB, 26, 230 * GB)
