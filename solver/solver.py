@@ -53,7 +53,6 @@ class Result:
     prompt: tuple[int, ...] = field(default=(), repr=False)
 
 
-
 class Solver(AbstractContextManager["Solver"]):
     """Solves problems; a context manager. `solve` may be called from several threads at once.
 
