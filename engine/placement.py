@@ -2,7 +2,6 @@
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from .config import EngineConfig, SamplingParams
 from .errors import ModelError, UnsupportedModelError
 from .memory import Group
 from .plan import Plan, Work
+from .residency import available_memory
 from .runner import Runner
 from .sequence import Sequence
 from .skeleton import Allocate
@@ -194,11 +194,6 @@ def _free(device: torch.device) -> int:
 
 
 def _host_memory() -> int:
-    """Bytes that can be had without swapping; caches that the system would drop included."""
-    try:
-        for line in Path("/proc/meminfo").read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    """Bytes that can be had without swapping, or half of all where that is not told."""
+    found = available_memory()
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if found is None else found

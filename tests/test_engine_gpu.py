@@ -12,6 +12,7 @@ from typing import Any
 import models
 import pytest
 import torch
+from test_engine_models import drive
 
 from eightfold.demo import model_path
 from eightfold.engine import Engine, EngineConfig, SamplingParams
@@ -63,15 +64,6 @@ def greedy(**changes: Any) -> SamplingParams:
 def prompts() -> list[list[int]]:
     generator = random.Random(3)
     return [[generator.randrange(3, models.VOCABULARY) for _ in range(n)] for n in LENGTHS]
-
-
-def drive(engine: Engine) -> dict[int, list[int]]:
-    drawn: dict[int, list[int]] = {}
-    while engine.has_work():
-        for event in engine.step():
-            drawn.setdefault(event.seq, []).extend(event.tokens)
-        engine.check()
-    return drawn
 
 
 @pytest.mark.parametrize("name", NAMES)
