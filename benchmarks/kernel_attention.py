@@ -43,7 +43,9 @@ class AttentionJobs(Buffers):
         one_copy = None if sliding else self.one_copy()
         workspace = None
         if config.split:
-            need = decode_workspace(rows, q_len, HEADS, head_dim, pages * PAGE, config.split)
+            need = decode_workspace(
+                rows, q_len, HEADS, head_dim, pages * PAGE, config.split, config.short
+            )
             workspace = torch.full((need,), float("nan"), device=self.device)
         shared = {"q_len": q_len, "window": 1024 if sliding else 0,
                   "first_pos": firsts if sliding else None, "one_copy": one_copy}  # fmt: skip

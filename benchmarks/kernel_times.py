@@ -118,8 +118,8 @@ class Bench(AttentionJobs):
         qkv, q = self.randn(rows, width), self.randn(rows, HEADS, d)
         attended, space = torch.empty_like(q), None
         if not sliding:
-            split = default_config(0, one_copy=True).split
-            need = decode_workspace(rows, 1, HEADS, d, pages * PAGE, split)
+            config = default_config(0, one_copy=True)
+            need = decode_workspace(rows, 1, HEADS, d, pages * PAGE, config.split, config.short)
             space = torch.empty(need, device=self.device)
         part, hidden = functools.partial, shared["hidden"]
         calls: list[Callable[[], object]] = [

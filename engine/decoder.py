@@ -51,11 +51,13 @@ class Limits:
 
     def workspace(self, layer: LayerSpec, heads: int, page_size: int) -> int:
         """float32 elements that decoding takes in a layer."""
-        split = default_config(layer.window or 0, one_copy=layer.one_copy).split
-        if not split:
+        config = default_config(layer.window or 0, one_copy=layer.one_copy)
+        if not config.split:
             return 0
         tokens = table_width(layer.window, 1, self.context, page_size) * page_size
-        return decode_workspace(self.decode_rows, 1, heads, layer.head_dim, tokens, split)
+        return decode_workspace(
+            self.decode_rows, 1, heads, layer.head_dim, tokens, config.split, config.short
+        )
 
     @property
     def rows(self) -> int:

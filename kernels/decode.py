@@ -8,8 +8,9 @@ heads of one KV head times query rows of one sequence) its N, as few as 16. Both
 shared memory. A one-copy head is cut into pieces as wide as the rotating part, so that each element
 is read once; the products over the pieces keep 512 dimensions from spilling.
 
-Splits start at absolute multiples of ``split`` tokens, tiles at multiples of the tile: the result
-of a sequence depends neither on the others nor on its pages, nor on rows verified beside it.
+Splits start at absolute multiples of a number of tokens, tiles at multiples of the tile: the result
+of a sequence depends neither on the others nor on its pages; nor on rows verified beside it, save
+where those cross the length from which splits are long.
 """
 
 from dataclasses import dataclass
@@ -47,12 +48,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
-    """Launch shape. tile: keys per step. split: tokens per split, 0 for none. per_sm: programs a
-    multiprocessor is given when splitting. hopper: one copy through ``onecopy_sm90`` where that
+    """Launch shape. tile: keys per step. split: tokens per split, 0 for none. short: tokens per
+    split of short sequences (see ``splits``), 0 for ``split``. per_sm: programs a multiprocessor is
+    given when splitting. hopper: one copy through ``onecopy_sm90`` where that
     fits; the rest then says what runs elsewhere."""
 
     tile: int = 64
     split: int = 0
+    short: int = 0
     warps: int = 4
     stages: int = 3
     per_sm: int = 1
@@ -182,15 +185,16 @@ def _paged_decode(
     sequences, table_stride,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, NC: tl.constexpr,
     PAIRS: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr, QLEN: tl.constexpr, N: tl.constexpr,
-    WINDOW: tl.constexpr, SPLIT: tl.constexpr, SP: tl.constexpr, ONE_COPY: tl.constexpr,
-    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+    WINDOW: tl.constexpr, SPLIT: tl.constexpr, SHORT: tl.constexpr, SP: tl.constexpr,
+    ONE_COPY: tl.constexpr, HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr,
+    STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Programs stride over items (sequence, split, KV head), numbered densely over the batch."""
     let_next_start(PDL)
     wait_for_inputs(PDL)
     G: tl.constexpr = HQ // HK
     ss = tl.arange(0, SP)
-    _, _, counts = splits_of(lens, first_pos, ss, ss < sequences, QLEN, WINDOW, SPLIT)
+    _, _, _, counts = splits_of(lens, first_pos, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
     ends = tl.cumsum(counts, 0)
     items = tl.sum(counts, 0) * HK
     n = tl.arange(0, N)
@@ -199,16 +203,16 @@ def _paged_decode(
         h = item % HK
         index = item // HK
         s = tl.sum((ends <= index).to(tl.int32), 0)
-        length, low, _count = splits_of(lens, first_pos, s, True, QLEN, WINDOW, SPLIT)
+        length, low, size, _ = splits_of(lens, first_pos, s, True, QLEN, WINDOW, SPLIT, SHORT)
         first = 0
         if HAS_FIRST:
             first = tl.load(first_pos + s)
         k_begin = low // BN * BN
         k_end = length
         if SPLIT:
-            split = index - tl.sum(tl.where(ss < s, counts, 0), 0) + low // SPLIT
-            k_begin = tl.maximum(k_begin, split * SPLIT)
-            k_end = tl.minimum(length, (split + 1) * SPLIT)
+            split = index - tl.sum(tl.where(ss < s, counts, 0), 0) + low // size
+            k_begin = tl.maximum(k_begin, split * size)
+            k_end = tl.minimum(length, (split + 1) * size)
         top, total, accs = _decode_item(
             q, k, v, table + s.to(tl.int64) * table_stride, cos, sin, key_weight, s, h, length,
             first, k_begin, k_end, scale,
@@ -299,10 +303,13 @@ def paged_decode(
     part = stats = None
     kernel = None
     if config.split:
-        require(config.split % config.tile == 0, "split must be a multiple of the tile")
+        require(
+            config.split % config.tile == 0 and config.short % config.tile == 0,
+            "split and short must be multiples of the tile",
+        )
         tokens = table.shape[1] * shape.page_size
         need = decode_workspace(
-            shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split
+            shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split, config.short
         )
         have = 0 if workspace is None else workspace.numel()
         require(have >= need, f"workspace holds {have} float32; {need} are needed")
@@ -311,13 +318,13 @@ def paged_decode(
         if config.hopper:
             kernel = kernel_for(
                 shape, q, one_copy, window=window, sinks=sinks, scale=scale, q_len=q_len,
-                split=config.split,
+                split=config.split, short=config.short,
             )  # fmt: skip
     if kernel is not None:
         assert one_copy is not None
         launch(
             kernel, shape, q, key_cache, table, lens, one_copy, scale=scale, pdl=pdl, part=part,
-            stats=stats, q_len=q_len, split=config.split,
+            stats=stats, q_len=q_len, split=config.split, short=config.short,
         )  # fmt: skip
     else:
         _launch(
@@ -327,7 +334,8 @@ def paged_decode(
     if part is not None and stats is not None:
         combine_splits(
             part, stats, lens, sinks, out,
-            kv_heads=shape.kv_heads, q_len=q_len, window=window, split=config.split, pdl=pdl,
+            kv_heads=shape.kv_heads, q_len=q_len, window=window, split=config.split,
+            short=config.short, pdl=pdl,
         )  # fmt: skip
     return out
 
@@ -358,7 +366,7 @@ def _launch(
         N=max(16, power_of_two(q_len * shape.group)), ONE_COPY=one_copy is not None,
         HAS_FIRST=first_pos is not None, STAGES=config.stages,
         HQ=heads, HK=kv_heads, D=head_dim, QLEN=q_len, WINDOW=window, SPLIT=config.split,
-        SP=max(16, power_of_two(shape.sequences)), HAS_SINKS=sinks is not None,
+        SHORT=config.short, SP=max(16, power_of_two(shape.sequences)), HAS_SINKS=sinks is not None,
         num_warps=config.warps, **dependent(pdl),
     )  # fmt: skip
 
@@ -366,10 +374,16 @@ def _launch(
 def default_config(window: int, one_copy: bool = False) -> DecodeConfig:
     """Measured on an H100 (docs/log-kernels.md): no split within a window, else 512 tokens.
 
-    One copy in splits of 1,024: 9 to 11 % faster than 512 from 7k tokens on, a third slower at 1k.
+    One copy in splits of 1,024: 9 to 11 % faster than 512 from 7k tokens on; in splits of 256 at
+    1k, where it is a third slower.
     """
     if window:
         return DecodeConfig(tile=32, stages=8)
     return DecodeConfig(
-        tile=32, split=1024 if one_copy else 512, stages=5, per_sm=2, hopper=one_copy
+        tile=32,
+        split=1024 if one_copy else 512,
+        short=256 if one_copy else 0,
+        stages=5,
+        per_sm=2,
+        hopper=one_copy,
     )

@@ -101,7 +101,7 @@ __device__ __forceinline__ void feed(Rest& rest, const Work& work, const TensorM
             const int k0 = item.k_begin + tile * TILE, slot = number % 2;
             const u32 keys = base + KEYS + slot * TILE_BYTES;
             if (tile % RESYNC == 0) angles(work, k0 + first, unit8, c, s);
-            if (tile == 0 && work.split) ask(work, k0 + work.split + first, unit8);
+            if (tile == 0 && work.split) ask(work, k0 + rest.split[item.sequence] + first, unit8);
             wait(rest.full[slot][0], number / 2 & 1);
             wait(rest.full[slot][1], number / 2 & 1);
             const u32 at = first * 128 + ((unit8 ^ (first & 7)) << 4);

@@ -15,6 +15,7 @@ struct Rest {
     u64 weights[2], free[2];    // weights written (128 threads); read (2 groups)
     float decay[2][64], total[2][64];
     int end[MAX_SEQUENCES], length[MAX_SEQUENCES], begin[MAX_SEQUENCES], count[MAX_SEQUENCES];
+    int split[MAX_SEQUENCES];  // tokens per split
 };
 static_assert(sizeof(Rest) <= 3072, "shared memory");
 
@@ -57,10 +58,10 @@ __device__ __forceinline__ Item item_of(const Rest& rest, const Work& work, int 
         item.begin = s * work.q_len;
         item.live = work.q_len;
         item.position = item.length - work.q_len;
-        item.k_begin = split * work.split;
+        item.k_begin = split * rest.split[s];
         item.fresh = split == 0 || unit == work.first;
         item.final = split == count - 1 || unit == work.last - 1;
-        k_end = min(item.length, item.k_begin + work.split);
+        k_end = min(item.length, item.k_begin + rest.split[s]);
     } else {
         // The last tokens see the most keys: they go first, so that the launch ends evenly.
         const int token = (count - 1 - at / HK) * TOKENS;

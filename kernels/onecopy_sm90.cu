@@ -245,7 +245,7 @@ one_copy_attention(const __grid_constant__ TensorMap cache,
                    const __grid_constant__ TensorMap queries, const int* table, int table_stride,
                    const int* lens, const int* starts, const float* cos, const float* sin,
                    int positions, const KEY_WEIGHT* key_weight, bf16* out, float* part,
-                   float* stats, float scale, int sequences, int q_len, int split) {
+                   float* stats, float scale, int sequences, int q_len, int split, int few, int short_split) {
     extern __shared__ __align__(1024) unsigned char memory[];
     Rest& rest = *(Rest*)(memory + REST);
     const u32 base = shared_address(memory);
@@ -270,12 +270,13 @@ one_copy_attention(const __grid_constant__ TensorMap cache,
         rest.length[t] = lens[t];
         rest.begin[t] = split ? 0 : starts[t];
         rest.count[t] = split ? q_len : starts[t + 1] - starts[t];
+        rest.split[t] = short_split && rest.length[t] <= few ? short_split : split;
     }
     __syncthreads();
     if (t < sequences) {
         int end = 0;
         for (int s = 0; s <= t; ++s)
-            end += split ? (rest.length[s] + split - 1) / split
+            end += split ? (rest.length[s] + rest.split[s] - 1) / rest.split[s]
                          : (rest.count[s] + TOKENS - 1) / TOKENS;
         rest.end[t] = end;
     }

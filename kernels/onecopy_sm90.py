@@ -16,6 +16,7 @@ from .launch import multiprocessors
 from .nvrtc import CudaError, Kernel, tensor_map
 from .onecopy import OneCopy
 from .shapes import PagedShape
+from .splits import SHORT_SPLITS, most_splits
 
 HEAD_DIM, PAIRS, ROWS, TILE = 512, 64, 64, 64
 SOURCES = ("sm90.cuh", "onecopy_items.cuh", "onecopy_feed.cuh", "onecopy_sm90.cu")
@@ -46,6 +47,7 @@ def _kernel(
 def kernel_for(
     shape: PagedShape, q: torch.Tensor, one_copy: OneCopy | None, *, window: int,
     sinks: torch.Tensor | None, scale: float, q_len: int = 1, split: int = 0,
+    short: int = 0,
 ) -> Kernel | None:  # fmt: skip
     """The kernel, or ``None`` where the call does not fit it."""
     if one_copy is None or window or sinks is not None or scale <= 0:
@@ -63,6 +65,7 @@ def kernel_for(
         and shape.page_size >= TILE
         and 0 < shape.sequences <= MAX_SEQUENCES
         and split % TILE == 0
+        and short % TILE == 0
         and torch.cuda.get_device_capability(q.device) == (9, 0)
     )
     if not fits:
@@ -76,7 +79,7 @@ def launch(
     lens: torch.Tensor, one_copy: OneCopy, *, scale: float, pdl: bool,
     starts: torch.Tensor | None = None, out: torch.Tensor | None = None,
     part: torch.Tensor | None = None, stats: torch.Tensor | None = None,
-    q_len: int = 1, split: int = 0,
+    q_len: int = 1, split: int = 0, short: int = 0,
 ) -> None:  # fmt: skip
     """Chunks (``starts``, ``out``), or decode in splits (``part``, ``stats``: see ``splits``)."""
     tokens = ROWS // shape.group
@@ -92,7 +95,7 @@ def launch(
         (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2, 128), (64, shape.group, tokens, blocks),
     )  # fmt: skip
     if split:
-        units = shape.sequences * -(-table.shape[1] * shape.page_size // split)
+        units = shape.sequences * most_splits(table.shape[1] * shape.page_size, split, short)
     else:
         units = -(-shape.rows // tokens) + shape.sequences
 
@@ -109,7 +112,7 @@ def launch(
             integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight),
             pointer(out),
             pointer(part), pointer(stats), ctypes.c_float(scale), integer(shape.sequences),
-            integer(q_len), integer(split),
+            integer(q_len), integer(split), integer(SHORT_SPLITS.value * short), integer(short),
         ),
         pdl,
     )  # fmt: skip

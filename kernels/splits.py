@@ -1,7 +1,9 @@
 """Splits of a decode along the keys: how they are numbered, and how their results are merged.
 
-Splits start at absolute multiples of ``split`` tokens. Items (sequence, split, KV head) are
-numbered densely over the batch. An item leaves unnormalised sums ``part`` [items, q_len * group,
+Splits start at absolute multiples of ``split`` tokens, of ``short`` for a sequence that has at most
+``SHORT_SPLITS`` of those: few long splits would leave multiprocessors idle. Which it is depends on
+the sequence's own length alone. Items (sequence, split, KV head) are numbered densely over the
+batch. An item leaves unnormalised sums ``part`` [items, q_len * group,
 head_dim] and, per row, ``stats`` [items, q_len * group, 2]: the largest score (times log2 e), or
 another number not far below it, and the sum of weights relative to it.
 """
@@ -13,29 +15,36 @@ import triton.language as tl
 from .launch import dependent, let_next_start, power_of_two, wait_for_inputs
 
 LOG2E = tl.constexpr(1.4426950408889634)
+SHORT_SPLITS = tl.constexpr(8)
 
 
 @triton.jit
 def splits_of(
     lens, first_pos, s, live,
-    QLEN: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
+    QLEN: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr, SHORT: tl.constexpr,
 ):  # fmt: skip
-    """Per sequence: length, the first split that holds a visible key, and the number of splits."""
+    """Per sequence: length, first visible key, tokens per split, and the number of splits.
+
+    The first split is the one that holds the first visible key.
+    """
     length = tl.load(lens + s, mask=live, other=0)
     low = tl.zeros_like(length)
     if WINDOW:
         low = tl.maximum(length - QLEN - WINDOW + 1, 0)
     if SPLIT == 0:
-        return length, low, tl.where(live, 1, 0)
-    return length, low, tl.cdiv(length, SPLIT) - low // SPLIT
+        return length, low, low, tl.where(live, 1, 0)
+    size = tl.zeros_like(length) + SPLIT
+    if SHORT:
+        size = tl.where(length <= SHORT_SPLITS * SHORT, SHORT, size)
+    return length, low, size, tl.cdiv(length, size) - low // size
 
 
 @triton.jit(do_not_specialize=["sequences"])
 def _combine(
     part, stats, lens, sinks, out, sequences,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, QLEN: tl.constexpr,
-    WINDOW: tl.constexpr, SPLIT: tl.constexpr, SP: tl.constexpr, BS: tl.constexpr,
-    HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
+    WINDOW: tl.constexpr, SPLIT: tl.constexpr, SHORT: tl.constexpr, SP: tl.constexpr,
+    BS: tl.constexpr, HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program per output row [head_dim] merges the splits of its sequence and KV head."""
     let_next_start(PDL)
@@ -46,7 +55,7 @@ def _combine(
     head = tl.program_id(0) % HQ
     ss = tl.arange(0, SP)
     d = tl.arange(0, DP)
-    _, _, counts = splits_of(lens, lens, ss, ss < sequences, QLEN, WINDOW, SPLIT)
+    _, _, _, counts = splits_of(lens, lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
     before = tl.sum(tl.where(ss < s, counts, 0), 0)
     count = tl.sum(tl.where(ss == s, counts, 0), 0)
     top = tl.full([], float("-inf"), tl.float32)
@@ -88,6 +97,7 @@ def combine_splits(
     q_len: int,
     window: int,
     split: int,
+    short: int,
     pdl: bool,
 ) -> None:
     """Merge the items' results into ``out`` [sequences * q_len, heads, head_dim]."""
@@ -95,13 +105,25 @@ def combine_splits(
     _combine[(rows * heads,)](
         part, stats, lens, lens if sinks is None else sinks, out, rows // q_len,
         HQ=heads, HK=kv_heads, D=head_dim, DP=power_of_two(head_dim), QLEN=q_len, WINDOW=window,
-        SPLIT=split, SP=max(16, power_of_two(rows // q_len)), BS=8, HAS_SINKS=sinks is not None,
-        num_warps=4, **dependent(pdl),
+        SPLIT=split, SHORT=short, SP=max(16, power_of_two(rows // q_len)), BS=8,
+        HAS_SINKS=sinks is not None, num_warps=4, **dependent(pdl),
     )  # fmt: skip
 
 
+def most_splits(max_tokens: int, split: int, short: int) -> int:
+    """Most splits of a sequence of up to ``max_tokens`` tokens."""
+    few = -(-min(max_tokens, SHORT_SPLITS.value * short) // short) if short else 0
+    return max(few, -(-max_tokens // split))
+
+
 def decode_workspace(
-    sequences: int, q_len: int, heads: int, head_dim: int, max_tokens: int, split: int
+    sequences: int,
+    q_len: int,
+    heads: int,
+    head_dim: int,
+    max_tokens: int,
+    split: int,
+    short: int = 0,
 ) -> int:
     """float32 elements ``paged_decode`` needs where it splits: partial sums of every split."""
-    return sequences * -(-max_tokens // split) * q_len * heads * (head_dim + 2)
+    return sequences * most_splits(max_tokens, split, short) * q_len * heads * (head_dim + 2)

@@ -37,12 +37,12 @@ def build(
     }  # fmt: skip
 
 
-def decode(case: dict, q_len: int, split: int) -> torch.Tensor:
+def decode(case: dict, q_len: int, split: int, short: int = 0) -> torch.Tensor:
     out = torch.full_like(case["q"], float("nan"))
     most = case["table"].shape[1] * case["key_cache"].shape[1]
-    need = decode_workspace(len(case["lens"]), q_len, out.shape[1], 512, most, split)
+    need = decode_workspace(len(case["lens"]), q_len, out.shape[1], 512, most, split, short)
     space = torch.full((need,), float("nan"), device=DEVICE)
-    config = DecodeConfig(tile=32, split=split, hopper=True)
+    config = DecodeConfig(tile=32, split=split, short=short, hopper=True)
     return paged_decode(**case, out=out, q_len=q_len, workspace=space, config=config)
 
 
@@ -69,13 +69,28 @@ def test_chunks(counts: list[int], lens: list[int], options: dict) -> None:
 
 @needs_hopper
 @pytest.mark.parametrize(
-    ("lens", "q_len", "split"),
-    [([300, 65, 1, 0], 1, 128), ([300, 64, 8], 8, 128), ([3000, 517], 1, 512), ([130], 3, 64)],
+    ("lens", "q_len", "split", "short"),
+    [
+        ([300, 65, 1, 0], 1, 128, 0),
+        ([300, 64, 8], 8, 128, 0),
+        ([3000, 517], 1, 512, 0),
+        ([130], 3, 64, 0),
+        ([512, 513, 0, 40, 1200], 1, 192, 64),
+        ([2048, 2049, 900], 4, 1024, 256),
+    ],
 )
-def test_decode(lens: list[int], q_len: int, split: int) -> None:
+def test_decode(lens: list[int], q_len: int, split: int, short: int) -> None:
     case = build([q_len] * len(lens), lens)
     wanted = paged_decode_reference(**case, q_len=q_len)
-    assert relative(decode(case, q_len, split), wanted) < ATTENTION_LIMIT
+    assert relative(decode(case, q_len, split, short), wanted) < ATTENTION_LIMIT
+
+
+@needs_hopper
+def test_short_sequences_have_short_splits() -> None:
+    case = build([1, 1], [512, 513])
+    both = decode(case, 1, 192, 64)
+    alone = dict(case, table=case["table"][:1], lens=case["lens"][:1], q=case["q"][:1])
+    assert torch.equal(decode(alone, 1, 64), both[:1])
 
 
 @needs_hopper
@@ -99,6 +114,7 @@ def test_what_does_not_fit_is_refused() -> None:
     assert sm90.kernel_for(shape, q, None, **given) is None
     assert sm90.kernel_for(shape, q, one_copy, **{**given, "window": 64}) is None
     assert sm90.kernel_for(shape, q, one_copy, **given, split=96) is None
+    assert sm90.kernel_for(shape, q, one_copy, **given, split=128, short=32) is None
     assert sm90.kernel_for(shape, q, one_copy, **given, q_len=9) is None
     assert sm90.kernel_for(shape, q.float().half(), one_copy, **given) is None
 

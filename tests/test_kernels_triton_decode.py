@@ -63,7 +63,7 @@ def run(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
     if config.split:
         most = table.shape[1] * case["key_cache"].shape[1]
         need = decode_workspace(
-            table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split
+            table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split, config.short
         )
         workspace = torch.full((need,), float("nan"), device=q.device)
     return paged_decode(**case, out=out, workspace=workspace, config=config, **extra)
@@ -106,6 +106,21 @@ def test_matches_float64(name: str, split: int) -> None:
     case = build(len(name), **CASES[name])
     out = run(case, DecodeConfig(tile=16, split=split, stages=2))
     assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+
+
+@pytest.mark.parametrize("options", [{}, {"pairs": 8, "q_len": 3}, {"window": 140}])
+def test_short_sequences_have_short_splits(options: dict) -> None:
+    """Eight splits of 16 tokens at most; longer sequences beside them have splits of 48."""
+    case = build(11, [128, 129, 40, 0, 200], heads=4, kv_heads=2, head_dim=64, **options)
+    out = run(case, DecodeConfig(tile=16, split=48, short=16))
+    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    first = {name: case[name][:1] for name in ("table", "lens")}
+    if case["first_pos"] is not None:
+        first["first_pos"] = case["first_pos"][:1]
+    rows = case["q_len"]
+    alone = dict(case, **first, q=case["q"][:rows])
+    small = run(alone, DecodeConfig(tile=16, split=16))
+    torch.testing.assert_close(small, out[:rows], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("split", [0, 32])
