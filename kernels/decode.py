@@ -203,7 +203,7 @@ def _paged_decode(
         h = item % HK
         index = item // HK
         s = tl.sum((ends <= index).to(tl.int32), 0)
-        length, low, size, _ = splits_of(lens, first_pos, s, True, QLEN, WINDOW, SPLIT, SHORT)
+        length, low, size, _count = splits_of(lens, first_pos, s, True, QLEN, WINDOW, SPLIT, SHORT)
         first = 0
         if HAS_FIRST:
             first = tl.load(first_pos + s)
