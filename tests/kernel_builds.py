@@ -1,0 +1,128 @@
+"""Builds every Triton kernel for Hopper in Gemma-4-31B's shapes; no GPU is needed.
+
+The interpreter accepts what the compiler refuses. Run in a process of its own, without
+``TRITON_INTERPRET``; prints one line per kernel and exits with 1 where one does not build.
+"""
+
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from eightfold.kernels import (
+    activation,
+    candidates,
+    decode,
+    entropy,
+    linear,
+    norm,
+    prefill,
+    rotary,
+    sampler,
+    splits,
+)
+
+HOPPER = GPUTarget("cuda", 90, 32)
+F, I, L, B = "*fp32", "*i32", "*i64", "*bf16"  # noqa: E741
+INTEGERS = dict.fromkeys(
+    ("V", "rows", "step", "sequences", "table_stride", "M", "N"), "i32"
+) | dict.fromkeys(("softcap", "scale", "eps"), "fp32")
+SAMPLER = INTEGERS | {
+    "logits": F, "temperature": F, "maxima": F, "parts": F, "masses": F, "counts": I, "top_k": L,
+    "top_p": F, "min_p": F, "bounds": F, "values": F, "tokens": I, "seeds": L, "positions": L,
+    "chosen": I, "limits": F, "best": F, "best_at": I, "out": L, "setting": L, "states": F,
+    "all_sums": F,
+}  # fmt: skip
+ATTENTION = INTEGERS | {
+    "q": B, "k": B, "v": B, "table": I, "lens": I, "first_pos": I, "starts": I, "cos": F,
+    "sin": F, "key_weight": B, "sinks": B, "out": B, "part": F, "stats": F,
+}  # fmt: skip
+LAYER = INTEGERS | {
+    "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
+    "k_weight": B, "cos": F, "sin": F, "positions": I, "slots": I, "q_out": B, "key_cache": B,
+    "value_cache": B, "gate_up": B, "x": B, "w_pointer": B, "w": "tensordesc<bf16[64,128]>",
+}  # fmt: skip
+
+Build = tuple[Any, dict[str, str], dict[str, Any], int]
+
+
+def sampling() -> Iterator[Build]:
+    logits = {"NB": 64, "NBP": 64, "BLOCK": 4096, "PDL": True}
+    few = {"NP": 256, "PARTS": 4, "ROOM": candidates.ROOM, "SHARE": candidates.SHARE}
+    yield candidates._survey, SAMPLER, logits | few, 8
+    yield candidates._collect, SAMPLER, logits | few, 8
+    yield candidates._settle, SAMPLER, logits | few, 1
+    for mass in (False, True):
+        for last in (False, True):
+            passes = {"LANES": 1024, "WAYS": 16, "RANGE": 64.0, "LAST": last, "MASS": mass}
+            setting = {"setting": F if mass else L}
+            yield sampler._search, SAMPLER | setting, logits | passes, 8
+    yield sampler._draw, SAMPLER, logits, 8
+    yield sampler._finish, SAMPLER, logits, 1
+    own = {"moments": F, "out": F}
+    yield entropy._partial, SAMPLER | own, {"NB": 32, "BLOCK": 8192, "PDL": True}, 8
+    yield entropy._merge, SAMPLER | own, {"NB": 32, "NBP": 32, "PDL": True}, 1
+
+
+def attention() -> Iterator[Build]:
+    shared = {"HQ": 32, "PS": 64, "SP": 16, "HAS_SINKS": False, "PDL": True, "QLEN": 1, "N": 16}
+    window = shared | {
+        "HK": 16, "D": 256, "C": 256, "NC": 1, "PAIRS": 0, "WINDOW": 1024, "SPLIT": 0, "SHORT": 0,
+        "ONE_COPY": False, "HAS_FIRST": True, "BN": 32, "STAGES": 8, "P": 16,
+    }  # fmt: skip
+    one_copy = shared | {
+        "HK": 4, "D": 512, "C": 64, "NC": 8, "PAIRS": 64, "WINDOW": 0, "SPLIT": 1024, "SHORT": 256,
+        "ONE_COPY": True, "HAS_FIRST": False, "BN": 32, "STAGES": 5, "P": 64,
+    }  # fmt: skip
+    yield decode._paged_decode, ATTENTION, window, 4
+    yield decode._paged_decode, ATTENTION, one_copy, 4
+    yield splits._combine, ATTENTION, one_copy | {"DP": 512, "BS": 8}, 4
+    tiles = {"BM": 128, "BT": 64, "BN": 64, "STAGES": 2}
+    yield prefill._paged_prefill, ATTENTION, window | tiles, 8
+    tiles = {"BM": 64, "BT": 8, "BN": 32, "STAGES": 2, "C": 512}
+    yield prefill._paged_prefill, ATTENTION, one_copy | tiles, 8
+
+
+def layers() -> Iterator[Build]:
+    weights = {
+        "K": 5376, "BM": 16, "BN": 64, "BK": 128, "SPLITS": 1, "PREFETCH": 0, "TMA": True,
+        "STAGES": 5, "PDL": True, "GATED": False,
+    }  # fmt: skip
+    yield linear._skinny_linear, LAYER, weights, 4
+    yield linear._skinny_linear, LAYER, weights | {"GATED": True, "STAGES": 4}, 4
+    yield linear._skinny_linear, LAYER | {"w": B}, weights | {"TMA": False, "PREFETCH": 1024}, 4
+    yield linear._skinny_linear, LAYER | {"out": F}, weights | {"BM": 64}, 4
+    norms = {"N": 5376, "BLOCK": 8192, "PARTS": 1, "HAS_POST": True, "HAS_NEXT": True}
+    yield norm._add_norm, LAYER, norms | {"HAS_Y": True, "PDL": True}, 16
+    heads = {"HQ": 32, "BH": 4, "PARTS": 1, "PDL": True}
+    window = {"HK": 16, "HEADS": 64, "D": 256, "HALF": 128, "PAIRS": 128, "ONE_COPY": False}
+    yield rotary._norm_rotate_write, LAYER, heads | window, 4
+    one_copy = {"HK": 4, "HEADS": 36, "D": 512, "HALF": 256, "PAIRS": 64, "ONE_COPY": True}
+    folded = {"q_weight": F, "k_weight": F}
+    yield rotary._norm_rotate_write, LAYER | folded, heads | one_copy, 4
+    yield activation._gelu_mul, LAYER, {"N": 21504, "BLOCK": 2048}, 8
+
+
+def main() -> int:
+    failed = 0
+    for kernel, types, constants, warps in (*sampling(), *attention(), *layers()):
+        names = kernel.arg_names
+        source = ASTSource(
+            kernel,
+            {name: "constexpr" if name in constants else types[name] for name in names},
+            {(names.index(name),): constants[name] for name in names if name in constants},
+        )
+        try:
+            triton.compile(source, target=HOPPER, options={"num_warps": warps})
+            print("built", kernel.fn.__name__)
+        except Exception as error:
+            failed += 1
+            print("FAILED", kernel.fn.__name__, error)
+    return bool(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
