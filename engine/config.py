@@ -1,8 +1,28 @@
 """Settings of the engine and of one sequence, checked when they are made."""
 
 from dataclasses import dataclass
+from types import NoneType
+from typing import Any
 
 DTYPES = ("float32", "bfloat16", "float16")
+# Logits divided by less would overflow float32.
+LEAST_TEMPERATURE = 1e-6
+
+
+def _require(kinds: tuple[type, ...], words: str, **values: Any) -> None:
+    """ValueError where a value is of another kind.
+
+    A float or an array for a whole number would fail inside a step that others share.
+    """
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            raise ValueError(f"{name} must be {words}, not {value!r:.60}")
+
+
+def _require_ids(name: str, ids: Any) -> None:
+    _require((tuple, list, set, frozenset), "a tuple of token ids", **{name: ids})
+    for token in ids:
+        _require((int,), "token ids", **{name: token})
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,8 +37,8 @@ class EngineConfig:
         max_step_tokens: token budget of one step; a longer prompt is computed in chunks of it.
         max_context: most tokens one sequence may hold; ``None``: what model and memory allow.
         full_pages, sliding_pages: pages of each pool; ``None``: sized from the free memory.
-        memory_fraction: share of the free memory that the pools may take when sized; ``None``: 0.9
-            of a GPU's, 0.25 of the host's.
+        memory_fraction: share of the free memory that the pools may take when sized; ``None``: 0.99
+            of what weights, buffers and the largest step leave of a GPU's, 0.25 of the host's.
         offload_bytes: host memory for the KV of paused or preempted sequences; 0: none, their KV is
             recomputed.
         prefix_cache: keep the pages of finished sequences for prompts that begin alike.
@@ -47,6 +67,22 @@ class EngineConfig:
     def __post_init__(self) -> None:
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}")
+        _require(
+            (int,),
+            "a whole number",
+            max_running=self.max_running,
+            max_step_tokens=self.max_step_tokens,
+            offload_bytes=self.offload_bytes,
+        )
+        _require(
+            (int, NoneType),
+            "a whole number or None",
+            page_size=self.page_size,
+            max_context=self.max_context,
+            full_pages=self.full_pages,
+            sliding_pages=self.sliding_pages,
+            lookahead=self.lookahead,
+        )
         size = self.page_size
         if size is not None and (size < 1 or size & (size - 1)):
             raise ValueError(f"page_size must be a power of two, not {self.page_size}")
@@ -105,8 +141,17 @@ class SamplingParams:
     entropy: bool = False
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise ValueError(f"temperature must be 0 or more, not {self.temperature}")
+        _require((int,), "a whole number", top_k=self.top_k, seed=self.seed)
+        _require((int, NoneType), "a whole number or None", max_new_tokens=self.max_new_tokens)
+        shares = {"temperature": self.temperature, "top_p": self.top_p, "min_p": self.min_p}
+        _require((int, float), "a number", **shares)
+        _require_ids("pause_token_ids", self.pause_token_ids)
+        if self.stop_token_ids is not None:
+            _require_ids("stop_token_ids", self.stop_token_ids)
+        if not (self.temperature == 0 or LEAST_TEMPERATURE <= self.temperature < float("inf")):
+            raise ValueError(
+                f"temperature must be 0, or {LEAST_TEMPERATURE} or more, not {self.temperature}"
+            )
         if self.top_k < 0:
             raise ValueError(f"top_k must be 0 (all) or more, not {self.top_k}")
         if not 0 < self.top_p <= 1:

@@ -3,6 +3,7 @@
 import threading
 from collections import deque
 from dataclasses import asdict
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,8 @@ class Engine:
 
     Args:
         model: a folder with config.json and safetensors files, or a model already made. The
-            latter's attention is replaced for good: only this engine can run it afterwards.
+            latter stays where it is and as it is, but its attention is replaced for good: only this
+            engine can run it afterwards, and no other model may share its ``config`` object.
         config: see :class:`EngineConfig`.
 
     Raises:
@@ -39,12 +41,12 @@ class Engine:
         self, model: str | Path | PreTrainedModel, config: EngineConfig | None = None
     ) -> None:
         self.config = config = config or EngineConfig()
-        device = _device(config.device)
         if isinstance(model, PreTrainedModel):
             architecture = architectures.inspect(model.config)
-            device = model.device
+            device = _placed(model, config)
             fused = fused_architecture(architecture, config, device)
         else:
+            device = _device(config.device)
             architecture = architectures.inspect(read_config(model))
             fused = fused_architecture(architecture, config, device)
             dtype, allocate = _dtype(config.dtype, device), allocation(fused)
@@ -90,7 +92,8 @@ class Engine:
         for its logits. Forks of a paused sequence are paused.
 
         Raises:
-            ValueError: where ``seq`` is not live or there are not ``n`` seeds.
+            ValueError: where ``seq`` is not live, there are not ``n`` seeds or one is no seed;
+                there are no forks then.
         """
         if n != len(seeds):
             raise ValueError(f"{n} forks need {n} seeds, not {len(seeds)}")
@@ -100,6 +103,9 @@ class Engine:
 
     def resume(self, seq: int, token_ids: list[int]) -> bool:
         """Append tokens to a paused sequence; only they are computed. False where it has ended.
+
+        Without any token the last one is computed: a second time where a step with lookahead had
+        computed it already, the one case that recomputes.
 
         Raises:
             ValueError: where it is not paused, a token is unknown, or they do not fit; it stays as
@@ -161,8 +167,11 @@ class Engine:
             return self._scheduler.tokens(seq)
 
     def _known(self, token_ids: list[int]) -> list[int]:
-        """A copy of the tokens. One unknown id would fail the whole batch on the device."""
-        tokens = list(token_ids)
+        """The tokens as ints. One that is none or unknown would fail the whole batch."""
+        try:
+            tokens = [index(token) for token in token_ids]
+        except TypeError:
+            raise ValueError(f"token ids must be whole numbers, not {token_ids!r:.60}") from None
         for token in tokens:
             if not 0 <= token < self._vocabulary:
                 raise ValueError(f"token {token} is not in the vocabulary of {self._vocabulary}")
@@ -183,6 +192,16 @@ class Engine:
         """Assert that every page is owned as often as its count says, and every other invariant."""
         with self._changed:
             self._scheduler.check()
+
+
+def _placed(model: PreTrainedModel, config: EngineConfig) -> torch.device:
+    """Where a model already made lies; it is neither moved nor converted."""
+    if config.device is not None and torch.device(config.device).type != model.device.type:
+        raise ValueError(f"the model is on {model.device}, but device says {config.device!r}")
+    if config.dtype is not None and getattr(torch, config.dtype) != model.dtype:
+        raise ValueError(f"the model is in {model.dtype}, but dtype says {config.dtype!r}")
+    model.eval()
+    return model.device
 
 
 def _device(name: str | None) -> torch.device:

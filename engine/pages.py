@@ -83,16 +83,6 @@ class PagePool:
         """The page with this content, or ``None``."""
         return self._page_of.get(key)
 
-    def forget(self) -> None:
-        """Forget all content: cached pages become free."""
-        self._key_of.clear()
-        self._page_of.clear()
-        self._free.extend(self._cached)
-        self._cached.clear()
-
-    def is_held(self, page: int) -> bool:
-        return self._references[page] > 0
-
     def check(self, held: Iterable[int]) -> None:
         """Assert that each page is owned exactly as often as its count says.
 

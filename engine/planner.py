@@ -41,13 +41,37 @@ class Planner:
     def build(self) -> list[Work]:
         """The works that can run now; none where pages are short or nothing wants to."""
         works: list[Work] = []
-        budget = self.max_step_tokens
         queues = self.queues
-        # Decodes first: a long prompt delays them by no more than what is left of the budget.
-        for decode in (True, False):
-            for seq in queues.running:
-                if self._plannable(seq) and (seq.work == 1) is decode:
-                    budget -= self._schedule(seq, budget, works)
+        running = [seq for seq in queues.running if self._plannable(seq)]
+        decodes = [seq for seq in running if seq.work == 1]
+        # A tool's long answer goes before a prompt that has not drawn anything.
+        chunks = sorted((seq for seq in running if seq.work > 1), key=lambda seq: not seq.sampled)
+        # Decodes first, then who wants to go on: a long prompt delays them by no more than its
+        # chunk, which is what is left of the budget.
+        budget = self._advance(decodes, self.max_step_tokens, works)
+        budget = self._start_ready(budget, works)
+        budget = self._advance(chunks, budget, works)
+        advanced = {work.seq for work in works}
+        short = budget and not advanced.issuperset(running)
+        # Nobody new takes pages that one who holds some waits for.
+        if not short and not queues.ready:
+            for queue in (queues.returning, queues.waiting):
+                budget = self._admit(queue, budget, works)
+                if queue and not all(seq.parent is not None for seq in queue):
+                    break
+        # The GPU's decode kernels take the leading rows.
+        works.sort(key=lambda work: work.count > 1)
+        return works
+
+    def _advance(self, seqs: list[Sequence], budget: int, works: list[Work]) -> int:
+        """Schedule running sequences in order; the budget left."""
+        for seq in seqs:
+            budget -= self._schedule(seq, budget, works)
+        return budget
+
+    def _start_ready(self, budget: int, works: list[Work]) -> int:
+        """Start sequences that hold pages, in order, as far as pages and budget go."""
+        queues = self.queues
         while queues.ready and budget and len(queues.running) < self.max_running:
             seq = queues.ready[0]
             if seq.steps_in_flight:
@@ -57,13 +81,7 @@ class Planner:
                 break
             budget -= used
             queues.start(queues.ready.popleft())
-        for queue in (queues.returning, queues.waiting):
-            budget = self._admit(queue, budget, works)
-            if queue and not all(seq.parent is not None for seq in queue):
-                break
-        # The GPU's decode kernels take the leading rows.
-        works.sort(key=lambda work: work.count > 1)
-        return works
+        return budget
 
     def _admit(self, queue: deque[Sequence], budget: int, works: list[Work]) -> int:
         """Start sequences without pages in order, as far as pages and budget go."""

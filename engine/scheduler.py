@@ -88,12 +88,11 @@ class Scheduler:
         being prefilled, they wait for it.
 
         Raises:
-            ValueError: where ``seq_id`` is not a live sequence.
+            ValueError: where ``seq_id`` is not a live sequence or a seed is none; nothing is forked.
         """
         parent = self._live(seq_id)
         children = []
-        for seed in seeds:
-            params = replace(parent.params, seed=seed)
+        for params in [replace(parent.params, seed=seed) for seed in seeds]:
             child = self._new(list(parent.tokens), parent.prompt_length, params)
             child.sampled = parent.sampled
             child.parent, child.fork_length = parent.id, len(child.tokens)

@@ -37,7 +37,6 @@ class Sequence:
     tokens_in_flight: int = 0
     # What a step sampled under an older epoch is dropped: the sequence paused or ended since.
     epoch: int = 0
-    cancelled: bool = False
     # One page table per group; entry i holds tokens [i * page_size, (i + 1) * page_size).
     tables: list[list[int]] = field(default_factory=list)
     host_tables: list[list[int]] | None = None

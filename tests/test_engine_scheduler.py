@@ -50,6 +50,37 @@ def test_decodes_go_on_beside_a_long_prompt(lookahead: int) -> None:
     assert len(engine.history[first]) == before + 8
 
 
+@pytest.mark.parametrize(("answer", "steps"), [(1, 1), (5, 1), (20, 3)])
+def test_a_resumed_sequence_goes_before_a_long_prompt(
+    lookahead: int, answer: int, steps: int
+) -> None:
+    engine = FakeEngine(lookahead=lookahead)
+    seq = engine.scheduler.submit([5], params(pause_token_ids=tuple(range(23))))
+    engine.run()
+    engine.scheduler.submit(list(range(3, 43)), params(max_new_tokens=5))
+    engine.step()
+    engine.scheduler.resume(seq, [4] * answer)
+    for _ in range(steps + lookahead):
+        assert len(engine.history[seq]) == 1
+        engine.step()
+        engine.check()
+    assert len(engine.history[seq]) == 2
+
+
+def test_new_prompts_do_not_take_the_pages_that_a_resumed_one_waits_for() -> None:
+    engine = FakeEngine(14, 90, max_running=8, max_step_tokens=40)
+    seq = engine.scheduler.submit([5] * 4, params(pause_token_ids=tuple(range(23))))
+    engine.run()
+    for step in range(80):
+        if step == 6:
+            assert engine.scheduler.resume(seq, [4] * 30)
+        if len(engine.scheduler.queues.waiting) < 4:
+            engine.scheduler.submit([7], params(max_new_tokens=6))
+        engine.step()
+        engine.check()
+    assert len(engine.history[seq]) == 2, "it starves"
+
+
 def test_a_step_never_exceeds_its_budget() -> None:
     engine = FakeEngine(max_step_tokens=5)
     for n in (20, 3, 9):
