@@ -49,7 +49,7 @@ class Draws:
         ]
         self._turn = 0
 
-    def depart(self, plan: Plan, entropy: bool) -> Flight:
+    def depart(self, plan: Plan) -> Flight:
         """The flight of a step whose launches are all queued."""
         sampling = [work for work in plan.works if work.samples]
         self.row_of = {work.seq.id: row for row, work in enumerate(sampling)}
@@ -57,10 +57,9 @@ class Draws:
         self._turn = (self._turn + 1) % DEPTH
         tokens, entropies = (tensor[:count] for tensor in self._host[self._turn])
         tokens.copy_(self.tokens[:count], non_blocking=True)
-        if entropy:
-            entropies.copy_(self.entropies[:count], non_blocking=True)
+        entropies.copy_(self.entropies[:count], non_blocking=True)
         done = None
         if self.tokens.is_cuda:
             done = torch.cuda.Event()
             done.record()
-        return Flight(plan, tokens, entropies if entropy else None, done)
+        return Flight(plan, tokens, entropies, done)

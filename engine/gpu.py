@@ -29,14 +29,14 @@ Tensors = dict[str, torch.Tensor]
 class DecodeGraph:
     """A captured step of ``size`` single tokens."""
 
-    def __init__(self, runner: "GpuRunner", size: int, entropy: bool) -> None:
+    def __init__(self, runner: "GpuRunner", size: int) -> None:
         self._layout = Layout(size, 0, size)
         self._upload = Upload(runner.device, runner.upload_bytes(self._layout))
         views = self._upload(runner.arrays([], self._layout, size))
-        runner.compute(views, self._layout, entropy)  # compiles, and must not be captured
+        runner.compute(views, self._layout)  # compiles, and must not be captured
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=runner.graph_pool):
-            runner.compute(views, self._layout, entropy)
+            runner.compute(views, self._layout)
 
     def launch(self, runner: "GpuRunner", works: list[Work]) -> None:
         self._upload(runner.arrays(works, self._layout, self._layout.rows))
@@ -65,7 +65,7 @@ class GpuRunner:
         self.limits = limits
         self.draws = Draws(limits.decode_rows, device)
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
-        self._graphs: dict[tuple[int, bool], DecodeGraph] = {}
+        self._graphs: dict[int, DecodeGraph] = {}
         rows = limits.decode_rows
         self._sampler_space = torch.empty(sampler_workspace(rows, vocabulary), device=device)
         self._entropy_space = torch.empty(entropy_workspace(rows, vocabulary), device=device)
@@ -77,28 +77,27 @@ class GpuRunner:
         """Start a step; on a GPU this returns while it runs."""
         self.cache.make(plan.moves)
         works = plan.works
-        entropy = any(work.samples and work.seq.params.entropy for work in works)
         layout = Layout.of(works, self.limits.running)
         if self.graph_pool and not layout.chunks and all(work.samples for work in works):
-            self._graph(layout.rows, entropy).launch(self, works)
+            self._graph(layout.rows).launch(self, works)
         else:
             sampling = padded_rows(max(1, sum(work.samples for work in works)))
             views = self._upload(self.arrays(works, layout, sampling))
-            self.compute(views, layout, entropy)
-        return self.draws.depart(plan, entropy)
+            self.compute(views, layout)
+        return self.draws.depart(plan)
 
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Compile and capture the decode steps, largest first: later ones fit into its memory."""
         size = self.limits.decode_rows
         while self.graph_pool and size:
-            self._graph(size, False)
+            self._graph(size)
             size //= 2
 
-    def _graph(self, size: int, entropy: bool) -> DecodeGraph:
-        graph = self._graphs.get((size, entropy))
+    def _graph(self, size: int) -> DecodeGraph:
+        graph = self._graphs.get(size)
         if graph is None:
-            graph = self._graphs[size, entropy] = DecodeGraph(self, size, entropy)
+            graph = self._graphs[size] = DecodeGraph(self, size)
         return graph
 
     # ---- one step's inputs
@@ -127,8 +126,12 @@ class GpuRunner:
 
     # ---- on the device
 
-    def compute(self, views: Tensors, layout: Layout, entropy: bool) -> None:
-        """Queue a step's launches: model, draw and, where wanted, entropies."""
+    def compute(self, views: Tensors, layout: Layout) -> None:
+        """Queue a step's launches: model, draw, entropies.
+
+        Entropies nobody asked for are computed too: they cost microseconds, a second set of graphs
+        would cost memory and a pause for its capture.
+        """
         source = views["source"]
         carried = self.draws.tokens[source.clamp(min=0)].int()
         tokens = torch.where(source >= 0, carried, views["tokens"])
@@ -161,6 +164,5 @@ class GpuRunner:
         sample_tokens(
             logits, batch, self.draws.tokens[:rows], self._sampler_space, softcap=softcap, pdl=True
         )
-        if entropy:
-            out = self.draws.entropies[:rows]
-            row_entropy(logits, out, self._entropy_space, softcap=softcap, pdl=True)
+        out = self.draws.entropies[:rows]
+        row_entropy(logits, out, self._entropy_space, softcap=softcap, pdl=True)
