@@ -39,7 +39,6 @@ class CellStream(OutStream):
 
     def __init__(self, session: Any, pub_thread: Any, name: str, **_: Any) -> None:
         super().__init__(session, pub_thread, "stdout", watchfd=False)
-        self._unsent = False
 
     def write(self, string: str) -> int:
         if not isinstance(string, str):
@@ -52,7 +51,6 @@ class CellStream(OutStream):
         allowed = Cell.budget.take(string)
         if allowed:
             Cell.page.append(allowed)
-            self._unsent = True
             super().write(allowed)
         if Cell.budget.exhausted and threading.get_ident() == Cell.main_thread:
             raise Cell.budget.error()
@@ -62,11 +60,15 @@ class CellStream(OutStream):
         return 1
 
     def flush(self) -> None:
-        # The I/O thread sends all in the order in which it was handed over: nothing to wait for.
-        # A forked child has no such thread.
-        if self._unsent and os.getpid() == self._master_pid:
-            self._unsent = False
-            self.pub_thread.schedule(self._flush)
+        # A forked child has no I/O thread, and nothing here that is its own.
+        if os.getpid() == self._master_pid:
+            self._flush()
+
+    def _flush(self) -> None:
+        # The I/O thread sends messages in the order in which they are queued. Whoever flushes,
+        # cell or timer, queues under the lock: nothing is then overtaken by the cell's "idle".
+        with self._buffer_lock:
+            super()._flush()
 
 
 class PipeReader:

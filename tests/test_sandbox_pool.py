@@ -7,10 +7,13 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
+from jupyter_client import BlockingKernelClient
 
 from eightfold.sandbox import KernelPool, Limits, PoolConfig, SandboxError
 
@@ -207,32 +210,62 @@ def test_no_secret_of_the_environment_is_seen(
     assert "secret" not in text
 
 
-@pytest.mark.xfail(reason="what a cell prints does not always reach a client on iopub")
 def test_any_jupyter_client_can_attach(pool: KernelPool) -> None:
-    from jupyter_client import BlockingKernelClient
-
     with pool.lease(timeout=30) as kernel:
         file = kernel.connection_file
         assert file is not None
         assert file.stat().st_mode & 0o777 == 0o600
         assert file.parent.stat().st_mode & 0o777 == 0o700
+        assert len(json.loads(file.read_text())["key"]) == 32
         kernel.execute("x = 20")
-        client = BlockingKernelClient(connection_file=str(file))
-        client.load_connection_file()
-        client.start_channels()
-        try:
-            client.wait_for_ready(timeout=20)
-            seen = []
-            reply = client.execute_interactive(
-                "print('out'); x + 1", timeout=20, output_hook=seen.append, store_history=False
-            )
-        finally:
-            client.stop_channels()
-        assert reply["content"]["status"] == "ok"
-        kinds = {m["msg_type"]: m["content"] for m in seen}
-        assert kinds["stream"]["text"] == "out\n"
-        assert kinds["execute_result"]["data"]["text/plain"] == "21"
+        with attached(file) as client:
+            for _ in range(5):  # printed text must never come after the cell's "idle"
+                assert shown(client, "print('out'); x + 1") == [
+                    ("stream", "out\n"),
+                    ("execute_result", "21"),
+                ]
+            assert shown(client, "print(1)\ndisplay(2)\n!echo 3\nprint(4)\n1 / 0") == [
+                ("stream", "1\n"),
+                ("display_data", "2"),
+                ("stream", "3\n4\n"),
+                ("error", "ZeroDivisionError"),
+            ]
+            assert shown(client, "input()") == [("error", "EOFError")]
+            client.control_channel.send(client.session.msg("kernel_info_request"))
+            assert client.get_control_msg(timeout=60)["content"]["status"] == "ok"
         assert kernel.execute("x").text == "20"
+
+
+@contextmanager
+def attached(file: Path) -> Iterator[BlockingKernelClient]:
+    client = BlockingKernelClient(connection_file=str(file))
+    client.load_connection_file()
+    client.start_channels()
+    try:
+        client.wait_for_ready(timeout=60)  # needs its heartbeat, its reply and iopub
+        yield client
+    finally:
+        client.stop_channels()
+
+
+def shown(client: BlockingKernelClient, code: str) -> list[tuple[str, str]]:
+    """What the client is shown of a cell; printed pieces that follow each other are joined."""
+    seen: list[tuple[str, str]] = []
+
+    def look(message: dict[str, Any]) -> None:
+        kind, content = message["msg_type"], message["content"]
+        if kind == "stream":
+            text = content["text"]
+            if seen and seen[-1][0] == kind:
+                text = seen.pop()[1] + text
+            seen.append((kind, text))
+        elif kind == "error":
+            seen.append((kind, content["ename"]))
+        elif "data" in content:
+            seen.append((kind, content["data"]["text/plain"]))
+
+    client.execute_interactive(code, timeout=60, output_hook=look)
+    return seen
 
 
 @pytest.mark.parametrize("start", ["fork", "plain"])
