@@ -12,30 +12,50 @@ MAX_BOX = 300
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{")
 _BRACE = re.compile(r"\\[{}\\]|[{}]")
-_STYLES = (
-    "text|textbf|textit|textrm|texttt|mathbf|mathrm|mathit|mathsf|mathtt|mathbb|mathcal|bm|"
-    "boldsymbol|operatorname|mbox|hbox|underline|boxed|fbox|bf|rm|displaystyle|textstyle|color|"
-    "textcolor"
+_WORDED = (
+    "text|textbf|textit|textrm|texttt|textsf|textnormal|textup|emph|mathrm|mbox|hbox|color|"
+    "textcolor|colorbox"
 )
-_STYLED = re.compile(rf"\\(?:{_STYLES})\*?\s*\{{([^{{}}]*)\}}")
-_LOOSE = re.compile(r"\\(?:displaystyle|textstyle|bf|rm|left|right|big|Big|bigl|bigr)(?![a-zA-Z])")
+_STYLES = (
+    f"{_WORDED}|mathbf|mathit|mathsf|mathtt|mathbb|mathcal|mathnormal|bm|bold|boldsymbol|"
+    "operatorname|ensuremath|underline|boxed|fbox|displaystyle|textstyle"
+)
+_SWITCHES = (
+    "bf|rm|it|bfseries|itshape|tiny|small|normalsize|large|Large|LARGE|huge|Huge|left|right|big|"
+    "Big|bigl|bigr"
+)
+_STYLED = re.compile(rf"\\({_STYLES}|{_SWITCHES})\*?\s*\{{([^{{}}]*)\}}")
+_LOOSE = re.compile(rf"\\(?:{_STYLES}|{_SWITCHES})(?![a-zA-Z])(?!\*?\s*\{{)")
+_GAP = re.compile(r"\\(?:[hv]?phantom|[hv]space\*?)\s*\{[^{}]*\}|\\\\(?=\s*$)|\\ |\\$")
 _WORDS = re.compile(r"[A-Za-z .:'-]*")
+# Words around a number in one \text: an introduction that ends so, or what follows a number.
+_SENTENCE = re.compile(
+    r"\s*(?:[A-Za-z .:'-]*\b(?:is|are|equals|answer|ans)\b[\s:.]*)?"
+    r"(?P<number>[^A-Za-z]*\d[^A-Za-z]*?)(?:[\s-][A-Za-z .'-]*)?",
+    re.IGNORECASE,
+)
 # Words beside a number that change what it says; any other words are units or an introduction.
 _TELLING = re.compile(
-    r"\b(?:or|and|not|no|mod|modulo|about|approximately|around|roughly|than|least|most|to|thousand|"
-    r"hundred|million|billion|half|dozen|percent|base|if|unless|minus|plus|times|negative|over)\b",
+    r"\b(?:or|and|not|no|mod|modulo|about|approx|approximately|around|roughly|nearly|almost|than|"
+    r"least|most|to|thousand|hundred|million|billion|half|dozen|percent|base|if|unless|except|"
+    r"minus|plus|times|negative|over|under|above|below|more|less|fewer|case|step|part|problem|"
+    r"question|option|choice|claim|method|i|e|k|(?-i:M|B))\b",
     re.IGNORECASE,
 )
 _THIN = r"(?:\\[,;:! ]|~|\\thinspace|\\space| )"
 _GROUPED = re.compile(
-    rf"(?<![\d.,])(\d{{1,3}})((?:(?:,|\{{,\}}|\\,|\\!|,\\!|{_THIN}|_|\\_)\d{{3}})+)(?![\d.,]*\d)"
+    rf"(?<![\d.,])([1-9]\d{{0,2}})((?:(?:,|\\,|\\!|,\\!|{_THIN}|_|\\_)\d{{3}})+)(?![\d.,]*\d)"
 )
 _SPACES = re.compile(rf"(?:{_THIN}|\\quad|\\qquad|\\enspace|\s)+")
 _SIGNS = str.maketrans(
     {"−": "-", "–": "-", "×": "*", "·": "*", "⋅": "*", "÷": "/", "\u00a0": " ", "\u202f": " "}
-    | {"\u2009": " ", "²": "^2", "³": "^3", "°": ""}
+    | {"\u2009": " "}
+    | dict.fromkeys("°€£¥", "")
+    | dict.fromkeys("\u200b\u200c\u200d\u200e\u200f\u2060\ufeff", "")  # marks of no width
     | {chr(0xFF10 + digit): str(digit) for digit in range(10)}
 )
+_RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹"
+_LOWERED = str.maketrans(_RAISED, "0123456789")
 
 
 def boxes(text: str) -> list[str]:
@@ -70,9 +90,10 @@ def integer(content: str) -> int | None:
     """
     if len(content) > MAX_BOX:
         return None
-    text = content.translate(_SIGNS).strip()
+    text = re.sub(r"(?<![a-zA-Z])\{,\}", ",", content.translate(_SIGNS)).strip()
+    text = re.sub(rf"(?<=[\d)}}])[{_RAISED}]+", lambda m: f"^{{{m[0].translate(_LOWERED)}}}", text)
     text = re.sub(r"\\[()\[\]]|(?<!\\)\$|\\\$", " ", text)
-    text = _LOOSE.sub(" ", text)
+    text = _LOOSE.sub(" ", _GAP.sub(" ", text))
     unwrapped = _unwrap(text)
     if unwrapped is None:
         return None
@@ -96,17 +117,19 @@ def integer(content: str) -> int | None:
 def _unwrap(text: str) -> str | None:
     """Removes styles and harmless words, innermost first; None where words change the number."""
     while match := _STYLED.search(text):
-        inner = match[1]
-        if _WORDS.fullmatch(inner):
+        inner, end = _SPACES.sub(" ", match[2]), match.end()
+        worded = match[1] in _WORDED.split("|")
+        if worded and re.search("[A-Za-z]", inner):
             if _TELLING.search(inner):
                 return None
-            inner = " "
-            # A unit's power belongs to the unit: 42\text{ cm}^2.
-            power = re.match(r"\s*\^\s*(?:\{\s*[23]\s*\}|[23])", text[match.end() :])
-            end = match.end() + (power.end() if power else 0)
-            text = text[: match.start()] + inner + text[end:]
-        else:
-            text = text[: match.start()] + inner + text[match.end() :]
+            if _WORDS.fullmatch(inner):
+                inner = " "
+                # A unit's power belongs to the unit: 42\text{ cm}^2.
+                power = re.match(r"\s*\^\s*(?:\{\s*[23]\s*\}|[23])", text[end:])
+                end += power.end() if power else 0
+            elif sentence := _SENTENCE.fullmatch(inner):
+                inner = sentence["number"]
+        text = text[: match.start()] + inner + text[end:]
     return text
 
 
@@ -128,7 +151,8 @@ def _right_side(text: str) -> str | None:
     ):
         return None
     *left, right = text.split("=")
-    if any("," in part for part in left) or (left and "," in _GROUPED.sub("", right)):
+    names = (re.sub(r"\([^()]*\)", "", part) for part in left)  # f(3, 4) = 42 is one statement
+    if any("," in name for name in names) or (left and "," in _GROUPED.sub("", right)):
         return None
     return right.strip()
 

@@ -30,7 +30,8 @@ def evaluate(text: str) -> Fraction:
     """The exact value of a LaTeX or plain arithmetic expression without spaces.
 
     Takes decimal numbers, + - * / ^ !, brackets, \\cdot, \\times, \\div, \\bmod, \\frac, \\binom
-    and \\sqrt of a square. A number directly before \\frac is refused: it may be a mixed number.
+    and \\sqrt of a square. What may be meant otherwise is refused: a number directly before \\frac
+    (a mixed number), !! (a double factorial), a factor without a sign after a quotient (1/2(3)).
 
     Raises:
         NotExact: anything else, division by zero, or a value beyond `MAX_BITS`.
@@ -77,6 +78,7 @@ class _Parser:
 
     def product(self) -> Fraction:
         value = self.signed()
+        divided = False
         while token := self.peek():
             if token in _PRODUCTS:
                 self.take()
@@ -87,11 +89,19 @@ class _Parser:
                 if divisor == 0:
                     raise NotExact("division by zero")
                 value = value / divisor if token in _QUOTIENTS else value % divisor
-            elif token == "(":
+                divided = True
+            elif self.juxtaposed() and not divided:
                 value *= self.power()
             else:
                 break
         return _bounded(value)
+
+    def juxtaposed(self) -> bool:
+        """Whether what follows is a factor although no sign stands before it."""
+        before, token = self.tokens[self.position - 1], self.peek()
+        if token in _FRACTIONS:
+            return not before[-1:].isdigit()
+        return token in ("(", "\\sqrt", *_BINOMIALS) or (token[:1].isdigit() and before == "!")
 
     def signed(self) -> Fraction:
         self.depth += 1  # every way to nest passes here
@@ -106,9 +116,11 @@ class _Parser:
 
     def power(self) -> Fraction:
         value = self.atom()
-        while self.peek() == "!":
+        if self.peek() == "!":
             self.take()
             value = Fraction(math.factorial(_natural(value, 40)))
+            if self.peek() == "!":
+                raise NotExact("double factorial")
         if self.peek() != "^":
             return value
         self.take()
