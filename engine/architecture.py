@@ -1,5 +1,6 @@
 """What the engine must know of a model's layers, found without reading a weight."""
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +9,13 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from .dryrun import Ask, attention_asks
 from .errors import UnsupportedModelError
 
 # These recompute their frequencies from the longest position in the batch, so one sequence's
 # rotations would depend on its neighbours.
 BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
+_MODELS = AutoModelForCausalLM._model_mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +53,7 @@ class Architecture:
         layers: in order.
         max_positions: most positions the model was made for.
         wrapped: whether the checkpoint is a multimodal one around the text model.
+        softcap: whether attention scores are capped, which only a CPU does.
     """
 
     config: PretrainedConfig
@@ -57,6 +61,7 @@ class Architecture:
     layers: tuple[LayerSpec, ...]
     max_positions: int
     wrapped: bool
+    softcap: bool = False
 
     @property
     def windows(self) -> tuple[int | None, ...]:
@@ -81,11 +86,8 @@ def inspect(config: PretrainedConfig) -> Architecture:
         UnsupportedModelError: where a layer is neither full nor sliding-window attention, or the
             model does not let its attention be replaced.
     """
-    text = config.get_text_config(decoder=True)
+    text = _text_config(config)
     name = text.model_type
-    mapping = AutoModelForCausalLM._model_mapping
-    if type(text) not in mapping:
-        raise UnsupportedModelError(f"{name} is not a causal language model that transformers has")
     if getattr(config, "quantization_config", None) is not None:
         raise UnsupportedModelError(
             f"this {name} checkpoint is quantized, which the engine does not run; "
@@ -97,21 +99,49 @@ def inspect(config: PretrainedConfig) -> Architecture:
             f"{name} uses {rope.pop()!r} rotary embeddings, which depend on the rest of the batch"
         )
     windows = list(_windows(text))
-    # Built before its parameters exist: on the meta device nothing is allocated or read.
-    with torch.device("meta"):
-        model = mapping[type(text)](text)
-    layers = _layers(model, text, windows)
+    if not getattr(_MODELS[type(text)], "_supports_attention_backend", False):
+        raise UnsupportedModelError(f"{name} does not let its attention be replaced")
+    positions = getattr(text, "max_position_embeddings", None)
+    if not positions:
+        raise UnsupportedModelError(f"{name} does not say how many positions it was made for")
+    model = _without_weights(text)
+    layers = list(_layers(model, text, windows))
+    asks = attention_asks(model)
+    if asks is not None:
+        _compare(name, layers, list(attention_modules(model)), asks)
     return Architecture(
         config=text,
         model_class=type(model),
         layers=tuple(layers),
-        max_positions=_positions(text.to_dict()),
+        max_positions=int(positions),
         wrapped=text is not config,
+        softcap=any(ask.softcap for ask in asks or ()),
     )
 
 
-def _positions(settings: dict[str, Any]) -> int:
-    return int(settings["max_position_embeddings"])
+def _text_config(config: PretrainedConfig) -> PretrainedConfig:
+    """The language model's part; UnsupportedModelError where transformers has no such model."""
+    try:
+        text = config.get_text_config(decoder=True)
+    except ValueError:
+        raise UnsupportedModelError(f"{config.model_type} is no single language model") from None
+    if type(text) not in _MODELS:
+        raise UnsupportedModelError(
+            f"{text.model_type} is not a causal language model that transformers has"
+        )
+    return text
+
+
+def _without_weights(text: PretrainedConfig) -> PreTrainedModel:
+    """The model on the meta device, where nothing is allocated or read."""
+    try:
+        with torch.device("meta"):
+            return _MODELS[type(text)](copy.deepcopy(text)).eval()
+    except Exception as error:  # whatever a model makes of settings that do not fit together
+        raise UnsupportedModelError(
+            f"transformers cannot build this {text.model_type} model: "
+            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        ) from error
 
 
 def _rope_types(parameters: Any) -> Iterator[str]:
@@ -128,12 +158,19 @@ def _windows(text: PretrainedConfig) -> Iterator[int | None]:
     window: Any = getattr(text, "sliding_window", None)
     if kinds is None:
         used = bool(window) and getattr(text, "use_sliding_window", True)
-        kinds = ["sliding_attention" if used else "full_attention"] * text.num_hidden_layers
+        count = getattr(text, "num_hidden_layers", None)
+        if count is None:
+            raise UnsupportedModelError(f"{text.model_type} does not say how many layers it has")
+        kinds = ["sliding_attention" if used else "full_attention"] * count
     for index, kind in enumerate(kinds):
         if kind not in ("full_attention", "sliding_attention"):
             raise UnsupportedModelError(
                 f"{text.model_type} has {kind!r} layers (layer {index} is the first), which cannot "
                 "be paged; only full and sliding-window attention can"
+            )
+        if kind == "sliding_attention" and not window:
+            raise UnsupportedModelError(
+                f"{text.model_type} has sliding-window layers but no sliding_window"
             )
         yield int(window) if kind == "sliding_attention" else None
 
@@ -142,14 +179,16 @@ def _layers(
     model: PreTrainedModel, text: PretrainedConfig, windows: list[int | None]
 ) -> Iterator[LayerSpec]:
     name = text.model_type
-    if not getattr(model, "_supports_attention_backend", False):
-        raise UnsupportedModelError(f"{name} does not let its attention be replaced")
     try:
         modules = list(attention_modules(model))
     except AttributeError:
         raise UnsupportedModelError(
             f"{name} has layers without a self_attn module, which cannot be paged"
         ) from None
+    if len(modules) != len(windows):
+        raise UnsupportedModelError(
+            f"{name} has {len(modules)} layers, but its configuration names {len(windows)} kinds"
+        )
     shared = int(getattr(text, "num_kv_shared_layers", 0) or 0)
     first_shared = len(modules) - shared
     for index, (attention, window) in enumerate(zip(modules, windows, strict=True)):
@@ -162,8 +201,35 @@ def _layers(
             )
         if getattr(attention, "is_causal", True) is False:
             raise UnsupportedModelError(f"{name} has attention that is not causal")
-        heads = text.num_attention_heads if query is None else query.out_features // head_dim
+        width = getattr(query, "out_features", None)
+        heads = text.num_attention_heads if width is None else width // head_dim
         source = index
         if shared and index >= first_shared:
             source = max(i for i in range(first_shared) if windows[i] == window)
         yield LayerSpec(index, window, heads // group, head_dim, source)
+
+
+def _compare(name: str, layers: list[LayerSpec], modules: list[nn.Module], asks: list[Ask]) -> None:
+    """Refuse a model whose layers do not ask for just what their pages can give."""
+    unmet = sorted({what for ask in asks for what in ask.unmet})
+    if unmet:
+        raise UnsupportedModelError(
+            f"{name} asks attention for {', '.join(unmet)}, which cannot be paged"
+        )
+    if [ask.module for ask in asks] != modules:
+        raise UnsupportedModelError(
+            f"{name} does not attend once in each layer, which cannot be paged"
+        )
+    for layer, ask in zip(layers, asks, strict=True):
+        shape = (ask.kv_heads, ask.head_dim, ask.value_dim)
+        if shape != (layer.kv_heads, layer.head_dim, layer.head_dim):
+            raise UnsupportedModelError(
+                f"layer {layer.index} of {name} has {ask.kv_heads} heads with keys of "
+                f"{ask.head_dim} and values of {ask.value_dim}, not {layer.kv_heads} with "
+                f"{layer.head_dim} of both, which cannot be paged"
+            )
+        if ask.window not in (None, layer.window):
+            raise UnsupportedModelError(
+                f"layer {layer.index} of {name} attends in a window of {ask.window}, but its "
+                f"configuration says {layer.window}"
+            )

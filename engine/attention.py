@@ -5,19 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers import AttentionInterface, PreTrainedModel
 
 from eightfold.kernels.attention import AttentionBatch, paged_attention, write_cache
 
 from .architecture import Architecture, LayerSpec, attention_modules
 from .cache import KVCache
+from .dryrun import unmet
 
 if TYPE_CHECKING:
     from eightfold.kernels.paged import PagedBatch
 
 NAME = "eightfold"
-# Arguments that models pass along and that change nothing here: positions are in the page tables.
-_HARMLESS = {"position_ids", "is_causal", "use_cache", "cache_position"}
 
 
 class Step:
@@ -38,6 +37,7 @@ class LayerCache:
         self.spec = spec
         self.cache = cache
         self.step = step
+        self._served: object = None
 
     def attend(
         self,
@@ -49,6 +49,9 @@ class LayerCache:
         sinks: torch.Tensor | None,
     ) -> torch.Tensor:
         """[1, heads, T, head_dim] each -> [1, T, heads, head_dim]."""
+        if self._served is self.step.batches:
+            raise NotImplementedError(f"layer {self.spec.index} attends twice in a step")
+        self._served = self.step.batches
         batch = self.step.batches[self.spec.window]
         keys, values = self.cache.layers[self.spec.index]
         assert values is not None
@@ -99,12 +102,9 @@ def attention_forward(
         NotImplementedError: where a model asks for something that would be silently ignored.
     """
     layer: LayerCache = module.eightfold_layer  # type: ignore[assignment]
-    # False and None ask for nothing.
-    asked = {name for name, given in kwargs.items() if given is not None and given is not False}
-    surplus = asked - _HARMLESS
-    if surplus or attention_mask is not None or dropout:
-        what = sorted(surplus) or ["a mask" if attention_mask is not None else "dropout"]
-        raise NotImplementedError(f"the model asks attention for {', '.join(what)}")
+    surplus = unmet(attention_mask, dropout, kwargs)
+    if surplus:
+        raise NotImplementedError(f"the model asks attention for {', '.join(surplus)}")
     if sliding_window != layer.spec.window and sliding_window is not None:
         raise NotImplementedError(
             f"layer {layer.spec.index} attends in a window of {sliding_window}, "
@@ -116,14 +116,11 @@ def attention_forward(
 
 def bind(model: PreTrainedModel, architecture: Architecture, cache: KVCache) -> Step:
     """Make the model's attention layers use the cache; the step object steers them."""
+    # No mask function under this name: transformers makes no masks then, and who sees what is in
+    # the step's batches.
     AttentionInterface.register(NAME, attention_forward)
-    AttentionMaskInterface.register(NAME, _no_mask)
     step = Step()
     for spec, module in zip(architecture.layers, attention_modules(model), strict=True):
         module.eightfold_layer = LayerCache(spec, cache, step)  # type: ignore[assignment]
     model.set_attn_implementation(NAME)
     return step
-
-
-def _no_mask(*args: Any, **kwargs: Any) -> None:
-    """Who sees what is in the step's batches."""

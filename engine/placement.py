@@ -47,8 +47,14 @@ def fused_architecture(
     """The architecture for the fused kernels; ``None`` where transformers' modules will run.
 
     Raises:
-        UnsupportedModelError: where ``config.fused`` asks for what there is not.
+        UnsupportedModelError: where ``config.fused`` asks for what there is not, or the model for
+            what no GPU kernel does.
     """
+    if device.type == "cuda" and architecture.softcap:
+        raise UnsupportedModelError(
+            f"{architecture.config.model_type} caps its attention scores, which the GPU kernels do "
+            "not; use device='cpu'"
+        )
     if config.fused is False or (config.fused is None and device.type != "cuda"):
         return None
     from .gemma4 import one_copy_architecture

@@ -88,7 +88,7 @@ class Scheduler:
         being prefilled, they wait for it.
 
         Raises:
-            ValueError: where ``seq_id`` is not a live sequence or a seed is none; nothing is forked.
+            ValueError: where ``seq_id`` is not live or a seed is none; nothing is forked then.
         """
         parent = self._live(seq_id)
         children = []

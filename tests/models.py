@@ -12,7 +12,7 @@ WINDOW = 16
 # Models that do not scale their embeddings would repeat one token with the default 0.02.
 EMBED_SCALE = {"llama": 20.0, "mistral": 20.0, "qwen3": 20.0, "gpt_oss": 40.0}
 
-_COMMON = {
+COMMON = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -27,7 +27,7 @@ _COMMON = {
 
 def _gemma4(**changes: object) -> PreTrainedModel:
     settings = {
-        **_COMMON,
+        **COMMON,
         "num_hidden_layers": 6,
         "head_dim": 8,
         "global_head_dim": 16,
@@ -74,7 +74,7 @@ def _gemma4_wrapped() -> PreTrainedModel:
 
 def _gemma3() -> PreTrainedModel:
     config = transformers.Gemma3TextConfig(
-        **_COMMON,
+        **COMMON,
         num_hidden_layers=4,
         head_dim=8,
         sliding_window=WINDOW,
@@ -84,22 +84,22 @@ def _gemma3() -> PreTrainedModel:
 
 
 def _llama() -> PreTrainedModel:
-    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**_COMMON, num_hidden_layers=2))
+    return transformers.LlamaForCausalLM(transformers.LlamaConfig(**COMMON, num_hidden_layers=2))
 
 
 def _mistral() -> PreTrainedModel:
-    config = transformers.MistralConfig(**_COMMON, num_hidden_layers=2, sliding_window=WINDOW)
+    config = transformers.MistralConfig(**COMMON, num_hidden_layers=2, sliding_window=WINDOW)
     return transformers.MistralForCausalLM(config)
 
 
 def _qwen3() -> PreTrainedModel:
-    config = transformers.Qwen3Config(**_COMMON, num_hidden_layers=2, head_dim=8)
+    config = transformers.Qwen3Config(**COMMON, num_hidden_layers=2, head_dim=8)
     return transformers.Qwen3ForCausalLM(config)
 
 
 def _gpt_oss() -> PreTrainedModel:
     config = transformers.GptOssConfig(
-        **_COMMON,
+        **COMMON,
         num_hidden_layers=4,
         head_dim=8,
         sliding_window=WINDOW,
@@ -142,15 +142,19 @@ FUSED_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def build(name: str, seed: int = 0) -> PreTrainedModel:
-    """A random model whose outputs depend on its inputs: norms and biases are random too."""
+    """A random model whose outputs depend on its inputs."""
     torch.manual_seed(seed)
-    model = (BUILDERS | FUSED_BUILDERS)[name]()
+    return randomise((BUILDERS | FUSED_BUILDERS)[name](), EMBED_SCALE.get(name, 1.0))
+
+
+def randomise(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedModel:
+    """Make weights larger and norms and biases random, so that tokens differ."""
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
             elif "embed" in key:
-                parameter.mul_(EMBED_SCALE.get(name, 1.0))
+                parameter.mul_(embed_scale)
             else:
                 parameter.mul_(4.0)
         for key, buffer in model.named_buffers():
