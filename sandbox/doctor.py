@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import glob
 import json
+import os
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -14,10 +17,13 @@ from .pool import KernelPool
 
 # What a cell tries for each protection; it prints "held" where it was stopped.
 _ATTEMPTS = {
-    "files": "open('/etc/hostname').read()",
+    "privileges": "assert 'NoNewPrivs:\\t0' in open('/proc/self/status').read()",
+    "files": "open({file!r}).read()",
+    "calls": "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "network": "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM)",
     "signals": "import os; os.kill({parent}, 0)",
     "limits": "bytearray({memory})",
+    "gpu": "open({device!r}, 'rb')",
 }
 
 
@@ -36,14 +42,20 @@ def doctor(config: PoolConfig | None = None) -> list[Row]:
     """Start one kernel, ask what it gave up, and try to get round it. Raises `SandboxError`."""
     config = config or PoolConfig(size=1, spares=0)
     rows = []
-    with KernelPool(config) as pool:
-        kernel = pool.lease(timeout=config.start_timeout)
+    device = next(iter(glob.glob("/dev/nvidia[0-9]*")), None)
+    with (
+        tempfile.NamedTemporaryFile() as file,
+        KernelPool(config) as pool,
+        pool.lease(timeout=config.start_timeout) as kernel,
+    ):
+        os.chmod(file.name, 0o644)
         stats = pool.stats()
         active, without = stats["active"]["protections"], stats["active"]["without"]
         values = {"parent": stats["template_pid"], "memory": config.limits.memory + 1}
+        values |= {"file": file.name, "device": device}
         for name, meaning in PROTECTIONS.items():
             tried = "not tried"
-            if name in _ATTEMPTS:
+            if name in _ATTEMPTS and (name != "gpu" or device):
                 code = _ATTEMPTS[name].format(**values)
                 result = kernel.execute(f"try:\n    {code}\nexcept BaseException: print('held')")
                 tried = "held" if result.text == "held" else "broken"
@@ -51,7 +63,6 @@ def doctor(config: PoolConfig | None = None) -> list[Row]:
             rows.append(Row(name, meaning, name in active, by, tried))
         by = stats["start"] + (f" ({stats['start_note']})" if stats["start_note"] else "")
         rows.append(Row("start", "kernels are forked warm", stats["start"] == "fork", by, "held"))
-        kernel.release()
     return rows
 
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Status = Literal["ok", "error", "timeout", "died"]
 _INTERRUPTED = ("KeyboardInterrupt", "CancelledError")
 KILL_SECONDS = 0.1  # waited at most for a killed process to be gone
-PROBE_SECONDS = 0.3  # an interrupted kernel must answer within this to be trusted again
+PROBE_SECONDS = 0.3  # beyond the grace for the answer after which a kernel is trusted again
 RESET_SECONDS = 3.0  # a kept kernel must be clean within this, or it is replaced
 MAX_CODE = 1 << 20  # characters
 _STOPS = ("interrupt", "kill")
@@ -240,7 +240,7 @@ class Kernel(AbstractContextManager["Kernel"]):
             if outcome == "reply":
                 kept = process.text()
                 probe = process.request("execute_request", execute_request("6*7", silent=True))
-                until = time.monotonic() + PROBE_SECONDS
+                until = max(now + grace, time.monotonic() + PROBE_SECONDS)
                 outcome, reply = self._wait(process, probe, until, ("kill",))
                 return kept if outcome == "reply" and reply.get("status") == "ok" else None
         return None

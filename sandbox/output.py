@@ -163,7 +163,7 @@ def frame_line(name: str, current: str, line: int, function: str, source: str | 
     source = cut_value(source.strip(), LINE_LIMIT)
     where = f"line {line}" if name == current else f"earlier cell, line {line}"
     if function != "<module>":
-        where += f", in {function}"
+        where += f", in {cut_value(function, LINE_LIMIT)}"
     return f"  {where}: {source}" if source else f"  {where}"
 
 
@@ -180,13 +180,19 @@ def user_frames(error: BaseException, tb: TracebackType | None, current: str) ->
     return lines
 
 
+def exception_name(error: BaseException) -> str:
+    """The name of its class, of sensible length, whatever a metaclass makes of it."""
+    name: str = type.__dict__["__name__"].__get__(type(error))
+    return encodable(cut_value(name, LINE_LIMIT))
+
+
 def exception_line(error: BaseException) -> str:
     """``Name: message``; works also where the message cannot be made."""
+    name = exception_name(error)
     try:
-        name = type(error).__name__
         message = str(error.msg if isinstance(error, SyntaxError) else error)
     except BaseException:
-        return f"{type(error).__name__}: (its message could not be made)"
+        return f"{name}: (its message could not be made)"
     message = cut_value(message, MESSAGE_LIMIT)
     return f"{name}: {message}" if message else name
 

@@ -58,6 +58,10 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "keyctl": (250, 219),
     "add_key": (248, 217),
     "request_key": (249, 218),
+    # who reads, writes and names what, behind Landlock's back
+    "inotify_init": (253, None),
+    "inotify_init1": (294, 26),
+    "fanotify_init": (300, 262),
     # the machine
     "init_module": (175, 105),
     "finit_module": (313, 273),

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import builtins
 import codeop
+import os
 import signal
 import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -28,10 +29,12 @@ from traitlets import Type
 from .display import CellDisplayHook, CellPublisher
 from .inprocess import leave, no_input
 from .output import (
+    OutputLimit,
     block,
     cell_name,
     encodable,
     exception_line,
+    exception_name,
     format_error,
     format_warning,
 )
@@ -68,6 +71,11 @@ class CellShell(ZMQInteractiveShell):
     def init_user_ns(self) -> None:
         super().init_user_ns()
         self.user_ns["exit"] = self.user_ns["quit"] = leave
+
+    def init_hooks(self) -> None:
+        super().init_hooks()
+        # ``name?`` and the like: printed, where a notebook would open a pager.
+        self.set_hook("show_in_pager", _print_page, 0)
 
     def should_run_async(self, *args: Any, **options: Any) -> bool:
         # It compiles the cell to find out, and would so give its warnings twice.
@@ -106,7 +114,7 @@ class CellShell(ZMQInteractiveShell):
         hook: Any = self.displayhook
         content = {
             "traceback": [text],
-            "ename": type(error).__name__,
+            "ename": exception_name(error),
             "evalue": encodable(exception_line(error)),
         }
         topic = hook.topic.replace(b"execute_result", b"error") if hook.topic else None
@@ -136,6 +144,10 @@ class CellShell(ZMQInteractiveShell):
         )
         text = done.stdout.decode("utf-8", "replace")
         return SList(text.splitlines()) if split else LSString(text)
+
+
+def _print_page(shell: CellShell, page: Any, *_: Any, **__: Any) -> None:
+    print(page["text/plain"] if isinstance(page, dict) else page)
 
 
 class Restorer:
@@ -189,7 +201,15 @@ class CellKernel(IPythonKernel):
         self.shell.user_ns.pop("__warningregistry__", None)
         try:
             error = await self._run(code, silent)
+        except (KeyboardInterrupt, OutputLimit) as late:  # it met IPython's code, not the cell's
+            error = late
+            CellShell.showtraceback(self.shell, (type(late), late, late.__traceback__))
+        except BaseException:
+            # An earlier cell broke the shell itself: no later one would be run.
+            os._exit(1)
         finally:
+            # A timer is for the cell that set it: in the event loop it would end the kernel.
+            signal.setitimer(signal.ITIMER_REAL, 0)
             restorer.restore()
             # A late interrupt must not cost the reply.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -201,7 +221,7 @@ class CellKernel(IPythonKernel):
         if error is not None:
             reply.update(
                 status="error",
-                ename=type(error).__name__,
+                ename=exception_name(error),
                 evalue=encodable(exception_line(error)),
                 traceback=shell._last_traceback or [],
                 user_expressions={},
@@ -224,16 +244,35 @@ class CellKernel(IPythonKernel):
             code, transformed_cell=transformed, preprocessing_exc_tuple=failure
         ):
             options |= {"transformed_cell": transformed, "preprocessing_exc_tuple": failure}
-            future = asyncio.ensure_future(shell.run_cell_async(code, **options))
-            guard = getattr(self, "_cancel_on_sigint", lambda _: nullcontext())
-            with guard(future):
-                result = await future
+            task = asyncio.ensure_future(shell.run_cell_async(code, **options))
+            with _interruptible(task):
+                result = await task
             shell.events.trigger("post_execute")
         else:
             # By the class: a cell can spoil the instance's attributes.
             result = CellShell.run_cell(shell, code, **options)
         error: BaseException | None = result.error_before_exec or result.error_in_exec
         return error
+
+
+@contextmanager
+def _interruptible(task: asyncio.Task[Any]) -> Iterator[None]:
+    """Let SIGINT end a cell with top-level ``await``, whether it computes or waits.
+
+    ipykernel's own way leaves the event loop asleep until something else wakes it.
+    """
+    loop = task.get_loop()
+
+    def interrupt(*_: Any) -> None:
+        if asyncio.current_task(loop) is task:
+            raise KeyboardInterrupt
+        loop.call_soon_threadsafe(task.cancel)
+
+    saved = signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, saved)
 
 
 class CellApp(IPKernelApp):

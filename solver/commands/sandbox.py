@@ -13,7 +13,7 @@ def add_parser(commands: Any) -> None:
     )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     doctor = parts.add_parser("doctor", help="tell which protections are active here")
-    doctor.add_argument("--json", action="store_true", help="print one line of JSON instead")
+    doctor.add_argument("--json", action="store_true", help="end with one line of JSON")
     doctor.set_defaults(run=run)
 
 
