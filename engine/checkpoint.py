@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from transformers.utils import logging as transformers_logging
 from .architecture import Architecture
 from .errors import CheckpointError
 from .loader import load
-from .naming import match
+from .mapped import load_mapped
+from .naming import Matching, match
 from .shards import StoredTensor, stored_tensors
 from .skeleton import Allocate, build, materialise, places
 from .spans import DTYPES
@@ -64,17 +65,19 @@ def load_weights(
 ) -> PreTrainedModel:
     """The model with its weights, in evaluation mode, every tensor accounted for.
 
-    Names and shapes are compared before a weight is read. Each tensor is read straight into its
-    place (see :mod:`.loader`); a checkpoint that needs more than copying and another floating-point
-    type, such as experts to be merged, is loaded by transformers.
+    Names, shapes and types are compared before a weight is read. On a GPU each tensor is read
+    straight into its place (:mod:`.loader`), on a CPU the files are mapped (:mod:`.mapped`). A
+    checkpoint that needs more than copying and another floating-point type, such as experts to be
+    merged, is loaded by transformers.
 
     Args:
         dtype: to convert to; ``None`` keeps the checkpoint's.
-        allocate: makes the parameters' places; by default each has its own tensor. Not called
-            where transformers loads.
+        allocate: makes the parameters' places, also on a CPU; by default each has its own tensor.
+            Not called where transformers loads.
 
     Raises:
-        CheckpointError: where tensors are missing, surplus, truncated or of the wrong shape.
+        CheckpointError: where tensors are missing, surplus, truncated or of the wrong shape, or of
+            a type that does not become the model's.
     """
     folder = Path(folder)
     stored = stored_tensors(folder)
@@ -84,11 +87,12 @@ def load_weights(
         matching = match(model, places(model), stored, mapping)
         if not matching.plain:
             return _by_transformers(folder, architecture, device, dtype)
-        _account(
-            folder, matching.misshaped, matching.missing, matching.surplus, architecture.wrapped
-        )
-        materialise(model, device, model.dtype, allocate)
-        report = load(matching.pairs, places(model), device)
+        _account(folder, architecture.wrapped, matching)
+        if device.type == "cpu" and allocate is None:
+            report = load_mapped(matching.pairs, model)
+        else:
+            materialise(model, device, model.dtype, allocate)
+            report = load(matching.pairs, places(model), device)
         logger.info("%s: %s", folder, report)
         if model.can_generate() and (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(
@@ -109,7 +113,6 @@ def _by_transformers(
     folder: Path, architecture: Architecture, device: torch.device, dtype: torch.dtype | None
 ) -> PreTrainedModel:
     """As :func:`load_weights`, by ``from_pretrained``."""
-    logger.info("%s needs conversions; transformers loads it", folder)
     try:
         model, report = architecture.model_class.from_pretrained(
             folder,
@@ -124,32 +127,23 @@ def _by_transformers(
         )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    logger.info("%s: loaded by transformers, as %s", folder, model.dtype)
     shapes = [
         f"{name} is {tuple(found)} and should be {tuple(wanted)}"
         for name, found, wanted in sorted(report["mismatched_keys"])
     ]
-    _account(
-        folder,
-        shapes,
-        sorted(report["missing_keys"]),
-        sorted(report["unexpected_keys"]),
-        architecture.wrapped,
-    )
+    names = (tuple(sorted(report[kind])) for kind in ("unexpected_keys", "missing_keys"))
+    _account(folder, architecture.wrapped, Matching((), *names, misshaped=tuple(shapes)))
     return model.eval()
 
 
-def _account(
-    folder: Path,
-    shapes: Sequence[str],
-    missing: Sequence[str],
-    surplus: Sequence[str],
-    wrapped: bool,
-) -> None:
-    left_over = [name for name in surplus if not (wrapped and OTHER_PARTS.match(name))]
+def _account(folder: Path, wrapped: bool, found: Matching) -> None:
+    left_over = [name for name in found.surplus if not (wrapped and OTHER_PARTS.match(name))]
     for what, names in (
-        ("tensors of the wrong shape", shapes),
-        ("missing tensors", missing),
+        ("tensors of the wrong shape", found.misshaped),
+        ("missing tensors", found.missing),
         ("surplus tensors", left_over),
+        ("tensors to be stored as bfloat16 instead", found.mistyped),
     ):
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")

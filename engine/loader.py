@@ -1,16 +1,15 @@
-"""Reads the tensors of a checkpoint straight into their places, by several threads.
+"""Reads the tensors of a checkpoint into their places on a GPU, by several threads.
 
-Bytes that need no conversion are read into a parameter on the CPU, and on a GPU go through a
-small page-locked ring, each reader with buffers and a stream of its own; a second copy of the
-weights is nowhere. Reads go through the page cache, so that what a preload has fetched, or is
-fetching, is not read from the disk again.
+Bytes go through a small page-locked ring, each reader with buffers and a stream of its own; a
+second copy of the weights is nowhere. Reads go through the page cache, so that what a preload has
+fetched, or is fetching, is not read from the disk again.
 """
 
 import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -26,17 +25,17 @@ class LoaderConfig:
     """How to read.
 
     Args:
-        threads: that read at once; ``None``: 16 for a GPU, else two per core, at most 16.
+        threads: that read at once.
         span_bytes: of one read.
         buffers: of a thread.
     """
 
-    threads: int | None = None
+    threads: int = 16
     span_bytes: int = 16 << 20
     buffers: int = 2
 
     def __post_init__(self) -> None:
-        if self.threads is not None and not 1 <= self.threads <= 256:
+        if not 1 <= self.threads <= 256:
             raise ValueError(f"threads must be from 1 to 256, not {self.threads}")
         if self.span_bytes < 4096 or self.span_bytes % 4096:
             raise ValueError(f"span_bytes must be a multiple of 4096, not {self.span_bytes}")
@@ -53,6 +52,21 @@ class LoadReport:
     seconds: float
     converted: dict[tuple[str, str], int]
 
+    @classmethod
+    def of(
+        cls,
+        pairs: Sequence[tuple[StoredTensor, str]],
+        places: dict[str, torch.Tensor],
+        seconds: float,
+    ) -> "LoadReport":
+        """The report on what was stored, by the name of the place that it filled."""
+        converted: dict[tuple[str, str], int] = {}
+        for tensor, name in pairs:
+            if DTYPES[tensor.dtype] != places[name].dtype:
+                kinds = (tensor.dtype, str(places[name].dtype).removeprefix("torch."))
+                converted[kinds] = converted.get(kinds, 0) + 1
+        return cls(len(pairs), sum(tensor.nbytes for tensor, _ in pairs), seconds, converted)
+
     def __str__(self) -> str:
         rate = self.nbytes / max(self.seconds, 1e-9) / 1e9
         changes = "".join(
@@ -65,7 +79,7 @@ class LoadReport:
 
 
 def load(
-    pairs: Iterable[tuple[StoredTensor, str]],
+    pairs: Sequence[tuple[StoredTensor, str]],
     places: dict[str, torch.Tensor],
     device: torch.device,
     config: LoaderConfig | None = None,
@@ -82,34 +96,15 @@ def load(
     """
     began = time.monotonic()
     config = config or LoaderConfig()
-    pairs = list(pairs)
     spans = cut(pairs, places, config.span_bytes)
-    most = config.threads or (16 if device.type == "cuda" else min(16, 2 * (os.cpu_count() or 1)))
-    count = max(1, min(most, len(spans)))
-    staged = device.type != "cpu" or any(s.converted for span in spans for s in span.segments)
-    staging = None
-    if staged and spans:
-        staging = Staging(device, count * config.buffers, min(config.span_bytes, _largest(spans)))
-    try:
-        _Readers(spans, device, count, staging, config.buffers).run()
-    finally:
-        if staging is not None:
+    if spans:
+        count = min(config.threads, len(spans))
+        staging = Staging(device, count * config.buffers, max(span.nbytes for span in spans))
+        try:
+            _Readers(spans, device, count, staging, config.buffers).run()
+        finally:
             staging.close()
-    converted: dict[tuple[str, str], int] = {}
-    for tensor, name in pairs:
-        kinds = (tensor.dtype, str(places[name].dtype).removeprefix("torch."))
-        if _short(kinds[0]) != kinds[1]:
-            converted[kinds] = converted.get(kinds, 0) + 1
-    nbytes = sum(tensor.nbytes for tensor, _ in pairs)
-    return LoadReport(len(pairs), nbytes, time.monotonic() - began, converted)
-
-
-def _largest(spans: list[Span]) -> int:
-    return max(span.nbytes for span in spans)
-
-
-def _short(dtype: str) -> str:
-    return str(DTYPES[dtype]).removeprefix("torch.")
+    return LoadReport.of(pairs, places, time.monotonic() - began)
 
 
 class _Readers:
@@ -120,7 +115,7 @@ class _Readers:
         spans: list[Span],
         device: torch.device,
         count: int,
-        staging: Staging | None,
+        staging: Staging,
         buffers: int,
     ) -> None:
         self._spans = deque(spans)
@@ -128,8 +123,7 @@ class _Readers:
         self._failed = threading.Event()
         self._error: BaseException | None = None
         lanes = [
-            Lane(device, staging.buffers[i * buffers : (i + 1) * buffers]) if staging else None
-            for i in range(count)
+            Lane(device, staging.buffers[i * buffers : (i + 1) * buffers]) for i in range(count)
         ]
         self._threads = [
             threading.Thread(target=self._main, args=(lane,), name=f"load-{i}", daemon=True)
@@ -159,28 +153,24 @@ class _Readers:
 
     # ---- on the threads
 
-    def _main(self, lane: Lane | None) -> None:
+    def _main(self, lane: Lane) -> None:
         try:
-            while not self._failed.is_set():
-                try:
-                    span = self._spans.popleft()
-                except IndexError:
-                    break
-                self._load(span, lane)
+            try:
+                while not self._failed.is_set():
+                    try:
+                        span = self._spans.popleft()
+                    except IndexError:
+                        break
+                    self._load(span, lane)
+            finally:
+                lane.finish()
         except BaseException as error:
             self._error = self._error or error
             self._failed.set()
-        finally:
-            if lane is not None:
-                lane.finish()
 
-    def _load(self, span: Span, lane: Lane | None) -> None:
-        if lane is None or not (lane.staged or any(s.converted for s in span.segments)):
-            views = [s.place.view(torch.uint8).numpy().data for s in span.segments]
-            self._read(span, views)
-            return
+    def _load(self, span: Span, lane: Lane) -> None:
         buffer = lane.take()
-        self._read(span, [buffer.numpy().data[: span.nbytes]])
+        self._read(span, buffer.numpy().data[: span.nbytes])
         parts, at = [], 0
         for segment in span.segments:
             part = buffer[at : at + segment.nbytes]
@@ -188,22 +178,17 @@ class _Readers:
             at += segment.nbytes
         lane.send(parts)
 
-    def _read(self, span: Span, views: list[memoryview]) -> None:
-        """Fill the views, one after another, with the span's bytes."""
+    def _read(self, span: Span, view: memoryview) -> None:
+        """Fill the view with the span's bytes."""
         fd, at = self._files[span.file], span.begin
-        while views:
+        while view:
             try:
-                got = os.preadv(fd, views, at)
+                got = os.preadv(fd, [view], at)
             except OSError as error:
                 raise self._broken(span, error.strerror) from error
             if not got:
                 raise self._broken(span, "it ends too early")
-            at += got
-            while views and got >= len(views[0]):
-                got -= len(views[0])
-                views.pop(0)
-            if got:
-                views[0] = views[0][got:]
+            view, at = view[got:], at + got
 
     def _broken(self, span: Span, reason: str | None) -> CheckpointError:
         return CheckpointError(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from transformers import PreTrainedModel
@@ -10,6 +10,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from .shards import StoredTensor
+from .spans import convertible
 
 # Stored per layer by old checkpoints; the model computes them.
 COMPUTED = r"rotary_emb\.inv_freq|(^|\.)position_ids$"
@@ -17,15 +18,17 @@ COMPUTED = r"rotary_emb\.inv_freq|(^|\.)position_ids$"
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """pairs: what is read, and the model's name for it. surplus, missing, misshaped: accounts.
+    """pairs: what is read, and the model's name for it.
 
+    surplus, missing, misshaped, mistyped: accounts of what is wrong.
     plain: whether copying the pairs is all there is to do; where it is not, transformers loads.
     """
 
     pairs: tuple[tuple[StoredTensor, str], ...]
     surplus: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
-    misshaped: tuple[str, ...] = field(default=())
+    misshaped: tuple[str, ...] = ()
+    mistyped: tuple[str, ...] = ()
     plain: bool = True
 
 
@@ -35,7 +38,7 @@ def match(
     stored: Iterable[StoredTensor],
     key_mapping: dict[str, str] | None,
 ) -> Matching:
-    """Match names and shapes.
+    """Match names, shapes and types.
 
     Args:
         places: the model's parameters and persistent buffers by every name they have.
@@ -46,7 +49,7 @@ def match(
     converters = [rule for rule in rules if isinstance(rule, WeightConverter)]
     prefix = model.base_model_prefix
     pairs: dict[str, StoredTensor] = {}
-    surplus, misshaped, plain = [], [], not _kept_wider(model)
+    surplus, misshaped, mistyped, plain = [], [], [], not _kept_wider(model)
     for tensor in stored:
         name, converted = rename_source_key(tensor.name, renamings, converters, prefix, places)
         if name not in places and tensor.name in places:
@@ -57,6 +60,8 @@ def match(
             surplus.append(name)
         elif tuple(places[name].shape) != tensor.shape:
             misshaped.append(f"{name} is {tensor.shape} and should be {tuple(places[name].shape)}")
+        elif not convertible(tensor, places[name]):
+            mistyped.append(f"{name} is stored as {tensor.dtype}")
         # Two stored tensors for one name: transformers knows which.
         plain = plain and name not in pairs
         pairs[name] = tensor
@@ -72,6 +77,7 @@ def match(
         surplus=tuple(sorted(name for name in surplus if not (ignored and ignored.search(name)))),
         missing=tuple(sorted(missing)),
         misshaped=tuple(sorted(misshaped)),
+        mistyped=tuple(sorted(mistyped)),
         plain=plain and len(missing) == len(absent),
     )
 

@@ -53,13 +53,15 @@ def index_order(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = dict.fromkeys(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        if not all(isinstance(name, str) for name in names):
-            raise TypeError("a file name is not text")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{index} is not an index of weights: {error!r}") from error
-    # An index sorts tensors by name, which puts layer 10 before layer 2; files are numbered.
-    return [folder / name for name in sorted(names)]
+        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        # An index sorts tensors by name, which puts layer 10 before layer 2; files are numbered.
+        files = [folder / name for name in sorted(set(names))]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{index} is not an index of weights: {_reason(error)}") from error
+    outside = [file for file in files if not file.is_relative_to(folder) or ".." in file.parts]
+    if outside:
+        raise CheckpointError(f"{index} names {outside[0]}, which is not in its folder")
+    return files
 
 
 def stored_tensors(folder: Path) -> list[StoredTensor]:
@@ -97,13 +99,14 @@ def read_header(file: Path) -> list[StoredTensor]:
             if size < 8 or length > MAX_HEADER:
                 raise ValueError("it has no header")
             if size < 8 + length:
-                raise ValueError("it ends within its header")
-            header = json.loads(stream.read(length))
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
+                raise ValueError("it ends within its header; copy it again")
+            header = json.loads(stream.read(length), object_pairs_hook=_once)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{file.parent} cannot be loaded: {file.name} is missing") from error
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file.parent} cannot be loaded: {file.name} is no readable safetensors file "
-            f"({reason or error!r})"
+            f"({_reason(error)})"
         ) from error
     try:
         tensors = [
@@ -120,9 +123,24 @@ def read_header(file: Path) -> list[StoredTensor]:
     return tensors
 
 
+def _once(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(entries)
+    if len(found) != len(entries):
+        names = [name for name, _ in entries]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)} is in it twice")
+    return found
+
+
+def _reason(error: BaseException) -> str:
+    named = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{type(error).__name__} {named}" if isinstance(error, KeyError) else named
+
+
 def _entry(name: str, entry: dict[str, Any], file: Path, data: int) -> StoredTensor:
-    shape = tuple(int(size) for size in entry["shape"])
-    begin, end = (int(offset) for offset in entry["data_offsets"])
+    shape = tuple(entry["shape"])
+    begin, end = entry["data_offsets"]
+    if not all(type(number) is int for number in (*shape, begin, end)):
+        raise ValueError(f"{name} has a shape or offset that is no whole number")
     if entry["dtype"] not in ITEM_BYTES:
         raise ValueError(f"{name} has the unknown type {entry['dtype']}")
     if min(shape, default=0) < 0 or end - begin != prod(shape) * ITEM_BYTES[entry["dtype"]]:
@@ -143,7 +161,7 @@ def _check_bytes(file: Path, tensors: list[StoredTensor], data: int, size: int) 
         if at > size:
             raise CheckpointError(
                 f"{file.parent} cannot be loaded: {file.name} is truncated, {tensor.name} would "
-                f"end at byte {at} and the file ends at {size}"
+                f"end at byte {at} and the file ends at {size}; copy it again"
             )
     if at != size:
         raise CheckpointError(

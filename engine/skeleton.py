@@ -60,11 +60,15 @@ def materialise(
 
 def allocate_plain(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
     """A tensor for each parameter (see :data:`Allocate`)."""
+    fill_parameters(model, lambda meta: torch.empty(meta.shape, dtype=meta.dtype, device=device))
+
+
+def fill_parameters(model: nn.Module, make: Callable[[nn.Parameter], torch.Tensor]) -> None:
+    """Replace every parameter on the meta device by what is made of it; tied ones stay one."""
     made: dict[int, nn.Parameter] = {}
     for module, name, meta in _meta_parameters(model):
         if id(meta) not in made:
-            place = torch.empty(meta.shape, dtype=meta.dtype, device=device)
-            made[id(meta)] = nn.Parameter(place, requires_grad=meta.requires_grad)
+            made[id(meta)] = nn.Parameter(make(meta), requires_grad=meta.requires_grad)
         module._parameters[name] = made[id(meta)]
 
 

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import torch
 
-from .errors import CheckpointError
 from .shards import StoredTensor
-
-MAX_SEGMENTS = 512  # of a span; one vectored read takes 1024 at most
 
 DTYPES = {
     **{"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16},
@@ -26,10 +23,6 @@ class Segment:
     dtype: torch.dtype
     nbytes: int
     place: torch.Tensor
-
-    @property
-    def converted(self) -> bool:
-        return self.place.dtype != self.dtype
 
 
 @dataclass(slots=True)
@@ -48,10 +41,8 @@ def cut(
     """Spans of at most ``most`` bytes, in the order of files and bytes.
 
     Args:
-        places: contiguous tensors of the stored shapes, by the names in ``pairs``.
-
-    Raises:
-        CheckpointError: where a tensor is stored in a type that its place cannot be made from.
+        places: contiguous tensors of the stored shapes, by the names in ``pairs``, of types that
+            the stored ones become (:func:`convertible`).
     """
     spans: list[Span] = []
     ordered = sorted(pairs, key=lambda pair: (pair[0].file, pair[0].begin))
@@ -59,7 +50,7 @@ def cut(
         place = places[name].detach()
         if not place.is_contiguous():
             raise ValueError(f"the place of {name} is not contiguous")
-        dtype = _dtype(tensor, place)
+        dtype = DTYPES[tensor.dtype]
         at = tensor.begin
         for segment in _segments(tensor, dtype, place.view(-1), most):
             last = spans[-1] if spans else None
@@ -68,7 +59,6 @@ def cut(
                 or last.file != tensor.file
                 or last.begin + last.nbytes != at
                 or last.nbytes + segment.nbytes > most
-                or len(last.segments) == MAX_SEGMENTS
             ):
                 last = Span(tensor.file, at)
                 spans.append(last)
@@ -88,14 +78,9 @@ def _segments(
         yield Segment(tensor.name, dtype, part.shape[0] * width, part)
 
 
-def _dtype(tensor: StoredTensor, place: torch.Tensor) -> torch.dtype:
-    """The type stored. A floating-point place takes any floating-point type, others their own."""
+def convertible(tensor: StoredTensor, place: torch.Tensor) -> bool:
+    """Whether a floating-point tensor meets a place of any such type, another one of its own."""
     found = DTYPES.get(tensor.dtype)
-    if found is None or (found != place.dtype and not (found.is_floating_point and
-                                                       place.is_floating_point())):  # fmt: skip
-        raise CheckpointError(
-            f"{tensor.file.parent} cannot be loaded: {tensor.name} is stored as {tensor.dtype}, "
-            f"which does not become {str(place.dtype).removeprefix('torch.')}; convert the "
-            "checkpoint to bfloat16"
-        )
-    return found
+    return found is not None and (
+        found == place.dtype or (found.is_floating_point and place.is_floating_point())
+    )

@@ -1,4 +1,7 @@
-"""Host memory that readers fill and the device empties."""
+"""Host memory that readers fill and the device empties.
+
+A CPU can be the device, without page locks and streams: that is how tests run the loader.
+"""
 
 import mmap
 
@@ -40,7 +43,6 @@ class Lane:
 
     def __init__(self, device: torch.device, buffers: list[torch.Tensor]) -> None:
         self._device = device
-        self.staged = device.type != "cpu"  # whether even bytes of the right type come through here
         self._buffers = buffers
         self._next = 0
         self._stream = None

@@ -1,8 +1,10 @@
 """Weights read straight into their places: equal to safetensors' reading, nothing left behind."""
 
+import gc
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import models
@@ -14,6 +16,8 @@ from transformers import PreTrainedModel
 from eightfold.engine import CheckpointError, checkpoint, loader
 from eightfold.engine.architecture import Architecture, inspect
 from eightfold.engine.checkpoint import end_tokens, load_weights, read_config
+from eightfold.engine.mapped import load_mapped
+from eightfold.engine.naming import match
 from eightfold.engine.shards import read_header, stored_tensors
 from eightfold.engine.skeleton import allocate_plain, build, materialise, places
 
@@ -30,14 +34,15 @@ def opened(folder: Path, **options: object) -> tuple[PreTrainedModel, Architectu
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", models.BUILDERS)
-def test_equals_from_pretrained(
-    name: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("allocate", [None, allocate_plain], ids=["mapped", "read"])
+def test_equals_from_pretrained_and_safetensors(
+    name: str, dtype: torch.dtype, allocate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     models.build(name).to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="30KB")
     architecture = inspect(read_config(tmp_path))
     theirs = checkpoint._by_transformers(tmp_path, architecture, CPU, dtype)
     monkeypatch.setattr(checkpoint, "_by_transformers", None)  # the plain way must do
-    mine, _ = opened(tmp_path, dtype=dtype)
+    mine, _ = opened(tmp_path, dtype=dtype, allocate=allocate)
     assert not mine.training
     for wanted, found in (
         (dict(theirs.named_parameters()), dict(mine.named_parameters())),
@@ -47,6 +52,18 @@ def test_equals_from_pretrained(
         for key, tensor in wanted.items():
             assert (found[key].dtype, found[key].device) == (tensor.dtype, tensor.device), key
             assert torch.equal(found[key], tensor), key
+    stored = stored_tensors(tmp_path)
+    tensors: dict[str, torch.Tensor] = {}
+    for file in {tensor.file for tensor in stored}:
+        tensors |= load_file(file)
+    assert tensors.keys() == {tensor.name for tensor in stored}
+    mapping = checkpoint.TEXT_NAMES if architecture.wrapped else None
+    skeleton = build(architecture.config, dtype)
+    found = places(mine)
+    pairs = match(skeleton, places(skeleton), stored, mapping).pairs
+    assert {id(found[key]) for _, key in pairs} == {id(place) for place in found.values()}
+    for tensor, key in pairs:
+        assert torch.equal(found[key], tensors[tensor.name].to(dtype)), key
     assert end_tokens(mine) == end_tokens(theirs)
     assert mine.generation_config.to_dict() == theirs.generation_config.to_dict()
 
@@ -90,6 +107,48 @@ def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -
                 assert torch.equal(targets[name].cpu(), tensor.to(targets[name].dtype)), name
 
 
+def maps() -> str:
+    return Path("/proc/self/maps").read_text()
+
+
+def test_a_cpu_maps_the_files_and_copies_only_what_is_converted(tmp_path: Path) -> None:
+    models.save("llama", tmp_path)
+    file = str(tmp_path / "model.safetensors")
+    model, _ = opened(tmp_path)
+    assert file in maps()
+    with torch.no_grad():
+        model.model.norm.weight.add_(1)
+    tensors = load_file(file)
+    assert torch.equal(model.model.norm.weight, tensors["model.norm.weight"] + 1)  # file as it was
+    del model, tensors
+    gc.collect()
+    assert file not in maps()
+    model, _ = opened(tmp_path, dtype=torch.bfloat16)
+    assert file not in maps()
+    assert model.dtype == torch.bfloat16
+
+
+def test_conversions_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    models.save("llama", tmp_path)
+    with caplog.at_level("INFO", logger="eightfold.engine.checkpoint"):
+        opened(tmp_path, dtype=torch.bfloat16)
+    assert "; 21 from F32 to bfloat16" in caplog.text
+
+
+def test_a_file_replaced_before_it_is_mapped(tmp_path: Path) -> None:
+    models.save("llama", tmp_path)
+    file = tmp_path / "model.safetensors"
+    pairs = [(tensor, tensor.name) for tensor in read_header(file)]
+    config = inspect(read_config(tmp_path)).config
+    good = file.read_bytes()
+    save_file({name.name: torch.ones(3) for name, _ in pairs}, file)
+    with pytest.raises(CheckpointError, match="was replaced"):
+        load_mapped(pairs, build(config, torch.float32))
+    file.write_bytes(good[:-100])
+    with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_mapped(pairs, build(config, torch.float32))
+
+
 def test_fused_places_and_ties(tmp_path: Path) -> None:
     reference = models.save("gemma4_wrapped", tmp_path)
     joint: dict[int, torch.Tensor] = {}
@@ -128,23 +187,30 @@ def test_places_that_are_wrong_are_refused(tmp_path: Path) -> None:
         opened(tmp_path, allocate=lambda *_: None)
 
 
-def test_checkpoints_that_need_more_than_copies(tmp_path: Path) -> None:
-    # Both ends of a tie stored: transformers unties them where they differ.
+@pytest.mark.parametrize("stored", ["embedding", "head", "both equal", "both different"])
+@pytest.mark.parametrize("allocate", [None, allocate_plain], ids=["mapped", "read"])
+def test_tied_weights_stay_tied_unless_they_differ(tmp_path: Path, stored: str, allocate) -> None:
     reference = models.save("gemma4", tmp_path)
     file = tmp_path / "model.safetensors"
     tensors = load_file(file)
-    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"] + 1
+    wanted = reference.lm_head.weight.detach()
+    apart = stored == "both different"
+    if stored != "embedding":
+        tensors["lm_head.weight"] = wanted + 1 if apart else wanted.clone()
+    if stored == "head":
+        del tensors["model.embed_tokens.weight"]
     save_file(tensors, file, metadata={"format": "pt"})
-    model, _ = opened(tmp_path)
-    assert torch.equal(model.lm_head.weight, reference.lm_head.weight + 1)
-    assert torch.equal(model.model.embed_tokens.weight, reference.lm_head.weight)
+    model, _ = opened(tmp_path, allocate=allocate)
+    assert torch.equal(model.model.embed_tokens.weight, wanted)
+    assert (model.lm_head.weight is model.model.embed_tokens.weight) is not apart
+    assert torch.equal(model.lm_head.weight, wanted + int(apart))
 
 
 def test_experts_are_merged_by_transformers(tmp_path: Path) -> None:
     import transformers
 
     config = transformers.Qwen3MoeConfig(
-        **models._COMMON, num_hidden_layers=1, head_dim=8, num_experts=4, num_experts_per_tok=2,
+        **models.COMMON, num_hidden_layers=1, head_dim=8, num_experts=4, num_experts_per_tok=2,
         moe_intermediate_size=16,
     )  # fmt: skip
     torch.manual_seed(1)
@@ -157,6 +223,23 @@ def test_experts_are_merged_by_transformers(tmp_path: Path) -> None:
         assert torch.equal(model.get_parameter(key), tensor), key
 
 
+def with_header(**changes: object) -> Callable[[bytes], bytes]:
+    """The file with what its header says of model.norm.weight changed."""
+
+    def change(raw: bytes) -> bytes:
+        length = int.from_bytes(raw[:8], "little")
+        header = json.loads(raw[8 : 8 + length])
+        header["model.norm.weight"] |= changes
+        text = json.dumps(header).encode()
+        return len(text).to_bytes(8, "little") + text + raw[8 + length :]
+
+    return change
+
+
+def header_alone(text: bytes) -> Callable[[bytes], bytes]:
+    return lambda raw: len(text).to_bytes(8, "little") + text
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -164,10 +247,25 @@ def test_experts_are_merged_by_transformers(tmp_path: Path) -> None:
         (lambda raw: raw + b"12345678", "8 bytes after its last tensor"),
         (lambda raw: raw[:100], "ends within its header"),
         (lambda raw: raw[:4], "no header"),
+        (lambda raw: b"", "no header"),
         (lambda raw: b"\xff" * 8 + raw[8:], "no header"),
+        (lambda raw: len(raw).to_bytes(8, "little") + raw[8:], "ends within its header"),
         (lambda raw: raw[:8] + b"x" + raw[9:], "no readable safetensors file"),
         (lambda raw: raw.replace(b'"F32"', b'"F33"', 1), "unknown type F33"),
         (lambda raw: raw.replace(b'"F32"', b'"F16"', 1), "contradict"),
+        (
+            lambda raw: raw.replace(b"layers.0.mlp.up_proj", b"layers.1.mlp.up_proj", 1),
+            r"model\.layers\.1\.mlp\.up_proj\.weight is in it twice",
+        ),
+        (with_header(data_offsets=[0, 128]), "does not begin where"),
+        (with_header(data_offsets=[-128, 0]), "does not begin where"),
+        (with_header(data_offsets=[1, 2, 3]), "header of model.safetensors is broken"),
+        (with_header(shape=[32.0]), "no whole number"),
+        (with_header(shape=[float("inf")]), "no whole number"),
+        (with_header(shape=[2**62, 2**62]), "contradict"),
+        (with_header(dtype=["F32"]), "header of model.safetensors is broken"),
+        (header_alone(b"[1]"), "header of model.safetensors is broken"),
+        (header_alone(b"[" * 100_000), "no readable safetensors file"),
     ],
 )
 def test_broken_files_are_named_before_anything_is_read(tmp_path: Path, change, words) -> None:
@@ -190,10 +288,31 @@ def test_tensors_in_two_files_and_types_that_do_not_convert(tmp_path: Path) -> N
     single = tmp_path / "single"
     models.save("llama", single)
     tensors = load_file(single / "model.safetensors")
-    tensors["model.norm.weight"] = tensors["model.norm.weight"].to(torch.int8)
-    save_file(tensors, single / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"model\.norm\.weight is stored as I8"):
-        opened(single)
+    weight = tensors["model.norm.weight"]
+    for kind, name in ((torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3")):
+        save_file(tensors | {"model.norm.weight": weight.to(kind)}, single / "model.safetensors")
+        with pytest.raises(CheckpointError, match=rf"model\.norm\.weight is stored as {name}"):
+            opened(single, allocate=lambda *_: pytest.fail("nothing may be allocated"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda map: map | {"x": "gone.safetensors"}, r"gone\.safetensors is missing"),
+        (lambda map: map | {"x": "/etc/passwd"}, "not in its folder"),
+        (lambda map: map | {"x": "../model.safetensors"}, "not in its folder"),
+        (lambda map: map | {"x": ["model.safetensors"]}, "not an index"),
+        (lambda map: [], "not an index"),
+        (lambda map: {}, "neither model.safetensors nor"),
+    ],
+)
+def test_broken_indexes(tmp_path: Path, change, words: str) -> None:
+    models.build("llama").save_pretrained(tmp_path, max_shard_size="20KB")
+    index = tmp_path / "model.safetensors.index.json"
+    weight_map = json.loads(index.read_text())["weight_map"]
+    index.write_text(json.dumps({"weight_map": change(weight_map)}))
+    with pytest.raises(CheckpointError, match=words):
+        opened(tmp_path)
 
 
 def descriptors() -> int:
@@ -227,9 +346,9 @@ def test_interrupted_loading_leaves_nothing(
     monkeypatch.setattr(os, "preadv", failing)
     wanted = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(wanted):
-        opened(tmp_path, dtype=dtype)
+        opened(tmp_path, dtype=dtype, allocate=allocate_plain)
     assert (set(threading.enumerate()), descriptors()) == before
-    assert len(stagings) == int(dtype == torch.bfloat16)
+    assert len(stagings) == 1
     assert all(staging._whole is None and not staging.buffers for staging in stagings)
 
 
@@ -247,7 +366,7 @@ def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(threading.Thread, "join", joined)
     with pytest.raises(KeyboardInterrupt):
-        opened(tmp_path)
+        opened(tmp_path, allocate=allocate_plain)
     assert set(threading.enumerate()) == before
 
 
