@@ -107,11 +107,9 @@ def files_of(folder: Path) -> tuple[list[File], list[str]]:
     """
     faults: list[str] = []
     found: list[File] = []
-    root = folder.stat()
-    seen = {(root.st_dev, root.st_ino)}
-    for path in _walk(folder, seen, faults):
+    for path, size in _walk(folder, faults):
         try:
-            found.append(File(path, path.stat().st_size, resident_bytes(path)))
+            found.append(File(path, size, resident_bytes(path)))
         except OSError as error:
             faults.append(f"{path} ({error.strerror})")
     unit_of, rank = _shards({file.path.parent for file in found})
@@ -127,6 +125,20 @@ def files_of(folder: Path) -> tuple[list[File], list[str]]:
     return sorted(found, key=place), faults
 
 
+def _check_folder(folder: str | Path) -> None:
+    if not str(folder):
+        raise CheckpointError("the folder's name is empty; give the folder to read")
+    try:
+        mode = os.stat(folder).st_mode
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise CheckpointError(f"there is no folder {folder}") from error
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise CheckpointError(f"{folder} cannot be looked at: {reason}") from error
+    if not stat.S_ISDIR(mode):
+        raise CheckpointError(f"{folder} is no folder; give the one that it is in")
+
+
 def _shards(folders: set[Path]) -> tuple[dict[Path, Path], dict[Path, int]]:
     """Of every sharded checkpoint's files: the unit (its folder) and the place within it."""
     unit: dict[Path, Path] = {}
@@ -134,51 +146,46 @@ def _shards(folders: set[Path]) -> tuple[dict[Path, Path], dict[Path, int]]:
     for folder in folders:
         try:
             files = index_order(folder)
-        except CheckpointError:
+        except (CheckpointError, OSError):
             continue  # a broken index is the loader's to report
         unit |= dict.fromkeys(files, folder)
         rank |= {file: at for at, file in enumerate(files)}
     return unit, rank
 
 
-def _walk(folder: Path, seen: set[tuple[int, int]], faults: list[str]) -> Iterator[Path]:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as error:
-        faults.append(f"{folder} ({error.strerror})")
-        return
-    for entry in entries:
-        path = Path(entry.path)
+def _walk(root: Path, faults: list[str]) -> Iterator[tuple[Path, int]]:
+    """Files and their sizes."""
+    paths = [root]
+    seen: set[tuple[int, int]] = set()
+    while paths:
+        path = paths.pop()
         try:
             status = path.stat()
+            identity = (status.st_dev, status.st_ino)
+            if identity in seen:
+                continue
+            seen.add(identity)
+            if stat.S_ISDIR(status.st_mode):
+                paths += [path / name for name in sorted(os.listdir(path), reverse=True)]
+            # Opening a pipe or a device could wait for ever.
+            elif stat.S_ISREG(status.st_mode) and status.st_size:
+                yield path, status.st_size
         except OSError as error:
             faults.append(f"{path} ({error.strerror})")
-            continue
-        # Opening a pipe or a device could wait for ever.
-        kinds = (stat.S_ISDIR(status.st_mode), stat.S_ISREG(status.st_mode))
-        if not any(kinds) or (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        if kinds[0]:
-            yield from _walk(path, seen, faults)
-        elif status.st_size:
-            yield path
 
 
 class Preload:
     """Reads a folder's files on threads of its own, from the moment it is made.
 
     Raises:
-        CheckpointError: where there is no such folder.
+        CheckpointError: where there is no such folder, or it cannot be looked at.
     """
 
     def __init__(self, folder: str | Path, config: PreloadConfig | None = None) -> None:
         self.config = config = config or PreloadConfig()
-        folder = Path(folder)
-        if not folder.is_dir():
-            raise CheckpointError(f"there is no folder {folder}")
+        _check_folder(folder)
         self._began = time.monotonic()
-        self.files, self._faults = files_of(folder)
+        self.files, self._faults = files_of(Path(folder))
         self.total = sum(file.size for file in self.files)
         self._warm = sum(file.resident or 0 for file in self.files)
         self._lock = threading.Lock()
@@ -321,9 +328,10 @@ class Preload:
 
 def _resident_or_none(file: File) -> int | None:
     try:
-        return resident_bytes(file.path)
+        found = resident_bytes(file.path)
     except OSError:
         return 0
+    return None if found is None else min(found, file.size)  # it may have grown
 
 
 def _sum(values: list[int | None]) -> int | None:

@@ -7,8 +7,9 @@ import ctypes
 import mmap
 import os
 import sys
+from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 PAGE = mmap.PAGESIZE
@@ -59,7 +60,7 @@ def available_memory() -> int | None:
 
     The least of what the machine and the process' control group allow.
     """
-    found = [_machine(), _group_v2(), _group_v1()]
+    found = [_machine(), *(_group(*group) for group in _groups())]
     return min((bytes_ for bytes_ in found if bytes_ is not None), default=None)
 
 
@@ -73,14 +74,25 @@ def _machine() -> int | None:
     return None
 
 
-def _group_v2() -> int | None:
-    return _group(CGROUP, "memory.max", "memory.current", ("active_file", "inactive_file"))
-
-
-def _group_v1() -> int | None:
-    names = ("total_active_file", "total_inactive_file")
-    folder = CGROUP / "memory"
-    return _group(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", names)
+def _groups() -> Iterator[tuple[Path, str, str, tuple[str, ...]]]:
+    """The control groups that may bound this process: its own, and those around it."""
+    kinds = ("active_file", "inactive_file")
+    v2 = ("memory.max", "memory.current", kinds)
+    total = tuple(f"total_{kind}" for kind in kinds)
+    v1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", total)
+    try:
+        lines = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    # In a container the paths may be the host's, and its own group is what is mounted.
+    for line in dict.fromkeys([*lines, "0::/", "0:memory:/"]):
+        _, controllers, path = line.split(":", 2)
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        mount, names = (CGROUP / "memory", v1) if controllers else (CGROUP, v2)
+        own = PurePosixPath(path)
+        for group in (own, *own.parents):
+            yield mount / group.relative_to("/"), *names
 
 
 def _group(folder: Path, limit: str, usage: str, caches: tuple[str, ...]) -> int | None:

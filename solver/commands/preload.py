@@ -47,17 +47,22 @@ def run(options: argparse.Namespace) -> int:
     """Reads the folder; FAILED where a file could not be read."""
     from eightfold.engine.preload import Preload, PreloadConfig
 
+    for name, least in (("threads", 1), ("chunk", 1), ("reserve", 0)):
+        if getattr(options, name) < least:
+            raise SolverError(f"--{name} must be at least {least}, not {getattr(options, name)}")
     try:
         config = PreloadConfig(options.threads, options.chunk * MIB, options.reserve * MIB)
     except ValueError as error:
         raise SolverError(str(error)) from error
     with Preload(options.folder, config) as preload:
-        while not preload.wait(0.25):
+        try:
+            while not preload.wait(0.25):
+                if not options.quiet:
+                    show(preload.progress(), sys.stderr)
             if not options.quiet:
                 show(preload.progress(), sys.stderr)
-        if not options.quiet:
-            show(preload.progress(), sys.stderr)
-            sys.stderr.write("\n" if sys.stderr.isatty() else "")
+        finally:
+            sys.stderr.write("\n" if sys.stderr.isatty() and not options.quiet else "")
         report = preload.report()
     for name in report.unreadable:
         print(f"could not be read: {name}", file=sys.stderr)
