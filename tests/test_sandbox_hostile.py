@@ -10,41 +10,64 @@ import pytest
 from eightfold.sandbox import KernelPool, PoolConfig
 from eightfold.sandbox.config import MIB, Limits
 
-LIMIT = 0.6
+LIMIT = 1.0  # for cells that do not end by themselves
 
-# name: (cell, statuses that are right, text that must appear)
-HANGING = {
-    "busy loop": ("print('before')\nwhile True: pass", "timeout", "before\nTimeoutError"),
+# Each answers an interrupt. name: (cell, text that must appear)
+KEPT = {
+    "busy loop": ("print('before')\nwhile True: pass", "before\nTimeoutError"),
     "swallows Exception": (
         "while True:\n    try:\n        x = 1\n    except Exception: pass",
-        "timeout",
-        "Variables are kept",
+        "TimeoutError",
     ),
+    "power tower": ("9**9**9", "(line 1: 9**9**9)"),
+    "semiprime": (
+        "sympy.factorint(sympy.nextprime(2**99 + 12345) * sympy.nextprime(2**100 + 98765))",
+        "TimeoutError",
+    ),
+    "regex": ("import re\nre.match('(a+)+$', 'a' * 60 + 'b')", "(line 2: re.match"),
+    "await": ("import asyncio\nawait asyncio.sleep(600)", "(line 2: await"),
+    "await and compute": (
+        "import asyncio\nawait asyncio.sleep(0)\nprint('in')\nwhile True: pass",
+        "in\nTimeoutError",
+    ),
+    "looping finalizer": (
+        "class A:\n    def __del__(self):\n        while True: pass\nx = A(); del x",
+        "TimeoutError",
+    ),
+    "looping trace function": (
+        "import sys\ndef t(*_):\n    while True: pass\nsys.settrace(t)\n(lambda: 1)()",
+        "TimeoutError",
+    ),
+    "looping repr": (
+        "class R:\n    def __repr__(self):\n        while True: pass\nR()",
+        "(line 3, in __repr__: while True: pass)",
+    ),
+}
+# name: (cell, statuses that are right, text that must appear)
+HANGING = {
     "swallows everything": (
         "print('before')\nwhile True:\n    try:\n        while True: pass\n    except: pass",
         "timeout",
         "before\nTimeoutError",
     ),
     "finally sleeps": (
-        "import time\ntry:\n    time.sleep(9)\nfinally:\n    time.sleep(9)",
+        "import time\ntry:\n    time.sleep(600)\nfinally:\n    time.sleep(600)",
         "timeout",
         "TimeoutError",
     ),
-    "power tower": ("9**9**9", "timeout", "TimeoutError"),
     "C loop": ("print('kept')\nsum(range(10**11))", "timeout", "kept\nTimeoutError"),
     "permutations": ("list(itertools.permutations(range(14)))", "timeout died error", ""),
-    "semiprime": (
-        "sympy.factorint(sympy.nextprime(2**99 + 12345) * sympy.nextprime(2**100 + 98765))",
-        "timeout",
-        "TimeoutError",
-    ),
-    "matmul": ("a = np.ones((9000, 9000)); (a @ a).sum()", "timeout error", ""),
+    "matmul": ("a = np.ones((9000, 9000)); (a @ a).sum()", "timeout error ok", ""),
     "eigvals": ("np.linalg.eigvals(np.random.rand(3000, 3000)).sum()", "timeout", "killed"),
-    "regex": ("import re\nre.match('(a+)+$', 'a' * 60 + 'b')", "timeout", "TimeoutError"),
-    "await": ("import asyncio\nawait asyncio.sleep(60)", "timeout", "TimeoutError"),
+    "await that swallows": (
+        "import asyncio\nasync def f():\n    while True:\n        try: await asyncio.sleep(600)\n"
+        "        except BaseException: pass\nawait f()",
+        "timeout",
+        "killed",
+    ),
     "blocked result": (
         "from concurrent.futures import ThreadPoolExecutor\nimport time\n"
-        "with ThreadPoolExecutor(1) as p:\n    p.submit(time.sleep, 60).result()",
+        "with ThreadPoolExecutor(1) as p:\n    p.submit(time.sleep, 600).result()",
         "timeout",
         "TimeoutError",
     ),
@@ -54,13 +77,26 @@ HANGING = {
         "timeout",
         "killed",
     ),
+    "all signals caught": (
+        "import signal\nfor s in set(signal.Signals) - {signal.SIGKILL, signal.SIGSTOP}:\n"
+        "    signal.signal(s, lambda *_: None)\nwhile True: pass",
+        "timeout",
+        "killed",
+    ),
     "at-exit handler": (
-        "import atexit, time, sys\natexit.register(time.sleep, 60)\nsys.exit(1)",
+        "import atexit, time, sys\natexit.register(time.sleep, 600)\nsys.exit(1)",
         "error",
         "SystemExit: 1",
     ),
+    "descriptors closed": ("import os\nos.closerange(0, 256)", "died timeout error ok", ""),
+    "execv": ("import os\nos.execv('/bin/sleep', ['sleep', '600'])", "timeout died", ""),
+    "builtins cleared": (
+        "import builtins\nbuiltins.__dict__.clear()",
+        "ok error timeout died",
+        "",
+    ),
     "subprocess ignoring SIGINT": (
-        "import os\nos.system(\"trap '' INT; sleep 60\")",
+        "import os\nos.system(\"trap '' INT; sleep 600\")",
         "timeout",
         "killed",
     ),
@@ -68,6 +104,11 @@ HANGING = {
         "import sys\nsys.setrecursionlimit(10**8)\ndef f(n): return f(n + 1) + 1\nf(0)",
         "timeout died error",
         "",
+    ),
+    "signed answers withheld": (
+        "get_ipython().kernel.session.key = b'another'",
+        "timeout",
+        "killed",
     ),
 }
 FLOODS = {
@@ -98,12 +139,9 @@ CRASHES = {
     "SIGSEGV": ("import ctypes\nctypes.string_at(0)", "died", "KernelDied"),
     "SIGKILL": ("import os\nos.kill(os.getpid(), 9)", "died", "KernelDied"),
     "abort": ("import os\nos.abort()", "died", "KernelDied"),
-    "execv": ("import os\nos.execv('/bin/sleep', ['sleep', '60'])", "timeout died", ""),
-    "descriptors closed": ("import os\nos.closerange(0, 256)", "died timeout error ok", ""),
     "stdout None": ("import sys\nsys.stdout = None\nprint('nowhere')", "ok", "(no output)"),
     "stderr broken": ("import sys\nsys.stderr = sys.stdout = 3\nprint(1)", "error", "Error"),
     "builtins deleted": ("import builtins\ndel builtins.print, builtins.len", "ok", ""),
-    "builtins cleared": ("import builtins\nbuiltins.__dict__.clear()", "ok error timeout", ""),
     "repr raises": (
         "class R:\n    def __repr__(self): raise ValueError('no repr')\nR()",
         "error",
@@ -139,6 +177,31 @@ CRASHES = {
     "print(3**10000)": ("print(3**10000)", "ok", "16313501853426258743"),
     "allocation": ("x = bytearray(6 << 30)", "error", "MemoryError: the cell needed more memory"),
     "shell broken": ("get_ipython().run_cell = None", "ok error timeout", ""),
+    "descriptor 1 replaced": (
+        "import os\nos.dup2(os.open('/dev/null', os.O_WRONLY), 1)\nprint('still')",
+        "ok",
+        "still",
+    ),
+    "long exception name": ("raise type('E' * 5_000_000, (Exception,), {})", "error", "EEE"),
+    "exception without a name": (
+        "class M(type):\n    __name__ = property(lambda cls: 1 / 0)\n"
+        "class E(Exception, metaclass=M): pass\nraise E('x')",
+        "error",
+        "E: x",
+    ),
+    "deep display data": (
+        "d = []\nfor _ in range(100_000): d = [d]\n"
+        "get_ipython().display_pub.publish({'application/json': d, 'text/plain': 'deep'})",
+        "ok",
+        "deep",
+    ),
+    "sparse file": ("open('f', 'wb').truncate(1 << 40)", "error", "File too large"),
+    "alarm left": (
+        "import signal\nsignal.signal(signal.SIGALRM, lambda *_: 1 / 0)\n"
+        "signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)\nwhile True: pass",
+        "error",
+        "ZeroDivisionError",
+    ),
     "exits in a thread": (
         "import threading, os\n"
         "t = threading.Thread(target=os._exit, args=(0,))\nt.start(); t.join()",
@@ -152,9 +215,15 @@ ALL = {**HANGING, **FLOODS, **CRASHES}
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
     limits = Limits(disk=48 * MIB, file_size=16 * MIB)
-    config = PoolConfig(size=2, spares=2, timeout=LIMIT, grace=0.4, limits=limits)
+    config = PoolConfig(size=2, spares=2, timeout=60, grace=0.4, limits=limits)
     with KernelPool(config) as pool:
-        pool.wait_ready(2, timeout=60)
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def patient() -> Iterator[KernelPool]:
+    """On a busy machine an interrupted cell needs its time; none of these needs it all."""
+    with KernelPool(PoolConfig(size=1, spares=2, timeout=60, grace=60)) as pool:
         yield pool
 
 
@@ -165,23 +234,32 @@ def needs(pool: KernelPool, *protections: str) -> None:
             pytest.skip(f"not contained here: {active['without'].get(name)}")
 
 
+@pytest.mark.parametrize("name", KEPT)
+def test_an_interrupt_keeps_the_variables_after(patient: KernelPool, name: str) -> None:
+    code, text = KEPT[name]
+    with patient.lease(timeout=60) as kernel:
+        kernel.execute("kept = 11")
+        result = kernel.execute(code, timeout=LIMIT)
+        assert (result.status, result.killed) == ("timeout", False), result
+        assert text in result.text, result
+        assert result.text.endswith("Variables are kept.")
+        assert kernel.execute("print('alive')\nkept").text == "alive\n11"
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_the_next_call_is_fine_after(pool: KernelPool, name: str) -> None:
     code, statuses, text = ALL[name]
-    with pool.lease(timeout=30) as kernel:
-        # A flood ends by itself; on a busy machine not always within the short limit.
-        result = kernel.execute(code, timeout=10 if name in FLOODS else LIMIT)
+    with pool.lease(timeout=60) as kernel:
+        kernel.execute("1")  # the first cell of a fork is slow
+        result = kernel.execute(code, timeout=LIMIT if name in HANGING else None)
         assert result.status in statuses.split(), result
         assert text in result.text, result
         assert len(result.text) < 7000
         assert "\x1b" not in result.text
-        again = kernel.execute("print('alive')\n6 * 7", timeout=10)
+        again = kernel.execute("print('alive')\n6 * 7")
         assert again.text.endswith("alive\n42"), again
-        if "Variables are kept" in result.text:
-            assert again.text == "alive\n42"
-            assert not result.killed
-    with pool.lease(timeout=30) as kernel:
-        assert kernel.execute("print(len('abc'))\n6 * 7", timeout=10).text == "3\n42"
+    with pool.lease(timeout=60) as kernel:
+        assert kernel.execute("print(len('abc'))\n6 * 7").text == "3\n42"
 
 
 CONTAINED = {
@@ -234,71 +312,13 @@ CONTAINED = {
 def test_the_next_call_is_fine_after_contained(pool: KernelPool, name: str) -> None:
     code, protections, statuses = CONTAINED[name]
     needs(pool, *protections)
-    with pool.lease(timeout=30) as kernel:
+    with pool.lease(timeout=60) as kernel:
         result = kernel.execute(code, timeout=1.5)
         assert result.status in statuses.split(), result
         if result.killed:
-            assert kernel.execute("6 * 7", timeout=10).text.endswith("42")
-    with pool.lease(timeout=30) as kernel:
-        assert kernel.execute("6 * 7", timeout=10).text == "42"
-
-
-def test_what_a_cell_leaves_running_ends_with_the_lease(pool: KernelPool) -> None:
-    import psutil
-
-    code = (
-        "import os, subprocess, threading\n"
-        "p = subprocess.Popen(['sleep', '1234'])\n"
-        "threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()\n"
-        "r, w = os.pipe()\n"
-        "if os.fork() == 0:\n"
-        "    os.setsid()\n"
-        "    if os.fork() == 0:\n"
-        "        os.write(w, str(os.getpid()).encode())\n"
-        "        os.execvp('sleep', ['sleep', '4321'])\n"
-        "    os._exit(0)\n"
-        "print(p.pid, int(os.read(r, 20)))"
-    )
-    with pool.lease(timeout=30) as kernel:
-        # Python 3.12 and later warn of the fork first.
-        line = kernel.execute(code, timeout=10).text.splitlines()[-1]
-        child, daemon = map(int, line.split())
-        assert psutil.pid_exists(child)
-        assert psutil.pid_exists(daemon)
-        main = kernel.pid
-    gone = psutil.wait_procs(
-        [psutil.Process(p) for p in (child, daemon, main) if psutil.pid_exists(p)], timeout=10
-    )
-    assert not gone[1]
-
-
-def test_interrupt_from_another_thread_ends_the_cell_and_keeps_variables(pool: KernelPool) -> None:
-    import threading
-
-    with pool.lease(timeout=30) as kernel:
-        kernel.execute("x = 5")
-        timer = threading.Timer(0.2, kernel.interrupt)
-        timer.start()
-        result = kernel.execute("print('in')\nwhile True: pass", timeout=30)
-        timer.join()
-        assert (result.status, result.cancelled, result.killed) == ("timeout", True, False)
-        assert result.text == "in\nInterrupted: the cell was stopped. Variables are kept."
-        assert kernel.execute("x").text == "5"
-        kernel.interrupt()  # nothing runs: the next cell must not feel it
-        assert kernel.execute("x + 1").text == "6"
-
-
-def test_kill_from_another_thread_ends_even_a_stuck_cell(pool: KernelPool) -> None:
-    import threading
-
-    with pool.lease(timeout=30) as kernel:
-        kernel.execute("x = 5")
-        timer = threading.Timer(0.2, kernel.kill)
-        timer.start()
-        result = kernel.execute("sum(range(10**12))", timeout=30)
-        timer.join()
-        assert (result.status, result.cancelled, result.killed) == ("timeout", True, True)
-        assert kernel.execute("x", timeout=10).error == "NameError"
+            assert kernel.execute("6 * 7").text.endswith("42")
+    with pool.lease(timeout=60) as kernel:
+        assert kernel.execute("6 * 7").text == "42"
 
 
 def test_threads_printing_after_their_cell_disturb_nobody(pool: KernelPool) -> None:
@@ -308,9 +328,24 @@ def test_threads_printing_after_their_cell_disturb_nobody(pool: KernelPool) -> N
         "    while True: print('noise' * 50); time.sleep(0.001)\n"
         "threading.Thread(target=later, daemon=True).start()\nprint('done')"
     )
-    with pool.lease(timeout=30) as kernel:
+    with pool.lease(timeout=60) as kernel:
         assert "done" in kernel.execute(code).text
-        result = kernel.execute("import time\ntime.sleep(0.1)\n1 + 1", timeout=5)
+        result = kernel.execute("import time\ntime.sleep(0.1)\n1 + 1")
         assert result.status == "ok"  # its text has the noise in it, as a terminal would
-    with pool.lease(timeout=30) as kernel:
+    with pool.lease(timeout=60) as kernel:
         assert kernel.execute("1 + 1").text == "2"
+
+
+def test_a_forged_answer_costs_only_its_own_lease(pool: KernelPool) -> None:
+    code = (
+        "k = get_ipython().kernel\n"
+        "ident = getattr(k, '_parent_ident')['shell']\n"
+        "k.session.send(k.shell_stream, 'execute_reply', {'status': 'ok'}, k.get_parent(), ident)\n"
+        "k.shell_stream.flush()\nwhile True: pass"
+    )
+    with pool.lease(timeout=60) as kernel:
+        assert kernel.execute(code, timeout=20).status == "ok"  # a lie, and taken for data
+        assert kernel.execute("6 * 7", timeout=LIMIT).status in ("timeout", "died")
+        assert kernel.execute("6 * 7").text.endswith("42")
+    with pool.lease(timeout=60) as kernel:
+        assert kernel.execute("6 * 7").text == "42"

@@ -8,11 +8,12 @@ import os
 import subprocess
 import sys
 import textwrap
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+from cells import wait_until
 
 from eightfold import sandbox
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError, tree, watch
@@ -23,7 +24,7 @@ LIMITS = Limits(memory=1536 * MIB, disk=48 * MIB, file_size=16 * MIB)
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
-    with KernelPool(PoolConfig(size=2, spares=0, timeout=10, limits=LIMITS)) as pool:
+    with KernelPool(PoolConfig(size=2, spares=0, timeout=60, limits=LIMITS)) as pool:
         pool.wait_ready(2, timeout=60)
         yield pool
 
@@ -34,8 +35,8 @@ for _ in range({count}):
     if os.fork() == 0:
         block = bytearray({size})
         block[::4096] = b"x" * len(block[::4096])
-        time.sleep(60)
-time.sleep(60)
+        time.sleep(600)
+time.sleep(600)
 """
 TOO_MUCH = {
     "memory of several processes": (
@@ -45,12 +46,12 @@ TOO_MUCH = {
     "deleted files": (
         "import os, time\nkept = []\nfor i in range(9):\n"
         "    kept.append(open(f'f{i}', 'wb', buffering=0)); os.remove(f'f{i}')\n"
-        "    kept[-1].write(bytes(15 << 20))\ntime.sleep(60)",
+        "    kept[-1].write(bytes(15 << 20))\ntime.sleep(600)",
         watch.TOO_MUCH_DISK,
     ),
     "files behind a long path": (
         "import os, time\nfor i in range(40): os.mkdir('d' * 200); os.chdir('d' * 200)\n"
-        "time.sleep(60)",
+        "time.sleep(600)",
         watch.TOO_MUCH_DISK,
     ),
 }
@@ -59,7 +60,7 @@ TOO_MUCH = {
 @pytest.mark.parametrize("name", TOO_MUCH)
 def test_sums_are_watched(pool: KernelPool, name: str) -> None:
     code, reason = TOO_MUCH[name]
-    with pool.lease(timeout=30) as kernel, pool.lease(timeout=30) as other:
+    with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:
         result = kernel.execute(code)
         assert (result.status, result.killed) == ("died", True), result
         assert reason in result.text
@@ -68,25 +69,28 @@ def test_sums_are_watched(pool: KernelPool, name: str) -> None:
 
 
 def test_kernels_share_a_bound_of_memory() -> None:
-    config = PoolConfig(size=3, spares=0, timeout=20, memory=1600 * MIB, limits=LIMITS)
-    block = "import os, time\nx = bytearray({} << 20)\nx[::4096] = b'x' * len(x[::4096])\n"
+    config = PoolConfig(size=3, spares=0, timeout=60, memory=1600 * MIB, limits=LIMITS)
+    block = "x = bytearray({} << 20)\nx[::4096] = b'x' * len(x[::4096])"
     with KernelPool(config) as pool:
-        small, large, idle = [pool.lease(timeout=60) for _ in range(3)]
-        assert small.execute(block.format(400)).status == "ok"
-        assert idle.execute("6 * 7").text == "42"
-        assert large.execute(block.format(600)).status == "ok"
-        pid = small.pid
-        result = idle.execute(block.format(500) + "time.sleep(2)")  # together too much
-        assert result.status == "ok"
-        assert small.execute("len(x)").text == str(400 << 20)
-        assert small.pid == pid
+        small, large, last = [pool.lease(timeout=60) for _ in range(3)]
+        assert small.execute(block.format(450)).status == "ok"
+        assert last.execute("6 * 7").text == "42"
+        assert large.execute(block.format(650)).status == "ok"
+        pids = small.pid, last.pid
+        assert large.pid is not None
+        victim = psutil.Process(large.pid)
+        assert last.execute(block.format(550)).status == "ok"  # together too much
+        assert not psutil.wait_procs([victim], timeout=60)[1]
+        assert small.execute("len(x)").text == str(450 << 20)
+        assert last.execute("len(x)").text == str(550 << 20)
+        assert (small.pid, last.pid) == pids
         assert "NameError" in large.execute("len(x)").text
 
 
 def test_memory_that_no_process_maps_is_refused(pool: KernelPool) -> None:
     if "calls" not in pool.stats()["active"]["protections"]:
         pytest.skip("no seccomp here")
-    with pool.lease(timeout=30) as kernel:
+    with pool.lease(timeout=60) as kernel:
         assert kernel.execute("__import__('os').memfd_create('x')").error == "PermissionError"
 
 
@@ -168,7 +172,7 @@ def test_strict_starts_where_nothing_is_missing(pool: KernelPool) -> None:
                 strict.lease(timeout=60)
         else:
             with strict.lease(timeout=60) as kernel:
-                assert kernel.execute("6 * 7", timeout=10).text == "42"
+                assert kernel.execute("6 * 7", timeout=60).text == "42"
 
 
 PLAIN_USER = """
@@ -177,12 +181,12 @@ from eightfold.sandbox import KernelPool, Limits, PoolConfig
 from eightfold.sandbox.doctor import doctor
 rows = {row.name: (row.active, row.tried) for row in doctor()}
 texts = []
-with KernelPool(PoolConfig(size=4, spares=1, timeout=10)) as pool:
+with KernelPool(PoolConfig(size=4, spares=1, timeout=30)) as pool:
     kernels = [pool.lease(timeout=60) for _ in range(4)]
     run = "import subprocess; subprocess.run(['echo', 'x'], capture_output=True).stdout"
     texts += [kernel.execute(run).text for kernel in kernels]
     bomb = "import os\\nwhile True:\\n    try: os.fork()\\n    except OSError: pass"
-    texts.append(kernels[0].execute(bomb).status)
+    texts.append(kernels[0].execute(bomb, timeout=5).status)
     texts += [kernels[1].execute(run).text, kernels[0].execute("6 * 7").text]
     other = kernels[1].connection_file
     tries = [f"os.kill({kernels[1].pid}, 0)", f"os.kill({os.getpid()}, 0)", f"open('{other}')",
@@ -230,10 +234,7 @@ def test_a_pool_of_a_plain_user(tmp_path_factory: pytest.TempPathFactory) -> Non
         assert texts[6].endswith("42")
         if rows["files"][0] and rows["signals"][0]:
             assert texts[7:] == ["PermissionError"] * 5
-        deadline = time.monotonic() + 10
-        while list(folder.glob("eightfold-sandbox-*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert not list(folder.glob("eightfold-sandbox-*"))
+        wait_until(lambda: not list(folder.glob("eightfold-sandbox-*")))
     finally:
         tree_rm = ["rm", "-rf", str(folder)]
         subprocess.run(tree_rm, check=True)

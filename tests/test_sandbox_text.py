@@ -90,7 +90,10 @@ CELLS = [
 
 @pytest.fixture(scope="module")
 def kernel() -> Iterator[Kernel]:
-    with KernelPool(PoolConfig(size=1, spares=0)) as pool, pool.lease(timeout=60) as kernel:
+    with (
+        KernelPool(PoolConfig(size=1, spares=0, timeout=60)) as pool,
+        pool.lease(timeout=60) as kernel,
+    ):
         yield kernel
 
 
