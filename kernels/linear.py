@@ -1,10 +1,9 @@
 """Linear layers of few rows (1 to 64): bound by reading the weights once.
 
 The product is computed transposed, ``W [tile_n, tile_k] @ x^T [tile_k, rows]``: weight rows fill
-the
-matrix unit's M, the few activation rows its N. Each program streams one block of weight rows, or
-one of ``splits`` equal parts of it along K; parts are float32 and are added in a fixed order by the
-kernel that reads them, never by atomics.
+the matrix unit's M, the few activation rows its N. Each program streams one block of weight rows,
+or one of ``splits`` equal parts of it along K; parts are float32 and are added in a fixed order by
+the kernel that reads them, never by atomics.
 
 Before a program waits for its input it asks for the first ``prefetch`` bytes of its weight rows to
 be brought into L2: under dependent launch this fills the time the small kernels before it take.
