@@ -5,6 +5,7 @@ Imports neither torch nor transformers, so that training scripts can use exactly
 
 from __future__ import annotations
 
+import re
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -12,6 +13,11 @@ from typing import Any
 
 MODEL_PROMPTS = "eightfold_prompts.toml"
 """A prompts file of this name inside a model folder is that model's default."""
+
+PLACEHOLDERS = ("low", "high", "seconds", "characters")
+
+# A name of several letters in braces that are no argument of a TeX command: \boxed{answer} is text.
+_PLACEHOLDER = re.compile(r"(?<![\\A-Za-z}^_])\{([A-Za-z]{2,}(?:_[A-Za-z]+)*)\}")
 
 
 class PromptError(ValueError):
@@ -66,7 +72,8 @@ def load_prompts(path: str | Path) -> Prompts:
     """Reads a TOML file whose keys are fields of `Prompts`; those left out keep their default.
 
     Raises:
-        PromptError: no such file, not TOML, an unknown key, or a value that is not text.
+        PromptError: no such file, not TOML, an unknown key, a value that is not text, or an unknown
+            placeholder in it.
     """
     path = Path(path)
     if not path.is_file():
@@ -75,6 +82,8 @@ def load_prompts(path: str | Path) -> Prompts:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise PromptError(f"The prompts file {path} is not valid TOML: {error}.") from error
+    except OSError as error:
+        raise PromptError(f"The prompts file {path} cannot be read: {error.strerror}.") from error
     known = [field.name for field in fields(Prompts)]
     for key, value in table.items():
         if key not in known:
@@ -84,6 +93,13 @@ def load_prompts(path: str | Path) -> Prompts:
             )
         if not isinstance(value, str):
             raise PromptError(f"The key {key!r} of the prompts file {path} must be text.")
+        names = (*PLACEHOLDERS, "reason") if key == "malformed" else PLACEHOLDERS
+        for name in _PLACEHOLDER.findall(value):
+            if name not in names:
+                raise PromptError(
+                    f"The key {key!r} of the prompts file {path} has the unknown placeholder "
+                    f"{{{name}}}; known are {', '.join('{' + known + '}' for known in names)}."
+                )
     return replace(Prompts(), **table)
 
 

@@ -27,7 +27,8 @@ SHAPES: list[tuple[str, int | None]] = [
     ("\\mathbf 42", 42), ("\\Large{42}", 42), ("{\\large 42}", 42), ("\\emph{42}", 42),
     ("\\hspace{1em}42", 42), ("\\phantom{0}42", 42), ("\\colorbox{yellow}{42}", 42), ("42\\\\", 42),
     ("42\u200b", 42), ("\ufeff42", 42), ("٤٢", 42), ("\\text{1{,}234}", 1234), ("0,042", None),
-    ("42\\text{,}000", 42000), ("\\text{-}42", None), ("2\\mathbf{n}", None), ("42\\mathrm{i}", None),
+    ("42\\text{,}000", 42000), ("\\text{-}42", None), ("2\\mathbf{n}", None),
+    ("42\\mathrm{i}", None),
     # names, units, words
     ("x=42", 42), ("x = 42", 42), ("N=6\\cdot 7=42", 42), ("f(3) = 42", 42), ("a_1 = 42", 42),
     ("\\text{Answer: }42", 42), ("\\text{The answer is } 42", 42), ("42\\text{ cm}", 42),
@@ -132,7 +133,7 @@ def test_nothing_raises(content: str) -> None:
 
 
 def test_long_boxes_are_quick() -> None:
-    for part in ("(", "-", "2^", "\\text{", "1 ", "1!", "²", "\\left", "(1)x"):
+    for part in ("(", "-", "2^", "\\text{", "1 ", "1!x", "²", "\\left", "(1)x"):
         assert answer("\\boxed{" + part * (250 // len(part)) + "}") is None
     assert answer("\\boxed{" + "9" * 100_000 + "}") is None
     assert answer("\\boxed{" * 20_000) is None

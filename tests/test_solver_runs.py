@@ -156,7 +156,11 @@ def test_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> None
 
 
 def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
-    RunFolder(tmp_path / "run", SETTINGS, resume=False).close()
+    run = RunFolder(tmp_path / "run", SETTINGS, resume=False)
+    with pytest.raises(SolverError, match="still goes on"):
+        RunFolder(tmp_path / "run", SETTINGS, resume=True)
+    run.begin()
+    run.close()
     with pytest.raises(SolverError, match="--resume"):
         RunFolder(tmp_path / "run", SETTINGS, resume=False)
     with pytest.raises(SolverError, match="seed = 0, not 1"):
