@@ -260,7 +260,8 @@ def attempt_seed(run_seed: int, key: str, index: int) -> int:
     `key` is the problem's id, or its text where it has none. Runs, problems and attempts are thus
     independent of each other and of their order, and 64 bits make a repeat unlikely.
     """
-    digest = hashlib.blake2b(f"{run_seed}/{key}/{index}".encode(), digest_size=8).digest()
+    text = f"{run_seed}/{key}/{index}".encode("utf-8", "surrogatepass")
+    digest = hashlib.blake2b(text, digest_size=8).digest()
     return int.from_bytes(digest, "little")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -30,8 +31,12 @@ class BudgetConfig:
     margin: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.limit <= 0 or min(self.reserve, self.floor, self.margin) < 0:
-            raise ValueError("limit must be positive; reserve, floor and margin not negative")
+        times = (self.limit, self.reserve, self.floor, self.cap, self.margin)
+        if not all(0 <= seconds < math.inf for seconds in times) or self.limit == 0:
+            raise ValueError(
+                "limit must be a positive number of seconds; "
+                "reserve, floor, cap and margin must be numbers that are not negative"
+            )
         if self.cap < self.floor:
             raise ValueError(f"cap ({self.cap:g} s) must be at least the floor ({self.floor:g} s)")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -64,6 +65,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     0: done (for `solve`: with an answer); 1: no attempt answered; 2: wrong input; 3: the machine
     could not do it (no kernels, no memory); 130: interrupted.
     """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the caller: what is said there is lost
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+    # What transformers says of a damaged checkpoint is raised as well, and told in one sentence.
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     parser = make_parser()
     try:
         options = parser.parse_args(argv)

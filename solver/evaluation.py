@@ -59,6 +59,7 @@ class Evaluation:
             EngineLostError: the engine's thread died; a new process can go on.
             OSError: a trace could not be written.
         """
+        self.folder.begin()
         workers = [
             threading.Thread(target=self._work, name=f"problem-{index}", daemon=True)
             for index in range(min(self.parallel, len(self.waiting)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eightfold.solver.calls import Call, MalformedCall
-from eightfold.solver.plaintext import PlainText
+from eightfold.solver.plaintext import PlainText, encodable
 from eightfold.solver.prompts import Prompts
 
 MARK = "EIGHTFOLDMARK"
@@ -77,7 +77,7 @@ class Protocol:
 
         Strings of control tokens inside the problem are encoded as plain text.
         """
-        problem = problem.strip()
+        problem = encodable(problem.strip())
         if not self.plain.has_control(problem):
             return self._encode(self._render(self._messages(problem)))
         before, after = self._render(self._messages(MARK)).split(MARK)

@@ -16,6 +16,11 @@ def _is_control(content: str) -> bool:
     )
 
 
+def encodable(text: str) -> str:
+    """The text with question marks for lone surrogates, which no tokenizer takes."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 class PlainText:
     """Encodes text with every added token's string split into ordinary pieces.
 
@@ -46,14 +51,12 @@ class PlainText:
         return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True) if a < b]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, none of which is a control token.
-
-        Lone surrogates, which no tokenizer takes, become question marks.
+        """Token ids of `encodable(text)`, none of which is a control token.
 
         Raises:
             ValueError: the tokenizer maps a single character to a control token.
         """
-        text = text.encode("utf-8", "replace").decode("utf-8")
+        text = encodable(text)
         ids: list[int] = []
         for piece in self.pieces(text):
             found = self._ids(piece)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from eightfold.solver.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
@@ -281,5 +282,5 @@ def load_tokenizer(folder: Path) -> Any:
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the readers of transformers raise whatever they meet
-        reason = " ".join(str(error).split())[:300].rstrip(".") or type(error).__name__
+        reason = shorten(str(error), 300, placeholder=" ...").rstrip(".") or type(error).__name__
         raise SolverError(f"The tokenizer in {folder} cannot be loaded: {reason}.") from error

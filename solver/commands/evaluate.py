@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from eightfold.solver.config import SolverError
 from eightfold.solver.display import Display
 from eightfold.solver.evaluation import Evaluation
 from eightfold.solver.problemset import fingerprint, load_problems
-from eightfold.solver.prompts import prompts_for
+from eightfold.solver.prompts import Prompts, prompts_for
 from eightfold.solver.scores import summarise
 from eightfold.solver.trace import RunFolder, read_run, write_json
 
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
             raise SolverError(str(error)) from error
     problems = load_problems(options.problems)[: options.first]
     prompts = prompts_for(model_folder(config.model), config.prompts)
-    settings = run_settings(options, fingerprint(problems), prompts.system)
+    settings = run_settings(options, fingerprint(problems), prompts)
     folder = RunFolder(Path(options.out), settings, options.resume)
     display = Display(sys.stderr, enabled=not options.quiet)
     try:
@@ -88,7 +89,7 @@ def run(options: argparse.Namespace) -> int:
     return OK
 
 
-def run_settings(options: argparse.Namespace, digest: str, system: str) -> dict[str, Any]:
+def run_settings(options: argparse.Namespace, digest: str, prompts: Prompts) -> dict[str, Any]:
     """What makes a run what it is; the number of kernels or of problems at once does not."""
     names = (
         *("attempts", "early_stop", "turns", "time", "seed", "temperature", "top_p", "top_k"),
@@ -96,7 +97,8 @@ def run_settings(options: argparse.Namespace, digest: str, system: str) -> dict[
     )
     chosen = {name: getattr(options, name) for name in names}
     model = "bundled" if options.model is None else str(Path(options.model).resolve())
-    return {"model": model, "problems": digest, "system": system, **chosen}
+    texts = {f"prompt_{name}": text for name, text in asdict(prompts).items()}
+    return {"model": model, "problems": digest, **texts, **chosen}
 
 
 def print_summary(summary: dict[str, Any]) -> None:

@@ -81,15 +81,27 @@ def _engine_config(options: argparse.Namespace) -> EngineConfig | None:
 
 
 def read_text_file(path: str) -> str:
-    """A text file's content.
+    """A text file's content; a pipe will do.
 
     Raises:
-        SolverError: it is missing or is no UTF-8 text.
+        SolverError: it is missing, cannot be read, or is no UTF-8 text.
     """
     file = Path(path)
-    if not file.is_file():
+    if not file.exists() or file.is_dir():
         raise SolverError(f"There is no file {path}.")
     try:
-        return file.read_text(encoding="utf-8-sig")
+        return decoded(file.read_bytes(), path)
+    except OSError as error:
+        raise SolverError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def decoded(data: bytes, source: str) -> str:
+    """The text in `data`, a byte order mark left out.
+
+    Raises:
+        SolverError: it is not UTF-8; `source` says where it comes from.
+    """
+    try:
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SolverError(f"{path} is not UTF-8 text.") from error
+        raise SolverError(f"{source} is not UTF-8 text.") from error

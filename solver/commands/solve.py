@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import stat
 import sys
 import time
+from functools import partial
 from typing import Any, TextIO
 
 from eightfold.solver.checkpoint import model_folder
 from eightfold.solver.cli import NO_ANSWER, OK
-from eightfold.solver.commands.options import add_solver_options, read_text_file, solver_config
+from eightfold.solver.commands.options import (
+    add_solver_options,
+    decoded,
+    read_text_file,
+    solver_config,
+)
 from eightfold.solver.config import SolverError
 from eightfold.solver.display import Display, votes_text
 from eightfold.solver.prompts import prompts_for
@@ -37,33 +45,46 @@ def problem_text(options: argparse.Namespace) -> str:
     """The problem from argument, file or standard input.
 
     Raises:
-        SolverError: none, two, or an empty one.
+        SolverError: none, two, an empty one, or one that is no UTF-8 text.
     """
+    stdin = sys.stdin  # None where the caller has closed it
     if options.file is not None and options.problem is not None:
         raise SolverError("Give the problem's text or --file, not both.")
     if options.file is not None:
         text = read_text_file(options.file)
-    elif options.problem == "-" or (options.problem is None and not sys.stdin.isatty()):
-        text = sys.stdin.read()
-    elif options.problem is None:
+    elif stdin and (options.problem == "-" or (options.problem is None and not stdin.isatty())):
+        text = decoded(stdin.buffer.read(), "Standard input")
+    elif options.problem in (None, "-"):
         raise SolverError("Give the problem's text, - for standard input, or --file FILE.")
     else:
-        text = options.problem
+        text = decoded(os.fsencode(options.problem), "The problem")
     if not text.strip():
         raise SolverError("The problem is empty; give its text.")
     return text.strip()
 
 
 def trace_file(path: str) -> TextIO:
-    """The opened file.
+    """The opened file; what it holds stays until `empty`, since the model may yet be refused.
 
     Raises:
         SolverError: it cannot be written.
     """
     try:
-        return open(path, "w", encoding="utf-8")
+        return open(path, "a", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise SolverError(f"The trace cannot be written to {path}: {error.strerror}.") from error
+
+
+def empty(file: TextIO) -> None:
+    """Removes an earlier trace; devices and pipes hold none."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.truncate(0)
+
+
+def write_line(file: TextIO, record: dict[str, Any]) -> None:
+    """Adds a line of JSON and hands it to the operating system."""
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,11 +102,14 @@ def run(options: argparse.Namespace) -> int:
         with Solver(config) as solver:
             startup = time.monotonic() - began
             display.note(f"ready after {startup:.1f} s: {config.attempts} attempts")
-            result = solver.solve(text, on_progress=display.progress)
-            display.clear()
             if trace is not None:
-                for record in result.attempts:
-                    trace.write(json.dumps(record, ensure_ascii=False) + "\n")
+                empty(trace)
+            result = solver.solve(
+                text,
+                on_progress=display.progress,
+                on_attempt=partial(write_line, trace) if trace is not None else None,
+            )
+            display.clear()
             for fault in result.faults:
                 print(f"fault: {fault}", file=sys.stderr)
             print_result(result, startup)
