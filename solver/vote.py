@@ -105,15 +105,16 @@ def decided(
     Args:
         signals: attempts that have ended.
         running: attempts that have not.
-        agree: equal answers that settle the vote; 0 asks for every attempt, whatever the lead.
+        agree: equal answers that settle the vote where the rule puts them first; 0 asks for every
+            attempt, whatever the lead.
         rule: its score decides whether the attempts still running could overtake the leader.
     """
     if not agree or not running:
         return None
     outcome = vote(signals, rule)
-    if not outcome.votes:
+    if outcome.answer is None:
         return None
-    if max(outcome.votes.values()) >= agree:
+    if outcome.votes[outcome.answer] >= agree:
         return "agreement"
     lead, *others = (score[0] for score in outcome.scores.values())
     if lead > max(others, default=0.0) + running * CEILING[rule]:
