@@ -43,6 +43,7 @@ SLIDING_CONFIGS = [
     DecodeConfig(32, 512, 4, 5, 2),
 ]
 GLOBAL_CONFIGS = [
+    DecodeConfig(32, 1024, 4, 5, 2, True, 256),
     DecodeConfig(32, 1024, 4, 5, 2, True),
     DecodeConfig(32, 512, 4, 5, 2, True),
     DecodeConfig(32, 256, 4, 5, 2, True),
@@ -53,6 +54,24 @@ PREFILL_CONFIGS = {
     "sliding": [PrefillConfig(128, 64, 8, 2), PrefillConfig(128, 64, 8, 3)],
     "global, two copies": [PrefillConfig(64, 32, 8, 2)],
     "global": [PrefillConfig(64, 32, 8, 2, True), PrefillConfig(64, 32, 8, 2)],
+}
+# Layers in a row with other settings than ``linear_config``'s: what early prefetches do there.
+CHAINS: dict[str, dict[str, LinearConfig]] = {
+    "as used": {},
+    "gate+up 512 B early": {"gate_up": LinearConfig(64, 128, 4, 4, 1, 512, True)},
+    "gate+up 2 KB early": {"gate_up": LinearConfig(64, 128, 4, 4, 1, 2048, True)},
+    "qkv 1 KB early": {
+        "qkv sliding": LinearConfig(64, 128, 4, 5, 1, 1024, True),
+        "qk global": LinearConfig(64, 256, 4, 5, 1, 1024, True),
+    },
+    "o, down 1 KB early": {
+        name: LinearConfig(64, 128, 4, 5, 1, 1024, True)
+        for name in ("o sliding", "o global", "down")
+    },
+    "down in 4 parts": {"down": LinearConfig(64, 128, 4, 5, 4, 0, True)},
+    "o, down in 4 parts": {
+        name: LinearConfig(64, 128, 4, 5, 4, 0, True) for name in ("o sliding", "o global", "down")
+    },
 }
 ROWS = (8, 16, 32, 64)  # of a step: sequences times drafted tokens
 
@@ -104,7 +123,9 @@ def jobs(only: list[str]) -> list[tuple]:
     if "sampling" in only:
         found += [("sampling", rows, kept) for rows in (8, 64) for kept in (False, True)]
     if "layer" in only:
-        found += [("layer", context) for context in (1024, 7000, 15000)]
+        found += [("layer", context, "as used") for context in (1024, 7000, 15000)]
+    if "chain" in only:
+        found += [("layer", 7000, name) for name in CHAINS]
     if "small" in only:
         names = ("add_norm", "add_norm 4", "rotary sliding", "rotary global")
         found += [("small", name, 8) for name in names]

@@ -1,6 +1,6 @@
 """Checks every Triton kernel against its reference and times it in the shapes of Gemma-4-31B.
 
-    python benchmarks/kernel_times.py [--only linear,decode,small,layer,prefill,sampling]
+    python benchmarks/kernel_times.py [--only linear,decode,small,layer,chain,prefill,sampling]
 
 Every time is that of one call inside a replayed CUDA graph that walks over several sets of buffers,
 so that neither the L2 cache nor the host helps. Bandwidth counts the bytes a kernel must read once;
@@ -21,7 +21,7 @@ import torch
 from bandwidth import read_bandwidth
 from kernel_attention import AttentionJobs
 from kernel_buffers import Result, relative, timed
-from kernel_jobs import HEADS, HIDDEN, INNER, LAYERS, PAGE, POOL, VOCABULARY, describe, jobs
+from kernel_jobs import CHAINS, HEADS, HIDDEN, INNER, LAYERS, PAGE, POOL, VOCABULARY, describe, jobs
 
 from eightfold.kernels.activation import gelu_mul, gelu_mul_reference
 from eightfold.kernels.decode import decode_workspace, default_config, paged_decode
@@ -61,9 +61,13 @@ class Bench(AttentionJobs):
         return Result(f"{name} {rows}", describe(config), time_us,
                       weights[0].numel() * 2 / 1e9, error)  # fmt: skip
 
-    def layer(self, context: int, once: bool) -> Result:
-        """Four sliding layers and a global one as the decode path runs them, per five layers."""
+    def layer(self, context: int, chain: str, once: bool) -> Result:
+        """Four sliding layers and a global one as the decode path runs them, per five layers.
+
+        chain: which of ``CHAINS`` sets the linear layers.
+        """
         self._taken = 0
+        self._configs = CHAINS[chain]
         shared = self._step(8)
         calls: list[Callable[[], object]] = []
         size = 0
@@ -79,7 +83,7 @@ class Bench(AttentionJobs):
         run()
         if once:
             return Result("layer", "", 0, 0, 0)
-        return Result(f"layers 4+1, {context}", "", timed([run], 5), size / 1e9, 0.0)
+        return Result(f"layers 4+1, {context}", chain, timed([run], 5), size / 1e9, 0.0)
 
     def _take(self, *shape: int) -> torch.Tensor:
         """The next part of the pool that no layer has taken."""
@@ -122,23 +126,34 @@ class Bench(AttentionJobs):
             need = decode_workspace(rows, 1, HEADS, d, pages * PAGE, config.split, config.short)
             space = torch.empty(need, device=self.device)
         part, hidden = functools.partial, shared["hidden"]
+        kind = "sliding" if sliding else "global"
+        project, y_of_attention = self._product(f"o {kind}", y)
+        down, y_of_feedforward = self._product("down", y)
+        first_config = self._configs.get("qkv sliding" if sliding else "qk global")
         calls: list[Callable[[], object]] = [
-            part(skinny_linear, x, self._take(width, HIDDEN), qkv, pdl=True),
+            part(skinny_linear, x, self._take(width, HIDDEN), qkv, config=first_config, pdl=True),
             part(norm_rotate_write, qkv, norm_weight, norm_weight if sliding else None, cos, sin,
                  at, at, q, *caches_in, pdl=True),
             part(paged_decode, q, *caches_in, table, lens, attended, first_pos=firsts,
                  window=1024 if sliding else 0, workspace=space, pdl=True,
                  one_copy=None if sliding else OneCopy(norm_weight, cos, sin)),
-            part(skinny_linear, attended.view(rows, -1), self._take(HIDDEN, HEADS * d), y,
-                 pdl=True),
-            part(add_norm, y, residual, weight, weight, x, pdl=True),
-            part(skinny_linear, x, self._take(2 * INNER, HIDDEN), hidden, gated=True, pdl=True),
-            part(skinny_linear, hidden, self._take(HIDDEN, INNER), y, pdl=True),
-            part(add_norm, y, residual, weight, weight, x, pdl=True),
+            part(project, attended.view(rows, -1), self._take(HIDDEN, HEADS * d)),
+            part(add_norm, y_of_attention, residual, weight, weight, x, pdl=True),
+            part(skinny_linear, x, self._take(2 * INNER, HIDDEN), hidden, gated=True,
+                 config=self._configs.get("gate_up"), pdl=True),
+            part(down, hidden, self._take(HIDDEN, INNER)),
+            part(add_norm, y_of_feedforward, residual, weight, weight, x, pdl=True),
         ]  # fmt: skip
         held = min(context, 1024) if sliding else context
         read = rows * held * kv * d * 2 * copies
         return calls, read + 2 * (width * HIDDEN + HIDDEN * HEADS * d + 3 * HIDDEN * INNER)
+
+    def _product(self, name: str, y: torch.Tensor) -> tuple[Callable[..., object], torch.Tensor]:
+        """A product into y, or into parts of it, and where its result lies."""
+        config = self._configs.get(name)
+        if config and config.splits > 1:
+            y = torch.empty(config.splits, *y.shape, device=self.device)
+        return functools.partial(skinny_linear, out=y, config=config, pdl=True), y
 
     def sampling(self, rows: int, filtered: bool, once: bool) -> Result:
         """The error is the share of rows whose token is not the torch sampler's."""

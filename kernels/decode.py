@@ -55,11 +55,11 @@ class DecodeConfig:
 
     tile: int = 64
     split: int = 0
-    short: int = 0
     warps: int = 4
     stages: int = 3
     per_sm: int = 1
     hopper: bool = False
+    short: int = 0
 
 
 @triton.jit
