@@ -73,6 +73,7 @@ class Turn:
         text: the tokens decoded, control tokens kept.
         calls: the tool calls in it.
         appended: token ids given to the model next (tool results or the nudge).
+        replaced: `appended` stands in the place of the last of `tokens`.
         started, seconds: from the problem's start, and how long the model took.
     """
 
@@ -83,6 +84,7 @@ class Turn:
     text: str = ""
     calls: list[CallRecord] = field(default_factory=list)
     appended: list[int] = field(default_factory=list)
+    replaced: bool = False
     seconds: float = 0.0
 
 
@@ -250,6 +252,7 @@ class Attempt:
 
     def _feed(self, ids: list[int], opener: str, now: float, drop_last: bool = False) -> Feed:
         self.turns[-1].appended = list(ids)
+        self.turns[-1].replaced = drop_last
         self.turns.append(Turn(now, opener))
         return Feed(tuple(ids), drop_last)
 
@@ -301,6 +304,7 @@ def attempt_record(attempt: Attempt) -> dict[str, Any]:
                     for call in turn.calls
                 ],
                 "appended": turn.appended,
+                "replaced": turn.replaced,
             }
             for turn in attempt.turns
         ],

@@ -137,8 +137,10 @@ class Solver(AbstractContextManager["Solver"]):
             on_attempt: called with the record of each attempt as it ends, on the engine thread.
 
         Raises:
-            SolverError: the problem is empty, or longer than the context.
+            SolverError: the problem is empty, or longer than the context; or the solver is closed.
         """
+        if not self._closers:
+            raise SolverError("The solver is closed; make a new one.")
         text = problem.strip()
         if not text:
             raise SolverError("The problem is empty; give its text.")
