@@ -253,7 +253,8 @@ def died_line(reason: str) -> str:
 
 def replayed_line(count: int) -> str:
     """Said after a kill where the earlier successful cells were run again."""
-    return f"The {count} earlier successful cells were run again."
+    cells = "cell was" if count == 1 else "cells were"
+    return f"{count} earlier successful {cells} run again."
 
 
 class PrintStream:
