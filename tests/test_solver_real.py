@@ -162,9 +162,9 @@ def test_cuda_error_that_stays_ends_the_problem_alone(
 
 
 def test_full_cache_makes_attempts_wait_and_none_fails(solver: Solver) -> None:
-    pages = len(solver.solve(PROBLEM).prompt) // 16 + 30
+    pages = len(solver.protocol.render_prompt(PROBLEM)) // 16 + 24
     config = EngineConfig(device="cpu", page_size=16, full_pages=pages, prefix_cache=False)
-    with beside(solver, config, attempts=6) as small:
+    with beside(solver, config, attempts=8) as small:
         result = small.solve(PROBLEM)
         stats = small.loop.engine.stats()
         small.loop.engine.check()
