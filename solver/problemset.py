@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from eightfold.solver.config import SolverError
@@ -29,8 +31,8 @@ def load_problems(path: str | Path) -> list[Problem]:
     `answer` may be missing or empty; `family`, where there is one, groups the summary.
 
     Raises:
-        SolverError: no such file, another kind of file, a missing column, an answer that is no
-            integer, an empty problem, the same id twice, or no problem at all.
+        SolverError: no such file, another kind of file, no CSV table or JSON, a missing column, an
+            answer that is no integer, an empty problem, the same id twice, or no problem at all.
     """
     path = Path(path)
     if not path.is_file():
@@ -57,7 +59,18 @@ def load_problems(path: str | Path) -> list[Problem]:
 
 
 def _csv_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
-    return csv.DictReader(text.splitlines(keepends=True))
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    try:
+        names = reader.fieldnames or ()
+        for name in ("id", "problem"):
+            if names and name not in names:
+                raise SolverError(
+                    f"{path} has no column {name!r}; its first line names {', '.join(names)}."
+                )
+        yield from reader
+    except csv.Error as error:
+        raise SolverError(f"{path} is no CSV table: {error}.") from error
 
 
 def _json_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
@@ -65,7 +78,7 @@ def _json_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except json.JSONDecodeError as error:
+            except (json.JSONDecodeError, RecursionError) as error:
                 raise SolverError(f"Line {number} of {path} is no JSON: {error}.") from error
             if not isinstance(row, dict):
                 raise SolverError(f"Line {number} of {path} is no JSON object.")
@@ -74,8 +87,14 @@ def _json_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
 
 def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
     for column in ("id", "problem"):
-        if row.get(column) in (None, ""):
+        if row.get(column) is None or not str(row[column]).strip():
             raise SolverError(f"Problem {number} of {path} has no {column}.")
+    if None in row:  # where csv puts surplus cells
+        raise SolverError(
+            f"Problem {number} of {path} has too many cells; quote those with commas."
+        )
+    if not isinstance(row["problem"], str):
+        raise SolverError(f"Problem {number} of {path} is no text.")
     answer = row.get("answer")
     if answer in (None, ""):
         value = None
@@ -84,7 +103,8 @@ def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
             value = int(str(answer))
         except ValueError as error:
             raise SolverError(
-                f"The answer of problem {row['id']} of {path} is no integer: {answer!r}."
+                f"The answer of problem {row['id']} of {path} is no integer: "
+                f"{shorten(repr(answer), 60)}."
             ) from error
     return Problem(str(row["id"]), str(row["problem"]), value, str(row.get("family") or ""))
 

@@ -20,7 +20,7 @@ from eightfold.solver.cli import main
 from eightfold.solver.display import Display, duration
 from eightfold.solver.evaluation import Evaluation
 from eightfold.solver.loop import EngineLostError
-from eightfold.solver.problemset import Problem, load_problems
+from eightfold.solver.problemset import Problem
 from eightfold.solver.scores import pass_score, replay_vote, summarise, vote_score
 from eightfold.solver.signals import Signals
 from eightfold.solver.solver import Result
@@ -229,37 +229,6 @@ def test_replay_command_shows_all_rules(tmp_path: Path, capsys: pytest.CaptureFi
     assert {row["name"]: row["value"] for row in table}["majority"] == 1.0
     assert main(["replay", str(tmp_path / "run"), "--rule", "entropy", "--attempts", "2"]) == 0
     assert "majority" not in capsys.readouterr().out
-
-
-def test_problem_files(tmp_path: Path) -> None:
-    table = tmp_path / "p.csv"
-    table.write_text('id,problem,answer\na,"Two\nlines, $x$",7\nb,What?,\n')
-    assert load_problems(table) == [Problem("a", "Two\nlines, $x$", 7), Problem("b", "What?", None)]
-    lines = tmp_path / "p.jsonl"
-    lines.write_text('{"id": 1, "problem": "Ü\\u2028x", "answer": 5, "family": "f"}\n\n')
-    assert load_problems(lines) == [Problem("1", "Ü\u2028x", 5, "f")]
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "said"),
-    [
-        ("p.txt", "", ".csv or .jsonl"),
-        ("p.csv", "id,answer\na,1\n", "no problem"),
-        ("p.csv", "id,problem,answer\n", "holds no problem"),
-        ("p.csv", "id,problem,answer\na,x,1\na,y,2\n", "twice"),
-        ("p.csv", "id,problem,answer\na,x,4.5\n", "no integer"),
-        ("p.jsonl", "{oops\n", "no JSON"),
-        ("p.jsonl", "[1]\n", "no JSON object"),
-    ],
-)
-def test_bad_problem_files_are_one_sentence(
-    tmp_path: Path, name: str, text: str, said: str
-) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises(SolverError, match=said):
-        load_problems(tmp_path / name)
-    with pytest.raises(SolverError, match="no file"):
-        load_problems(tmp_path / "none.csv")
 
 
 def test_sampling_values_come_from_user_then_checkpoint(tmp_path: Path) -> None:
