@@ -106,7 +106,7 @@ def inspect(config: PretrainedConfig) -> Architecture:
         raise UnsupportedModelError(f"{name} does not say how many positions it was made for")
     model = _without_weights(text)
     layers = list(_layers(model, text, windows))
-    asks = attention_asks(model)
+    asks = attention_asks(model, int(positions))
     if asks is not None:
         _compare(name, layers, list(attention_modules(model)), asks)
     return Architecture(
@@ -228,8 +228,9 @@ def _compare(name: str, layers: list[LayerSpec], modules: list[nn.Module], asks:
                 f"{ask.head_dim} and values of {ask.value_dim}, not {layer.kv_heads} with "
                 f"{layer.head_dim} of both, which cannot be paged"
             )
-        if ask.window not in (None, layer.window):
+        if ask.windows - {layer.window}:
+            said, found = ("all" if w is None else w for w in (layer.window, *ask.windows))
             raise UnsupportedModelError(
-                f"layer {layer.index} of {name} attends in a window of {ask.window}, but its "
-                f"configuration says {layer.window}"
+                f"layer {layer.index} of {name} sees {found} tokens before it, but its "
+                f"configuration says {said}"
             )

@@ -1,15 +1,17 @@
 """What a model asks of its attention layers, found by a forward pass without weights."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import nn
-from transformers import AttentionInterface, PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 _NAME = "eightfold-dry-run"
 _TOKENS = 5
+_MOST_POSITIONS = 1 << 20  # at which masks are looked at
 # What the engine's attention takes beside queries, keys and values.
 _TAKEN = {"scaling", "sliding_window", "softcap", "s_aux"}
 # Arguments that models pass along and that change nothing here: positions are in the page tables.
@@ -23,7 +25,8 @@ class Ask:
     Args:
         module: the attention module that called.
         heads, kv_heads, head_dim, value_dim: of queries, keys and values.
-        window: the sliding window it names, ``None`` where it names none.
+        windows: what it names as sliding window, and what its mask shows: ``None`` for all tokens
+            up to the query's own. Empty where it names none and has no mask.
         softcap: whether scores are to be capped.
         unmet: what it asks for that the engine does not do.
     """
@@ -33,7 +36,7 @@ class Ask:
     kv_heads: int
     head_dim: int
     value_dim: int
-    window: int | None
+    windows: frozenset[int | None]
     softcap: bool
     unmet: tuple[str, ...]
 
@@ -50,29 +53,46 @@ def unmet(mask: torch.Tensor | None, dropout: float, options: dict[str, Any]) ->
     return tuple(names)
 
 
-def attention_asks(model: PreTrainedModel) -> list[Ask] | None:
+def attention_asks(model: PreTrainedModel, positions: int) -> list[Ask] | None:
     """The calls of one forward pass of a model on the meta device, in order.
 
     ``None`` where the model looks at values on its way, which there are none of.
+
+    Args:
+        positions: most that the model was made for.
     """
-    asks: list[Ask] = []
-    AttentionInterface.register(_NAME, _recorder(asks))
-    # No mask function under this name: transformers makes no masks then.
+    dry_run = _DryRun(positions)
+    AttentionInterface.register(_NAME, dry_run.attention)
+    AttentionMaskInterface.register(_NAME, dry_run.mask)
     model.set_attn_implementation(_NAME)
     # Experts are gathered then; a loop over those that have tokens would look at values.
     model.set_experts_implementation("batched_mm")
     try:
         with torch.inference_mode(), torch.device("meta"):
-            model(input_ids=torch.zeros(1, _TOKENS, dtype=torch.long), use_cache=False)
+            tokens = torch.zeros(1, _TOKENS, dtype=torch.long)
+            model(
+                input_ids=tokens,
+                attention_mask=torch.ones_like(tokens),
+                use_cache=False,
+                logits_to_keep=torch.arange(_TOKENS - 1, _TOKENS),
+            )
     except (RuntimeError, NotImplementedError) as error:
         if "meta" not in str(error):
             raise
         return None
-    return asks
+    return dry_run.asks
 
 
-def _recorder(asks: list[Ask]) -> Callable[..., tuple[torch.Tensor, None]]:
-    def record(
+class _DryRun:
+    """What stands in for attention and masks, and notes what it is called with."""
+
+    def __init__(self, positions: int) -> None:
+        self.asks: list[Ask] = []
+        self._positions = min(positions, _MOST_POSITIONS)
+        self._masks: list[tuple[torch.Tensor, int | None]] = []  # and the windows they show
+
+    def attention(
+        self,
         module: nn.Module,
         query: torch.Tensor,
         key: torch.Tensor,
@@ -81,18 +101,52 @@ def _recorder(asks: list[Ask]) -> Callable[..., tuple[torch.Tensor, None]]:
         dropout: float = 0.0,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        asks.append(
+        """transformers' attention signature; nothing is computed."""
+        shown = [window for mask, window in self._masks if mask is attention_mask]
+        lacking = unmet(None if shown else attention_mask, dropout, options)
+        if query.shape[2] != _TOKENS:
+            lacking += ("some of a step's tokens only",)
+        named = options.get("sliding_window")
+        self.asks.append(
             Ask(
                 module=module,
                 heads=query.shape[1],
                 kv_heads=key.shape[1],
                 head_dim=key.shape[3],
                 value_dim=value.shape[3],
-                window=options.get("sliding_window"),
+                windows=frozenset(shown if named is None else [*shown, int(named)]),
                 softcap=options.get("softcap") is not None,
-                unmet=unmet(attention_mask, dropout, options),
+                unmet=lacking,
             )
         )
         return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3]), None
 
-    return record
+    def mask(
+        self, *, q_length: int, kv_length: int, mask_function: Callable[..., Any], **_: Any
+    ) -> torch.Tensor:
+        """transformers' mask signature: a mask to be recognised by, or one that no page gives."""
+        mask = torch.empty(1, 1, q_length, kv_length, dtype=torch.bool)
+        with suppress(ValueError):
+            self._masks.append((mask, _window(mask_function, self._positions)))
+        return mask
+
+
+def _window(mask_function: Callable[..., Any], positions: int) -> int | None:
+    """The window that a mask shows to a query, ``None`` for all tokens up to its own.
+
+    Raises:
+        ValueError: where it shows something else.
+    """
+    at = torch.arange(positions + 1, device="cpu")
+    zero = torch.zeros((), dtype=torch.long, device="cpu")
+    found = set()
+    # Of two neighbours the later one sees another beginning, unless tokens lie in fixed chunks.
+    for query in (positions - 1, positions - 2):
+        seen = mask_function(zero, zero, torch.tensor(query, device="cpu"), at).expand(at.shape)
+        count = int(seen.sum())
+        if not torch.equal(seen, (at <= query) & (at > query - count)):
+            raise ValueError("neither all tokens before a query nor a window of them")
+        found.add(None if count == query + 1 else count)
+    if len(found) != 1:
+        raise ValueError("the window is not the same for all queries")
+    return found.pop()

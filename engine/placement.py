@@ -13,6 +13,7 @@ from .cache import KVCache, size_groups
 from .config import EngineConfig, SamplingParams
 from .errors import ModelError, UnsupportedModelError
 from .memory import Group
+from .packed import pack
 from .plan import Plan, Work
 from .residency import available_memory
 from .runner import Runner
@@ -96,6 +97,7 @@ def _on_cpu(model: PreTrainedModel, architecture: Architecture, config: EngineCo
     budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
     groups, context = size_groups(architecture, config, page_size, model.dtype.itemsize, budget)
     cache = KVCache(architecture, groups, page_size, model.device, model.dtype)
+    pack(model)
     runner = Runner(model, cache, bind(model, architecture, cache))
     return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, 0))
 

@@ -82,17 +82,21 @@ def paged_attention(
         assert batch.decode_slots is not None
         rows = batch.decode_rows
         # One query row per head of a group: [B, kv_heads, group, head_dim].
-        query = queries[rows].unflatten(1, (kv_heads, group))
+        query = (queries[rows] if batch.chunks else queries).unflatten(1, (kv_heads, group))
         key = _gather(flat_keys, batch.decode_slots).transpose(1, 2)
         value = _gather(flat_values, batch.decode_slots).transpose(1, 2)
         sink = None if sinks is None else sinks[None, :, :, None]
-        attended = _attend(query, key, value, batch.decode_mask, scale, softcap, sink)
-        out[rows] = attended.flatten(1, 2)
+        attended = _attend(query, key, value, batch.decode_mask, scale, softcap, sink).flatten(1, 2)
+        if not batch.chunks:
+            return attended
+        out[rows] = attended
     for chunk in batch.chunks:
         query = queries[chunk.begin : chunk.end].unflatten(1, (kv_heads, group))
         query = query.permute(1, 2, 0, 3)  # [kv_heads, group, rows, head_dim]
-        key = flat_keys[chunk.slots].transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
-        value = flat_values[chunk.slots].transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
+        key, value = (  # [kv_heads, group, L, head_dim]
+            _gather(flat, chunk.slots).transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
+            for flat in (flat_keys, flat_values)
+        )
         sink = None if sinks is None else sinks[:, :, None, None]
         attended = _attend(query, key, value, chunk.mask, scale, softcap, sink)
         out[chunk.begin : chunk.end] = attended.permute(2, 0, 1, 3).flatten(1, 2)

@@ -80,6 +80,8 @@ def test_greedy_tokens_equal_generate_beyond_the_window_and_across_a_pause(name:
     assert drawn[seq] == second[:stop]
 
 
+MOSHI = {**LAYERS, "sliding_window": models.WINDOW, "ffn_dim": 64}  # its masks have no window
+
 REFUSED = [
     (lambda: transformers.Qwen3NextConfig(**SMALL), "qwen3_next has 'linear_attention' layers"),
     (lambda: transformers.JambaConfig(**SMALL), "jamba"),
@@ -94,6 +96,7 @@ REFUSED = [
     (lambda: transformers.Llama4TextConfig(**SMALL), "llama4_text has 'chunked_attention' layers"),
     (lambda: transformers.Lfm2Config(**LAYERS, layer_types=["conv", BOTH[1]]), "'conv' layers"),
     (lambda: transformers.MllamaConfig(), "mllama"),
+    (lambda: transformers.MoshiConfig(**MOSHI), "layer 0 of moshi sees all tokens|moshi does not let"),
     (lambda: transformers.DiffLlamaConfig(**LAYERS), "diffllama does not attend once"),
     (lambda: transformers.DogeConfig(**LAYERS), "doge asks attention for a mask of its own"),
     (
