@@ -2,8 +2,8 @@
 
     python benchmarks/firsttoken.py FOLDER [DEVICE] [BEGAN]
 
-BEGAN: `time.time()` at which the process was started. Ends with one line of JSON: seconds since
-then at the end of each phase. The page cache is filled from the first moment on.
+BEGAN: `time.time()` at which the process was started. Prints a line of JSON at the end of each
+phase: seconds since then of all phases so far. The page cache is filled from the first moment on.
 """
 
 from __future__ import annotations
@@ -16,34 +16,39 @@ from typing import Any
 
 def main(folder: str, device: str | None = None, began: str | None = None) -> None:
     start = float(began) if began else time.time()
-    phases = {"python": time.time() - start}
+    phases: dict[str, float] = {}
+
+    def reached(phase: str) -> None:
+        phases[phase] = round(time.time() - start, 2)
+        print(json.dumps(phases), flush=True)
+
+    reached("python")
     from eightfold.engine.preload import Preload
 
     preload = Preload(folder)  # the disk works while libraries are imported
     import torch  # noqa: F401
 
-    phases["torch"] = time.time() - start
+    reached("torch")
     from eightfold.engine import Engine, EngineConfig, SamplingParams
     from eightfold.engine import engine as module
 
-    phases["engine imported"] = time.time() - start
+    reached("engine imported")
     real = module.load_weights
 
     def load(*rest: Any, **options: Any) -> Any:
-        phases["load begins"] = time.time() - start
+        reached("load begins")
         model = real(*rest, **options)
-        phases["weights loaded"] = time.time() - start
+        reached("weights loaded")
         return model
 
     module.load_weights = load
     engine = Engine(folder, EngineConfig(device=device, max_context=4096))
     preload.stop()
-    phases["engine ready"] = time.time() - start
+    reached("engine ready")
     engine.submit(list(range(3, 203)), SamplingParams(max_new_tokens=1, stop_token_ids=()))
     while engine.has_work():
         engine.step()
-    phases["first token"] = time.time() - start
-    print(json.dumps({key: round(value, 2) for key, value in phases.items()}))
+    reached("first token")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import threading
 from pathlib import Path
@@ -38,24 +39,25 @@ def model_config(gb: float) -> Any:
     attention = 3 * sizes["num_attention_heads"] * sizes["head_dim"]
     layer = 2 * sizes["hidden_size"] * (3 * sizes["intermediate_size"] + attention)
     embedding = 2 * sizes["hidden_size"] * sizes["vocab_size"]
-    return config(max(6, round((gb * 1e9 - embedding) / layer + 0.5)))
+    # Whole periods: the last layer sees everything.
+    return config(6 * max(1, math.ceil((gb * 1e9 - embedding) / layer / 6)))
 
 
-def write_checkpoint(folder: Path, gb: float, device: Any) -> int:
+def write_checkpoint(folder: Path, gb: float) -> int:
     """Shards of one random buffer, each tensor beginning elsewhere in it; bytes of all tensors."""
     import torch
 
     from eightfold.engine.skeleton import build, places
 
     config = model_config(gb)
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     config.architectures = ["Gemma4ForCausalLM"]
     config.save_pretrained(folder)
     shapes = places(build(config, torch.bfloat16))
     shapes.pop("lm_head.weight")  # tied
     names = list(shapes)
     size = sum(2 * place.numel() for place in shapes.values())
-    random = torch.randn(64 * MIB + 4099, device=device).mul(0.02).to("cpu", torch.bfloat16)
+    random = torch.randn(64 * MIB + 4099).mul(0.02).to(torch.bfloat16)
     raw = memoryview(random.view(torch.uint8).numpy())
     one = memoryview(torch.ones(1, dtype=torch.bfloat16).view(torch.uint8).numpy())
     shard, at, nbytes, weight_map = 0, 0, 0, {}
