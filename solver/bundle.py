@@ -1,6 +1,7 @@
 """Makes the folder that a notebook without internet installs from.
 
-Resolving is pip's; torch is never fetched, nor what an image has already.
+Resolving is pip's, in the versions that constraints.txt names; torch is never fetched, nor what an
+image has already.
 """
 
 from __future__ import annotations
@@ -13,98 +14,33 @@ import tempfile
 import zipfile
 from dataclasses import dataclass
 from email.parser import Parser
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from eightfold.solver.config import SolverError
 
-ROOTS = ("transformers>=5.5", "safetensors>=0.5", "jupyter_client>=8.0", "ipykernel>=6.29")
-ROOTS_ALONE = ("accelerate>=1.0",)  # fetched without what it requires, which is torch
-
-PRESENT = frozenset(
-    (
-        *(
-            "torch",
-            "triton",
-            "numpy",
-            "sympy",
-            "mpmath",
-            "polars",
-            "pandas",
-            "pyarrow",
-            "psutil",
-        ),
-        *(
-            "pyyaml",
-            "packaging",
-            "requests",
-            "tqdm",
-            "filelock",
-            "fsspec",
-            "jinja2",
-            "markupsafe",
-        ),
-        *(
-            "networkx",
-            "setuptools",
-            "typing-extensions",
-            "pyzmq",
-            "tornado",
-            "traitlets",
-        ),
-        *(
-            "ipython",
-            "debugpy",
-            "comm",
-            "matplotlib-inline",
-            "nest-asyncio",
-            "python-dateutil",
-        ),
-        *(
-            "six",
-            "pygments",
-            "decorator",
-            "jedi",
-            "parso",
-            "pexpect",
-            "ptyprocess",
-        ),
-        *(
-            "prompt-toolkit",
-            "wcwidth",
-            "stack-data",
-            "executing",
-            "asttokens",
-            "pure-eval",
-        ),
-        *(
-            "platformdirs",
-            "click",
-            "rich",
-            "markdown-it-py",
-            "mdurl",
-            "regex",
-            "certifi",
-            "idna",
-        ),
-        *(
-            "urllib3",
-            "charset-normalizer",
-            "anyio",
-            "h11",
-            "sniffio",
-            "typer",
-            "shellingham",
-        ),
-        *(
-            "jupyter-core",
-            "annotated-doc",
-        ),
-    )
-)
+_PRESENT = """
+    torch triton numpy sympy mpmath polars pandas pyarrow psutil pyyaml packaging requests tqdm
+    filelock fsspec jinja2 markupsafe networkx setuptools typing-extensions pyzmq tornado traitlets
+    ipython debugpy comm matplotlib-inline nest-asyncio python-dateutil six pygments decorator jedi
+    parso pexpect ptyprocess prompt-toolkit wcwidth stack-data executing asttokens pure-eval
+    platformdirs click rich markdown-it-py mdurl regex certifi idna urllib3 charset-normalizer
+    anyio h11 sniffio typer shellingham jupyter-core annotated-doc
+"""
+PRESENT = frozenset(_PRESENT.split())
 """In Kaggle's image, in versions that ours work with; docs/kaggle.md tells how to be exact."""
 
 NEVER = frozenset({"torch", "triton"})
-SKIPPED = ("build", "dist", "runs", "__pycache__", "*.egg-info", ".*")
+ALONE = frozenset({"accelerate"})
+"""Fetched without what it requires: that is torch, and what others of ours require too."""
+BUILT_FROM = (
+    *("setup.py", "pyproject.toml", "README.md", "LICENSE"),
+    *("engine", "kernels", "sandbox", "solver", "demo"),
+)
 
 
 @dataclass(frozen=True)
@@ -141,14 +77,9 @@ class BundleConfig:
             raise SolverError("platforms must be Linux tags such as manylinux_2_28_x86_64.")
 
 
-def canonical(name: str) -> str:
-    """A distribution's name as indices compare it."""
-    return name.lower().replace("_", "-").replace(".", "-")
-
-
 def name_of(wheel: Path) -> str:
-    """The distribution's name in a wheel's file name."""
-    return canonical(wheel.name.split("-")[0])
+    """The distribution's name in a wheel's file name, as indices compare it."""
+    return str(canonicalize_name(wheel.name.split("-")[0]))
 
 
 def version_of(wheel: Path) -> str:
@@ -172,29 +103,36 @@ def make_bundle(config: BundleConfig) -> list[Path]:
     """Makes the folder and returns its wheels.
 
     Raises:
-        SolverError: the folder has something in it, there is no clone, or pip failed.
+        SolverError: the folder has something in it or cannot be made, there is no clone, or pip
+            failed.
     """
     source = source_folder()
     freeze = read_freeze(config.freeze) if config.freeze else None
-    out = config.out
+    out = config.out.expanduser().resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SolverError(f"{out} is not an empty folder; name another with --out.")
-    with tempfile.TemporaryDirectory() as name:
-        # Made aside and moved at the end: a bundle is whole or not there.
+        raise SolverError(f"{config.out} is not an empty folder; name another with --out.")
+    # Made beside it and moved at the end: a bundle is whole or not there.
+    near = next(folder for folder in out.parents if folder.exists())
+    try:
+        aside = tempfile.TemporaryDirectory(prefix=".eightfold-", dir=near)
+    except OSError as error:
+        raise SolverError(
+            f"{near} cannot be written to; name another folder with --out."
+        ) from error
+    with aside as name:
         work = Path(name) / "bundle"
         work.mkdir()
-        build_wheel(source, work, config.model_less)
+        ours = build_wheel(source, work, config.model_less)
         if config.dependencies:
-            fetch(work, config)
+            fetch(work, config, requirements(ours), source / "constraints.txt")
             for wheel in left_out(work, freeze):
                 wheel.unlink()
         wheels = sorted(work.glob("*.whl"))
         (work / "eightfold.lock").write_text(lock_text(wheels), encoding="utf-8")
         (work / "README.md").write_text(readme_text(config, wheels), encoding="utf-8")
         shutil.copy(source / "notebooks" / "aimo3.ipynb", work / "aimo3.ipynb")
-        out.mkdir(parents=True, exist_ok=True)
-        for file in work.iterdir():
-            shutil.move(str(file), str(out / file.name))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        work.rename(out)
     return sorted(out.glob("*.whl"))
 
 
@@ -202,38 +140,59 @@ def pip(*arguments: str) -> None:
     """Runs this interpreter's pip.
 
     Raises:
-        SolverError: it failed; the last line that names an error is told.
+        SolverError: it failed; the first error that it names is told.
     """
     command = [sys.executable, "-m", "pip", *arguments, "--disable-pip-version-check", "--no-input"]
     ran = subprocess.run(command, capture_output=True, text=True)
     if ran.returncode:
-        lines = [line for line in ran.stderr.splitlines() if "ERROR" in line] or ["no reason given"]
-        raise SolverError(f"pip {arguments[0]} failed: {lines[-1].strip()[:300]}.")
+        lines = [line.strip() for line in ran.stderr.split("\n") if line.strip()]
+        errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["no reason"]
+        hint = "; is the package index reachable?" if arguments[0] == "download" else "."
+        raise SolverError(f"pip {arguments[0]} failed: {errors[0][:300].rstrip('.')}{hint}")
 
 
-def build_wheel(source: Path, out: Path, model_less: bool) -> None:
+def build_wheel(source: Path, out: Path, model_less: bool) -> Path:
     """Builds our wheel from a copy: builds leave things behind, and the model may be left out."""
     with tempfile.TemporaryDirectory() as name:
-        copy = Path(name) / "source"
-        shutil.copytree(source, copy, ignore=shutil.ignore_patterns(*SKIPPED))
+        copy = Path(name)
+        for part in BUILT_FROM:
+            if (source / part).is_dir():
+                shutil.copytree(source / part, copy / part)
+            else:
+                shutil.copy(source / part, copy / part)
         if model_less:
-            shutil.rmtree(copy / "demo" / "model", ignore_errors=True)
-        from importlib.util import find_spec
-
-        own = ("--no-build-isolation",) if find_spec("setuptools") else ()
+            shutil.rmtree(copy / "demo" / "model")
+        own = ("--no-build-isolation",) if setuptools_can_build() else ()
         pip("wheel", "--no-deps", *own, "-w", str(out), str(copy))
+    (built,) = out.glob("eightfold-*.whl")
+    return built
 
 
-def fetch(out: Path, config: BundleConfig) -> None:
-    """Downloads wheels for the image's Python and platform."""
+def setuptools_can_build() -> bool:
+    """Whether this environment's setuptools will do, so that none is fetched."""
+    try:
+        return Version(version("setuptools")) >= Version("77")
+    except PackageNotFoundError:
+        return False
+
+
+def fetch(out: Path, config: BundleConfig, wanted: list[str], constraints: Path) -> None:
+    """Downloads wheels for the image's Python and platform.
+
+    Args:
+        wanted: what our wheel requires.
+        constraints: file with the versions to take.
+    """
     digits = config.python.replace(".", "")
     target = ["--only-binary=:all:", "--python-version", config.python, "--implementation", "cp"]
     for abi in (f"cp{digits}", "abi3", "none"):
         target += ["--abi", abi]
     for platform in config.platforms:
         target += ["--platform", platform]
-    pip("download", *target, "-d", str(out), *ROOTS)
-    pip("download", *target, "--no-deps", "-d", str(out), *ROOTS_ALONE)
+    target += ["-c", str(constraints), "-d", str(out)]
+    names = {one: canonicalize_name(Requirement(one).name) for one in wanted}
+    pip("download", *target, *(one for one in wanted if names[one] not in NEVER | ALONE))
+    pip("download", *target, "--no-deps", *(one for one in wanted if names[one] in ALONE))
 
 
 def read_freeze(path: Path) -> dict[str, str]:
@@ -244,8 +203,14 @@ def read_freeze(path: Path) -> dict[str, str]:
     """
     if not path.is_file():
         raise SolverError(f"There is no file {path}; write it with pip freeze in the image.")
-    pairs = [line.split("==") for line in path.read_text(encoding="utf-8").splitlines()]
-    versions = {canonical(p[0].strip()): p[1].split(";")[0].strip() for p in pairs if len(p) == 2}
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise SolverError(f"{path} is not UTF-8 text.") from error
+    pairs = [line.split("==") for line in text.splitlines()]
+    versions = {
+        canonicalize_name(p[0].strip()): p[1].split(";")[0].strip() for p in pairs if len(p) == 2
+    }
     if not versions:
         raise SolverError(f"{path} has no line of the form name==version.")
     return versions
@@ -256,14 +221,11 @@ def left_out(folder: Path, freeze: dict[str, str] | None) -> list[Path]:
     wheels = [wheel for wheel in sorted(folder.glob("*.whl")) if name_of(wheel) != "eightfold"]
     if freeze is None:
         return [wheel for wheel in wheels if name_of(wheel) in PRESENT]
-    from packaging.requirements import Requirement
-    from packaging.version import InvalidVersion, Version
-
     wanted = [Requirement(text) for wheel in folder.glob("*.whl") for text in requirements(wheel)]
     spare = []
     for wheel in wheels:
         name = name_of(wheel)
-        specs = [one.specifier for one in wanted if canonical(one.name) == name]
+        specs = [one.specifier for one in wanted if canonicalize_name(one.name) == name]
         try:
             has = Version(freeze[name]) if name in freeze else None
         except InvalidVersion:

@@ -131,6 +131,7 @@ class Evaluation:
             "truth": problem.answer,
             "answer": result.answer,
             "votes": {str(answer): count for answer, count in result.votes.items()},
+            "attempts": len(result.attempts),
             "stopped": result.stopped,
             "granted": round(seconds, 3),
             "seconds": round(result.seconds, 3),

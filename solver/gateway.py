@@ -52,7 +52,10 @@ def check_prediction(frame: Any) -> int:
     import polars as pl
 
     if type(frame).__module__.partition(".")[0] == "pandas":
-        frame = pl.from_pandas(frame)
+        try:
+            frame = pl.from_pandas(frame)
+        except Exception as error:  # whatever pandas and polars find odd
+            raise GatewayError(f"predict's pandas object cannot be read: {error}.") from error
     if not isinstance(frame, pl.DataFrame):
         raise GatewayError(f"predict returned {type(frame).__name__}, not a DataFrame.")
     if frame.height != 1:
@@ -73,14 +76,14 @@ def run_gateway(
     folder: str | Path = ".",
     *,
     seed: int | None = None,
-    give_answers: bool = False,
     on_answer: Callable[[Row, int], None] | None = None,
 ) -> dict[str, int]:
     """Asks for every row's answer and writes submission.parquet into `folder`.
 
+    Where answers are known they are passed as a third Series, as a file with that column does.
+
     Args:
         seed: of the order; None: another order each time.
-        give_answers: pass the answer as a third Series, as a file with that column does.
         on_answer: called after each answer.
 
     Returns:
@@ -95,12 +98,13 @@ def run_gateway(
     rows = list(rows)
     if len({row.id for row in rows}) != len(rows):
         raise GatewayError("The ids of the problems are not unique.")
+    known = any(row.answer is not None for row in rows)
     order = list(rows)
     random.Random(seed).shuffle(order)
     answers: dict[str, int] = {}
     for row in order:
         series = [pl.Series("id", [row.id]), pl.Series("problem", [row.problem], strict=False)]
-        if give_answers:
+        if known:
             series.append(pl.Series("answer", [row.answer], dtype=pl.Int64))
         try:
             frame = predict(*series)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from eightfold.solver.checkpoint import bundled_model, model_folder
+from eightfold.solver.checkpoint import bundled_model, model_folder, read_json
 from eightfold.solver.config import SolverError
 from eightfold.solver.machine import Machine, Sizes, read_weights, sizes_for
 
 DEPTH = 8  # folders below the input folder that are looked into
 LISTED = 12  # candidates named in an error
+LANGUAGE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 WIDE = 200  # more entries than this are a data set, not looked into
 
 
@@ -73,7 +75,13 @@ def find_inputs(root: str | Path) -> Inputs:
         return len(path.parts), str(path)
 
     tables.sort(key=order)
-    tests = tuple(path for path in tables if path.name == "test.csv")
+    # The competition's own is the one beside its server.
+    tests = tuple(
+        sorted(
+            (path for path in tables if path.name == "test.csv"),
+            key=lambda path: path.parent not in servers,
+        )
+    )
     return Inputs(
         root,
         tuple(sorted(models, key=order)),
@@ -92,6 +100,19 @@ class Choice:
     passed: tuple[str, ...]
 
 
+def check_kind(config: dict[str, Any]) -> None:
+    """Refuses what the engine would refuse later, when the run depends on it.
+
+    Raises:
+        SolverError: no language model, or a quantized one.
+    """
+    kinds = [str(kind) for kind in config.get("architectures") or ()]
+    if kinds and not any(kind.endswith(LANGUAGE) for kind in kinds):
+        raise SolverError(f"it is no language model but {kinds[0]}.")
+    if any("quantization_config" in one for one in (config, config.get("text_config") or {})):
+        raise SolverError("it is quantized, which the engine does not run.")
+
+
 def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
     """The largest model that fits the machine; the bundled one where none does.
 
@@ -102,7 +123,8 @@ def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
     fitting: list[tuple[int, Path, Sizes]] = []
     for folder in models:
         try:
-            weights = read_weights(model_folder(folder))
+            check_kind(read_json(model_folder(folder) / "config.json"))
+            weights = read_weights(folder)
             fitting.append((weights.size, folder, sizes_for(machine, weights)))
         except (SolverError, ValueError, TypeError, OSError) as error:
             passed.append(f"{folder}: {error}"[:300])

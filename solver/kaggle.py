@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,12 @@ def configure(root: str | Path, **changes: Any) -> KaggleConfig:
         kernels=sizes.kernels,
         # A seed of its own for each of the two private runs.
         seed=time.time_ns() % 2**31,
-        engine=EngineConfig(device=sizes.device, max_context=sizes.max_context),
+        engine=EngineConfig(
+            device=sizes.device,
+            max_context=sizes.max_context,
+            # Pages are not set aside for more sequences than there will be.
+            max_running=sizes.attempts,
+        ),
     )
     print(
         f"machine: {machine}\nmodel: {choice.model or 'bundled'}\nsizes: {sizes}", file=sys.stderr
@@ -105,13 +111,15 @@ def serve(root: str | Path) -> None:
     """Serves `predict`: in a scored run until the gateway is done, else over test.csv once.
 
     Raises:
-        SolverError: no test.csv, or in a scored run no server.
+        SolverError: no test.csv, or in a scored run no server; outside of one also where every
+            problem got the fallback, which must not be taken for a run that works.
     """
     from eightfold.solver.inputs import find_inputs
 
     inputs = find_inputs(root)
     if inputs.servers:
         sys.path.insert(0, str(inputs.servers[0]))
+    if find_spec("kaggle_evaluation") is not None:
         from kaggle_evaluation.aimo_3_inference_server import (  # type: ignore[import-not-found]
             AIMO3InferenceServer,
         )
@@ -131,3 +139,6 @@ def serve(root: str | Path) -> None:
 
         rows = [Row(p.id, p.text, p.answer) for p in load_problems(inputs.test_file())]
         run_gateway(predict, rows)
+    session = _session
+    if not scored() and session is not None and session.served == session.fallbacks > 0:
+        raise SolverError("Every problem got the fallback; the lines above say why.")

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from eightfold.solver.checkpoint import read_json
 from eightfold.solver.config import SolverError
+from eightfold.solver.solver import SMALL_MODEL
 
 GB = 10**9
 OVERHEAD = 2 * GB  # of a GPU: CUDA context, step graphs, activations
 TOKENS_EACH = 8192  # an attempt is worth its place where the pools hold so many tokens for it
 CONTEXT = 65_536
 KERNEL_BYTES = GB // 2  # host memory to expect of one Python kernel
+LIMITS = tuple(
+    Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")
+)
+"""Of a container, under control groups of version 2 and 1."""
+GPUS = (9.0, 12.0)
+"""Compute capabilities from, and below which, GPUs run the kernels: these start one another, which
+begins with Hopper, and take more shared memory than GPUs for desktops have."""
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Sizes in bytes; `gpu` is the largest GPU's memory, 0 without one."""
+    """Sizes in bytes; `gpu` is the memory of the largest GPU that the kernels run on, 0 without."""
 
     gpu: int
     cpus: int
@@ -62,22 +71,44 @@ def look_at_machine() -> Machine:
     except AttributeError:
         cpus = os.cpu_count() or 1
     ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-        ram = min(ram, int(text))
+    for limit in LIMITS:
+        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+            ram = min(ram, int(text))
     return Machine(gpu_memory(), cpus, ram)
 
 
 def gpu_memory() -> int:
-    """Bytes of the largest visible GPU, 0 where there is none."""
+    """Bytes of the largest GPU that the kernels run on, 0 where there is none."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return 0
-    command = ("nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits")
+    query = "--query-gpu=memory.total,compute_cap"
+    command = ("nvidia-smi", query, "--format=csv,noheader,nounits")
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return max((int(line) << 20 for line in shown.stdout.split()), default=0)
+        return largest_gpu(shown.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
         return 0
+
+
+def largest_gpu(listing: str) -> int:
+    """Bytes of the largest GPU in nvidia-smi's lines of MiB and compute capability.
+
+    One that the kernels do not run on is passed over, which is said on standard error.
+    """
+    best = 0
+    for line in listing.splitlines():
+        if not line.strip():
+            continue
+        memory, capability = line.split(",")
+        if GPUS[0] <= float(capability) < GPUS[1]:
+            best = max(best, int(memory) << 20)
+        else:
+            print(
+                f"passed over: a GPU of compute capability {capability.strip()}; the kernels need "
+                f"one from {GPUS[0]:g}, below {GPUS[1]:g}",
+                file=sys.stderr,
+            )
+    return best
 
 
 def read_weights(folder: Path) -> Weights:
@@ -128,7 +159,8 @@ def sizes_for(machine: Machine, weights: Weights) -> Sizes:
         if 2 * weights.size > machine.ram // 2:
             raise SolverError(_too_large(weights, machine.ram, "computer without a GPU"))
         attempts = 8
-        device, threads = "cpu", max(1, min(16, machine.cpus))
+        # Layers of a small model are too short to be shared (see `Solver`).
+        device, threads = "cpu", 1 if weights.size < SMALL_MODEL else min(16, machine.cpus)
     kernels = min(kernels_held, 2 * attempts)
     early = max(1, (attempts + 1) // 2)
     own = context if machine.gpu else None

@@ -68,15 +68,17 @@ def replay_vote(
     return vote(chosen, rule).answer
 
 
-def vote_score(run: Run, rule: str, early_stop: int = 0, attempts: int | None = None) -> Score:
-    """Accuracy of a rule's vote over the problems whose answer is known."""
+def vote_score(
+    run: Run, rule: str, early_stop: int = 0, attempts: int | None = None
+) -> Score | None:
+    """Accuracy of a rule's vote over the problems whose answer is known; None where none is."""
     known = [(problem, tries) for problem, tries in run if problem["truth"] is not None]
     hits = sum(
         replay_vote([signals_of(one) for one in tries], rule, early_stop, attempts)
         == problem["truth"]
         for problem, tries in known
     )
-    return proportion(rule, hits, len(known))
+    return proportion(rule, hits, len(known)) if known else None
 
 
 def pass_score(run: Run, k: int, attempts: int | None = None) -> Score | None:
@@ -103,10 +105,9 @@ def summarise(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
     tries = [one for _, attempts in run for one in attempts]
     known = [problem for problem, _ in run if problem["truth"] is not None]
     most = int(settings.get("attempts", 1))
-    scores = [
-        proportion("accuracy", sum(p["answer"] == p["truth"] for p in known), len(known)),
-        *(score for k in sorted({1, most}) if (score := pass_score(run, k)) is not None),
-    ]
+    right = sum(problem["answer"] == problem["truth"] for problem in known)
+    scores = [proportion("accuracy", right, len(known))] if known else []
+    scores += [score for k in sorted({1, most}) if (score := pass_score(run, k)) is not None]
     families: dict[str, list[bool]] = {}
     for problem in known:
         if problem["family"]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -22,6 +23,7 @@ RETURN_SECONDS = 5.0  # kept between the solver's own deadline and ours
 SHORTEST = 2.0  # seconds under which nothing is tried
 REBUILDS = 3  # times a lost solver is made anew
 TEXT_LIMIT = 2_000_000  # characters that are passed on at all
+FALLBACK = "fallback: "  # begins the note of a problem that got it
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def cell(value: Any) -> Any:
     return value
 
 
+def valid(text: str) -> str:
+    """The text without lone surrogates, which can be neither tokenized, logged nor returned."""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
 def problem_text(value: Any) -> str | None:
     """A problem's text; None for what is missing, NaN, empty, no text, or far too long."""
     value = cell(value)
@@ -78,19 +85,26 @@ def problem_text(value: Any) -> str | None:
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str) or len(value) > TEXT_LIMIT:
         return None
-    # Lone surrogates can be neither tokenized nor logged.
-    text = value.encode("utf-8", "replace").decode("utf-8").strip()
+    text = valid(value).strip()
     return None if not text or text.lower() == "nan" else text
 
 
 def scored() -> bool:
     """Whether this is the run that counts."""
-    return bool(os.environ.get("KAGGLE_IS_COMPETITION_RERUN"))
+    return "KAGGLE_IS_COMPETITION_RERUN" in os.environ
 
 
 def in_range(answer: Any) -> bool:
     """Whether this may be returned."""
     return isinstance(answer, int) and not isinstance(answer, bool) and LOW <= answer <= HIGH
+
+
+def free_memory() -> None:
+    """Gives back what nothing refers to any more, on the GPU too."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def answer_frame(id_: Any, answer: int) -> Any:
@@ -148,7 +162,9 @@ class Session:
         self.config = config
         self.budget = Budget(config.budget)
         self.served = 0
+        self.fallbacks = 0
         self.solver: Any = None
+        self._old: Any = None  # a solver that is to make way for a new one
         self.rebuilds = 0
         self._make = make or self._make_solver
         self._loading = threading.Lock()
@@ -160,11 +176,11 @@ class Session:
     def predict(self, id_: Any, problem: Any) -> Any:
         """A one-row frame with an integer answer; never raises, back before the deadline."""
         began = time.monotonic()
-        name, answer, note = "", self.config.fallback, "fallback: "
+        name, answer, note = "", self.config.fallback, FALLBACK
         tried: _Try | None = None
         granted = 0.0
         try:
-            name = str(cell(id_))[:MESSAGE]
+            name = valid(str(cell(id_))[:MESSAGE])
             self.served += 1
             granted = self.budget.grant(max(0, self.config.problems - self.served))
             text = problem_text(problem)
@@ -183,6 +199,7 @@ class Session:
             if isinstance(error, KeyboardInterrupt) and not scored():
                 raise  # a person at the keyboard
             note += short(error)
+        self.fallbacks += note.startswith(FALLBACK)
         self._record(name, answer, note, began, granted, tried)
         return answer_frame(name, answer)
 
@@ -257,25 +274,26 @@ class Session:
                 return
             self.rebuilds += 1
             tried.faults.append("the solver is made anew")
-            old, self.solver, self._broken = self.solver, None, False
-            self.loader = threading.Thread(
-                target=self._load, args=(old,), name="loader", daemon=True
-            )
+            self._old, self.solver, self._broken = self.solver, None, False
+            self.loader = threading.Thread(target=self._load, name="loader", daemon=True)
             self.loader.start()
 
-    def _load(self, old: Any = None) -> None:
+    def _load(self) -> None:
         began = time.monotonic()
-        closed = self._close(old)
+        if self._close(self._old):
+            # A model that fills a GPU leaves no room for another until nothing refers to it.
+            self._old = None
+            free_memory()
         try:
             solver = self._make()
-            self.solver = solver
+            self.solver, self._old = solver, None
             if self._closed:
                 self._close(solver)
             self._say(f"solver ready after {time.monotonic() - began:.0f} s")
         except BaseException as error:
             self._say(f"the solver could not be made: {short(error)}")
             # Where the old one only hung, it may yet come back.
-            self.solver = old if old is not None and not closed else None
+            self.solver, self._old = self._old, None
 
     def _close(self, solver: Any) -> bool:
         if solver is None:
@@ -308,7 +326,7 @@ class Session:
                 "id": name,
                 "answer": answer,
                 "note": note,
-                "fallback": note.startswith("fallback"),
+                "fallback": note.startswith(FALLBACK),
                 "votes": dict(Counter(tried.answers)) if tried else {},
                 "seconds": round(taken, 2),
                 "granted": round(granted, 2),

@@ -25,7 +25,7 @@ from eightfold.solver.config import SolverError
 from eightfold.solver.signals import Signals, tail_entropy
 
 KEYS = {
-    "problems": ("id", "round", "family", "truth", "answer", "seconds", "faults"),
+    "problems": ("id", "round", "family", "truth", "answer", "attempts", "seconds", "faults"),
     "attempts": (
         *("id", "round", "attempt", "ending", "answer", "ended", "tokens", "calls", "errors"),
         *("error_kinds", "entropy"),
@@ -200,7 +200,7 @@ def read_run(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """The finished problems of a run, each with its attempts in their order.
 
     Raises:
-        SolverError: the folder holds no run.
+        SolverError: the folder holds no run, or lacks attempts of a finished problem.
     """
     if not (folder / "problems.jsonl").is_file():
         raise SolverError(f"{folder} holds no run: it has no problems.jsonl.")
@@ -210,6 +210,12 @@ def read_run(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         problem = problems.get(record["id"])
         if problem is not None and problem["round"] == record["round"]:
             attempts[record["id"]].append(record)
+    for key, problem in problems.items():
+        if len(attempts[key]) < problem["attempts"]:
+            raise SolverError(
+                f"{folder / 'attempts.jsonl'} lacks attempts at problem {key!r}; "
+                "take its line out of problems.jsonl and --resume to run it again."
+            )
     return [
         (problem, sorted(attempts[key], key=lambda one: int(one["attempt"])))
         for key, problem in problems.items()

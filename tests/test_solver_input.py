@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,14 @@ from eightfold.solver.cli import main
         (["solve", "--file", "/no/such"], "There is no file /no/such."),
         (["solve", "x", "--file", "y"], "not both"),
         (["solve", "x", "--prompts", "/no/such"], "There is no prompts file /no/such"),
+        (["solve", "--file", "/"], "There is no file /."),
+        (["solve", "a\udcff"], "The problem is not UTF-8 text."),
+        (["solve", "x", "--time", "inf"], "time must be a positive number of seconds, not inf."),
+        (["solve", "x", "--turns", "-1"], "turns must be at least 0, not -1."),
+        (["solve", "x", "--seed", "-1"], "seed must be at least 0, not -1."),
+        (["solve", "x", "--top-k", "-1"], "top_k must be from 0 to 2147483647, not -1."),
+        (["evaluate", "p.csv", "--out", "r", "--limit-time", "nan"], "limit must be a positive"),
+        (["replay", ".", "--attempts", "0"], "--attempts at least 1"),
         (["solve", "x", "--time", "never"], "argument --time: invalid float value"),
         (["solve", "x", "--max-context", "1"], "max_context must be at least 2"),
         (["evaluate", "/no/such.csv", "--out", "r"], "There is no file of problems"),
@@ -43,6 +53,45 @@ def test_wrong_input_is_one_sentence_and_code_2(
     assert said in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("streams", "said"),
+    [
+        ("- <&-", "Give the problem's text, - for standard input, or --file FILE."),
+        ("<&-", "Give the problem's text, - for standard input, or --file FILE."),
+        ("- </dev/null", "The problem is empty; give its text."),
+        (r"- < <(printf '\xff\xfe')", "Standard input is not UTF-8 text."),
+        (r"--file <(printf '\xef\xbb\xbf ')", "The problem is empty; give its text."),
+        ("--attempts 0 2>&-", ""),
+    ],
+)
+def test_streams_that_are_closed_or_hold_no_text(streams: str, said: str) -> None:
+    command = f"exec {sys.executable} -m eightfold.solver.cli solve {streams}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr == (f"eightfold solve: {said}\n" if said else "")
+
+
+def test_earlier_trace_stays_where_the_model_is_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("old\n")
+    folder = tmp_path / "model"
+    folder.mkdir()
+    for file in bundled_model().iterdir():
+        if file.name != "chat_template.jinja":
+            (folder / file.name).symlink_to(file)
+    words = ["solve", "x", "--model", str(folder), "--trace", str(trace), "--kernels", "1"]
+    assert main([*words, "--quiet"]) == 2
+    assert trace.read_text() == "old\n"
+    assert main(["evaluate", *evaluated(tmp_path), "--model", str(folder), "--quiet"]) == 2
+    assert not (tmp_path / "run").exists()
+
+
+def evaluated(folder: Path) -> list[str]:
+    (folder / "p.csv").write_text("id,problem,answer\n1,x,1\n")
+    return [str(folder / "p.csv"), "--out", str(folder / "run"), "--kernels", "1"]
 
 
 def test_folders_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,11 +16,13 @@ import pytest
 from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.budget import Budget, BudgetConfig
 from eightfold.solver.checkpoint import bundled_model, sampling_values
-from eightfold.solver.cli import main
+from eightfold.solver.cli import main, make_parser
+from eightfold.solver.commands.evaluate import run_settings
 from eightfold.solver.display import Display, duration
 from eightfold.solver.evaluation import Evaluation
 from eightfold.solver.loop import EngineLostError
 from eightfold.solver.problemset import Problem
+from eightfold.solver.prompts import prompts_for
 from eightfold.solver.scores import pass_score, replay_vote, summarise, vote_score
 from eightfold.solver.signals import Signals
 from eightfold.solver.solver import Result
@@ -172,6 +174,57 @@ def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
         list(read_lines(tmp_path / "bad.jsonl"))
 
 
+@pytest.mark.parametrize(
+    ("name", "damage", "said"),
+    [
+        ("problems", b"\xff\xfe\n", "Line 7 of .*problems.jsonl is no JSON"),
+        ("problems", b"{}\n", "Line 7 of .*problems.jsonl has no 'id'"),
+        ("attempts", b'"calls": 2}\n', "Line 19 of .*attempts.jsonl is no JSON"),
+        ("attempts", None, "lacks attempts at problem 'p0'; take its line out"),
+    ],
+)
+def test_damaged_traces_are_named_and_not_voted_on(
+    name: str, damage: bytes | None, said: str, tmp_path: Path
+) -> None:
+    evaluate(tmp_path / "run")
+    file = tmp_path / "run" / f"{name}.jsonl"
+    file.write_bytes(file.read_bytes() + damage if damage else b"")
+    with pytest.raises(SolverError, match=said):
+        read_run(tmp_path / "run")
+
+
+def test_a_folder_becomes_a_run_when_work_begins(tmp_path: Path) -> None:
+    """A model that cannot be loaded must not block the folder for the next try."""
+    run = RunFolder(tmp_path / "new" / "run", SETTINGS, resume=False)
+    run.close()
+    assert not (tmp_path / "new" / "run").exists()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SolverError, match="cannot be made: File exists"):
+        RunFolder(tmp_path / "file", SETTINGS, resume=False)
+    evaluate(tmp_path / "run")
+    (tmp_path / "run" / "run.json").unlink()
+    with pytest.raises(SolverError, match=r"problems but no run\.json"):
+        RunFolder(tmp_path / "run", SETTINGS, resume=True)
+
+
+def test_settings_of_a_run_hold_all_that_changes_its_results(tmp_path: Path) -> None:
+    def settings(*words: str) -> dict[str, Any]:
+        options = make_parser().parse_args(["evaluate", "p.csv", "--out", "r", *words])
+        prompts = prompts_for(None, options.prompts)
+        return run_settings(options, "digest", prompts)
+
+    (tmp_path / "p.toml").write_text("nudge = 'Now.'")
+    plain = settings()
+    same = ("--parallel 3", "--kernels 9", "--quiet", "--json", "--resume")
+    assert all(settings(*words.split()) == plain for words in same)
+    others = (
+        "--attempts 3|--early-stop 1|--turns 2|--time 5|--seed 1|--temperature 1|--top-p 1|"
+        "--top-k 5|--min-p 0.1|--rule majority|--tool-timeout 2|--max-tokens 9|--max-context 99|"
+        f"--limit-time 99|--model x|--prompts {tmp_path / 'p.toml'}"
+    ).split("|")
+    assert all(settings(*words.split()) != plain for words in others)
+
+
 def test_budget_grants_and_stops(tmp_path: Path) -> None:
     budget = Budget(BudgetConfig(limit=1000, reserve=100, cap=300, margin=0), spent_before=0.0)
     solver, _ = evaluate(tmp_path / "run", budget=budget)
@@ -193,7 +246,10 @@ def test_scores_of_a_run(tmp_path: Path) -> None:
     run = read_run(tmp_path / "run")
     summary = summarise(run, SETTINGS)
     # In problems 4 and 5 the only two votes tie; the first attempt's answer, the right one, wins.
-    assert vote_score(run, "majority").value == 1.0
+    voted = vote_score(run, "majority")
+    assert voted is not None
+    assert voted.value == 1.0
+    assert vote_score([({**problem, "truth": None}, tries) for problem, tries in run], "m") is None
     assert summary["families"]["even"] == {"right": 3, "problems": 3}
     assert summary["endings"] == {"answered": 16, "cancelled by consensus": 2}
     single = pass_score(run, 1)

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
                 evaluation = Evaluation(solver, problems, folder, options.parallel, budget)
                 evaluation.run(display)
                 if evaluation.out_of_time:
-                    display.line(f"Time is up: {evaluation.status()}; --resume goes on.")
+                    print(f"Time is up: {evaluation.status()}; --resume goes on.", file=sys.stderr)
     finally:
         folder.close()
     summary = {"settings": settings, **summarise(read_run(folder.folder), settings)}
@@ -103,6 +103,8 @@ def run_settings(options: argparse.Namespace, digest: str, prompts: Prompts) -> 
 
 def print_summary(summary: dict[str, Any]) -> None:
     """The figures in a few lines."""
+    if "accuracy" not in summary["scores"]:
+        print("no problem with a known answer is done")
     for name, score in summary["scores"].items():
         interval = f"[{score['low']:.1%}, {score['high']:.1%}]"
         print(f"{name:<10}{score['value']:>7.1%}  {interval}  of {score['problems']} problems")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eightfold.solver.cli import FAILED, OK
+from eightfold.solver.cli import NO_ANSWER, OK
 from eightfold.solver.commands.options import add_solver_options, solver_config
-from eightfold.solver.config import SolverError
+from eightfold.solver.config import SolverConfig, SolverError
 from eightfold.solver.problemset import Problem, load_problems
+
+if TYPE_CHECKING:
+    from eightfold.solver.kaggle import KaggleConfig
 
 
 def add_parser(commands: Any) -> None:
@@ -35,16 +39,18 @@ def add_parser(commands: Any) -> None:
     play.add_argument(
         "--fallback", type=int, default=0, metavar="N", help="where none answers (%(default)s)"
     )
-    play.add_argument("--give-answers", action="store_true", help="pass the third column too")
     add_solver_options(play)
     play.add_argument("--json", action="store_true", help="end with one line of JSON")
     play.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Rehearses; FAILED where the gateway would have ended the run."""
+    """Rehearses.
+
+    Raises:
+        OSError: the gateway would have ended the run.
+    """
     from eightfold.solver import kaggle
-    from eightfold.solver.budget import BudgetConfig
     from eightfold.solver.checkpoint import model_folder
     from eightfold.solver.gateway import GatewayError, Row, run_gateway
 
@@ -54,43 +60,62 @@ def run(options: argparse.Namespace) -> int:
     if find_spec("polars") is None:
         raise SolverError("A rehearsal needs polars; install eightfold[kaggle].")
     out = Path(options.out)
-    if out.exists() and not out.is_dir():
-        raise SolverError(f"{out} is no folder; name another with --out.")
-    out.mkdir(parents=True, exist_ok=True)
+    settings = rehearsal(options, config, len(problems), out)
     try:
-        budget = BudgetConfig(limit=options.limit_time, cap=max(config.time, 60.0))
-    except ValueError as error:
-        raise SolverError(str(error)) from error
-    settings = kaggle.KaggleConfig(
-        solver=config,
-        problems=len(problems),
-        budget=budget,
-        fallback=options.fallback,
-        log=out / "kaggle.jsonl",
-        traces=out / "attempts.jsonl",
-    )
-    kaggle.start(settings)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SolverError(f"{out} cannot be made a folder; name another with --out.") from error
+    session = kaggle.start(settings)
     rows = [Row(problem.id, problem.text, problem.answer) for problem in problems]
     try:
-        answers = run_gateway(
-            kaggle.predict, rows, out, seed=options.order, give_answers=options.give_answers
-        )
+        answers = run_gateway(kaggle.predict, rows, out, seed=options.order)
     except GatewayError as error:
         raise OSError(f"the gateway ended the run: {error}") from error
     finally:
         kaggle.stop()
-    return report(problems, answers, out, options.json)
+    return report(problems, answers, session.fallbacks, out, options.json)
 
 
-def report(problems: list[Problem], answers: dict[str, int], out: Path, as_json: bool) -> int:
-    """Prints the answers and the score."""
+def rehearsal(
+    options: argparse.Namespace, config: SolverConfig, problems: int, out: Path
+) -> KaggleConfig:
+    """The settings of a rehearsal.
+
+    Raises:
+        SolverError: a value is out of range.
+    """
+    from eightfold.solver.budget import BudgetConfig
+    from eightfold.solver.session import RETURN_SECONDS, SHORTEST, KaggleConfig
+
+    least = RETURN_SECONDS + SHORTEST
+    if config.time < least:
+        raise SolverError(f"time must be at least {least:g} s in a rehearsal, not {config.time:g}.")
+    limit = options.limit_time
+    if not 0 < limit < math.inf:
+        raise SolverError(f"limit-time must be a positive number of seconds, not {limit:g}.")
+    return KaggleConfig(
+        solver=config,
+        problems=problems,
+        budget=BudgetConfig(limit=limit, floor=min(60.0, config.time), cap=config.time),
+        fallback=options.fallback,
+        log=out / "kaggle.jsonl",
+        traces=out / "attempts.jsonl",
+    )
+
+
+def report(
+    problems: list[Problem], answers: dict[str, int], fallbacks: int, out: Path, as_json: bool
+) -> int:
+    """Prints the answers and the score; `NO_ANSWER` where every one of them is the fallback."""
     known = [problem for problem in problems if problem.answer is not None]
     right = sum(answers[problem.id] == problem.answer for problem in known)
     for problem in problems:
         told = "" if problem.answer is None else f"  (known: {problem.answer})"
         print(f"{problem.id}: {answers[problem.id]}{told}")
     print(f"{right} of {len(known)} right" if known else "no answers are known")
+    print(f"{fallbacks} of {len(problems)} got the fallback")
     print(f"written: {out / 'submission.parquet'}")
     if as_json:
-        print(json.dumps({"answers": answers, "known": len(known), "right": right}), flush=True)
-    return OK if len(answers) == len(problems) else FAILED
+        line = {"answers": answers, "known": len(known), "right": right, "fallbacks": fallbacks}
+        print(json.dumps(line), flush=True)
+    return NO_ANSWER if fallbacks == len(problems) else OK

@@ -49,6 +49,8 @@ def run(options: argparse.Namespace) -> int:
         print(f"{folder}: {len(records)} problems, {count} attempts each")
         scores = [pass_score(records, k, count) for k in sorted({1, count}) if k >= 1]
         scores += [vote_score(records, rule, options.early_stop, count) for rule in rules]
+        if not any(scores):
+            print("  no problem with a known answer is done")
         for score in scores:
             if score is not None:
                 print(f"  {score.name:<20}{score}")
