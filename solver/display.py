@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import time
 from typing import Any, TextIO
 
@@ -31,7 +31,7 @@ class Display:
     def __init__(self, stream: TextIO, enabled: bool = True) -> None:
         self.stream = stream
         self.enabled = enabled
-        self.live = enabled and stream.isatty()
+        self.live = enabled and stream.isatty() and os.environ.get("TERM") != "dumb"
         self._shown = False
         self._last = time.monotonic()
 
@@ -68,8 +68,11 @@ class Display:
             self._shown = False
 
     def _replace(self, text: str) -> None:
-        width = shutil.get_terminal_size().columns
-        self.stream.write("\r\x1b[K" + text[: max(10, width - 1)])
+        try:
+            width = os.get_terminal_size(self.stream.fileno()).columns or 80
+        except OSError:
+            width = 80
+        self.stream.write("\r\x1b[K" + text[: max(1, width - 1)])
         self.stream.flush()
         self._shown = True
 

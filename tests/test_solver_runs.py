@@ -18,7 +18,7 @@ from eightfold.solver.budget import Budget, BudgetConfig
 from eightfold.solver.checkpoint import bundled_model, sampling_values
 from eightfold.solver.cli import main, make_parser
 from eightfold.solver.commands.evaluate import run_settings
-from eightfold.solver.display import Display, duration
+from eightfold.solver.display import Display
 from eightfold.solver.evaluation import Evaluation
 from eightfold.solver.loop import EngineLostError
 from eightfold.solver.problemset import Problem
@@ -317,15 +317,6 @@ def test_help_and_version_import_nothing_heavy(capsys: pytest.CaptureFixture[str
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("eightfold ")
-
-
-def test_display_is_quiet_where_it_should_be() -> None:
-    stream = StringIO()
-    display = Display(stream)
-    display.update("passing")
-    display.line("stays")
-    assert stream.getvalue() == "stays\n"
-    assert [duration(s) for s in (5.4, 75, 3700)] == ["5 s", "1:15", "1:01:40"]
 
 
 @pytest.fixture(scope="module")

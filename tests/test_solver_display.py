@@ -1,0 +1,69 @@
+"""What a person sees while a problem is worked on (0.5 s)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import termios
+from collections.abc import Iterator
+from contextlib import contextmanager
+from io import StringIO
+from typing import TextIO
+
+import pytest
+
+from eightfold.solver.display import Display, duration, progress_text
+from eightfold.solver.problem import Progress
+
+PROGRESS = Progress(75.2, {"thinking": 5, "answered": 3}, 1234, 7, 2, {42: 2, 41: 1}, 98.7)
+
+
+@contextmanager
+def terminal(columns: int) -> Iterator[tuple[TextIO, int]]:
+    """A terminal of that width, and the descriptor where what it shows is read."""
+    reader, writer = pty.openpty()
+    fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with open(writer, "w") as stream:
+        yield stream, reader
+    os.close(reader)
+
+
+def test_display_is_quiet_where_it_should_be() -> None:
+    stream = StringIO()
+    display = Display(stream)
+    display.update("passing")
+    display.line("stays")
+    assert stream.getvalue() == "stays\n"
+    assert [duration(s) for s in (5.4, 75, 3700)] == ["5 s", "1:15", "1:01:40"]
+
+
+def test_progress_names_attempts_speed_calls_and_votes() -> None:
+    assert progress_text(PROGRESS) == (
+        "1:15 | 5 thinking, 3 answered | 1234 tokens, 99/s | 7 calls, 2 errors | "
+        "votes: 42 x 2, 41 x 1"
+    )
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(20, 19), (2, 1), (0, 79), (500, 499)])
+def test_live_line_fits_the_terminal(
+    columns: int, shown: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    with terminal(columns) as (stream, reader):
+        display = Display(stream)
+        display.progress(PROGRESS)
+        display.clear()
+        text = os.read(reader, 4096).decode()
+    assert text == "\r\x1b[K" + progress_text(PROGRESS)[:shown] + "\r\x1b[K"
+
+
+def test_plain_terminals_get_no_control_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb")
+    with terminal(80) as (stream, reader):
+        display = Display(stream)
+        display.note("loading")
+        display.progress(PROGRESS)
+        display.clear()
+        assert os.read(reader, 4096) == b"loading\r\n"
