@@ -122,22 +122,19 @@ def test_a_folder_that_cannot_be_looked_into_counts_as_full(tmp_path: Path) -> N
     assert tree.folder_usage(tmp_path, 100)[1] == 4
 
 
-# Below this filter the machine has no Landlock: its calls fail as on an old Linux.
-WITHOUT_LANDLOCK = """
+# Below this filter the machine lacks some system calls, as an old Linux does.
+DOCTOR = """
 import ctypes, errno, json, platform, struct, sys
+number = {"x86_64": 317, "aarch64": 277}[platform.machine()]
+first, last = (444, 446) if sys.argv[1] == "Landlock" else (number, number)
 step = lambda code, value, yes=0, no=0: struct.pack("<HBBI", code, yes, no, value)
-code = b"".join([step(0x20, 0), step(0x35, 444, 0, 2), step(0x35, 447, 1, 0),
+code = b"".join([step(0x20, 0), step(0x35, first, 0, 2), step(0x35, last + 1, 1, 0),
                  step(0x06, 0x00050000 | errno.ENOSYS), step(0x06, 0x7FFF0000)])
 class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(38, 1, 0, 0, 0)
-number = {"x86_64": 317, "aarch64": 277}[platform.machine()]
 assert libc.syscall(number, 1, 0, ctypes.byref(Program(len(code) // 8, code))) == 0
-"""
-DOCTOR = (
-    WITHOUT_LANDLOCK
-    + """
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 from eightfold.sandbox.doctor import doctor
 rows = {row.name: (row.active, row.tried) for row in doctor()}
@@ -149,19 +146,34 @@ except SandboxError as error:
     refusal = str(error)
 print(json.dumps([rows, refusal]))
 """
-)
 
 
-def test_a_missing_protection_is_told_and_refused_by_strict() -> None:
-    run = subprocess.run([sys.executable, "-c", DOCTOR], capture_output=True, text=True, check=True)
+def doctor_without(what: str) -> tuple[dict[str, list[object]], str]:
+    """The doctor's rows, and how strict=True refuses, on a machine without `what`."""
+    run = subprocess.run(
+        [sys.executable, "-c", DOCTOR, what], capture_output=True, text=True, check=True
+    )
     rows, refusal = json.loads(run.stdout.splitlines()[-1])
+    assert refusal.startswith("strict=True, and this machine does not allow: ")
+    assert not [name for name, (active, tried) in rows.items() if active and tried == "broken"]
+    assert rows["limits"] == [True, "held"]
+    return rows, refusal
+
+
+def test_missing_landlock_is_told_and_refused_by_strict() -> None:
+    rows, refusal = doctor_without("Landlock")
     assert rows["files"][0] is False
     assert rows["gpu"][0] is False
-    assert rows["network"] == [True, "held"]
-    assert rows["limits"] == [True, "held"]
-    assert refusal.startswith("strict=True, and this machine does not allow: ")
     assert "can be opened (" in refusal
     assert "Landlock is not available" in refusal
+
+
+def test_missing_seccomp_is_told_and_refused_by_strict() -> None:
+    rows, refusal = doctor_without("seccomp")
+    assert rows["network"] == [False, "broken"]
+    assert rows["calls"][0] is False
+    assert "no socket can be opened, bound or connected (" in refusal
+    assert "seccomp: " in refusal
 
 
 def test_strict_starts_where_nothing_is_missing(pool: KernelPool) -> None:

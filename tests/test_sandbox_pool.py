@@ -234,6 +234,20 @@ def test_a_plain_start_contains_and_recovers_as_well() -> None:
             assert other.stats()["active"]["protections"].keys() == forked.keys()
 
 
+def test_libraries_that_start_threads_lead_to_the_plain_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread = "threading.Thread(target=time.sleep, args=(600,), daemon=True)"
+    (tmp_path / "sitecustomize.py").write_text(f"import threading, time\n{thread}.start()\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with KernelPool(PoolConfig(size=1, spares=0, timeout=60)) as pool:
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.execute("6 * 7").text == "42"
+        stats = pool.stats()
+    assert stats["start"] == "plain"
+    assert stats["start_note"] == "the libraries start 1 threads when they are imported"
+
+
 def test_many_open_files_of_the_caller_are_no_hindrance() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 1500:
