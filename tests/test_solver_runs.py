@@ -1,4 +1,4 @@
-"""Traces, resuming, replay and the command line; one run of the bundled model (30 s on 2 cores)."""
+"""Traces, resuming, replay and the command line (4 s)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.budget import Budget, BudgetConfig
-from eightfold.solver.checkpoint import bundled_model, sampling_values
+from eightfold.solver.checkpoint import sampling_values
 from eightfold.solver.cli import main, make_parser
 from eightfold.solver.commands.evaluate import run_settings
 from eightfold.solver.display import Display
@@ -317,33 +317,6 @@ def test_help_and_version_import_nothing_heavy(capsys: pytest.CaptureFixture[str
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("eightfold ")
-
-
-@pytest.fixture(scope="module")
-def bundled() -> Path:
-    try:
-        return bundled_model()
-    except SolverError:
-        pytest.skip("this checkout has no bundled model")
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(280)
-def test_bundled_model_solves_with_real_kernels(bundled: Path, tmp_path: Path) -> None:
-    """The whole command in a process of its own: real engine, real model, real kernels."""
-    trace = tmp_path / "trace.jsonl"
-    words = ["solve", "What is the remainder when 7^123 is divided by 1000?", "--attempts", "2"]
-    options = ["--json", "--time", "200", "--trace", str(trace), "--early-stop", "0"]
-    command = [sys.executable, "-m", "eightfold.solver.cli", *words, *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode in (0, 1), done.stderr
-    last = json.loads(done.stdout.splitlines()[-1])
-    assert {"answer", "votes", "attempts", "seconds", "tokens"} <= last.keys()
-    assert (last["answer"] is None) == (done.returncode == 1)
-    assert last["calls"] > 0
-    calls = [c for r in read_lines(trace) for turn in r["turns"] for c in turn["calls"]]
-    assert len(calls) == last["calls"]
-    assert any(call["status"] == "ok" and call["output"].strip() for call in calls)
 
 
 def test_doctor_is_handed_its_option_and_its_code_returned(monkeypatch: pytest.MonkeyPatch) -> None:
