@@ -35,7 +35,7 @@ class CellDisplayHook(ZMQShellDisplayHook):
         pass
 
     def finish_displayhook(self) -> None:
-        Cell.stream.flush()
+        Cell.stream.publish()
         if self.msg and self.msg["content"]["data"] and self.session:
             self.session.send(self.pub_socket, self.msg, ident=self.topic)
         self.msg = None
@@ -45,7 +45,7 @@ class CellPublisher(ZMQDisplayPublisher):
     """``display()``: its plain text, within the cell's budget."""
 
     def _flush_streams(self) -> None:
-        Cell.stream.flush()
+        Cell.stream.publish()
 
     def publish(self, data: Any, metadata: Any = None, **options: Any) -> None:
         text = data.get("text/plain") if isinstance(data, dict) else None

@@ -114,7 +114,7 @@ class CellShell(ZMQInteractiveShell):
         text = encodable(format_error(error, Cell.name, tb))
         self._last_traceback = [text]
         Cell.page.append(block(text))
-        Cell.stream.flush()
+        Cell.stream.publish()
         hook: Any = self.displayhook
         content = {
             "traceback": [text],
@@ -220,6 +220,7 @@ class CellKernel(IPythonKernel):
             self._restore_input()
             self.reader.drain()
             Cell.page.end()
+            Cell.stream.publish()
         shell: Any = self.shell
         reply: dict[str, Any] = {"status": "ok", "execution_count": shell.execution_count - 1}
         if error is not None:

@@ -60,6 +60,10 @@ class CellStream(OutStream):
         return 1
 
     def flush(self) -> None:
+        """Nothing: a timer sends what was written; a message for each line would be slow."""
+
+    def publish(self) -> None:
+        """Send what was written; for those who send a message that must come after it."""
         # A forked child has no I/O thread, and nothing here that is its own.
         if os.getpid() == self._master_pid:
             self._flush()
