@@ -239,6 +239,14 @@ class Memory:
 
     # ---- proof
 
+    def holds(self, seq: Sequence, start: int, count: int) -> bool:
+        """Whether ``seq`` has every page that computing ``count`` tokens from ``start`` touches."""
+        end = -(-(start + count) // self.page_size)
+        return len(seq.tables) == len(self.groups) and all(
+            len(table) >= end and FREED not in table[self.first_visible_page(g, start) : end]
+            for g, table in enumerate(seq.tables)
+        )
+
     def check(self, sequences: Iterable[Sequence], moving: Iterable[tuple[int, int]] = ()) -> None:
         """Assert that tables, counts, free lists and windows agree.
 

@@ -319,6 +319,10 @@ class Scheduler:
         flying = [work.seq for plan in self._steps_in_flight for work in plan.works]
         for seq in set(flying) | set(self.sequences.values()):
             assert flying.count(seq) == seq.steps_in_flight, "steps in flight are miscounted"
+        for work in (work for plan in self._steps_in_flight for work in plan.works):
+            assert self.memory.holds(work.seq, work.start, work.count), (
+                "pages of a step in flight were given back"
+            )
         moving = [page for plan in self._steps_in_flight for page in plan.host_pages]
         self.memory.check(self.sequences.values(), [*moving, *self.planner.host_pages])
 

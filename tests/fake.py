@@ -92,10 +92,15 @@ class FakeEngine:
         assert UNWRITTEN not in visible
         return draw(seq.params.seed, position, visible)
 
-    def step(self) -> list[Event]:
+    def depart(self) -> Plan | None:
+        """Plan and launch a step; the first half of :meth:`step`."""
         plan = self.scheduler.plan()
         if plan is not None:
             self.flights.append((plan, self.launch(plan)))
+        return plan
+
+    def step(self) -> list[Event]:
+        plan = self.depart()
         if self.flights and (plan is None or len(self.flights) > self.lookahead):
             return self.land()
         return self.scheduler.take_events()

@@ -15,28 +15,42 @@ WINDOW = 6
 
 
 def start(
-    phase: str, lookahead: int, host: int = 0, **changes: object
-) -> tuple[FakeEngine, int, list[int]]:
-    """An engine with one sequence in ``phase``, and its prompt."""
+    phase: str, lookahead: int, flying: bool, host: int = 0, **changes: object
+) -> tuple[FakeEngine, int]:
+    """An engine with one sequence in ``phase``; where ``flying``, a step with it is in flight.
+
+    Without lookahead that is what another thread sees that calls while a step runs.
+    """
     pausing = phase in ("paused", "resuming")
     settings = {"stop_token_ids": (), "seed": 5, **changes}
     if pausing:
         settings["pause_token_ids"] = ALL
     budget = 4 if phase == "chunk" else 16
-    engine = FakeEngine(lookahead=lookahead, host=host, max_step_tokens=budget)
+    engine = FakeEngine(lookahead=lookahead, host=host, max_step_tokens=budget, prefix_cache=False)
     seq = engine.scheduler.submit(list(PROMPT), SamplingParams(**settings))
+    state = engine.scheduler.sequences[seq]
     if phase == "chunk":
-        engine.step()
+        engine.depart()
+        engine.land()
+        assert 0 < state.computed < len(PROMPT)
     elif phase == "decode":
         while len(engine.history.get(seq, [])) < 3:
             engine.step()
     elif pausing:
-        engine.run()
+        while state.status is not Status.PAUSED:
+            engine.step()
     if phase == "resuming":
+        while engine.flights:
+            engine.land()
         engine.scheduler.resume(seq, [3, 3, 3])
-        engine.step()
+    if flying and phase != "paused" and not engine.flights:
+        engine.depart()
+    while engine.flights and not flying:
+        engine.land()
     engine.check()
-    return engine, seq, list(PROMPT)
+    # A paused sequence is in flight only with the surplus step that lookahead had launched.
+    assert bool(state.steps_in_flight) == (flying and (phase != "paused" or lookahead == 1))
+    return engine, seq
 
 
 def finish(engine: FakeEngine, seq: int) -> str | None:
@@ -51,13 +65,20 @@ PHASES = ["prefill", "chunk", "decode", "paused", "resuming"]
 
 
 @pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("flying", [False, True])
 @pytest.mark.parametrize("phase", PHASES)
-def test_cancel(phase: str, lookahead: int) -> None:
-    engine, seq, _ = start(phase, lookahead, max_new_tokens=20)
+def test_cancel(phase: str, flying: bool, lookahead: int) -> None:
+    engine, seq = start(phase, lookahead, flying, max_new_tokens=20)
+    held = [list(table) for table in engine.scheduler.sequences[seq].tables]
     neighbour = engine.scheduler.submit([9, 9], SamplingParams(stop_token_ids=(), max_new_tokens=9))
+    drawn = len(engine.history.get(seq, []))
     assert engine.scheduler.cancel(seq)
     engine.check()
-    drawn = len(engine.history.get(seq, []))
+    if engine.scheduler.sequences.get(seq):
+        assert engine.flights, "only what is in flight is freed later"
+        assert engine.scheduler.sequences[seq].tables == held
+    else:
+        assert not flying or not engine.flights
     assert finish(engine, seq) == "cancelled"
     assert len(engine.history.get(seq, [])) == drawn
     alone = undisturbed([9, 9], SamplingParams(stop_token_ids=(), max_new_tokens=9))
@@ -69,19 +90,20 @@ def test_cancel(phase: str, lookahead: int) -> None:
 @pytest.mark.parametrize("host", [0, 64])
 @pytest.mark.parametrize("phase", PHASES)
 def test_preempt(phase: str, host: int, lookahead: int) -> None:
-    engine, seq, _ = start(phase, lookahead, host=host, max_new_tokens=7)
-    while engine.flights:
-        with pytest.raises(AssertionError, match="in flight"):
-            engine.scheduler.planner.give_back(engine.scheduler.sequences[seq])
-        engine.land()
+    engine, seq = start(phase, lookahead, flying=True, host=host, max_new_tokens=7)
     state = engine.scheduler.sequences[seq]
-    if phase == "prefill":
-        assert not state.holds_pages, "a new sequence has nothing to give back"
-    else:
-        engine.scheduler.planner.give_back(state)
+    assert state.holds_pages
+    while engine.flights:
+        if state.steps_in_flight:
+            with pytest.raises(AssertionError, match="in flight"):
+                engine.scheduler.planner.give_back(state)
+        engine.land()
+    known = list(state.tokens)
+    engine.scheduler.planner.give_back(state)
     engine.check()
+    assert state.tokens == known
     assert not state.holds_pages
-    assert bool(state.host_tables) == (host > 0 and phase != "prefill")
+    assert bool(state.host_tables) == (host > 0)
     # With every token a pause, the sequence is resumed until it has drawn its seven.
     given = {len(PROMPT) + 1: [3, 3, 3]} if phase == "resuming" else {}
     while engine.scheduler.sequences:
@@ -95,6 +117,7 @@ def test_preempt(phase: str, host: int, lookahead: int) -> None:
         mirror.append(token)
         mirror += given.get(len(mirror), [])
     assert len(engine.history[seq]) == 7
+    assert (engine.scheduler.stats.recomputed_tokens == 0) == bool(host)
 
 
 @pytest.mark.parametrize("lookahead", [0, 1])
@@ -126,6 +149,10 @@ def test_end(phase: str, end: str, lookahead: int) -> None:
     assert finish(engine, seq) == end
     assert engine.history[seq] == drawn
     engine.check()
+    # A pause and an end token are noticed when a step after them is on its way; a length is known.
+    two_steps = lookahead or phase == "resuming"  # in flight when the last token is read
+    surplus = lookahead * bool(given) + (end == "eos" and two_steps)
+    assert engine.scheduler.stats.dropped_tokens == surplus
     assert engine.memory.pools[0].available == engine.memory.pools[0].capacity
 
 
