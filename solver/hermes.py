@@ -34,7 +34,7 @@ class Hermes(Protocol):
             if isinstance(arguments, str):
                 arguments = json.loads(arguments, strict=False)
             return self._named(call["name"], arguments)
-        except (json.JSONDecodeError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             return MalformedCall('the call is not JSON with the keys "name" and "arguments"')
 
     def _named(self, name: object, arguments: object) -> Call | MalformedCall:

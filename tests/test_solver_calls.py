@@ -47,6 +47,8 @@ def test_gemma_calls(text: str, calls: list[str | None]) -> None:
         ('<think>maybe <tool_call>{"name"</think>done', []),
         ("<tool_call>{oops}</tool_call>", [None]),
         ("<tool_call>[1, 2]</tool_call>", [None]),
+        ("<tool_call>" + "[" * 100_000 + "</tool_call>", [None]),
+        ("<tool_call>" + "9" * 5000 + "</tool_call>", [None]),
         ('<tool_call>{"name": "search", "arguments": {"code": "1"}}</tool_call>', [None]),
         ('<tool_call>{"name": "python", "arguments": {"code": 1}}</tool_call>', [None]),
         ('<tool_call>{"name": "python", "arguments": {"code": "1"}}', [None]),
