@@ -304,7 +304,7 @@ class Preload:
             self._stop.set()
             return
         view = memoryview(buffer)[:count]
-        while view:
+        while view and not self._stop.is_set():
             got = os.preadv(fd, [view], begin)
             if not got:
                 raise OSError(0, "the file became shorter")

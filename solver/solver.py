@@ -94,12 +94,15 @@ class Solver(AbstractContextManager["Solver"]):
         self.sampling_values = sampling_values(folder, config)
         self._closers: list[Callable[[], None]] = []
         try:
+            reading = self._start_reading(folder) if engine is None else None
             self.pool = pool if pool is not None else self._start_pool()
             self._executor = ThreadPoolExecutor(MAX_ATTEMPTS, thread_name_prefix="tool")
             self._closers.append(lambda: self._executor.shutdown(wait=False))
             self.protocol = self._make_protocol(tokenizer, folder)
             self.loop = EngineLoop(engine if engine is not None else self._start_engine(folder))
             self._closers.append(self.loop.close)
+            if reading is not None:
+                reading.stop()  # the engine has read what it needs
             self._sampling = self._make_sampling()
         except BaseException:
             self.close()
@@ -216,6 +219,15 @@ class Solver(AbstractContextManager["Solver"]):
             tuple(run.faults),
             tuple(run.prompt),
         )
+
+    def _start_reading(self, folder: Path | None) -> Any:
+        """Fills the page cache while libraries are imported and kernels start."""
+        from eightfold.engine.preload import Preload
+
+        assert folder is not None
+        preload = Preload(folder)
+        self._closers.append(preload.stop)
+        return preload
 
     def _start_pool(self) -> Any:
         from eightfold.sandbox import KernelPool, PoolConfig

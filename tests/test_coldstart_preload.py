@@ -2,6 +2,9 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -112,6 +115,49 @@ def test_links_loops_pipes_and_broken_links(tmp_path: Path) -> None:
     assert "gone" in faults[0]
 
 
+def test_a_folder_deeper_than_the_stack(tmp_path: Path) -> None:
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("f", os.O_CREAT, dir_fd=here))
+    os.close(here)
+    fill(tmp_path / "g", 10)
+    files, faults = files_of(tmp_path)
+    assert ([file.path.name for file in files], faults) == (["g"], [])
+
+
+def test_files_that_shrink_vanish_and_grow_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("gone", "grown", "shrunk"):
+        fill(tmp_path / name, 20 * MIB, cold=False)
+    real = preload.files_of
+
+    def found(folder: Path) -> object:
+        found = real(folder)
+        (tmp_path / "gone").unlink()
+        os.truncate(tmp_path / "shrunk", 5 * MIB)
+        os.truncate(tmp_path / "grown", 40 * MIB)
+        return found
+
+    monkeypatch.setattr(preload, "files_of", found)
+    monkeypatch.setattr(preload, "resident_pages", lambda *_: None)  # so that all is read
+    descriptors = len(os.listdir("/proc/self/fd"))
+    running = Preload(tmp_path, PreloadConfig(threads=3))
+    running.wait()
+    report = running.report()
+    assert report.unreadable == (
+        f"{tmp_path / 'gone'} (No such file or directory)",
+        f"{tmp_path / 'shrunk'} (the file became shorter)",
+    )
+    assert report.read == 25 * MIB
+    assert report.resident_after is None or report.resident_after <= report.total == 60 * MIB
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
 def test_unreadable_files_are_named_and_the_rest_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -188,12 +234,63 @@ def test_memory_of_a_control_group(tmp_path: Path) -> None:
     assert residency._group(tmp_path, "none", "current", kinds) is None
 
 
+def test_control_groups_around_this_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(residency, "CGROUP", tmp_path)
+    groups = list(residency._groups())
+    assert (tmp_path, "memory.max") in [group[:2] for group in groups]
+    assert (tmp_path / "memory", "memory.limit_in_bytes") in [group[:2] for group in groups]
+    deepest = max((g for g in groups), key=lambda group: len(group[0].parts))
+    folder, limit, usage, kinds = deepest
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / limit).write_text("5000\n")
+    (folder / usage).write_text("4000\n")
+    (folder / "memory.stat").write_text(f"{kinds[0]} 30\n{kinds[1]} 4\n")
+    assert residency.available_memory() == 1034
+
+
+def test_interrupted_on_the_command_line(tmp_path: Path) -> None:
+    # A disk that gives a byte at a time, so that the command is in the middle on any machine.
+    code = (
+        "import os, sys, signal, threading; from eightfold.solver.cli import main;"
+        "os.preadv = lambda *_: (print('reading', flush=True), threading.Event().wait(0.2), 1)[2];"
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
+        "sys.exit(main(['preload', sys.argv[1]]))"
+    )
+    fill(tmp_path / "f", 20 * MIB)
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    if residency.resident_bytes(tmp_path / "f"):
+        pytest.skip("this file system keeps its pages")
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "reading\n"
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "Interrupted.\n")
+
+
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = fill(tmp_path / "below" / "file", 10)
     with pytest.raises(CheckpointError, match="there is no folder"):
         Preload(tmp_path / "none")
-    for arguments in ([str(tmp_path / "none")], [str(tmp_path), "--threads", "0"], []):
+    for arguments, words in (
+        ([str(tmp_path / "none")], "there is no folder"),
+        ([str(file)], "is no folder; give the one that it is in"),
+        ([""], "name is empty"),
+        ([str(tmp_path), "--threads", "0"], "--threads must be at least 1"),
+        ([str(tmp_path), "--threads", "999"], "threads must be from 1 to 256"),
+        ([str(tmp_path), "--chunk", "0"], "--chunk must be at least 1"),
+        ([str(tmp_path), "--reserve", "-1"], "--reserve must be at least 0"),
+        ([], "DIR"),
+    ):
         assert main(["preload", *arguments]) == 2
-        assert len(capsys.readouterr().err.splitlines()) == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert len(said.splitlines()) == 1
+    file.unlink()
     assert main(["preload", str(tmp_path)]) == 0
     assert capsys.readouterr().out.startswith("0 files of 0.00 GB")
     for change in ({"threads": 0}, {"chunk_bytes": 1000}, {"reserve_bytes": -1}):
@@ -202,9 +299,6 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_neither_torch_nor_transformers_is_imported(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     code = (
         "import sys, eightfold.engine.preload as p; p.Preload(sys.argv[1]).wait();"
         "assert not {'torch', 'transformers'} & set(sys.modules)"
