@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,20 @@ class SolverConfig:
     engine: EngineConfig | None = None
 
     def __post_init__(self) -> None:
+        whole = (
+            "attempts",
+            "early_stop",
+            "turns",
+            "seed",
+            "low",
+            "high",
+            "output_limit",
+            "kernels",
+        )
+        _check_types(self, whole, Integral, "a whole number")
+        _check_types(self, ("time", "tool_timeout"), Real, "a number of seconds")
+        if self.max_tokens is not None:
+            _check_types(self, ("max_tokens",), Integral, "a whole number or None")
         least = {"attempts": 1, "early_stop": 0, "turns": 0, "seed": 0, "kernels": 1}
         for name, bound in least.items():
             if getattr(self, name) < bound:
@@ -113,3 +128,10 @@ class SolverConfig:
             raise SolverError(f"max_tokens must be at least 1, not {self.max_tokens}.")
         if self.output_limit < 200:
             raise SolverError(f"output_limit must be at least 200, not {self.output_limit}.")
+
+
+def _check_types(config: SolverConfig, names: tuple[str, ...], kind: type, what: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise SolverError(f"{name} must be {what}, not {value!r}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -140,10 +141,15 @@ class Solver(AbstractContextManager["Solver"]):
             on_attempt: called with the record of each attempt as it ends, on the engine thread.
 
         Raises:
-            SolverError: the problem is empty, or longer than the context; or the solver is closed.
+            SolverError: the problem is no text, empty, or longer than the context; `seconds` is no
+                number; or the solver is closed.
         """
         if not self._closers:
             raise SolverError("The solver is closed; make a new one.")
+        if not isinstance(problem, str):
+            raise SolverError(f"The problem must be text, not {type(problem).__name__}.")
+        if seconds is not None and math.isnan(seconds):
+            raise SolverError("seconds must be a number, not nan.")
         text = problem.strip()
         if not text:
             raise SolverError("The problem is empty; give its text.")

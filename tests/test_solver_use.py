@@ -20,16 +20,21 @@ def test_bad_problems_are_one_sentence() -> None:
     ) as solver:
         with pytest.raises(SolverError, match="empty"):
             solver.solve("  \n")
+        with pytest.raises(SolverError, match="must be text, not NoneType"):
+            solver.solve(None)  # type: ignore[arg-type]
+        with pytest.raises(SolverError, match="seconds must be a number"):
+            solver.solve("fine", seconds=float("nan"))
         with pytest.raises(SolverError, match="does not fit"):
             solver.solve("x" * 3000)
-        assert solver.solve("fine").answer == 1
+        assert solver.solve("fine \udc80").answer == 1, "lone surrogates are no fault"
 
 
 @pytest.mark.parametrize(
     "bad",
     [{"attempts": 0}, {"attempts": -8}, {"early_stop": -1}, {"time": 0}, {"time": float("nan")},
      {"rule": "best"}, {"top_p": 0}, {"temperature": -1}, {"low": 5, "high": 4}, {"kernels": 0},
-     {"turns": -1}, {"seed": -1}, {"max_tokens": 0}, {"output_limit": 3}],
+     {"turns": -1}, {"seed": -1}, {"max_tokens": 0}, {"output_limit": 3}, {"attempts": "8"},
+     {"attempts": 2.5}, {"attempts": True}, {"time": None}, {"low": "a"}, {"max_tokens": 1.5}],
 )  # fmt: skip
 def test_bad_settings_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(SolverError, match=next(iter(bad))):
