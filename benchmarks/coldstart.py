@@ -50,11 +50,12 @@ class Worker:
         self._pipe.send(job)
         return self._answer(seconds)
 
-    def close(self) -> None:
+    def close(self, patience: float = 10) -> None:
         if self._process is not None:
+            self._pipe.close()  # which ends it, where it listens
+            self._process.join(patience)
             self._process.kill()
             self._process.join()
-            self._pipe.close()
         self._process = None
 
     def _start(self) -> None:
@@ -74,7 +75,7 @@ class Worker:
         except (EOFError, OSError):
             self._process.join(5)
             note = f"the process died ({self._process.exitcode})"
-        self.close()
+        self.close(patience=0)
         return {"note": note}
 
 
@@ -95,11 +96,12 @@ class Run:
 
     def main(self) -> None:
         self.write()
+        if self.device != "cpu":
+            self.link_runtime()
         self.limits()
         names = loaders.installed()
-        reserve = FIRST_TOKEN_SECONDS
-        self.load(names.pop(0), reserve)
-        self.result["not installed"] = sorted(set(loaders.LOADERS) - set(loaders.installed()))
+        self.result["not installed"] = sorted(set(loaders.LOADERS) - set(names))
+        reserve = min(FIRST_TOKEN_SECONDS, self.left / 4)
         for name in names:
             self.load(name, reserve)
         self.worker.close()  # the first token needs the device's memory
@@ -121,6 +123,16 @@ class Run:
         seconds = time.monotonic() - began
         self.result |= {"gb": self.nbytes / 1e9, "write seconds": round(seconds, 1)}
         self.say(f"wrote {self.nbytes / 1e9:.2f} GB in {seconds:.0f} s")
+
+    def link_runtime(self) -> None:
+        """fastsafetensors asks for libcudart.so; PyTorch's packages have it with a version."""
+        for place in map(Path, sys.path):
+            for library in place.glob("nvidia/*/lib/libcudart.so.*"):
+                (self.folder / "lib").mkdir(exist_ok=True)
+                (self.folder / "lib" / "libcudart.so").symlink_to(library)
+                rest = os.environ.get("LD_LIBRARY_PATH", "")
+                os.environ["LD_LIBRARY_PATH"] = f"{(self.folder / 'lib').resolve()}:{rest}"
+                return
 
     def limits(self) -> None:
         """Rates in bytes a second; the disk's is the best of three ways to read a third each."""
@@ -275,6 +287,7 @@ def main() -> None:
     if options.folder.exists():
         parser.error(f"{options.folder} exists; name a folder that may be made and removed")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
+    options.device = {"cuda": "cuda:0"}.get(options.device, options.device)
     run = Run(options)
     try:
         run.main()

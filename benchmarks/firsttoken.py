@@ -9,6 +9,7 @@ phase: seconds since then of all phases so far. The page cache is filled from th
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import Any
@@ -23,6 +24,7 @@ def main(folder: str, device: str | None = None, began: str | None = None) -> No
         print(json.dumps(phases), flush=True)
 
     reached("python")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the solver does
     from eightfold.engine.preload import Preload
 
     preload = Preload(folder)  # the disk works while libraries are imported
