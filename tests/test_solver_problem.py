@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from playback import TOKENIZER, Playback, boxed, call, endings, solve
 
 
@@ -59,16 +57,16 @@ def test_without_early_stop_every_attempt_ends_by_itself() -> None:
 
 
 def test_agreement_interrupts_a_running_cell() -> None:
-    began = time.monotonic()
     scripts = [[call("hang"), boxed(1)], ["slow " * 30 + boxed(7)], ["slow " * 30 + boxed(7)]]
-    result, _, _ = solve(scripts, early_stop=2, tool_timeout=15.0)
+    # `solve` waits a few seconds for the kernels, and sees that they were given back.
+    result, _, _ = solve(scripts, early_stop=2, tool_timeout=600.0)
     assert endings(result)[0] == "cancelled by consensus"
     assert result.answer == 7
-    assert time.monotonic() - began < 10
 
 
 def test_time_ends_tokens_and_cells() -> None:
-    result, _, _ = solve([["x" * 100_000], [call("hang")], [boxed(3)]], time=0.3, early_stop=0)
+    scripts = [["x" * 1_000_000], [call("hang")], [boxed(3)]]
+    result, _, _ = solve(scripts, time=2.0, early_stop=0, tool_timeout=600.0)
     assert endings(result) == ["time", "time", "answered"]
     assert result.answer == 3
     assert result.stopped == "time"

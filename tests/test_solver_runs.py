@@ -146,13 +146,13 @@ def test_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> None
             raise KeyboardInterrupt
 
     run = RunFolder(folder, SETTINGS, resume=True)
-    evaluation = Evaluation(Answers(TABLE, lambda text: go_on.wait(10) and None), PROBLEMS, run)
+    evaluation = Evaluation(Answers(TABLE, lambda text: go_on.wait(100) and None), PROBLEMS, run)
     with pytest.raises(KeyboardInterrupt):
         evaluation.run(Interrupted(StringIO(), enabled=False))
     go_on.set()
     for thread in threading.enumerate():
         if thread.name.startswith("problem-"):
-            thread.join(10)
+            thread.join(100)
     run.close()
     assert list(read_lines(folder / "problems.jsonl")) == []
 
@@ -236,7 +236,7 @@ def test_budget_grants_and_stops(tmp_path: Path) -> None:
 
 
 def test_parallel_problems_overlap(tmp_path: Path) -> None:
-    both = threading.Barrier(2, timeout=10)
+    both = threading.Barrier(2, timeout=100)
     evaluate(tmp_path / "run", lambda text: both.wait() and None, parallel=2)
     assert not both.broken
 

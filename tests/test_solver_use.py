@@ -75,7 +75,8 @@ def test_progress_and_attempts_are_reported() -> None:
 
 
 def test_interrupt_ends_the_problem_and_is_passed_on() -> None:
-    engine = Playback([["x" * 100_000]])
+    engine = Playback([["x" * 1_000_000]])
+    ended: list[Any] = []
 
     def interrupt(progress: Any) -> None:
         raise KeyboardInterrupt
@@ -84,9 +85,10 @@ def test_interrupt_ends_the_problem_and_is_passed_on() -> None:
         SolverConfig(attempts=1), engine=engine, tokenizer=TOKENIZER, pool=Pool()
     ) as solver:
         with pytest.raises(KeyboardInterrupt):
-            solver.solve("p", on_progress=interrupt, interval=0.01)
+            solver.solve("p", on_progress=interrupt, on_attempt=ended.append, interval=0.01)
         solver.loop.call(lambda: None)
         assert engine.sequences[0].status == "finished"
+    assert [record["ending"] for record in ended] == ["interrupted"]
 
 
 def test_works_where_an_event_loop_runs() -> None:
