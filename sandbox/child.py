@@ -149,12 +149,11 @@ def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any]) ->
     app.config.InteractiveShell.colors = "nocolor"
     app.config.InteractiveShell.cache_size = 0
     app.config.CellKernel._execute_sleep = 0.0  # the pool does not read iopub
-    reader = stream.PipeReader()
+    stream.Cell.reader = stream.PipeReader()
     stream.Cell.main_thread = threading.get_ident()
     app.initialize(argv=[])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = app.kernel
-    kernel.reader = reader
     app.shell.compile = shell.CellCompiler()  # ipykernel 6 cannot be told which to make
     transforms = app.shell.input_transformer_manager.cleanup_transforms
     # Leading empty lines stay: tracebacks count lines as the model wrote them.

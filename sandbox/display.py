@@ -6,7 +6,6 @@ from typing import Any
 
 from ipykernel.zmqshell import ZMQDisplayPublisher, ZMQShellDisplayHook
 
-from .output import block
 from .stream import Cell
 
 
@@ -20,7 +19,7 @@ class CellDisplayHook(ZMQShellDisplayHook):
 
     def compute_format_data(self, result: Any) -> tuple[dict[str, str], dict[str, Any]]:
         text = Cell.budget.charge(repr(result))
-        Cell.page.append(block(text))
+        Cell.show(text)
         if Cell.budget.exhausted:
             raise Cell.budget.error()
         return {"text/plain": text}, {}
@@ -50,7 +49,7 @@ class CellPublisher(ZMQDisplayPublisher):
     def publish(self, data: Any, metadata: Any = None, **options: Any) -> None:
         text = data.get("text/plain") if isinstance(data, dict) else None
         text = Cell.budget.charge(text if isinstance(text, str) else "[no text]")
-        Cell.page.append(block(text))
+        Cell.show(text)
         if Cell.budget.exhausted:
             raise Cell.budget.error()
         super().publish({"text/plain": text}, {}, **options)

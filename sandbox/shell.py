@@ -30,7 +30,6 @@ from .display import CellDisplayHook, CellPublisher
 from .inprocess import leave, no_input
 from .output import (
     OutputLimit,
-    block,
     cell_name,
     encodable,
     exception_line,
@@ -38,7 +37,7 @@ from .output import (
     format_error,
     format_warning,
 )
-from .stream import Cell, PipeReader, no_pipe_in
+from .stream import Cell, no_pipe_in
 
 
 class CellCompiler(XCachingCompiler):
@@ -113,7 +112,7 @@ class CellShell(ZMQInteractiveShell):
     def _show(self, error: BaseException, tb: TracebackType | None) -> None:
         text = encodable(format_error(error, Cell.name, tb))
         self._last_traceback = [text]
-        Cell.page.append(block(text))
+        Cell.show(text)
         Cell.stream.publish()
         hook: Any = self.displayhook
         content = {
@@ -175,7 +174,6 @@ class CellKernel(IPythonKernel):
     """The kernel: one cell at a time, every one answered."""
 
     shell_class = Type(CellShell)
-    reader: PipeReader
     restorer: Restorer
 
     def raw_input(self, prompt: str = "") -> str:
@@ -218,7 +216,7 @@ class CellKernel(IPythonKernel):
             # A late interrupt must not cost the reply.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._restore_input()
-            self.reader.drain()
+            Cell.reader.finish()
             Cell.page.end()
             Cell.stream.publish()
         shell: Any = self.shell

@@ -5,10 +5,11 @@ stdout and stderr are one stream, so their order is true. Imported by the templa
 
 from __future__ import annotations
 
+import codecs
 import fcntl
 import os
+import select
 import signal
-import struct
 import termios
 import threading
 import time
@@ -16,10 +17,12 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-from .output import Budget
+from .output import Budget, block
 from .transcript import PageWriter
 
-DRAIN_SECONDS = 0.25  # waited at most for what a cell's subprocesses left in the pipe
+PIPE_SIZE = 1 << 16  # bytes
+MOST_READS = 32  # in a row: a program left running may write for ever
+_NOTHING = b"\0\0\0\0"
 
 
 class Cell:
@@ -32,6 +35,13 @@ class Cell:
     stream: CellStream
     main_thread = 0
     interrupted = False  # a flood from outside Python stopped this cell
+    reader: PipeReader
+
+    @classmethod
+    def show(cls, text: str) -> None:
+        """Add a piece of its own after all that was written before it."""
+        cls.reader.drain()
+        cls.page.append(block(text))
 
 
 class CellStream(OutStream):
@@ -48,13 +58,18 @@ class CellStream(OutStream):
             while data:
                 data = data[os.write(1, data) :]
             return len(string)
-        allowed = Cell.budget.take(string)
-        if allowed:
-            Cell.page.append(allowed)
-            super().write(allowed)
+        Cell.reader.drain()
+        self.add(string)
         if Cell.budget.exhausted and threading.get_ident() == Cell.main_thread:
             raise Cell.budget.error()
         return len(string)
+
+    def add(self, text: str) -> None:
+        """Take as much of `text` as the budget allows."""
+        allowed = Cell.budget.take(text)
+        if allowed:
+            Cell.page.append(allowed)
+            super().write(allowed)
 
     def fileno(self) -> int:
         return 1
@@ -76,48 +91,55 @@ class CellStream(OutStream):
 
 
 class PipeReader:
-    """Descriptors 1 and 2, as subprocesses and C code write them, read into the cell's stream."""
+    """Descriptors 1 and 2, as subprocesses and C code write them, read into the cell's stream.
+
+    A thread reads while the cell runs other code. Whatever the cell then writes or shows itself
+    comes after what is in the pipe by that time: `drain`.
+    """
 
     def __init__(self) -> None:
         self._read, write = os.pipe()
         os.dup2(write, 1)
         os.dup2(write, 2)
         os.close(write)
-        self._lock = threading.Lock()
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._lock = threading.RLock()  # a signal handler may print within `drain`
         threading.Thread(target=self._run, name="pipe", daemon=True).start()
 
-    def waiting(self) -> int:
-        """Bytes not yet read."""
-        return int(struct.unpack("i", fcntl.ioctl(self._read, termios.FIONREAD, b"\0\0\0\0"))[0])
+    def _waiting(self) -> bool:
+        """Whether there is anything to read; False too where a cell closed the pipe."""
+        try:
+            return fcntl.ioctl(self._read, termios.FIONREAD, _NOTHING) != _NOTHING
+        except OSError:
+            return False
+
+    def drain(self) -> None:
+        """Take what is in the pipe."""
+        with self._lock:
+            for _ in range(MOST_READS):
+                if not self._waiting():
+                    return
+                Cell.stream.add(self._decoder.decode(os.read(self._read, PIPE_SIZE)))
+
+    def finish(self) -> None:
+        """Take what is in the pipe at the end of a cell, a half character too."""
+        with self._lock:
+            self.drain()
+            Cell.stream.add(self._decoder.decode(b"", final=True))
 
     def _run(self) -> None:
-        import codecs
-        import select
-
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
         poller = select.poll()
         poller.register(self._read, select.POLLIN)
         while True:
-            poller.poll()
-            with self._lock:
-                data = os.read(self._read, 65536)
-                if not data:
-                    return
-                Cell.stream.write(decoder.decode(data))
+            ((_, events),) = poller.poll()
+            self.drain()
+            if not events & select.POLLIN:  # nobody can write any more
+                return
             if Cell.budget.exhausted:
                 if not Cell.interrupted:
                     Cell.interrupted = True
                     os.killpg(0, signal.SIGINT)
                 time.sleep(0.01)
-
-    def drain(self) -> None:
-        """Wait until what the cell's subprocesses wrote has been read."""
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while time.monotonic() < deadline:
-            with self._lock:
-                if not self.waiting():
-                    return
-            time.sleep(0.0005)
 
 
 def no_pipe_in(self: Any) -> None:

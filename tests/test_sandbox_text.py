@@ -107,6 +107,21 @@ def test_the_kernel_and_run_cell_give_the_same_text(kernel: Kernel) -> None:
     assert not different
 
 
+def test_all_that_writes_is_read_in_its_true_order(kernel: Kernel) -> None:
+    code = (
+        "import os, subprocess, sys\nprint(1)\nos.write(1, b'2\\n')\nprint(3, file=sys.stderr)\n"
+        "os.system('echo 4')\nprint(5)\n!echo 6 >&2\ndisplay(7)\n"
+        "subprocess.run(['echo', '8'])\nsys.stdout.write('9\\n')\nos.write(2, b'10\\n')\n11"
+    )
+    for _ in range(30):
+        assert kernel.execute(code).text.split() == [str(n) for n in range(1, 12)]
+
+
+def test_half_a_character_does_not_reach_the_next_cell(kernel: Kernel) -> None:
+    assert kernel.execute("import os\nn = os.write(1, b'a\\xf0\\x9f')").text == "a\ufffd"
+    assert kernel.execute("print('b')").text == "b"
+
+
 def test_run_cell_writes_the_documented_format() -> None:
     namespace = new_namespace()
     assert run_cell("print('a')\n2 + 2", namespace) == "a\n4"
