@@ -132,8 +132,13 @@ def _by_transformers(
         f"{name} is {tuple(found)} and should be {tuple(wanted)}"
         for name, found, wanted in sorted(report["mismatched_keys"])
     ]
-    names = (tuple(sorted(report[kind])) for kind in ("unexpected_keys", "missing_keys"))
-    _account(folder, architecture.wrapped, Matching((), *names, misshaped=tuple(shapes)))
+    found = Matching(
+        pairs=(),
+        surplus=tuple(sorted(report["unexpected_keys"])),
+        missing=tuple(sorted(report["missing_keys"])),
+        misshaped=tuple(shapes),
+    )
+    _account(folder, architecture.wrapped, found)
     return model.eval()
 
 

@@ -370,6 +370,19 @@ def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.Mon
     assert set(threading.enumerate()) == before
 
 
+def test_a_device_that_fails_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # What a GPU could not do is told when its stream is waited for.
+    def finish(lane: loader.Lane) -> None:
+        raise RuntimeError("illegal address")
+
+    models.save("llama", tmp_path)
+    monkeypatch.setattr(loader.Lane, "finish", finish)
+    before = set(threading.enumerate())
+    with pytest.raises(RuntimeError, match="illegal address"):
+        opened(tmp_path, allocate=allocate_plain)
+    assert set(threading.enumerate()) == before
+
+
 def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
     models.save("llama", tmp_path)
     file = tmp_path / "model.safetensors"
