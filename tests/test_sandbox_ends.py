@@ -48,9 +48,9 @@ def test_a_process_that_leaves_its_parent_is_ended_within_the_lease(pool: Kernel
         "r, w = os.pipe()\n"
         "if os.fork() == 0:\n"
         "    os.setsid()\n"
-        "    if os.fork() == 0:\n"
-        "        os.write(w, str(os.getpid()).encode())\n"
-        "        os.execvp('sleep', ['sleep', '4321'])\n"
+        "    daemon = os.fork()\n"
+        "    if daemon == 0: os.execvp('sleep', ['sleep', '4321'])\n"
+        "    os.write(w, str(daemon).encode())\n"
         "    os._exit(0)\n"
         "print(int(os.read(r, 20)))"
     )
