@@ -2,8 +2,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import models
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -114,6 +116,10 @@ def test_layer_shapes_of_gemma4() -> None:
         {"memory_fraction": 0.0},
         {"offload_bytes": -1},
         {"lookahead": 2},
+        {"lookahead": True},
+        {"max_running": 4.0},
+        {"max_context": "64"},
+        {"page_size": 16.0},
     ],
     ids=str,
 )
@@ -134,6 +140,15 @@ def test_engine_settings_out_of_range(changes: dict) -> None:
         {"seed": -1},
         {"seed": 2**64},
         {"max_new_tokens": 0},
+        {"max_new_tokens": 2.5},
+        {"temperature": 1e-9},
+        {"temperature": "hot"},
+        {"temperature": None},
+        {"top_k": 5.0},
+        {"seed": None},
+        {"pause_token_ids": 5},
+        {"pause_token_ids": (5, "6")},
+        {"stop_token_ids": (1.0,)},
     ],
     ids=str,
 )
@@ -168,5 +183,43 @@ def test_prompts_beyond_the_context_or_the_vocabulary(folder: Path) -> None:
         engine.submit([3, 128])
     with pytest.raises(ValueError, match="token -1"):
         engine.submit([-1])
-    with pytest.raises(ValueError, match="3 forks need 3 seeds"):
-        engine.fork(engine.submit([3]), 3, [1])
+    for tokens in ([3.0], ["3"], [None], 7):
+        with pytest.raises(ValueError, match="must be whole numbers"):
+            engine.submit(tokens)  # type: ignore[arg-type]
+    assert not engine.has_work()
+
+
+def test_token_ids_of_numpy_and_torch_are_taken(folder: Path) -> None:
+    engine = Engine(folder, EngineConfig(max_context=64, page_size=4))
+    params = SamplingParams(temperature=0, max_new_tokens=3)
+    lists: list[Any] = [list(range(3, 20)), np.arange(3, 20), torch.arange(3, 20)]
+    seqs = [engine.submit(tokens, params) for tokens in lists]
+    drawn: dict[int, list[int]] = {seq: [] for seq in seqs}
+    while engine.has_work():
+        for event in engine.step():
+            drawn[event.seq] += event.tokens
+        engine.check()
+    assert drawn[seqs[0]] == drawn[seqs[1]] == drawn[seqs[2]]
+
+
+def test_a_fork_with_a_wrong_seed_makes_no_sequence(folder: Path) -> None:
+    engine = Engine(folder, EngineConfig(max_context=64))
+    seq = engine.submit([3, 4], SamplingParams(max_new_tokens=2))
+    for seeds, words in (([1], "3 forks need 3 seeds"), ([1, 2, -1], "seed must be in")):
+        with pytest.raises(ValueError, match=words):
+            engine.fork(seq, 3, seeds)
+    ended = set()
+    while engine.has_work():
+        ended |= {event.seq for event in engine.step()}
+    assert ended == {seq}
+
+
+def test_settings_that_a_model_already_made_does_not_have_are_refused() -> None:
+    model = models.build("llama")
+    with pytest.raises(ValueError, match=r"the model is in torch\.float32, but dtype says"):
+        Engine(model, EngineConfig(dtype="bfloat16"))
+    with pytest.raises(ValueError, match="the model is on cpu, but device says 'cuda'"):
+        Engine(model, EngineConfig(device="cuda"))
+    model.train()
+    engine = Engine(model, EngineConfig(device="cpu", dtype="float32"))
+    assert not engine._runner.model.training, "dropout would be asked for"
