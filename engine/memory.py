@@ -85,13 +85,18 @@ class Memory:
         return 0 if window is None else max(0, position - window + 1) // self.page_size
 
     def trim(self, seq: Sequence) -> None:
-        """Free the pages behind the window of the earliest query still to be computed."""
+        """Free the pages behind the window of the earliest query still to be computed.
+
+        Of those kept for a later prompt a prompt's stay longest: others begin like it, while what
+        was drawn after it comes back only with the sequence itself.
+        """
+        prompt_pages = seq.prompt_length // self.page_size
         for g, table in enumerate(seq.tables):
             end = min(self.first_visible_page(g, seq.next_query), len(table))
             for index in range(end - 1, -1, -1):
                 if table[index] == FREED:
                     break
-                self.pools[g].release(table[index])
+                self.pools[g].release(table[index], spare=index < prompt_pages)
                 table[index] = FREED
 
     def release(self, seq: Sequence) -> None:

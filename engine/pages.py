@@ -25,7 +25,7 @@ class PagePool:
         self.count = count
         self._references = [0] * count
         self._free: deque[int] = deque(range(1, count))
-        self._cached: OrderedDict[int, None] = OrderedDict()  # oldest first
+        self._cached: OrderedDict[int, None] = OrderedDict()  # next to be taken first
         self._key_of: dict[int, bytes] = {}
         self._page_of: dict[bytes, int] = {}
 
@@ -40,7 +40,7 @@ class PagePool:
         return len(self._free) + len(self._cached)
 
     def take(self) -> int:
-        """A page held once. Free pages first, then the cached page that lay longest.
+        """A page held once. Free pages first, then the cached page that is worth least.
 
         Raises:
             MemoryError: where none is available.
@@ -62,14 +62,19 @@ class PagePool:
         self._references[page] += 1
         return page
 
-    def release(self, page: int) -> None:
-        """Hold ``page`` once less. With its last holder gone it is cached, or free if unkeyed."""
+    def release(self, page: int, spare: bool = True) -> None:
+        """Hold ``page`` once less. With its last holder gone it is cached, or free if unkeyed.
+
+        Args:
+            spare: whether it is to be taken after the pages cached before it, or next of all.
+        """
         if self._references[page] < 1:
             raise AssertionError(f"page {page} is released but nobody holds it")
         self._references[page] -= 1
         if self._references[page] == 0:
             if page in self._key_of:
                 self._cached[page] = None
+                self._cached.move_to_end(page, last=spare)
             else:
                 self._free.append(page)
 

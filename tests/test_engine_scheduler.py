@@ -222,6 +222,29 @@ def test_second_problem_reuses_the_pages_of_the_same_beginning(lookahead: int) -
     assert engine.scheduler.stats.prefix_hit_tokens == 16 + 12
 
 
+@pytest.mark.parametrize("sliding", [12, 30])
+def test_a_long_answer_does_not_push_out_the_pages_of_the_prompt(
+    lookahead: int, sliding: int
+) -> None:
+    engine = FakeEngine(200, sliding, lookahead=lookahead, max_context=200)
+    shared = list(range(3, 19))
+    for tail in ([20], [21, 22]):
+        engine.scheduler.submit([*shared, *tail], params(max_new_tokens=120))
+        engine.run()
+    assert engine.scheduler.stats.prefix_hit_tokens == 16
+
+
+def test_pages_behind_the_window_are_given_back(lookahead: int) -> None:
+    engine = FakeEngine(64, 64, window=6, lookahead=lookahead, max_context=200)
+    seq = engine.scheduler.submit([5] * 40, params(max_new_tokens=120))
+    pool = engine.memory.pools[1]
+    while engine.scheduler.has_work:
+        engine.step()
+        # The window and each chunk in flight, neither of which begins at a page's border.
+        assert pool.capacity - pool.available <= (6 + 8 * (1 + lookahead)) // 4 + 2
+    assert len(engine.history[seq]) == 120
+
+
 def test_no_prefix_cache_when_switched_off() -> None:
     engine = FakeEngine(prefix_cache=False)
     for _ in range(2):
