@@ -50,5 +50,5 @@ def verify(model: PreTrainedModel, record: Record) -> None:
 
 
 def _draw(row: torch.Tensor, params: SamplingParams, position: int) -> int:
-    seq = Sequence(0, [0] * position, position, params, frozenset())
+    seq = Sequence(0, [], 0, params, frozenset())
     return int(sample(row, _sampling([Work(seq, 0, position, True, False, 0)])))

@@ -12,7 +12,7 @@ from transformers import (
 )
 
 from eightfold.engine.batch import _sampling
-from eightfold.engine.config import SamplingParams
+from eightfold.engine.config import LEAST_TEMPERATURE, SamplingParams
 from eightfold.engine.plan import Work
 from eightfold.engine.sequence import Sequence
 from eightfold.kernels.philox import exponential, philox, philox_vocabulary
@@ -25,7 +25,7 @@ def batch(params: list[SamplingParams], positions: list[int] | None = None) -> S
     works = []
     for index, param in enumerate(params):
         position = positions[index] if positions else index
-        seq = Sequence(index, [0] * position, position, param, frozenset())
+        seq = Sequence(index, [], 0, param, frozenset())
         works.append(Work(seq, 0, position, True, False, 0))
     return _sampling(works)
 
@@ -75,35 +75,51 @@ def test_exponential_is_finite_at_the_small_end_and_has_mean_one() -> None:
     assert abs(noise.mean().item() - 1) < 0.01
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {},
-        {"temperature": 0.6},
-        {"top_k": 5},
-        {"top_p": 0.8},
-        {"min_p": 0.1},
-        {"temperature": 1.3, "top_k": 12, "top_p": 0.9, "min_p": 0.03},
-    ],
-    ids=str,
-)
-def test_chi_square_against_the_exact_distribution(changes: dict) -> None:
-    """20,000 draws at as many positions; 0.001 quantile, the seed is fixed."""
-    params = SamplingParams(seed=99, **changes)
+COMBINATIONS = [
+    {},
+    {"temperature": 0.6},
+    {"top_k": 5},
+    {"top_p": 0.8},
+    {"min_p": 0.1},
+    {"top_k": 8, "top_p": 0.95, "temperature": 1.4},
+    {"top_k": 20, "min_p": 0.05, "temperature": 1.5},
+    {"top_p": 0.95, "min_p": 0.02, "temperature": 0.7},
+    {"temperature": 1.3, "top_k": 12, "top_p": 0.9, "min_p": 0.03},
+]
+
+
+@pytest.mark.parametrize("over", ["positions", "seeds"])
+@pytest.mark.parametrize("changes", COMBINATIONS, ids=str)
+def test_chi_square_against_the_exact_distribution(changes: dict, over: str) -> None:
+    """20,000 draws, one a position or one a seed; 0.001 quantile, so the seeds are fixed."""
+    draws = 20_000
     torch.manual_seed(0)
     logits = torch.randn(30) * 2
-    draws = 20_000
-    drawn = sample(logits.expand(draws, -1), batch([params] * draws))
+    if over == "positions":
+        settings = batch([SamplingParams(seed=99, **changes)] * draws)
+    else:
+        each = [SamplingParams(seed=seed, **changes) for seed in range(draws)]
+        settings = batch(each, [7] * draws)
+    drawn = sample(logits.expand(draws, -1), settings)
     counts = np.bincount(drawn.numpy(), minlength=30)
-    probabilities = filtered(logits, params).numpy().astype(float)
+    probabilities = filtered(logits, SamplingParams(**changes)).numpy().astype(float)
     assert counts[probabilities == 0].sum() == 0, "a dropped token was drawn"
     kept = probabilities > 0
     expected = probabilities[kept] / probabilities[kept].sum() * draws
     statistic = ((counts[kept] - expected) ** 2 / expected).sum()
     degrees = kept.sum() - 1
+    assert degrees > 1, "one token left proves nothing"
     # Wilson and Hilferty (1931): the chi-square quantile from the normal one, 3.09 for 0.999.
     bound = degrees * (1 - 2 / (9 * degrees) + 3.09 * np.sqrt(2 / (9 * degrees))) ** 3
     assert statistic < bound
+
+
+def test_the_smallest_temperature_takes_the_most_likely_token() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(50, 40) * 30
+    for changes in ({}, {"top_p": 0.9}, {"top_k": 7, "min_p": 0.1}):
+        params = [SamplingParams(temperature=LEAST_TEMPERATURE, seed=3, **changes)] * 50
+        assert torch.equal(sample(logits, batch(params)), logits.argmax(-1))
 
 
 def test_rows_of_different_settings_are_drawn_as_if_alone() -> None:
