@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from textwrap import shorten
 from typing import Any
 
 from eightfold.solver.config import SolverError
+
+_INTEGER = re.compile(r"\s*[-+]?\d{1,100}\s*")
 
 
 @dataclass(frozen=True)
@@ -96,16 +99,14 @@ def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
     if not isinstance(row["problem"], str):
         raise SolverError(f"Problem {number} of {path} is no text.")
     answer = row.get("answer")
-    if answer in (None, ""):
-        value = None
-    else:
-        try:
-            value = int(str(answer))
-        except ValueError as error:
+    value = None
+    if answer not in (None, ""):
+        if not _INTEGER.fullmatch(str(answer)):
             raise SolverError(
                 f"The answer of problem {row['id']} of {path} is no integer: "
                 f"{shorten(repr(answer), 60)}."
-            ) from error
+            )
+        value = int(answer)
     return Problem(str(row["id"]), str(row["problem"]), value, str(row.get("family") or ""))
 
 
