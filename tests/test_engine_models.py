@@ -1,6 +1,8 @@
 """Tiny random models of every supported architecture against transformers' own generate."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import models
 import pytest
@@ -8,9 +10,11 @@ import torch
 from transformers import PreTrainedModel
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
+from eightfold.engine.plan import Plan, Sampled
 
 LENGTHS = (3, 40, 17, 1)
 NEW = 30
+PAIR = ("launch", "read")
 GREEDY = SamplingParams(temperature=0, max_new_tokens=NEW, stop_token_ids=())
 CONFIG = EngineConfig(max_step_tokens=16, max_running=8, max_context=160, page_size=8)
 
@@ -129,6 +133,37 @@ def test_model_object_and_preemption(tmp_path: Path) -> None:
 
 def _fields(config: EngineConfig) -> dict[str, object]:
     return {name: getattr(config, name) for name in config.__dataclass_fields__}
+
+
+class Watched:
+    """A runner that notes when each step is launched and when its tokens are read back."""
+
+    def __init__(self, runner: Any) -> None:
+        self.cache = runner.cache
+        self.order: list[tuple[str, int]] = []
+        self._runner, self._launched = runner, 0
+
+    def launch(self, plan: Plan) -> Any:
+        flight, number = self._runner.launch(plan), self._launched
+        self.order.append(("launch", number))
+        self._launched += 1
+
+        def wait() -> Sampled:
+            self.order.append(("read", number))
+            return flight.wait()
+
+        return SimpleNamespace(plan=plan, wait=wait)
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_a_step_is_launched_before_the_one_before_it_is_read(lookahead: int) -> None:
+    engine = Engine(models.build("llama"), EngineConfig(lookahead=lookahead, max_context=64))
+    engine._runner = watched = Watched(engine._runner)
+    engine.submit([3, 4, 5], SamplingParams(max_new_tokens=4, stop_token_ids=()))
+    drive(engine)
+    order = [("launch", 0), *((what, n + (what == "launch")) for n in range(3) for what in PAIR)]
+    direct = [(what, n) for n in range(4) for what in PAIR]
+    assert watched.order == ([*order, ("read", 3)] if lookahead else direct)
 
 
 def test_failed_step_is_raised_and_survived(tmp_path: Path) -> None:
