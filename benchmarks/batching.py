@@ -2,8 +2,9 @@
 
 Eight sequences sample at temperature 1 until each has its tokens. Every token of a random subset of
 the vocabulary is a "tool call": there a sequence pauses and a tool's answer of random tokens is
-appended. All contestants run the same model, weights, prompts, pause tokens and answers; what they
-draw differs, as their noise does.
+appended. All contestants run the same weights, prompts, pause tokens and answers, each after a
+short run to warm up; what they draw differs, as their noise does, and so do the places of their
+pauses (their number stands in the notes).
 
     python benchmarks/batching.py [--model DIR] [--device cuda] [--new 200]
 
@@ -13,7 +14,9 @@ draw differs, as their noise does.
 - continuous: transformers' `generate_batch`, where it runs, resubmitting at each pause.
 
 "In vain" counts tokens that went through the model though their KV had been computed before, or
-as padding. The limit is what one forward pass of all eight rows through the bare model takes.
+as padding. The limit: on a GPU, weights read once a step at the read bandwidth measured in the same
+run; on a CPU, one forward pass a step of eight rows without context through the bare model. The
+engine runs last, in the model that the others used: its attention is the engine's from then on.
 """
 
 from __future__ import annotations
@@ -22,7 +25,6 @@ import argparse
 import json
 import random
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -58,6 +60,11 @@ class Workload:
     vocabulary: int
     new: int
 
+    @property
+    def warm_up(self) -> list[int]:
+        """A prompt of the same tokens as the first, which begins otherwise."""
+        return self.prompts[0][::-1]
+
     def answer(self, index: int, turn: int) -> list[int]:
         source = random.Random(index * 1000 + turn)
         return [source.randrange(3, self.vocabulary) for _ in range(ANSWER)]
@@ -72,11 +79,10 @@ def make_workload(vocabulary: int, prompt: int, new: int, share: float) -> Workl
     return Workload(prompts, pauses, vocabulary, new)
 
 
-def run_engine(model: str | PreTrainedModel, work: Workload, device: str) -> Result:
-    longest = max(len(prompt) for prompt in work.prompts) + work.new * (1 + ANSWER)
-    engine = Engine(model, EngineConfig(device=device, max_running=SEQUENCES, max_step_tokens=256))
-    context = min(longest, engine.max_context - 1)
-    engine.submit(work.prompts[0], SamplingParams(max_new_tokens=2))
+def run_engine(model: PreTrainedModel, work: Workload) -> Result:
+    engine = Engine(model, EngineConfig(max_running=SEQUENCES, max_step_tokens=256))
+    # Not one of the prompts: its pages would be found in the prefix cache.
+    engine.submit(work.warm_up, SamplingParams(max_new_tokens=4, stop_token_ids=()))
     while engine.has_work():
         engine.step()
     before = engine.stats()
@@ -95,7 +101,6 @@ def run_engine(model: str | PreTrainedModel, work: Workload, device: str) -> Res
             index = indices[event.seq]
             drawn[index] += len(event.tokens)
             if event.status == "paused":
-                assert len(engine.tokens(event.seq)) + ANSWER < context
                 engine.resume(event.seq, work.answer(index, turns[index]))
                 turns[index] += 1
     seconds = time.perf_counter() - start
@@ -202,6 +207,23 @@ def _settings(work: Workload, new: int) -> dict:
     }
 
 
+def warm_up(model: PreTrainedModel, work: Workload) -> None:
+    """transformers' first `generate` does what later ones need not."""
+    model.generate(torch.tensor([work.warm_up], device=model.device), **_settings(work, 4))
+
+
+def limit(model: PreTrainedModel) -> float:
+    """Tokens per second that no engine can exceed (see above)."""
+    if model.device.type == "cpu":
+        return SEQUENCES / bare_step(model)
+    from bandwidth import read_bandwidth
+
+    weights = {tensor.data_ptr(): tensor.nbytes for tensor in model.parameters()}
+    if not model.config.get_text_config().tie_word_embeddings:
+        weights.pop(model.get_input_embeddings().weight.data_ptr())  # a few rows of it are read
+    return SEQUENCES * read_bandwidth(model.device) / sum(weights.values())
+
+
 @torch.inference_mode()
 def bare_step(model: PreTrainedModel, repeats: int = 20) -> float:
     """Seconds of one forward pass of eight rows with no context: no engine can step faster."""
@@ -233,27 +255,30 @@ def main() -> None:
     model = model.to(arguments.device).eval()
     vocabulary = model.get_input_embeddings().num_embeddings
     work = make_workload(vocabulary, arguments.prompt, arguments.new, arguments.pauses)
-    limit = SEQUENCES / bare_step(model)
-    contestants: list[Callable[[], Result]] = [
-        lambda: run_engine(arguments.model, work, arguments.device),
-        lambda: run_one_by_one(model, work),
-        lambda: run_padded(model, work),
-        lambda: run_continuous(model, work),
-    ]
-    results = [contestant() for contestant in contestants]
+    most = limit(model)
+    warm_up(model, work)
+    contestants = (run_one_by_one, run_padded, run_continuous, run_engine)
+    by_name = {result.name: result for result in (run(model, work) for run in contestants)}
+    results = [by_name.pop("engine"), *by_name.values()]
     print(f"{'':12} {'tok/s':>8} {'of limit':>9} {'in vain':>8}  note")
     for result in results:
-        share = f"{result.rate / limit:8.0%}"
+        share = f"{result.rate / most:8.0%}"
         print(f"{result.name:12} {result.rate:8.1f} {share:>9} {result.vain:8}  {result.note}")
-    print(f"{'limit':12} {limit:8.1f}      one bare forward pass of 8 rows a step")
+    what = (
+        "a bare forward pass a step" if model.device.type == "cpu" else "weights read once a step"
+    )
+    print(f"{'limit':12} {most:8.1f}                     {what}")
     print(
         json.dumps(
             {
                 "benchmark": "batching",
                 "device": arguments.device,
                 "sequences": SEQUENCES,
+                "threads": arguments.threads,
+                "prompt_tokens": sum(len(prompt) for prompt in work.prompts),
                 "new_tokens": arguments.new,
-                "limit_tokens_per_second": round(limit, 1),
+                "limit": what,
+                "limit_tokens_per_second": round(most, 1),
                 "ratio_to_one_by_one": round(results[0].rate / results[1].rate, 2),
                 **{
                     result.name.replace(" ", "_"): {
