@@ -1,9 +1,8 @@
 """Problems of the families, split into training and held out.
 
-A problem is held out where a hash of its family and its numbers says so, whatever its wording:
-no training trace
-has the same numbers in the same family. The last phrasing of each family is never used in
-training either.
+A problem is held out where a hash of its family and its numbers says so, whatever its wording: no
+training trace has the same numbers in the same family. The last phrasing of each family is never
+used in training either.
 
 ``python -m eightfold.demo.problems --split held_out --count 255 --out FILE`` writes JSON Lines
 with the keys ``id, family, phrasing, problem, answer``.

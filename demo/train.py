@@ -1,9 +1,7 @@
 """Trains the bundled model from scratch within a given time.
 
 ``python -m eightfold.demo.train --minutes 8 --out FOLDER`` on a machine with a GPU: worker
-processes write traces
-all the while, the learning rate follows the clock. On a CPU it trains a small model, to try the
-script.
+processes write traces all the while, the learning rate follows the clock. A CPU does for a trial.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@
 set -e
 here=$(cd "$(dirname "$0")/.." && pwd)
 space=$(mktemp -d)
+trap 'rm -rf "$space"' EXIT INT TERM
 mkdir -p "$space/eightfold/sandbox" "$space/eightfold/solver"
 ln -s "$here/demo" "$space/eightfold/demo"
 for file in inprocess output preamble; do
@@ -13,4 +14,4 @@ for file in calls fenced framing gemma4 hermes plaintext prompts protocol; do
     ln -s "$here/solver/$file.py" "$space/eightfold/solver/$file.py"
 done
 export PYTHONPATH="$space" PYTHONUNBUFFERED=1
-exec python3 -m eightfold.demo.train "$@"
+python3 -m eightfold.demo.train "$@"

@@ -7,8 +7,9 @@ from random import Random
 from eightfold.demo.families.family import Params, family, number
 
 
-def _triangle(r: Random) -> Params | None:
-    v = [number(r, 0, 220) for _ in range(6)]
+def _triangle(r: Random, high: int = 220) -> Params | None:
+    """Corners that are not on one line."""
+    v = [number(r, 0, high) for _ in range(6)]
     a, b, c, d, e, f = v
     if (c - a) * (f - b) == (e - a) * (d - b):
         return None
@@ -111,7 +112,7 @@ print((area - edge + 2) // 2)""",
     ),
     family(
         "boundary_points",
-        lambda r: dict(zip("abcdef", (number(r, 0, 9_999) for _ in range(6)), strict=True)),
+        lambda r: _triangle(r, 9_999),
         [
             "How many lattice points lie on the boundary of the triangle with vertices $({a}, {b})$, $({c}, {d})$ and $({e}, {f})$?",
             "<find> the number of points with integer coordinates on the sides of the triangle $({a}, {b})$, $({c}, {d})$, $({e}, {f})$.",
