@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.solver import SolverError
+from eightfold.solver import SolverError, kaggle
 from eightfold.solver.checkpoint import bundled_model
 from eightfold.solver.inputs import choose_model, find_inputs
 from eightfold.solver.machine import (
     GB,
     Machine,
     Weights,
+    largest_gpu,
     look_at_machine,
     read_weights,
     sizes_for,
@@ -24,7 +25,8 @@ from eightfold.solver.machine import (
 LARGE = Weights(62 * GB, 10 * 4 * 512 * 2, 50 * 16 * 256 * 4 * 1024, 262_144)
 SMALL = Weights(3 * GB, 28 * 2 * 128 * 4, 0, 32_768)
 H100 = Machine(80 * GB, 26, 230 * GB)
-T4 = Machine(16 * GB, 4, 30 * GB)
+SMALL_GPU = Machine(24 * GB, 4, 30 * GB)
+A100 = Machine(40 * GB, 12, 83 * GB)
 BOX = Machine(0, 4, 30 * GB)
 
 
@@ -33,10 +35,12 @@ BOX = Machine(0, 4, 30 * GB)
     [
         (H100, LARGE, "cuda", 8, 16, 8),
         (H100, SMALL, "cuda", 8, 16, 8),
-        (T4, SMALL, "cuda", 8, 15, 2),
-        (T4, Weights(11 * GB, 100_000, GB, 8192), "cuda", 1, 2, 2),
-        (BOX, Weights(30_000_000, 8192, 0, 4096), "cpu", 8, 15, 4),
-        (Machine(0, 2, 4 * GB), Weights(30_000_000, 8192, 0, 4096), "cpu", 8, 2, 2),
+        (A100, Weights(25 * GB, 81_920, 300_000_000, 131_072), "cuda", 8, 16, 6),
+        (SMALL_GPU, SMALL, "cuda", 8, 15, 2),
+        (SMALL_GPU, Weights(18 * GB, 100_000, GB, 8192), "cuda", 1, 2, 2),
+        (BOX, SMALL, "cpu", 8, 15, 4),
+        (BOX, Weights(30_000_000, 8192, 0, 4096), "cpu", 8, 15, 1),
+        (Machine(0, 2, 8 * GB), Weights(30_000_000, 8192, 0, 4096), "cpu", 8, 4, 1),
     ],
 )
 def test_sizes(
@@ -50,10 +54,59 @@ def test_sizes(
         assert 8192 <= sizes.max_context <= min(65_536, weights.context)
 
 
-@pytest.mark.parametrize("machine", [T4, BOX])
+@pytest.mark.parametrize("machine", [SMALL_GPU, A100, BOX])
 def test_what_does_not_fit_is_said(machine: Machine) -> None:
     with pytest.raises(SolverError, match=r"62\.0 GB do not fit"):
         sizes_for(machine, LARGE)
+
+
+@pytest.mark.parametrize(
+    ("listing", "mebibytes", "lines"),
+    [
+        ("81559, 9.0\n", 81559, 0),
+        ("15360, 7.5\n15360, 7.5\n", 0, 2),  # T4
+        ("23034, 8.9\n", 0, 1),  # L4
+        ("32607, 12.0\n143771, 9.0\n183359, 10.0\n", 183359, 1),
+        ("", 0, 0),
+    ],
+)
+def test_gpus_that_the_kernels_do_not_run_on_are_passed_over(
+    listing: str, mebibytes: int, lines: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert largest_gpu(listing) == mebibytes << 20
+    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+def test_settings_are_the_engines_and_the_models(tmp_path: Path) -> None:
+    config = kaggle.configure(tmp_path, fallback=7, problems=3)  # nothing there: the bundled model
+    assert config.solver.model is None
+    assert (config.fallback, config.problems) == (7, 3)
+    engine = config.solver.engine
+    assert engine is not None
+    assert engine.max_running == config.solver.attempts
+
+
+def test_gemma_4_31b_is_measured_as_its_reference_says(tmp_path: Path) -> None:
+    text = {
+        "num_hidden_layers": 60,
+        "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 10,
+        "hidden_size": 5376,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 16,
+        "num_global_key_value_heads": 4,
+        "head_dim": 256,
+        "global_head_dim": 512,
+        "attention_k_eq_v": True,
+        "sliding_window": 1024,
+        "max_position_embeddings": 262_144,
+    }
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": text}))
+    with open(tmp_path / "model.safetensors", "wb") as file:
+        file.truncate(62_546_173_024)
+    weights = read_weights(tmp_path)
+    assert (weights.token, weights.sequence) == (40_960, 838_860_800)
+    sizes = sizes_for(Machine(81_559 << 20, 26, 230 * GB), weights)
+    assert (sizes.attempts, sizes.early_stop, sizes.max_context) == (8, 4, 65_536)
 
 
 def test_this_machine() -> None:
@@ -84,8 +137,27 @@ def test_inputs_are_found_and_the_largest_that_fits_is_taken(tmp_path: Path) -> 
     assert [path.resolve() for path in inputs.servers] == [data]
     assert choose_model(BOX, inputs.models).model == small
     assert choose_model(H100, inputs.models).model == large
-    assert "do not fit" in choose_model(T4, (large,)).passed[0]
-    assert choose_model(T4, (large,)).model is None
+    assert "do not fit" in choose_model(SMALL_GPU, (large,)).passed[0]
+    assert choose_model(SMALL_GPU, (large,)).model is None
+
+
+def test_what_the_engine_would_refuse_is_passed_over(tmp_path: Path) -> None:
+    good = checkpoint(tmp_path / "good", 10**6)
+    picture = checkpoint(tmp_path / "picture", 10**8)
+    (picture / "config.json").write_text('{"architectures": ["ViTModel"], "hidden_size": 8}')
+    packed = checkpoint(tmp_path / "packed", 10**7)
+    (packed / "config.json").write_text('{"hidden_size": 8, "quantization_config": {}}')
+    choice = choose_model(H100, (good, picture, packed))
+    assert choice.model == good
+    assert ["ViTModel" in choice.passed[0], "quantized" in choice.passed[1]] == [True, True]
+
+
+def test_the_test_file_is_the_one_beside_the_server(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("other\n1\n")
+    data = tmp_path / "competitions" / "aimo"
+    (data / "kaggle_evaluation").mkdir(parents=True)
+    (data / "test.csv").write_text("id,problem\n1,x\n")
+    assert find_inputs(tmp_path).test_file() == data / "test.csv"
 
 
 def test_without_a_test_file_the_candidates_are_listed(tmp_path: Path) -> None:
