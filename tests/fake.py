@@ -112,6 +112,13 @@ class FakeEngine:
             self.history.setdefault(event.seq, []).extend(event.tokens)
         return events
 
+    def fail(self) -> None:
+        """The steps in flight are lost, and with them all that device and host held."""
+        self.flights.clear()
+        for pool in (*self.device, *self.host):
+            pool[:] = [[UNWRITTEN] * PAGE for _ in pool]
+        self.scheduler.recover()
+
     def check(self) -> None:
         self.scheduler.check()
 

@@ -96,7 +96,10 @@ REFUSED = [
     (lambda: transformers.Llama4TextConfig(**SMALL), "llama4_text has 'chunked_attention' layers"),
     (lambda: transformers.Lfm2Config(**LAYERS, layer_types=["conv", BOTH[1]]), "'conv' layers"),
     (lambda: transformers.MllamaConfig(), "mllama"),
-    (lambda: transformers.MoshiConfig(**MOSHI), "layer 0 of moshi sees all tokens|moshi does not let"),
+    (
+        lambda: transformers.MoshiConfig(**MOSHI),
+        "layer 0 of moshi sees all tokens|moshi does not let",
+    ),
     (lambda: transformers.DiffLlamaConfig(**LAYERS), "diffllama does not (attend once|let its)"),
     (lambda: transformers.DogeConfig(**LAYERS), "doge asks attention for a mask of its own"),
     (

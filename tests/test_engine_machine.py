@@ -102,8 +102,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def fail(self) -> None:
-        self.engine.flights.clear()
-        self.engine.scheduler.recover()
+        self.engine.fail()
 
     @invariant()
     def sound(self) -> None:

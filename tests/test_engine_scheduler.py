@@ -272,20 +272,29 @@ def test_preemption_keeps_tokens(lookahead: int, host: int) -> None:
 def test_paused_sequences_that_hold_everything_do_not_block(lookahead: int, host: int) -> None:
     engine = FakeEngine(15, 30, lookahead=lookahead, host=host)
     pausing = params(pause_token_ids=tuple(range(23)))
-    paused = [engine.scheduler.submit(list(range(3, 3 + 20)), pausing) for _ in range(2)]
+    prompts = [list(range(3, 23)), list(range(22, 2, -1))]
+    paused = [engine.scheduler.submit(list(prompt), pausing) for prompt in prompts]
     engine.run()
-    other = engine.scheduler.submit(list(range(8, 8 + 30)), params(max_new_tokens=10))
+    other = list(range(8, 20))
+    seq = engine.scheduler.submit(list(other), params(max_new_tokens=10))
     engine.run()
-    assert engine.history[other] == undisturbed(list(range(8, 38)), params(max_new_tokens=10))
-    assert engine.scheduler.stats.reclaimed >= 1
     holds = [engine.scheduler.sequences[seq].holds_pages for seq in paused]
-    assert holds == sorted(holds, reverse=True), "the newest paused one goes first"
-    for seq in paused:
+    assert holds == [True, False], "the newest paused one goes, and no more than are needed"
+    assert engine.history[seq] == undisturbed(other, params(max_new_tokens=10))
+    shorts = [[3, 9, 10, 11], [4, 9, 10, 11]]
+    seqs = [engine.scheduler.submit(list(short), params(max_new_tokens=18)) for short in shorts]
+    engine.run()
+    for seq, short in zip(seqs, shorts, strict=True):
+        assert engine.history[seq] == undisturbed(short, params(max_new_tokens=18))
+    stats = engine.scheduler.stats
+    assert (stats.reclaimed, stats.preempted) == (2, 0), "who is paused goes before who runs"
+    for seq, prompt in zip(paused, prompts, strict=True):
         first = engine.history[seq][0]
         engine.scheduler.resume(seq, [5])
         engine.run()
-        context = [*range(3, 23), first, 5]
-        assert engine.history[seq][1:2] == undisturbed(context, params(max_new_tokens=1))
+        assert engine.history[seq][1:2] == undisturbed(
+            [*prompt, first, 5], params(max_new_tokens=1)
+        )
 
 
 def test_requests_that_can_never_fit_are_refused_with_the_figure() -> None:
@@ -328,8 +337,7 @@ def test_after_a_failed_step_every_token_is_kept(lookahead: int) -> None:
         kid = engine.scheduler.fork(seqs[0], [7])[0]
         for _ in range(steps):
             engine.step()
-        engine.flights.clear()
-        engine.scheduler.recover()
+        engine.fail()
         engine.check()
         engine.run()
         for seed, seq in zip((0, 1, 2, 7), (*seqs, kid), strict=True):

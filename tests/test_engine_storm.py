@@ -222,8 +222,7 @@ class Storm:
             self.paused.discard(seq)
 
     def fail(self) -> None:
-        self.engine.flights.clear()
-        self.engine.scheduler.recover()
+        self.engine.fail()
 
     def step(self) -> None:
         for event in self.engine.step():
