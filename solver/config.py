@@ -21,6 +21,9 @@ MAX_ATTEMPTS = 1024
 
 MAX_KERNELS = 256
 
+MAX_RUNNING = 64
+"""Attempts in one step; more take turns."""
+
 SAMPLING_BOUNDS: dict[str, tuple[float, float]] = {
     "temperature": (0, 100),
     "top_p": (1e-9, 1),
@@ -68,7 +71,8 @@ class SolverConfig:
         prompts: TOML file with the sentences said to the model; None takes the model's own.
         entropy: record each token's entropy, which two of the rules need.
         max_tokens: tokens an attempt may write in all; None bounds it by the context alone.
-        engine: settings of the engine.
+        problems: problems that are to be in work at once, which sizes the engine.
+        engine: settings of the engine; None: those that attempts and problems ask for.
     """
 
     model: str | Path | None = None
@@ -90,6 +94,7 @@ class SolverConfig:
     prompts: str | Path | None = None
     entropy: bool = True
     max_tokens: int | None = None
+    problems: int = 1
     engine: EngineConfig | None = None
 
     def __post_init__(self) -> None:
@@ -102,12 +107,13 @@ class SolverConfig:
             "high",
             "output_limit",
             "kernels",
+            "problems",
         )
         _check_types(self, whole, Integral, "a whole number")
         _check_types(self, ("time", "tool_timeout"), Real, "a number of seconds")
         if self.max_tokens is not None:
             _check_types(self, ("max_tokens",), Integral, "a whole number or None")
-        least = {"attempts": 1, "early_stop": 0, "turns": 0, "seed": 0, "kernels": 1}
+        least = {"attempts": 1, "early_stop": 0, "turns": 0, "seed": 0, "kernels": 1, "problems": 1}
         for name, bound in least.items():
             if getattr(self, name) < bound:
                 raise SolverError(f"{name} must be at least {bound}, not {getattr(self, name)}.")
@@ -128,6 +134,11 @@ class SolverConfig:
             raise SolverError(f"max_tokens must be at least 1, not {self.max_tokens}.")
         if self.output_limit < 200:
             raise SolverError(f"output_limit must be at least 200, not {self.output_limit}.")
+
+    @property
+    def running(self) -> int:
+        """Sequences that one step of the engine advances: pages are set aside for no more."""
+        return min(MAX_RUNNING, self.attempts * self.problems)
 
 
 def _check_types(config: SolverConfig, names: tuple[str, ...], kind: type, what: str) -> None:

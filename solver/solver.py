@@ -255,12 +255,13 @@ class Solver(AbstractContextManager["Solver"]):
         return load_protocol(tokenizer, self.prompts, ends)
 
     def _start_engine(self, folder: Path | None) -> Any:
-        from eightfold.engine import Engine, ModelError
+        from eightfold.engine import Engine, EngineConfig, ModelError
 
         assert folder is not None
         _spare_threads(folder)
         try:
-            return Engine(folder, self.config.engine)
+            config = self.config.engine or EngineConfig(max_running=self.config.running)
+            return Engine(folder, config)
         except ModelError:
             raise
         except ValueError as error:  # a setting that this machine or model cannot have

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from playback import TOKENIZER, Playback, Pool, boxed, call, solve
 
+from eightfold.engine import EngineConfig
 from eightfold.solver import Solver, SolverConfig, SolverError
 
 
@@ -34,11 +35,22 @@ def test_bad_problems_are_one_sentence() -> None:
     [{"attempts": 0}, {"attempts": -8}, {"early_stop": -1}, {"time": 0}, {"time": float("nan")},
      {"rule": "best"}, {"top_p": 0}, {"temperature": -1}, {"low": 5, "high": 4}, {"kernels": 0},
      {"turns": -1}, {"seed": -1}, {"max_tokens": 0}, {"output_limit": 3}, {"attempts": "8"},
-     {"attempts": 2.5}, {"attempts": True}, {"time": None}, {"low": "a"}, {"max_tokens": 1.5}],
+     {"attempts": 2.5}, {"attempts": True}, {"time": None}, {"low": "a"}, {"max_tokens": 1.5},
+     {"problems": 0}],
 )  # fmt: skip
 def test_bad_settings_are_named(bad: dict[str, Any]) -> None:
     with pytest.raises(SolverError, match=next(iter(bad))):
         SolverConfig(**bad)
+
+
+def test_engine_is_made_for_attempts_times_problems() -> None:
+    assert SolverConfig(attempts=100, problems=100).running == 64
+    for config, running in (
+        (SolverConfig(attempts=3, problems=2), 6),
+        (SolverConfig(engine=EngineConfig(max_running=5)), 5),
+    ):
+        with Solver(config, pool=Pool()) as solver:
+            assert solver.loop.engine.config.max_running == running
 
 
 def test_several_problems_share_the_engine() -> None:

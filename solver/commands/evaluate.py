@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
     if options.first is not None and options.first < 1:
         raise SolverError(f"first must be at least 1, not {options.first}.")
     kernels = max(options.kernels, min(256, options.attempts * options.parallel))
-    config = solver_config(options, kernels=kernels)
+    config = solver_config(options, kernels=kernels, problems=options.parallel)
     budget = None
     if options.limit_time is not None:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,16 +67,18 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
         *("top_k", "min_p", "rule", "tool_timeout", "kernels", "prompts", "max_tokens"),
     )
     values = {name: getattr(options, name) for name in names} | changes
-    return SolverConfig(**values, engine=_engine_config(options))
+    config = SolverConfig(**values)
+    return replace(config, engine=_engine_config(options, config.running))
 
 
-def _engine_config(options: argparse.Namespace) -> EngineConfig | None:
+def _engine_config(options: argparse.Namespace, running: int) -> EngineConfig | None:
     if options.device is None and options.max_context is None:
         return None
     from eightfold.engine import EngineConfig
 
+    device, context = options.device, options.max_context
     try:
-        return EngineConfig(device=options.device, max_context=options.max_context)
+        return EngineConfig(device=device, max_context=context, max_running=running)
     except ValueError as error:
         raise SolverError(str(error)) from error
 
