@@ -171,6 +171,19 @@ def test_forks_share_pages_and_draw_as_if_alone(lookahead: int, length: int) -> 
     assert stats.forked_tokens == (3 * (length - 1))
 
 
+def test_forks_take_one_page_each_of_a_pool(lookahead: int) -> None:
+    engine = FakeEngine(lookahead=lookahead, prefix_cache=False)
+    parent = engine.scheduler.submit(
+        list(range(3, 18)), params(pause_token_ids=tuple(range(23)), max_new_tokens=None)
+    )
+    engine.run()
+    before = [pool.available for pool in engine.memory.pools]
+    engine.scheduler.fork(parent, [1, 2, 3])
+    engine.check()
+    # 16 tokens, the last of which each fork computes itself: the page it lies in is copied.
+    assert [pool.available for pool in engine.memory.pools] == [n - 3 for n in before]
+
+
 def test_fork_of_a_running_and_of_a_paused_sequence(lookahead: int) -> None:
     engine = FakeEngine(lookahead=lookahead)
     parent = engine.scheduler.submit(list(PROMPT), params(max_new_tokens=20))
