@@ -87,6 +87,8 @@ def test_a_step_never_exceeds_its_budget() -> None:
         engine.scheduler.submit(list(range(3, 3 + n)), params())
     while (plan := engine.scheduler.plan()) is not None:
         assert plan.token_count <= 5
+        longer = [work.count > 1 for work in plan.works]
+        assert longer == sorted(longer), "the GPU's kernels take single tokens first"
         engine.scheduler.commit(plan, engine.launch(plan))
 
 
