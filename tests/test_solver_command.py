@@ -24,7 +24,7 @@ EIGHTFOLD = [sys.executable, "-m", "eightfold.solver.cli"]
 def test_bundled_model_solves_with_real_kernels(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     words = ["solve", "What is the remainder when 7^123 is divided by 1000?", "--attempts", "2"]
-    options = ["--json", "--time", "200", "--trace", str(trace), "--early-stop", "0"]
+    options = ["--json", "--time", "200", "--trace", str(trace), "--early-stop", "0", "--show"]
     done = subprocess.run(
         [*EIGHTFOLD, *words, *options], capture_output=True, text=True, check=False
     )
@@ -36,6 +36,12 @@ def test_bundled_model_solves_with_real_kernels(tmp_path: Path) -> None:
     calls = [c for r in read_lines(trace) for turn in r["turns"] for c in turn["calls"]]
     assert len(calls) == last["calls"]
     assert any(call["status"] == "ok" and call["output"].strip() for call in calls)
+    if last["answer"] is not None:
+        right = next(r for r in last["attempts"] if r["answer"] == last["answer"])["attempt"]
+        shown = next(r for r in read_lines(trace) if r["attempt"] == right)
+        for turn in shown["turns"]:
+            assert turn["text"] in done.stdout
+            assert all(call["output"] in done.stdout for call in turn["calls"])
 
 
 def finished(folder: Path) -> list[dict[str, Any]]:

@@ -36,6 +36,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--file", metavar="FILE", help="read the problem's text from a file")
     add_solver_options(parser)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument(
+        "--show", action="store_true", help="print what an attempt with the answer wrote and ran"
+    )
     parser.add_argument("--trace", metavar="FILE", help="write every attempt there, as JSON Lines")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
@@ -112,6 +115,8 @@ def run(options: argparse.Namespace) -> int:
             display.clear()
             for fault in result.faults:
                 print(f"fault: {fault}", file=sys.stderr)
+            if options.show:
+                print_attempt(result)
             print_result(result, startup)
             if options.json:
                 print(json.dumps(summary(result, startup)), flush=True)
@@ -120,6 +125,15 @@ def run(options: argparse.Namespace) -> int:
         if trace is not None:
             trace.close()
     return NO_ANSWER if result.answer is None else OK
+
+
+def print_attempt(result: Any) -> None:
+    """The first attempt that gave the answer, as the model wrote it, and what its calls printed."""
+    chosen = [one for one in result.attempts if one["answer"] == result.answer is not None]
+    for turn in chosen[0]["turns"] if chosen else ():
+        print(turn["text"])
+        for call in turn["calls"]:
+            print(f"--- output ({call['status']}):\n{call['output']}\n---")
 
 
 def print_result(result: Any, startup: float) -> None:
