@@ -152,9 +152,8 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     stop(engine, 1)
     ready = time.perf_counter() - begin
     room = (engine.stats()["pages"][0]) * 64
-    for name, size in engine.bytes_of.items():
-        print(f"{name:16s} {size / 2**30:8.2f} GiB")
-    print(f"engine made in {made:.1f} s, first token after {ready:.1f} s, room for {room} tokens")
+    print(engine.table())
+    print(f"engine made in {made:.1f} s, first token after {ready:.1f} s")
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(), "model": arguments.model, "bandwidth": bandwidth,
         "first_token_s": round(ready, 1), "kv_tokens": room, "bytes": engine.bytes_of,

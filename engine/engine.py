@@ -52,6 +52,7 @@ class Engine:
             dtype, allocate = _dtype(config.dtype, device), allocation(fused)
             model = load_weights(model, architecture, device, dtype, allocate)
         placement = place(model, fused or architecture, config, fused is not None)
+        self.device = device
         self.max_context = placement.max_context
         self.bytes_of = placement.bytes_of
         self._runner = placement.runner
@@ -187,6 +188,25 @@ class Engine:
                 "pages": [pool.capacity for pool in memory.pools],
                 "cache_bytes": self._runner.cache.nbytes,
             }
+
+    def table(self) -> str:
+        """Lines for people: what takes how much memory, and how much context that leaves."""
+        memory, running = self._scheduler.memory, self.config.max_running
+        full = [
+            pool.capacity * memory.page_size
+            for group, pool in zip(memory.groups, memory.pools, strict=True)
+            if group.window is None
+        ]
+        room = min(full, default=running * self.max_context)
+        each = min(self.max_context, room // running)
+        sizes = [f"{name:<16}{size / 2**30:8.2f} GiB" for name, size in self.bytes_of.items()]
+        return "\n".join(
+            [
+                *sizes,
+                f"context: {room} tokens in all, {each} for each of {running} sequences at once, "
+                f"at most {self.max_context} for one",
+            ]
+        )
 
     def check(self) -> None:
         """Assert that every page is owned as often as its count says, and every other invariant."""

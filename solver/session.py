@@ -313,7 +313,9 @@ class Session:
     def _make_solver(self) -> Any:
         from eightfold.solver.solver import Solver
 
-        return Solver(self.config.solver)
+        solver = Solver(self.config.solver)
+        print(solver.loop.engine.table(), file=sys.stderr)
+        return solver
 
     def _record(
         self, name: str, answer: int, note: str, began: float, granted: float, tried: _Try | None

@@ -117,6 +117,11 @@ class Solver(AbstractContextManager["Solver"]):
         """Whether problems can be solved: False once closed, or where the engine's thread died."""
         return self.loop.alive
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the engine runs on a GPU."""
+        return bool(self.loop.engine.device.type == "cuda")
+
     def close(self) -> None:
         """Ends the engine's thread and the kernels it started; safe to call twice."""
         while self._closers:

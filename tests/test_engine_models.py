@@ -187,3 +187,13 @@ def test_failed_step_is_raised_and_survived(tmp_path: Path) -> None:
 
 def _broken(*args: object, **kwargs: object) -> None:
     raise RuntimeError("CUDA error: device-side assert triggered")
+
+
+def test_the_table_tells_the_context_that_is_left() -> None:
+    config = EngineConfig(max_running=4, full_pages=101, sliding_pages=180, max_context=500)
+    engine = Engine(models.build("gemma4"), config)
+    *sizes, context = engine.table().splitlines()
+    assert [line.split()[0] for line in sizes] == ["weights", "buffers", "largest", "KV"]
+    assert context == (
+        "context: 1600 tokens in all, 400 for each of 4 sequences at once, at most 500 for one"
+    )

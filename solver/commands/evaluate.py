@@ -75,6 +75,8 @@ def run(options: argparse.Namespace) -> int:
             from eightfold.solver.solver import Solver
 
             with Solver(config) as solver:
+                if solver.on_gpu:
+                    display.line(solver.loop.engine.table())
                 evaluation = Evaluation(solver, problems, folder, options.parallel, budget)
                 evaluation.run(display)
                 if evaluation.out_of_time:

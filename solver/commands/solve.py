@@ -104,6 +104,8 @@ def run(options: argparse.Namespace) -> int:
 
         with Solver(config) as solver:
             startup = time.monotonic() - began
+            if solver.on_gpu:
+                display.line(solver.loop.engine.table())
             display.note(f"ready after {startup:.1f} s: {config.attempts} attempts")
             if trace is not None:
                 empty(trace)
