@@ -1,16 +1,19 @@
 """The bundle installs without an index, and the notebook runs from its inputs. About 50 s.
 
-The fresh environment sees this one's packages less our own, so that torch is not installed again.
+The fresh environment sees this one's packages less our own and what the bundle brings, so that
+torch is not installed again.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Set
 from pathlib import Path
 
 import polars as pl
@@ -33,16 +36,18 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def environment(folder: Path) -> Path:
-    """A fresh interpreter with links to this one's packages, ours left out."""
+def environment(folder: Path, lacks: Set[str] = frozenset()) -> Path:
+    """A fresh interpreter with links to this one's packages, ours and those named left out."""
     links = folder / "links"
     links.mkdir()
+    files = [importlib.metadata.files(name) or [] for name in lacks]
+    gone = {file.parts[0] for package in files for file in package}
     for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for entry in Path(place).iterdir():
             hidden = entry.name.startswith(("eightfold", "__editable__", "pip")) or (
                 entry.suffix == ".pth"
             )
-            if not hidden:
+            if not hidden and entry.name not in gone:
                 (links / entry.name).symlink_to(entry)
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
     (site,) = (folder / "venv").glob("lib/python3*/site-packages")
@@ -97,13 +102,39 @@ def test_what_is_in_it(made: Path, tmp_path: Path) -> None:
         make_bundle(BundleConfig(made))
 
 
-@pytest.mark.slow
-def test_wheels_for_the_image(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
         quick = ("--no-deps", "--retries", "0", "--timeout", "10")
-        parts.pip("download", *quick, "-d", str(tmp_path / "probe"), "truststore")
+        parts.pip("download", *quick, "-d", str(tmp_path_factory.mktemp("probe")), "truststore")
     except SolverError as error:
         pytest.skip(f"the package index cannot be reached: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("index")
+def test_an_environment_gets_all_that_it_lacks_from_the_bundle(tmp_path: Path) -> None:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wheels = make_bundle(BundleConfig(tmp_path / "out", python))
+    brought = {parts.name_of(wheel) for wheel in wheels} - {"eightfold"}
+    here = {
+        parts.canonicalize_name(found.metadata["Name"])
+        for found in importlib.metadata.distributions()
+    }
+    fresh = environment(tmp_path, brought & here)
+    look = [fresh, "-c", "import transformers"]
+    assert subprocess.run(look, cwd="/", capture_output=True).returncode != 0
+    run = pip_install(fresh, "--find-links", str(tmp_path / "out"), "eightfold")
+    assert run.returncode == 0, run.stderr
+    problem = "What is the remainder when $5^{8985}$ is divided by 66?"
+    command = [fresh.parent / "eightfold", "solve", problem, "--kernels", "8"]
+    solved = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=200)
+    assert "answer: 23" in solved.stdout, solved.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("index")
+def test_wheels_for_the_image(tmp_path: Path) -> None:
     wheels = make_bundle(BundleConfig(tmp_path / "out"))
     names = {parts.name_of(wheel) for wheel in wheels}
     assert {"eightfold", "transformers", "tokenizers", "accelerate"} <= names
@@ -112,6 +143,9 @@ def test_wheels_for_the_image(tmp_path: Path) -> None:
         assert wheel.name.endswith(("-none-any.whl", "x86_64.whl")), wheel
     lock = (tmp_path / "out" / "eightfold.lock").read_text()
     assert lock.count("--hash=sha256:") == len(wheels)
+    pinned = (ROOT / "constraints.txt").read_text().split("\n")
+    (ours,) = (wheel for wheel in wheels if parts.name_of(wheel) == "transformers")
+    assert f"transformers=={parts.version_of(ours)}" in pinned, "a version that is tested"
     # An image that has all this needs ours alone.
     freeze = tmp_path / "freeze.txt"
     freeze.write_text("\n".join(f"{parts.name_of(w)}=={parts.version_of(w)}" for w in wheels))
@@ -129,6 +163,10 @@ def test_wheels_for_the_image(tmp_path: Path) -> None:
         ["--python", "2.7"],
         ["--platform", "macosx_11_0_arm64"],
         ["--freeze", "none.txt"],
+        ["--freeze", sys.executable],
+        ["--python", "3.12.1"],
+        ["--out", __file__],
+        ["--out", f"{__file__}/below"],
     ],
 )
 def test_wrong_input_is_one_sentence(
@@ -139,11 +177,69 @@ def test_wrong_input_is_one_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_without_an_index_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert main(["bundle", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "index" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clone_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parts, "__file__", str(tmp_path / "eightfold" / "solver" / "bundle.py"))
+    assert main(["bundle", "--out", "out"]) == 2
+    assert "clone" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_wrong_rehearsals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kaggle", "rehearse", str(tmp_path / "none.csv")]) == 2
     (tmp_path / "bad.csv").write_text("id,text\n1,2\n")
     assert main(["kaggle", "rehearse", str(tmp_path / "bad.csv")]) == 2
-    assert capsys.readouterr().err.count("\n") == 2
+    good = tmp_path / "good.csv"
+    good.write_text("id,problem\n1,x\n")
+    out = tmp_path / "out"
+    for wrong in (
+        *(["--limit-time", "nan"], ["--limit-time", "0"], ["--time", "3"], ["--fallback", "-1"]),
+        *(["--out", str(good)], ["--model", str(tmp_path)]),
+    ):
+        assert main(["kaggle", "rehearse", str(good), "--out", str(out), *wrong]) == 2
+        assert not out.exists(), wrong
+    assert capsys.readouterr().err.count("\n") == 8
+
+
+def test_a_rehearsal_of_the_bundled_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "problems.csv"
+    table.write_text(
+        '\ufeffid,problem,answer\r\n007,"What is the remainder when $5^{8985}$ is\n""divided"" by'
+        ' 66?",23\r\n8,"What is the value of $d(23326)$, where $d(n)$ is the number of divisors'
+        ' of $n$?",9\r\n',
+        encoding="utf-8",
+    )
+    options = ["--out", str(tmp_path / "out"), "--attempts", "4", "--kernels", "4", "--json"]
+    assert main(["kaggle", "rehearse", str(table), *options]) == 0
+    shown = capsys.readouterr().out
+    line = json.loads(shown.splitlines()[-1])
+    assert (line["known"], line["fallbacks"]) == (2, 0)
+    assert line["answers"]["8"] == 8
+    frame = pl.read_parquet(tmp_path / "out" / "submission.parquet")
+    assert frame.schema == {"id": pl.String, "answer": pl.Int64}
+    assert dict(frame.rows()) == line["answers"]
+    assert set(line["answers"]) == {"007", "8"}
+    assert f"{line['right']} of 2 right" in shown
+    # No time, no answer: the exit code says so.
+    assert main(["kaggle", "rehearse", str(table), *options, "--limit-time", "1"]) == 1
 
 
 def test_the_notebook_runs(tmp_path: Path) -> None:

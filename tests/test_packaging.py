@@ -12,6 +12,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -31,6 +33,15 @@ def test_nothing_is_installed_outside_the_namespace() -> None:
     tops = {file.parts[0] for file in files if not file.parts[0].startswith((".", "__"))}
     tops = {top for top in tops if not top.endswith((".dist-info", ".pth", ".py"))}
     assert tops <= {"eightfold"}, "a top-level kernels or engine would hide another's package"
+
+
+def test_the_metadata_says_what_is_needed() -> None:
+    found = importlib.metadata.metadata("eightfold")
+    assert found["Requires-Python"] == ">=3.11"
+    assert set(found.get_all("Provides-Extra")) == {"flash", "kaggle", "test"}
+    needs = set(found.get_all("Requires-Dist"))
+    assert {"torch>=2.9", "transformers>=5.5"} < needs
+    assert {'flash-attn>=2.7; extra == "flash"', 'polars>=1.0; extra == "kaggle"'} < needs
 
 
 @pytest.mark.parametrize("part", PARTS)
@@ -148,10 +159,10 @@ def install(python: Path, *what: str) -> None:
     assert run.returncode == 0, run.stderr
 
 
-def look(python: Path) -> dict[str, str]:
-    """What an environment has, seen from a folder that is not the checkout."""
+def look(python: Path, folder: Path = Path("/")) -> dict[str, str]:
+    """What an environment has, seen from a folder."""
     run = subprocess.run(
-        [str(python), "-c", LOOK], cwd="/", capture_output=True, text=True, timeout=120
+        [str(python), "-c", LOOK], cwd=folder, capture_output=True, text=True, timeout=120
     )
     assert run.returncode == 0, run.stderr
     found: dict[str, str] = json.loads(run.stdout.splitlines()[-1])
@@ -173,10 +184,45 @@ def test_every_way_to_install(way: str, source: Path, wheel: Path, environment: 
     assert all(Path(path).resolve().is_relative_to(place) for path in found.values()), found
     files = {path.name for path in Path(found["model"]).iterdir()}
     assert files >= {path.name for path in (ROOT / "demo" / "model").iterdir()}
+    # In a folder that holds a checkout Python finds that one first, and it is whole.
+    assert look(environment, source.parent)["model"] == str(source / "demo" / "model")
     command = environment.parent / "eightfold"
     shown = subprocess.run([command, "--help"], cwd="/", capture_output=True, text=True, timeout=60)
     assert shown.returncode == 0
     assert "solve" in shown.stdout
+
+
+def test_the_wheel_holds_the_parts_and_nothing_else(source: Path, wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    held = {name for name in names if not name.partition("/")[0].endswith(".dist-info")}
+    modules = {
+        f"eightfold/{path.relative_to(source)}"
+        for p in PARTS
+        for path in source.glob(f"{p}/**/*.py")
+    }
+    model = {f"eightfold/demo/model/{path.name}" for path in (source / "demo" / "model").iterdir()}
+    sources = {f"eightfold/kernels/{path.name}" for path in source.glob("kernels/*.cu*")}
+    typed = {f"eightfold/{part}/py.typed" for part in PARTS}
+    assert held == modules | model | sources | typed | {"eightfold/demo/MODEL_CARD.md"}
+    assert sources
+    assert any(name.endswith("/licenses/LICENSE") for name in names)
+
+
+def test_a_wheel_can_be_built_from_the_sdist(source: Path, wheel: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "-o", str(tmp_path)]
+    run = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    (archive,) = tmp_path.glob("eightfold-*.tar.gz")
+    with tarfile.open(archive) as packed:
+        packed.extractall(tmp_path, filter="data")
+    (unpacked,) = (path for path in tmp_path.iterdir() if path.is_dir())
+    for name in ("LICENSE", "README.md", "constraints.txt", "tests/models.py", "demo/train.sh"):
+        assert (unpacked / name).is_file(), name
+    options = ("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w")
+    run = pip(Path(sys.executable), *options, str(tmp_path / "built"), str(archive))
+    assert run.returncode == 0, run.stderr
+    (built,) = (tmp_path / "built").iterdir()
+    assert set(zipfile.ZipFile(built).namelist()) == set(zipfile.ZipFile(wheel).namelist())
 
 
 @pytest.mark.parametrize("first", ["eightfold", "kernels"])
@@ -191,3 +237,10 @@ def test_beside_the_kernels_package(
     assert Path(found["other kernels"]).name == "kernels"
     assert Path(found["other kernels"]).parent.name == "site-packages"
     assert Path(found["kernels"]).parent.name == "eightfold"
+    # Either outlives the other.
+    assert pip(environment, "uninstall", "-y", first).returncode == 0
+    if first == "kernels":
+        assert "works" not in look(environment)
+    else:
+        use = "import kernels; assert callable(kernels.get_kernel)"
+        assert subprocess.run([environment, "-c", use], cwd="/").returncode == 0
