@@ -6,7 +6,10 @@ appended. All contestants run the same weights, prompts, pause tokens and answer
 short run to warm up; what they draw differs, as their noise does, and so do the places of their
 pauses (their number stands in the notes).
 
-    python benchmarks/batching.py [--model DIR] [--device cuda] [--new 200]
+    python benchmarks/batching.py [--model DIR] [--device cuda] [--new 200] [--shared]
+
+With --shared the eight are attempts at one problem, as in `solve`: they have one prompt, which the
+engine computes once and forks. Else each has a prompt of its own.
 
 - engine: all sequences together; a paused one goes on at the next step.
 - one by one: `generate` for each sequence in turn, its cache kept across pauses.
@@ -25,7 +28,7 @@ import argparse
 import json
 import random
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -61,6 +64,11 @@ class Workload:
     new: int
 
     @property
+    def shared(self) -> bool:
+        """Whether all are attempts at one prompt."""
+        return self.prompts[0] == self.prompts[1]
+
+    @property
     def warm_up(self) -> list[int]:
         """A prompt of the same tokens as the first, which begins otherwise."""
         return self.prompts[0][::-1]
@@ -70,11 +78,15 @@ class Workload:
         return [source.randrange(3, self.vocabulary) for _ in range(ANSWER)]
 
 
-def make_workload(vocabulary: int, prompt: int, new: int, share: float) -> Workload:
+def make_workload(
+    vocabulary: int, prompt: int, new: int, share: float, shared: bool = False
+) -> Workload:
     source = random.Random(0)
     prompts = [
         [source.randrange(3, vocabulary) for _ in range(prompt + 5 * i)] for i in range(SEQUENCES)
     ]
+    if shared:
+        prompts = [prompts[0]] * SEQUENCES
     pauses = tuple(source.sample(range(3, vocabulary), max(1, int(share * vocabulary))))
     return Workload(prompts, pauses, vocabulary, new)
 
@@ -87,15 +99,15 @@ def run_engine(model: PreTrainedModel, work: Workload) -> Result:
         engine.step()
     before = engine.stats()
     start = time.perf_counter()
-    indices, turns, drawn = {}, [0] * SEQUENCES, [0] * SEQUENCES
-    for index, prompt in enumerate(work.prompts):
-        params = SamplingParams(
-            seed=index,
-            max_new_tokens=work.new,
-            pause_token_ids=work.pauses,
-            stop_token_ids=(),
-        )
-        indices[engine.submit(prompt, params)] = index
+    turns, drawn = [0] * SEQUENCES, [0] * SEQUENCES
+    params = SamplingParams(max_new_tokens=work.new, pause_token_ids=work.pauses, stop_token_ids=())
+    if work.shared:
+        seq = engine.submit(work.prompts[0], params)
+        seqs = [seq, *engine.fork(seq, SEQUENCES - 1, list(range(1, SEQUENCES)))]
+    else:
+        each = [replace(params, seed=index) for index in range(SEQUENCES)]
+        seqs = [engine.submit(*pair) for pair in zip(work.prompts, each, strict=True)]
+    indices = {seq: index for index, seq in enumerate(seqs)}
     while engine.has_work():
         for event in engine.step():
             index = indices[event.seq]
@@ -244,6 +256,7 @@ def main() -> None:
     parser.add_argument("--new", type=int, default=200, help="tokens each sequence draws")
     parser.add_argument("--prompt", type=int, default=150, help="tokens of the shortest prompt")
     parser.add_argument("--pauses", type=float, default=0.02, help="share of tokens that pause")
+    parser.add_argument("--shared", action="store_true", help="one prompt for all, forked")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.model is None:
@@ -254,7 +267,9 @@ def main() -> None:
     model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=dtype)
     model = model.to(arguments.device).eval()
     vocabulary = model.get_input_embeddings().num_embeddings
-    work = make_workload(vocabulary, arguments.prompt, arguments.new, arguments.pauses)
+    work = make_workload(
+        vocabulary, arguments.prompt, arguments.new, arguments.pauses, arguments.shared
+    )
     most = limit(model)
     warm_up(model, work)
     contestants = (run_one_by_one, run_padded, run_continuous, run_engine)
@@ -275,6 +290,7 @@ def main() -> None:
                 "device": arguments.device,
                 "sequences": SEQUENCES,
                 "threads": arguments.threads,
+                "shared_prompt": arguments.shared,
                 "prompt_tokens": sum(len(prompt) for prompt in work.prompts),
                 "new_tokens": arguments.new,
                 "limit": what,
