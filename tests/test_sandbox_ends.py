@@ -1,4 +1,4 @@
-"""What is left when leases, pools and processes end, whenever and however they do. About 30 s."""
+"""What is left when leases, pools and processes end, whenever and however they do. About 45 s."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What `%reset -f` is known to leak: nothing of it reaches the next lease. About 15 s."""
+"""What `%reset -f` is known to leak: nothing of it reaches the next lease. About 8 s."""
 
 from eightfold.sandbox import KernelPool, PoolConfig
 

@@ -1,4 +1,4 @@
-"""Leases, transports, isolation, leaks between leases. About 30 s."""
+"""Leases, clients, transports, starts, isolation. About 30 s."""
 
 import json
 import os
