@@ -1,4 +1,4 @@
-"""The drills with the real solver and the bundled model, made anew three times. About 40 s."""
+"""The drills with the real solver and the bundled model, made anew three times. About 25 s."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_real_model_through_the_drills(tmp_path: Path, monkeypatch: pytest.Monke
 
     def make() -> Solver:
         held.append(sum(engine() is not None for engine in engines))
-        solver = Solver(SolverConfig(attempts=4, early_stop=2, kernels=4, seed=1))
+        solver = Solver(SolverConfig(attempts=2, early_stop=1, kernels=4, seed=1))
         engines.append(weakref.ref(solver.loop.engine))
         return solver
 
