@@ -1,7 +1,7 @@
 """Maps the top-level folders into the namespace ``eightfold``.
 
-The folders carry plain names (``engine``, ``kernels``, ...) in the repository. Installed under those
-names they would collide with other distributions (Hugging Face's ``kernels``, for one), so each
+The folders carry plain names (``engine``, ``kernels``, ...) in the repository. Installed under
+those they would collide with other distributions (Hugging Face's ``kernels``, for one), so each
 becomes ``eightfold.<folder>``. There is no ``eightfold/__init__.py``: it is a namespace package.
 """
 
