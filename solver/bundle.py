@@ -208,7 +208,7 @@ def read_freeze(path: Path) -> dict[str, str]:
     except UnicodeDecodeError as error:
         raise SolverError(f"{path} is not UTF-8 text.") from error
     pairs = [line.split("==") for line in text.splitlines()]
-    versions = {
+    versions: dict[str, str] = {
         canonicalize_name(p[0].strip()): p[1].split(";")[0].strip() for p in pairs if len(p) == 2
     }
     if not versions:
