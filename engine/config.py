@@ -30,7 +30,8 @@ class EngineConfig:
     """Settings of an :class:`~eightfold.engine.engine.Engine`.
 
     Args:
-        device: ``"cpu"``, ``"cuda"`` or ``None`` for CUDA where there is one.
+        device: ``"cpu"``, ``"cuda"`` or ``None`` for CUDA where there is a GPU that the kernels run
+            on (``eightfold.kernels.devices``).
         dtype: one of ``DTYPES``; ``None`` takes float32 on a CPU and the checkpoint's own on a GPU.
         page_size: tokens per page, a power of two; ``None``: 16 on a CPU, 64 on a GPU.
         max_running: most sequences advanced in one step.

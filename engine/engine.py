@@ -1,5 +1,6 @@
 """The engine: token ids in, events out."""
 
+import logging
 import threading
 from collections import deque
 from dataclasses import asdict
@@ -9,6 +10,8 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+
+from eightfold.kernels.devices import refusal, runs_on
 
 from . import architecture as architectures
 from .checkpoint import end_tokens, load_weights, read_config
@@ -221,19 +224,40 @@ def _placed(model: PreTrainedModel, config: EngineConfig) -> torch.device:
     if config.dtype is not None and getattr(torch, config.dtype) != model.dtype:
         raise ValueError(f"the model is in {model.dtype}, but dtype says {config.dtype!r}")
     model.eval()
-    return model.device
+    return _usable(model.device)
 
 
 def _device(name: str | None) -> torch.device:
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        why = _refusal(torch.device("cuda"))
+        if why is not None:
+            logging.getLogger(__name__).warning("the engine runs on the CPU: %s", why)
+        return torch.device("cuda" if why is None else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
         raise ValueError(f"{name!r} is not a device; use 'cpu' or 'cuda'") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ValueError("there is no CUDA device here; use device='cpu'")
+    return _usable(device)
+
+
+def _usable(device: torch.device) -> torch.device:
+    why = _refusal(device)
+    if why is not None:
+        raise ValueError(f"{why}; use device='cpu'")
     return device
+
+
+def _refusal(device: torch.device) -> str | None:
+    """Why the kernels do not run on a device; ``None`` where they do."""
+    if device.type != "cuda":
+        return None
+    major, minor = torch.cuda.get_device_capability(device)
+    capability = major + minor / 10
+    return None if runs_on(capability) else refusal(capability)
 
 
 def _dtype(name: str | None, device: torch.device) -> torch.dtype | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eightfold.kernels.devices import refusal, runs_on
 from eightfold.solver.checkpoint import read_json
 from eightfold.solver.config import SolverError
 from eightfold.solver.solver import SMALL_MODEL
@@ -22,9 +23,6 @@ LIMITS = tuple(
     Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")
 )
 """Of a container, under control groups of version 2 and 1."""
-GPUS = (9.0, 12.0)
-"""Compute capabilities from, and below which, GPUs run the kernels: these start one another, which
-begins with Hopper, and take more shared memory than GPUs for desktops have."""
 
 
 @dataclass(frozen=True)
@@ -100,14 +98,10 @@ def largest_gpu(listing: str) -> int:
         if not line.strip():
             continue
         memory, capability = line.split(",")
-        if GPUS[0] <= float(capability) < GPUS[1]:
+        if runs_on(float(capability)):
             best = max(best, int(memory) << 20)
         else:
-            print(
-                f"passed over: a GPU of compute capability {capability.strip()}; the kernels need "
-                f"one from {GPUS[0]:g}, below {GPUS[1]:g}",
-                file=sys.stderr,
-            )
+            print(f"passed over: {refusal(float(capability))}", file=sys.stderr)
     return best
 
 

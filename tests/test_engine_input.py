@@ -19,6 +19,7 @@ from eightfold.engine import (
     UnsupportedModelError,
 )
 from eightfold.engine.architecture import inspect
+from eightfold.engine.engine import _device
 
 
 @pytest.fixture
@@ -223,3 +224,18 @@ def test_settings_that_a_model_already_made_does_not_have_are_refused() -> None:
     model.train()
     engine = Engine(model, EngineConfig(device="cpu", dtype="float32"))
     assert not engine._runner.model.training, "dropout would be asked for"
+
+
+def test_gpus_that_do_not_run_the_kernels_are_told(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for found, runs in (((8, 9), False), ((9, 0), True), ((10, 3), True), ((12, 0), False)):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=found: found)
+        assert _device(None).type == ("cuda" if runs else "cpu")
+        if runs:
+            assert _device("cuda").type == "cuda"
+        else:
+            with pytest.raises(ValueError, match=r"compute capability .* use device='cpu'"):
+                Engine(folder, EngineConfig(device="cuda"))
+    assert "the engine runs on the CPU" in caplog.text

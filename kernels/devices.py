@@ -1,0 +1,18 @@
+"""Which GPUs the kernels run on. Imports nothing, so that it can be asked before torch is there."""
+
+FROM, BELOW = 9.0, 12.0
+"""Compute capabilities. The kernels start one another ahead of time, which begins with Hopper, and
+take more shared memory than GPUs for desktops have."""
+
+
+def runs_on(capability: float) -> bool:
+    """Whether a GPU of this compute capability, 9.0 for instance, runs the kernels."""
+    return FROM <= capability < BELOW
+
+
+def refusal(capability: float) -> str:
+    """Why not, in one clause."""
+    return (
+        f"a GPU of compute capability {capability:g} does not run the kernels, which need one from "
+        f"{FROM:g}, below {BELOW:g}"
+    )
