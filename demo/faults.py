@@ -66,9 +66,10 @@ FAULTS = {
 
 
 def fault(code: str, rng: Random) -> tuple[str, str] | None:
-    """A faulty version of `code` and what to think on seeing its error; None where the drawn
-    fault does
-    not apply."""
+    """A faulty version of `code`, and what to think on seeing its error.
+
+    None where the drawn fault does not apply.
+    """
     make = rng.choice(list(FAULTS))
     made = make(code, rng)
     return None if made is None else (made, rng.choice(FAULTS[make]))

@@ -1,9 +1,8 @@
 """Training rows: many traces behind one shared prompt prefix, made by worker processes without end.
 
 A row of `LENGTH` tokens starts with the system turn; after it come traces that see this prefix
-and themselves
-only, each with positions as if it alone followed the prefix. So the long system prompt is
-computed once a row.
+and themselves only, each with positions as if it alone followed the prefix. So the long system
+prompt is computed once a row.
 """
 
 from __future__ import annotations
@@ -29,8 +28,7 @@ from eightfold.solver.protocol import Protocol, load_protocol
 LENGTH = 2048
 TOKENS, TARGETS, OWNERS, POSITIONS = range(4)
 """Planes of a row: token ids; the next token where it is learned, else -1; 0 for the prefix, 1,
-2, ... for the
-traces, -1 for padding; positions."""
+2, ... for the traces, -1 for padding; positions."""
 
 TURN, END_TURN = 105, 106
 MARK = "EIGHTFOLDMARK"

@@ -1,10 +1,8 @@
-"""Builds the bundled model's tokenizer: byte-level BPE with Gemma 4's control tokens at Gemma's
-own ids.
+"""Builds the bundled model's tokenizer: byte-level BPE with Gemma 4's control tokens at their ids.
 
 Digits are tokens of their own, so that numbers can be copied digit by digit. A line's end with
-the indentation
-that follows, and a name with the bracket that opens its arguments, may each be one token:
-programs stay short.
+the indentation that follows, and a name with the bracket that opens its arguments, may each be one
+token: programs stay short.
 
 ``python -m eightfold.demo.tokenizer`` writes tokenizer.json, tokenizer_config.json and
 chat_template.jinja into the model's folder.
