@@ -131,6 +131,49 @@ def compare_hf(model: Any, batch: int, context: int) -> dict[str, Any]:
     return {"context": context, "tokens_per_s": round(16 * batch / (found[1] - found[0]), 1)}
 
 
+def measure_prefill(
+    engine: Engine, layers: int, arguments: argparse.Namespace, bandwidth: float,
+    result: dict[str, Any],
+) -> int:  # fmt: skip
+    """Eight prompts of 8,192 tokens, and the profile of a step; sequences submitted by then."""
+    taken = start(engine, arguments.batch, 8192)
+    submitted = 1 + arguments.batch
+    stop(engine, submitted)
+    rate = round(arguments.batch * 8192 / taken)
+    result["prefill_tokens_per_s"] = rate
+    print(f"prefill of {arguments.batch} x 8192: {rate} tok/s", flush=True)
+    engine.submit(prompts(1, 8192)[0], SamplingParams(**SAMPLING))
+    for _ in range(min(3, 8192 // arguments.chunk - 2)):
+        engine.step()
+    found, idle = profile(engine, layers, steps=min(4, max(1, 8192 // arguments.chunk - 3)))
+    stop(engine, submitted + 1)
+    print(f"a prefill step of {arguments.chunk} tokens, device idle {idle:.2%}")
+    print_profile(found, {}, bandwidth)
+    result["prefill_profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
+    return submitted + 1
+
+
+def measure_decode(
+    engine: Engine, model: Any, contexts: list[int], submitted: int, batch: int,
+    bandwidth: float, result: dict[str, Any],
+) -> None:  # fmt: skip
+    """Decode at each context, and the profile of a step at the second."""
+    result["decode"] = []
+    for context in contexts:
+        row = decode(engine, model, context, batch, bandwidth)
+        result["decode"].append(row)
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+        if context == contexts[min(1, len(contexts) - 1)]:
+            found, idle = profile(engine, model.config.num_hidden_layers)
+            sizes = step_parts(model, [context + SETTLE + STEPS] * batch)
+            print_profile(found, sizes, bandwidth)
+            result["idle_share"] = round(idle, 4)
+            result["profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
+            print(f"device idle {idle:.2%} of the profiled steps", flush=True)
+        submitted += batch
+        stop(engine, submitted)
+
+
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     device = torch.device("cuda")
     contexts = [int(text) for text in arguments.contexts.split(",")]
@@ -158,37 +201,10 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(), "model": arguments.model, "bandwidth": bandwidth,
         "first_token_s": round(ready, 1), "kv_tokens": room, "bytes": engine.bytes_of,
     }  # fmt: skip
-    submitted = 1
-    taken = start(engine, arguments.batch, 8192)
-    stop(engine, submitted + arguments.batch)
-    submitted += arguments.batch
-    result["prefill_tokens_per_s"] = round(arguments.batch * 8192 / taken)
-    print(
-        f"prefill of {arguments.batch} x 8192: {result['prefill_tokens_per_s']} tok/s", flush=True
+    submitted = measure_prefill(
+        engine, model.config.num_hidden_layers, arguments, bandwidth, result
     )
-    engine.submit(prompts(1, 8192)[0], SamplingParams(**SAMPLING))
-    for _ in range(3):
-        engine.step()
-    found, idle = profile(engine, model.config.num_hidden_layers)
-    stop(engine, submitted + 1)
-    submitted += 1
-    print(f"a prefill step of {arguments.chunk} tokens, device idle {idle:.2%}")
-    print_profile(found, {}, bandwidth)
-    result["prefill_profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
-    result["decode"] = []
-    for context in contexts:
-        row = decode(engine, model, context, arguments.batch, bandwidth)
-        result["decode"].append(row)
-        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-        if context == contexts[min(1, len(contexts) - 1)]:
-            found, idle = profile(engine, model.config.num_hidden_layers)
-            sizes = step_parts(model, [context + SETTLE + STEPS] * arguments.batch)
-            print_profile(found, sizes, bandwidth)
-            result["idle_share"] = round(idle, 4)
-            result["profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
-            print(f"device idle {idle:.2%} of the profiled steps", flush=True)
-        stop(engine, submitted + arguments.batch)
-        submitted += arguments.batch
+    measure_decode(engine, model, contexts, submitted, arguments.batch, bandwidth, result)
     del engine
     gc.collect()
     torch.cuda.empty_cache()

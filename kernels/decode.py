@@ -296,30 +296,14 @@ def paged_decode(
         shape.rows == shape.sequences * q_len,
         f"{shape.sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}",
     )
-    require(config.tile >= 16, f"tile is {config.tile}; it must be at least 16")
-    # Triton 3.6 miscompiles 64 one-copy keys for Hopper: the rotated keys, in registers, feed
-    # wgmma.
-    require(one_copy is None or config.tile <= 32, "one copy needs a tile of at most 32 keys")
-    part = stats = None
+    _check(config, one_copy)
+    part, stats = _parts(shape, config, q_len, table.shape[1] * shape.page_size, workspace)
     kernel = None
-    if config.split:
-        require(
-            config.split % config.tile == 0 and config.short % config.tile == 0,
-            "split and short must be multiples of the tile",
-        )
-        tokens = table.shape[1] * shape.page_size
-        need = decode_workspace(
-            shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split, config.short
-        )
-        have = 0 if workspace is None else workspace.numel()
-        require(have >= need, f"workspace holds {have} float32; {need} are needed")
-        assert workspace is not None
-        part, stats = workspace, workspace[need // (shape.head_dim + 2) * shape.head_dim :]
-        if config.hopper:
-            kernel = kernel_for(
-                shape, q, one_copy, window=window, sinks=sinks, scale=scale, q_len=q_len,
-                split=config.split, short=config.short,
-            )  # fmt: skip
+    if part is not None and config.hopper:
+        kernel = kernel_for(
+            shape, q, one_copy, window=window, sinks=sinks, scale=scale, q_len=q_len,
+            split=config.split, short=config.short,
+        )  # fmt: skip
     if kernel is not None:
         assert one_copy is not None
         launch(
@@ -338,6 +322,32 @@ def paged_decode(
             short=config.short, pdl=pdl,
         )  # fmt: skip
     return out
+
+
+def _check(config: DecodeConfig, one_copy: OneCopy | None) -> None:
+    tile = config.tile
+    require(tile >= 16, f"tile is {tile}; it must be at least 16")
+    # Triton 3.6 miscompiles 64 one-copy keys for Hopper: rotated keys in registers feed wgmma.
+    require(one_copy is None or tile <= 32, "one copy needs a tile of at most 32 keys")
+    require(
+        config.split % tile == 0 and config.short % tile == 0,
+        "split and short must be multiples of the tile",
+    )
+
+
+def _parts(
+    shape: PagedShape, config: DecodeConfig, q_len: int, tokens: int, workspace: torch.Tensor | None
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Where splits leave their sums and statistics; ``None`` for both without splits."""
+    if not config.split:
+        return None, None
+    need = decode_workspace(
+        shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split, config.short
+    )
+    have = 0 if workspace is None else workspace.numel()
+    require(have >= need, f"workspace holds {have} float32; {need} are needed")
+    assert workspace is not None
+    return workspace, workspace[need // (shape.head_dim + 2) * shape.head_dim :]
 
 
 def _launch(
