@@ -15,6 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from eightfold.kernels.activation import gelu_mul
+from eightfold.kernels.chain import COUNTERS, ChainWeights, chain_fits, layer_chain
 from eightfold.kernels.decode import (
     OneCopy,
     chunk_width,
@@ -26,6 +27,7 @@ from eightfold.kernels.paged import PagedBatch, attend
 from eightfold.kernels.rotary import norm_rotate_write
 
 from .architecture import Architecture, LayerSpec
+from .buffers import Buffers, view
 from .cache import KVCache
 from .decoder import Limits
 from .skeleton import allocate_plain
@@ -91,43 +93,6 @@ class Layer:
         return OneCopy(self.k_norm, self.rotation.cos, self.rotation.sin)
 
 
-class Buffers:
-    """Activations of up to ``rows`` rows, shared by all layers and all steps.
-
-    What attention holds and what the feed-forward holds lie in the same memory: neither is needed
-    while the other is computed.
-    """
-
-    def __init__(self, layers: list[Layer], rows: int, like: torch.Tensor) -> None:
-        hidden = layers[0].out.shape[0]
-        heads = max(layer.out.shape[1] for layer in layers)
-        joint = max(layer.qkv.shape[0] for layer in layers)
-        attention = [joint, heads, heads]
-        feedforward = [layers[0].gate_up.shape[0], layers[0].down.shape[1]]
-        widths = [hidden] * 3 + [max(sum(attention), sum(feedforward))]
-        # Rows of nobody are computed too, from what is here: it must be finite.
-        self._memory = torch.zeros(rows * sum(widths), device=like.device, dtype=like.dtype)
-        self.residual, self.x, self.y, either = (
-            part.view(rows, width)
-            for part, width in zip(
-                self._memory.split([rows * width for width in widths]), widths, strict=True
-            )
-        )
-        self.qkv, self.query, self.attended = _rows_of(either, attention)
-        self.gate_up, self.hidden = _rows_of(either, feedforward)
-
-    @property
-    def nbytes(self) -> int:
-        return self._memory.nbytes
-
-
-def _rows_of(memory: torch.Tensor, widths: list[int]) -> list[torch.Tensor]:
-    """Contiguous [rows, width] tensors behind one another in [rows, at least their sum]."""
-    rows = memory.shape[0]
-    parts = memory.view(-1)[: rows * sum(widths)].split([rows * width for width in widths])
-    return [part.view(rows, width) for part, width in zip(parts, widths, strict=True)]
-
-
 class Gemma4Decoder:
     """The text model over the paged cache.
 
@@ -152,7 +117,7 @@ class Gemma4Decoder:
         self._embedding = text.embed_tokens.weight.data
         self._head = model.lm_head.weight.data
         self._scale = text.embed_tokens.embed_scale.to(self._embedding)
-        self._final_norm = text.norm.weight
+        self._final_norm = text.norm.weight.data
         rotations = {
             kind: _rotation(text.rotary_emb, kind, limits.context)
             for kind in set(model.config.layer_types)
@@ -171,6 +136,31 @@ class Gemma4Decoder:
         self._workspace = torch.empty(room, device=self._embedding.device)
         vocabulary = self._head.shape[0]
         self._logits = torch.empty(limits.decode_rows, vocabulary, device=self._embedding.device)
+        self._counters = torch.zeros(
+            len(self.layers), COUNTERS, dtype=torch.int32, device=self._embedding.device
+        )
+        self._chains = self._chain_weights()
+
+    def _chain_weights(self) -> list[ChainWeights]:
+        """Each layer's with the first of the next; none where some layer has no such kernel."""
+        following = [(layer.input_norm, layer.qkv) for layer in self.layers[1:]]
+        chains = [
+            ChainWeights(
+                output=layer.out,
+                gate_up=layer.gate_up,
+                down=layer.down,
+                following=product,
+                post_attention=layer.post_attention_norm,
+                pre_feedforward=layer.pre_feedforward_norm,
+                post_feedforward=layer.post_feedforward_norm,
+                next_norm=norm,
+                scale=layer.scalar,
+            )
+            for layer, (norm, product) in zip(
+                self.layers, [*following, (self._final_norm, self._head)], strict=True
+            )
+        ]
+        return chains if all(chain_fits(chain) for chain in chains) else []
 
     @property
     def nbytes(self) -> int:
@@ -191,61 +181,94 @@ class Gemma4Decoder:
 
         They are in a buffer that the next step overwrites.
         """
-        hidden = self.hidden(tokens, positions, batches, cache)
-        if rows is not None:
-            hidden = hidden[rows]
+        count = tokens.shape[0]
+        residual, x = self.buffers.residual[:count], self.buffers.x[:count]
+        torch.index_select(self._embedding, 0, tokens, out=residual)
+        residual.mul_(self._scale)
+        self._add_norm(None, residual, None, self.layers[0].input_norm, x)
+        if self._chains and count <= MAX_ROWS:
+            whole = rows is None and count <= self._logits.shape[0]
+            out = self._logits[:count] if whole else None
+            self._by_chains(positions, batches, cache, out)
+            if out is not None:
+                return out
+        else:
+            self._by_layers(x, positions, batches, cache)
+        hidden = x if rows is None else x[rows]
         out = self._logits[: hidden.shape[0]]
         for begin in range(0, hidden.shape[0], MAX_ROWS):
             end = begin + MAX_ROWS
             skinny_linear(hidden[begin:end], self._head, out[begin:end], pdl=True)
         return out
 
-    def hidden(
+    def _by_layers(
         self,
-        tokens: torch.Tensor,
+        x: torch.Tensor,
         positions: torch.Tensor,
         batches: dict[int | None, PagedBatch],
         cache: KVCache,
-    ) -> torch.Tensor:
-        """Normalised hidden states [T, hidden] of a step of T rows, in a shared buffer."""
-        count, buffers = tokens.shape[0], self.buffers
-        residual, x, y = buffers.residual[:count], buffers.x[:count], buffers.y[:count]
-        torch.index_select(self._embedding, 0, tokens, out=residual)
-        residual.mul_(self._scale)
+    ) -> None:
+        """Every layer, launch by launch; x holds the first input, and the last norm afterwards."""
+        count = x.shape[0]
+        residual, y = self.buffers.residual[:count], self.buffers.y[:count]
         norms = [layer.input_norm for layer in self.layers[1:]] + [self._final_norm]
-        self._add_norm(None, residual, None, self.layers[0].input_norm, x)
         for layer, following in zip(self.layers, norms, strict=True):
-            self._attention(layer, x, positions, batches[layer.spec.window], cache, y)
+            linear(x, layer.qkv, self._joint(layer, count))
+            attended = self._attention(layer, positions, batches[layer.spec.window], cache)
+            linear(attended, layer.out, y)
             self._add_norm(y, residual, layer.post_attention_norm, layer.pre_feedforward_norm, x)
             self._feedforward(layer, x, y)
             self._add_norm(
                 y, residual, layer.post_feedforward_norm, following, x, scale=layer.scalar
             )
-        return x
+
+    def _by_chains(
+        self,
+        positions: torch.Tensor,
+        batches: dict[int | None, PagedBatch],
+        cache: KVCache,
+        out: torch.Tensor | None,
+    ) -> None:
+        """The same for few rows, three launches a layer; the last one gives logits where wanted."""
+        count, buffers = positions.shape[0], self.buffers
+        x, hidden = buffers.x[:count], buffers.hidden[:count]
+        self._counters.zero_()
+        linear(x, self.layers[0].qkv, self._joint(self.layers[0], count))
+        for i, (layer, chain) in enumerate(zip(self.layers, self._chains, strict=True)):
+            attended = self._attention(layer, positions, batches[layer.spec.window], cache)
+            last = i + 1 == len(self.layers)
+            following = out if last else self._joint(self.layers[i + 1], count)
+            layer_chain(
+                attended,
+                buffers.residual[:count],
+                replace(chain, following=None) if following is None else chain,
+                (buffers.y[:count], x, hidden),
+                following,
+                self._counters[i],
+                eps=self.eps,
+                pdl=True,
+            )
 
     def _add_norm(self, *tensors: torch.Tensor | None, scale: float = 1.0) -> None:
         y, residual, post, following, out = tensors
         assert residual is not None
         add_norm(y, residual, post, following, out, scale=scale, eps=self.eps, pdl=True)
 
+    def _joint(self, layer: Layer, rows: int) -> torch.Tensor:
+        """Where queries, keys and values of a layer go."""
+        return view(self.buffers.qkv, rows, layer.qkv.shape[0])
+
     def _attention(
-        self,
-        layer: Layer,
-        x: torch.Tensor,
-        positions: torch.Tensor,
-        batch: PagedBatch,
-        cache: KVCache,
-        y: torch.Tensor,
-    ) -> None:
-        rows, spec, buffers = x.shape[0], layer.spec, self.buffers
-        qkv = _view(buffers.qkv, rows, layer.qkv.shape[0])
+        self, layer: Layer, positions: torch.Tensor, batch: PagedBatch, cache: KVCache
+    ) -> torch.Tensor:
+        """Norms, rotation, cache write and attention to [rows, heads * head_dim]."""
+        rows, spec, buffers = positions.shape[0], layer.spec, self.buffers
         width = layer.out.shape[1]
-        query = _view(buffers.query, rows, width).view(rows, -1, spec.head_dim)
-        attended = _view(buffers.attended, rows, width).view(rows, -1, spec.head_dim)
-        linear(x, layer.qkv, qkv)
+        query = view(buffers.query, rows, width).view(rows, -1, spec.head_dim)
+        attended = view(buffers.attended, rows, width)
         keys, values = cache.layers[spec.index]
         norm_rotate_write(
-            qkv,
+            self._joint(layer, rows),
             layer.q_norm,
             None if spec.one_copy else layer.k_norm,
             layer.rotation.cos,
@@ -259,10 +282,10 @@ class Gemma4Decoder:
             pdl=True,
         )
         attend(
-            query, keys, values, batch, attended,
+            query, keys, values, batch, attended.view(rows, -1, spec.head_dim),
             window=spec.window, one_copy=layer.one_copy, workspace=self._workspace,
         )  # fmt: skip
-        linear(attended.view(rows, width), layer.out, y)
+        return attended
 
     def _feedforward(self, layer: Layer, x: torch.Tensor, y: torch.Tensor) -> None:
         rows = x.shape[0]
@@ -282,11 +305,6 @@ def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
         skinny_linear(x, weight, out, pdl=True)
     else:
         torch.mm(x, weight.T, out=out)
-
-
-def _view(buffer: torch.Tensor, rows: int, width: int) -> torch.Tensor:
-    """Contiguous [rows, width] at the start of a buffer of wider rows."""
-    return buffer.view(-1)[: rows * width].view(rows, width)
 
 
 def _rotation(rotary: nn.Module, kind: str, positions: int) -> Rotation:

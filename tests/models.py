@@ -139,12 +139,23 @@ FUSED_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
         attention_k_eq_v=False, num_global_key_value_heads=None
     ),
 }
+# As wide as Hopper's kernels want it.
+WIDE_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "gemma4_chain": lambda: _gemma4_fused(
+        hidden_size=256,
+        intermediate_size=640,
+        head_dim=64,
+        global_head_dim=128,
+        num_hidden_layers=4,
+        layer_types=["sliding_attention", "full_attention"] * 2,
+    ),
+}
 
 
 def build(name: str, seed: int = 0) -> PreTrainedModel:
     """A random model whose outputs depend on its inputs."""
     torch.manual_seed(seed)
-    return randomise((BUILDERS | FUSED_BUILDERS)[name](), EMBED_SCALE.get(name, 1.0))
+    return randomise((BUILDERS | FUSED_BUILDERS | WIDE_BUILDERS)[name](), EMBED_SCALE.get(name, 1.0))
 
 
 def randomise(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedModel:

@@ -18,7 +18,7 @@ from eightfold.demo import model_path
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-NAMES = sorted(models.BUILDERS | models.FUSED_BUILDERS)
+NAMES = sorted(models.BUILDERS | models.FUSED_BUILDERS | models.WIDE_BUILDERS)
 LENGTHS = (3, 40, 17, 1, 90)
 NEW = 40
 
@@ -92,14 +92,15 @@ def test_greedy_tokens_and_a_pause(name: str) -> None:
     judge.close(name)
 
 
-def test_decode_steps_are_bitwise_the_same_whatever_runs_beside() -> None:
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain"])
+def test_decode_steps_are_bitwise_the_same_whatever_runs_beside(name: str) -> None:
     """Every token pauses, so that all steps but the prompts' are of single tokens."""
     every = tuple(range(models.VOCABULARY))
     settings = {"top_p": 0.95, "top_k": 50, "stop_token_ids": (), "pause_token_ids": every}
     config = EngineConfig(max_running=16, max_step_tokens=64, max_context=512, memory_fraction=0.01)
     found = []
     for neighbours in (0, 4, 15):
-        engine = Engine(models.build("gemma4_one_copy").bfloat16().cuda(), config)
+        engine = Engine(models.build(name).bfloat16().cuda(), config)
         seqs = []
         for seed in range(neighbours + 1):
             prompt = prompts()[(2 + seed) % len(LENGTHS)]
@@ -117,7 +118,7 @@ def test_decode_steps_are_bitwise_the_same_whatever_runs_beside() -> None:
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_e2b"])
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain", "gemma4_e2b"])
 @pytest.mark.parametrize("offload", [0, 50_000_000])
 def test_storm(name: str, offload: int) -> None:
     """Random operations over pools that are far too small; greedy, so that each can be judged."""

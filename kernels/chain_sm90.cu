@@ -1,0 +1,272 @@
+// Four products with norms between them in one launch, on Hopper, bf16, for at most ROWS rows: a
+// decode step from the end of one layer's attention to the first product of the next layer.
+//
+//     y = x W0^T               residual, x1 = norms of y
+//     h = gelu(x1 Wg^T) * (x1 Wu^T)
+//     y = h W2^T               residual, x3 = norms of y
+//     out = x3 W3^T
+//
+// A product alone leaves memory idle while its last programs finish, the next launch starts and its
+// inputs arrive. Weights depend on nothing, so here one warp of each program streams them through a
+// ring in shared memory from the first product to the last without a stop, a second one follows
+// with the inputs as they become known, and four compute. A product knows its inputs by counters in
+// global memory, zero at the start. So all programs must run at once: one a multiprocessor.
+//
+// Tiles are 64 weight rows, the matrix unit's M; the rows of x are its N. Which program computes a
+// tile does not depend on the rows, and no sum is split: results do not depend on the batch.
+//
+// Preceded by sm90.cuh. Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a
+// multiple of 256).
+
+constexpr int PHASES = 4, TILE = 64, DEPTH = 2;  // DEPTH blocks of 64 columns a slot
+constexpr int BLOCK = TILE * 128, X_BLOCK = ROWS * 128;
+constexpr int WEIGHTS = DEPTH * BLOCK, SLOT = WEIGHTS + DEPTH * X_BLOCK;
+constexpr int SHARED = 232448, RING = 1024, SLOTS = (SHARED - RING) / SLOT;
+enum Kind { PLAIN, GATED, WIDE };  // bf16; gelu(gate) * up in bf16; float32
+
+struct __align__(64) Phase {
+    TensorMap weights, x;
+    void* out;  // [rows, n]
+    // Where y is given, x is normed, [rows, WIDTH], and made of it first.
+    const bf16 *y, *post, *next;
+    bf16 *residual, *normed;
+    float scale;
+    int n, steps;  // outputs; slots of one tile of weights
+    Kind kind;
+};
+
+struct __align__(64) Chain {
+    Phase phases[PHASES];
+    int* counters;  // [PHASES][2]: rows that are normed, tiles that are computed
+    float eps;
+    int rows;
+};
+
+struct Ring {
+    u64 full[SLOTS], empty[SLOTS];
+    float sums[2][4];
+};
+static_assert(sizeof(Ring) <= RING, "shared memory");
+
+__device__ __forceinline__ void mma(float (&d)[4], u64 a, u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %6, 0;"
+        "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, "
+        "p, 1, 1, 0, 0;}" : F4(d, 0) : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void mma(float (&d)[8], u64 a, u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %10, 0;"
+        "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, "
+        "%8, %9, p, 1, 1, 0, 0;}" : F4(d, 0), F4(d, 4) : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void mma(float (&d)[16], u64 a, u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %18, 0;"
+        "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
+        "%8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, 0, 0;}"
+        : F4(d, 0), F4(d, 4), F4(d, 8), F4(d, 12) : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void mma(float (&d)[32], u64 a, u64 b, int add) {
+    mma_n64(d, a, b, add);
+}
+
+__device__ __forceinline__ void wait_for_launches() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+// What other programs wrote before they counted is visible afterwards, also to bulk copies.
+__device__ __forceinline__ void wait_for_count(const int* counter, int target) {
+    int seen;
+    do
+        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+    while (seen < target);
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+// Counts once for the 128 threads of the group, after all that they wrote.
+__device__ __forceinline__ void count(int* counter) {
+    asm volatile("fence.proxy.async;" ::: "memory");
+    sync_group(1);
+    if (threadIdx.x == 0)
+        asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+// Brings the weights of all of this program's tiles, or their inputs, in the order of the ring.
+template <bool INPUTS>
+__device__ __forceinline__ void stream(const Chain& chain, Ring& ring, u32 base) {
+    u32 number = 0;
+    for (int p = 0; p < PHASES; ++p) {
+        const Phase& phase = chain.phases[p];
+        const int tiles = phase.n / TILE, parts = phase.kind == GATED ? 2 : 1;
+        if (INPUTS && p && blockIdx.x < tiles) {
+            if (phase.y)
+                wait_for_count(chain.counters + 2 * p, chain.rows);
+            else
+                wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].n / TILE);
+        }
+        for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
+            for (int step = 0; step < phase.steps; ++step)
+                for (int part = 0; part < parts; ++part, ++number) {
+                    const u32 slot = number % SLOTS, to = base + slot * SLOT;
+                    wait(ring.empty[slot], (number / SLOTS & 1) ^ 1);
+                    expect(ring.full[slot], INPUTS ? SLOT - WEIGHTS : WEIGHTS);
+                    if (INPUTS)
+                        load_3d(to + WEIGHTS, phase.x, 0, 0, step * DEPTH, ring.full[slot]);
+                    else
+                        load_3d(to, phase.weights, 0, tile * TILE + part * phase.n, step * DEPTH,
+                                ring.full[slot]);
+                }
+    }
+}
+
+// Adds up one slot; the slot before, which nothing reads any more then, is given back.
+__device__ __forceinline__ void multiply(float (&d)[ROWS / 2], Ring& ring, u32 base, u32 number,
+                                         bool first, bool alone) {
+    const u32 slot = number % SLOTS;
+    const u64 w = describe(base + slot * SLOT, 16), x = describe(base + slot * SLOT + WEIGHTS, 16);
+    wait(ring.full[slot], number / SLOTS & 1);
+    mma_fence();
+#pragma unroll
+    for (int b = 0; b < DEPTH; ++b)
+#pragma unroll
+        for (int k = 0; k < 4; ++k)
+            mma(d, w + b * (BLOCK / 16) + k * 2, x + b * (X_BLOCK / 16) + k * 2,
+                !first || b > 0 || k > 0);
+    mma_commit();
+    mma_wait<1>();
+    if (!alone) arrive_warp(ring.empty[(number - 1) % SLOTS]);
+}
+
+__device__ __forceinline__ float gelu(float x) {
+    const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
+    // tanh(u) = 1 - 2 / (exp(2u) + 1) does not overflow to NaN at either end.
+    return x * (1.0f - 1.0f / (exp2_fast(2.0f * 1.4426950408889634f * inner) + 1.0f));
+}
+
+template <Kind KIND>
+__device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, u32 base,
+                                         u32& number) {
+    const Phase& phase = chain.phases[p];
+    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
+    for (int tile = blockIdx.x; tile < phase.n / TILE; tile += gridDim.x) {
+        float d[ROWS / 2], up[KIND == GATED ? ROWS / 2 : 4];
+        for (int step = 0; step < phase.steps; ++step) {
+            multiply(d, ring, base, number++, step == 0, step == 0);
+            if constexpr (KIND == GATED)
+                multiply(up, ring, base, number++, step == 0, false);
+        }
+        mma_wait<0>();
+        arrive_warp(ring.empty[(number - 1) % SLOTS]);
+#pragma unroll
+        for (int i = 0; i < ROWS / 2; ++i) {
+            const int m = i / 4 * 8 + lane % 4 * 2 + i % 2;
+            const u64 at = (u64)m * phase.n + tile * TILE + row + i % 4 / 2 * 8;
+            float value = d[i];
+            if constexpr (KIND == GATED) value = gelu(value) * up[i];
+            if (m >= chain.rows) continue;
+            if constexpr (KIND == WIDE)
+                ((float*)phase.out)[at] = value;
+            else
+                ((bf16*)phase.out)[at] = (bf16)pack(value, 0.0f);
+        }
+        if (p < PHASES - 1) count(chain.counters + 2 * p + 1);
+    }
+}
+
+// Sum over the 128 threads of the group.
+__device__ __forceinline__ float sum(float value, float (&sums)[4]) {
+#pragma unroll
+    for (int lanes = 16; lanes; lanes /= 2) value += __shfl_xor_sync(~0u, value, lanes);
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+    sync_group(1);
+    return sums[0] + sums[1] + sums[2] + sums[3];
+}
+__device__ __forceinline__ float inverse_root(float x) {
+    float y;
+    asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+__device__ __forceinline__ u32 load_fresh(const bf16* at) {
+    u32 v;
+    asm volatile("ld.global.cg.b32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
+    return v;
+}
+
+// residual = (residual + rms(y) * post) * scale; normed = rms(residual) * next. The last programs
+// take a row each: they have the fewest tiles.
+__device__ __forceinline__ void normalise(const Chain& chain, int p, Ring& ring) {
+    constexpr int EACH = WIDTH / 256;  // pairs of neighbours a thread
+    const Phase& phase = chain.phases[p];
+    for (int row = gridDim.x - 1 - blockIdx.x; row < chain.rows; row += gridDim.x) {
+        const u64 first = (u64)row * WIDTH + threadIdx.x * 2;
+        u32 residual[EACH], post[EACH], next[EACH];
+        float y[2 * EACH], squares = 0.0f;
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            residual[i] = load_fresh(phase.residual + first + i * 256);
+            post[i] = load_fresh(phase.post + threadIdx.x * 2 + i * 256);
+            next[i] = load_fresh(phase.next + threadIdx.x * 2 + i * 256);
+        }
+        if (threadIdx.x % 32 == 0)
+            wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].n / TILE);
+        __syncwarp();
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            const u32 pair = load_fresh(phase.y + first + i * 256);
+            y[2 * i] = low(pair), y[2 * i + 1] = high(pair);
+        }
+#pragma unroll
+        for (int i = 0; i < 2 * EACH; ++i) squares += y[i] * y[i];
+        float factor = inverse_root(sum(squares, ring.sums[0]) / WIDTH + chain.eps);
+        squares = 0.0f;
+#pragma unroll
+        for (int i = 0; i < EACH; ++i) {
+            // The norm sees what the residual holds after rounding.
+            residual[i] = pack((low(residual[i]) + y[2 * i] * factor * low(post[i])) * phase.scale,
+                               (high(residual[i]) + y[2 * i + 1] * factor * high(post[i])) *
+                                   phase.scale);
+            squares += low(residual[i]) * low(residual[i]) + high(residual[i]) * high(residual[i]);
+            *(u32*)(phase.residual + first + i * 256) = residual[i];
+        }
+        factor = inverse_root(sum(squares, ring.sums[1]) / WIDTH + chain.eps);
+#pragma unroll
+        for (int i = 0; i < EACH; ++i)
+            *(u32*)(phase.normed + first + i * 256) =
+                pack(low(residual[i]) * factor * low(next[i]),
+                     high(residual[i]) * factor * high(next[i]));
+        count(chain.counters + 2 * p);
+    }
+}
+
+extern "C" __global__ void __launch_bounds__(192, 1)
+layer_chain(const __grid_constant__ Chain chain) {
+    extern __shared__ __align__(1024) unsigned char memory[];
+    Ring& ring = *(Ring*)(memory + SLOTS * SLOT);
+    const u32 base = shared_address(memory);
+    const int t = threadIdx.x;
+    asm volatile("griddepcontrol.launch_dependents;");
+    if (base % 1024) asm volatile("trap;");
+    if (t == 0) {
+        for (int i = 0; i < SLOTS; ++i) init(ring.full[i], 2), init(ring.empty[i], 4);
+        asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+        fence_async();
+    }
+    __syncthreads();
+    if (t >= 160) {
+        if (t == 160) {
+            wait_for_launches();
+            stream<true>(chain, ring, base);
+        }
+    } else if (t >= 128) {
+        if (t == 128) stream<false>(chain, ring, base);
+    } else {
+        wait_for_launches();
+        u32 number = 0;
+        for (int p = 0; p < PHASES; ++p) {
+            if (chain.phases[p].y) normalise(chain, p, ring);
+            const Kind kind = chain.phases[p].kind;
+            if (kind == PLAIN) products<PLAIN>(chain, p, ring, base, number);
+            else if (kind == GATED) products<GATED>(chain, p, ring, base, number);
+            else products<WIDE>(chain, p, ring, base, number);
+        }
+    }
+}

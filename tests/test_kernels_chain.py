@@ -1,0 +1,128 @@
+"""A layer in one launch against float64; needs a Hopper GPU. Without one: it builds, and refuses.
+
+Outputs are poisoned first, rows beyond the last as well.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_device import CUDA, DEVICE, relative
+
+from eightfold.kernels import chain
+from eightfold.kernels.chain import ChainWeights, chain_fits, layer_chain, layer_chain_reference
+
+HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
+needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
+LIMIT = 6e-3
+
+
+def randn(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, device=DEVICE).bfloat16()
+
+
+def layer(attended: int, width: int, inner: int, following: int) -> ChainWeights:
+    """Weights that keep activations of order one."""
+    torch.manual_seed(attended + inner)
+    norms = [(1 + 0.3 * torch.randn(width, device=DEVICE)).bfloat16() for _ in range(4)]
+    return ChainWeights(
+        output=randn(width, attended) * attended**-0.5,
+        gate_up=randn(2 * inner, width) * width**-0.5,
+        down=randn(width, inner) * inner**-0.5,
+        following=randn(following, width) * width**-0.5 if following else None,
+        post_attention=norms[0],
+        pre_feedforward=norms[1],
+        post_feedforward=norms[2],
+        next_norm=norms[3],
+        scale=0.7,
+    )
+
+
+def run(
+    weights: ChainWeights, attended: torch.Tensor, residual: torch.Tensor, dtype: torch.dtype
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+    """(residual, normed, out), each written into poisoned memory with a row to spare."""
+    rows, width = residual.shape
+    n = 0 if weights.following is None else weights.following.shape[0]
+    y, normed, hidden = (
+        torch.full((rows + 1, each), float("nan"), device=DEVICE).bfloat16()
+        for each in (width, width, weights.down.shape[1])
+    )
+    out = torch.full((rows + 1, n), float("nan"), device=DEVICE, dtype=dtype)
+    residual = torch.cat([residual, residual[:1] * float("nan")])
+    layer_chain(
+        attended, residual[:rows], weights, (y[:rows], normed[:rows], hidden[:rows]),
+        out[:rows] if n else None, torch.zeros(8, dtype=torch.int32, device=DEVICE),
+    )  # fmt: skip
+    torch.cuda.synchronize()
+    for tensor in (y, normed, hidden, out, residual):
+        assert tensor[rows].isnan().all(), "a row of nobody was written"
+    return residual[:rows], normed[:rows], out[:rows] if n else None
+
+
+@needs_hopper
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("rows", [1, 7, 8, 13, 16, 32, 33, 64])
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((128, 256, 128, 64), torch.bfloat16),
+        ((1024, 768, 3072, 1600), torch.float32),
+        ((8192, 5376, 21504, 16384), torch.bfloat16),
+        ((4096, 1280, 8576, 0), torch.bfloat16),
+    ],
+)
+def test_layer(shape: tuple[int, int, int, int], dtype: torch.dtype, rows: int) -> None:
+    weights = layer(*shape)
+    assert chain_fits(weights)
+    attended, residual = randn(rows, shape[0]), randn(rows, shape[1])
+    found = run(weights, attended, residual, dtype)
+    for mine, wanted in zip(found, layer_chain_reference(attended, residual, weights), strict=True):
+        assert (mine is None) == (wanted is None)
+        if mine is not None and wanted is not None:
+            assert relative(mine, wanted) < LIMIT
+
+
+@needs_hopper
+@pytest.mark.timeout(60)
+def test_result_is_independent_of_the_batch_and_repeats() -> None:
+    weights = layer(1024, 2560, 5120, 2048)
+    attended, residual = randn(64, 1024), randn(64, 2560)
+    whole = run(weights, attended, residual, torch.bfloat16)
+    for _ in range(20):
+        again = run(weights, attended, residual, torch.bfloat16)
+        assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
+    for rows in (1, 8, 9, 16, 32):
+        part = run(weights, attended[:rows], residual[:rows], torch.bfloat16)
+        assert all(torch.equal(a, b[:rows]) for a, b in zip(part, whole, strict=True))
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    if not HOPPER:
+        assert not chain_fits(layer(128, 256, 64, 64))
+    assert not chain_fits(layer(128, 320, 64, 64))
+    assert not chain_fits(layer(192, 256, 64, 64))
+    weights = layer(128, 256, 64, 0)
+    rows, counters = randn(8, 256), torch.zeros(8, dtype=torch.int32, device=DEVICE)
+    with pytest.raises(ValueError, match="out and following"):
+        layer_chain(randn(8, 128), rows, weights, (rows, rows, randn(8, 64)), rows, counters)
+    with pytest.raises(ValueError, match="fits"):
+        layer_chain(randn(8, 64), rows, weights, (rows, rows, randn(8, 64)), None, counters)
+    with pytest.raises(ValueError, match="65 rows"):
+        wide = randn(65, 256)
+        layer_chain(randn(65, 128), wide, weights, (wide, wide, randn(65, 64)), None, counters)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize("rows", [8, 64])
+def test_builds_without_spills(tmp_path: Path, rows: int) -> None:
+    folder = Path(chain.__file__).parent
+    source = tmp_path / "chain.cu"
+    source.write_text("".join((folder / name).read_text() for name in chain.SOURCES))
+    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", f"-DROWS={rows}"]
+    command += ["-DWIDTH=5376", "-o", str(tmp_path / "chain.cubin"), str(source)]
+    built = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert built.returncode == 0, built.stderr
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in built.stderr
