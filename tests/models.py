@@ -155,7 +155,8 @@ WIDE_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
 def build(name: str, seed: int = 0) -> PreTrainedModel:
     """A random model whose outputs depend on its inputs."""
     torch.manual_seed(seed)
-    return randomise((BUILDERS | FUSED_BUILDERS | WIDE_BUILDERS)[name](), EMBED_SCALE.get(name, 1.0))
+    model = (BUILDERS | FUSED_BUILDERS | WIDE_BUILDERS)[name]()
+    return randomise(model, EMBED_SCALE.get(name, 1.0))
 
 
 def randomise(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedModel:

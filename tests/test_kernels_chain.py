@@ -110,8 +110,8 @@ def test_what_does_not_fit_is_refused() -> None:
         layer_chain(randn(8, 128), rows, weights, (rows, rows, randn(8, 64)), rows, counters)
     with pytest.raises(ValueError, match="fits"):
         layer_chain(randn(8, 64), rows, weights, (rows, rows, randn(8, 64)), None, counters)
+    wide = randn(65, 256)
     with pytest.raises(ValueError, match="65 rows"):
-        wide = randn(65, 256)
         layer_chain(randn(65, 128), wide, weights, (wide, wide, randn(65, 64)), None, counters)
 
 
