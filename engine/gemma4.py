@@ -97,8 +97,9 @@ class Gemma4Decoder:
     """The text model over the paged cache.
 
     Args:
-        model: a ``Gemma4ForCausalLM`` for which ``one_copy_architecture`` gave ``architecture``.
-            Its projections become views of joint tensors.
+        model: a ``Gemma4ForCausalLM``, or its multimodal wrapper, for which
+            ``one_copy_architecture`` gave ``architecture``. Its projections become views of joint
+            tensors.
         limits: what buffers and tables are made for.
     """
 
@@ -111,21 +112,21 @@ class Gemma4Decoder:
         limits: Limits,
         page_size: int,
     ) -> None:
-        text: Any = model.model
-        self.eps = float(model.config.rms_norm_eps)
-        self.softcap = float(model.config.final_logit_softcapping or 0.0)
+        text, config = _text(model), architecture.config
+        self.eps = float(config.rms_norm_eps)
+        self.softcap = float(config.final_logit_softcapping or 0.0)
         self._embedding = text.embed_tokens.weight.data
         self._head = model.lm_head.weight.data
         self._scale = text.embed_tokens.embed_scale.to(self._embedding)
         self._final_norm = text.norm.weight.data
         rotations = {
             kind: _rotation(text.rotary_emb, kind, limits.context)
-            for kind in set(model.config.layer_types)
+            for kind in set(config.layer_types)
         }
         self.layers = [
             _layer(module, spec, rotations[kind])
             for module, spec, kind in zip(
-                text.layers, architecture.layers, model.config.layer_types, strict=True
+                text.layers, architecture.layers, config.layer_types, strict=True
             )
         ]
         self.buffers = Buffers(self.layers, limits.rows, self._embedding)
@@ -317,6 +318,12 @@ def _rotation(rotary: nn.Module, kind: str, positions: int) -> Rotation:
     return Rotation(angles.cos() * scaling, angles.sin() * scaling)
 
 
+def _text(model: PreTrainedModel) -> Any:
+    """The layers' module, which a multimodal model wraps once more."""
+    inner: Any = model.model
+    return getattr(inner, "language_model", inner)
+
+
 def joint_projections(layer: nn.Module) -> Iterator[list[nn.Linear]]:
     """The projections of one layer that are computed as one product."""
     attention: Any = layer.self_attn
@@ -328,8 +335,7 @@ def joint_projections(layer: nn.Module) -> Iterator[list[nn.Linear]]:
 
 def allocate_joint(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
     """Places in which the projections computed as one product lie behind one another."""
-    text: Any = model.model
-    for layer in text.layers:
+    for layer in _text(model).layers:
         for projections in joint_projections(layer):
             sizes = [projection.out_features for projection in projections]
             joint = torch.empty(sum(sizes), projections[0].in_features, dtype=dtype, device=device)

@@ -18,8 +18,8 @@ from .norm import add_norm_reference
 from .nvrtc import CudaError, Kernel, tensor_map
 
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
-TILE, COLUMNS = 64, 64  # weight rows of a tile; columns that a copy lays beside one another
-DEPTH = 2  # such columns per slot of the ring
+TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
+DEPTH = 2  # times as many columns in a slot of the ring
 SHARED, THREADS = 232448, 192
 WIDEST = 8192  # a row's norms are computed in the registers of 128 threads
 COUNTERS = 8  # int32 per launch, zero at its start
@@ -57,7 +57,8 @@ class _Phase(ctypes.Structure):
         ("weights", _Map), ("x", _Map), ("out", ctypes.c_void_p),
         ("y", ctypes.c_void_p), ("post", ctypes.c_void_p), ("next", ctypes.c_void_p),
         ("residual", ctypes.c_void_p), ("normed", ctypes.c_void_p), ("scale", ctypes.c_float),
-        ("n", ctypes.c_int), ("steps", ctypes.c_int), ("kind", ctypes.c_int),
+        ("n", ctypes.c_int), ("tile", ctypes.c_int), ("tiles", ctypes.c_int), ("steps", ctypes.c_int),
+        ("kind", ctypes.c_int), ("pad", ctypes.c_ubyte * 56),
     )  # fmt: skip
 
 
@@ -80,8 +81,7 @@ def chain_fits(weights: ChainWeights) -> bool:
         and torch.cuda.get_device_capability(device) == (9, 0)
         and all(t.dtype == torch.bfloat16 for t in (*products, *norms, weights.next_norm))
         and all(t.is_contiguous() and t.data_ptr() % 16 == 0 for t in products)
-        and all(t.shape[1] % (COLUMNS * DEPTH) == 0 and t.shape[0] % TILE == 0 for t in products)
-        and weights.gate_up.shape[0] % (2 * TILE) == 0
+        and all(t.shape[1] % (COLUMNS * DEPTH) == 0 for t in products)
         and width % 256 == 0
         and width <= WIDEST
         and _kernel(device, 8, width) is not None
@@ -179,20 +179,28 @@ def _phase(
         f"out is {tuple(out.shape)} for a weight of {tuple(weight.shape)}",
     )
     require(out.dtype in (torch.bfloat16, torch.float32), f"out is {out.dtype}")
-    phase.weights = _columns(weight, TILE)
-    phase.x = _columns(x, rows)
+    phase.tile = _tile(n, multiprocessors(x.device))
+    phase.weights = _columns(weight, phase.tile, 1)
+    phase.x = _columns(x, rows, DEPTH)
     phase.out, phase.n, phase.steps = out.data_ptr(), n, inner // (COLUMNS * DEPTH)
+    phase.tiles = -(-n // phase.tile)
     phase.kind = GATED if gated else WIDE if out.dtype == torch.float32 else PLAIN
     return phase
 
 
-def _columns(matrix: torch.Tensor, rows: int) -> ctypes.Array[ctypes.c_ubyte]:
-    """A descriptor of [rows, columns], of which a copy takes ``rows`` by 128."""
+def _tile(n: int, programs: int) -> int:
+    """Weight rows a tile: all programs get as many tiles, and nearly as many rows."""
+    rounds = -(-n // (TILE * programs))
+    return -(-n // (rounds * programs))
+
+
+def _columns(matrix: torch.Tensor, rows: int, depth: int) -> ctypes.Array[ctypes.c_ubyte]:
+    """A descriptor of [rows, columns], of which a copy takes ``rows`` by ``64 * depth``."""
     count, columns = matrix.shape
-    blocks = columns // COLUMNS
     found = tensor_map(
-        matrix.data_ptr(), (COLUMNS, count, blocks), (columns * 2, 128), (COLUMNS, rows, DEPTH)
-    )
+        matrix.data_ptr(), (COLUMNS, count, columns // COLUMNS), (columns * 2, 128),
+        (COLUMNS, rows, depth),
+    )  # fmt: skip
     return _Map.from_buffer_copy(found)
 
 

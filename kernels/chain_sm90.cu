@@ -12,14 +12,16 @@
 // with the inputs as they become known, and four compute. A product knows its inputs by counters in
 // global memory, zero at the start. So all programs must run at once: one a multiprocessor.
 //
-// Tiles are 64 weight rows, the matrix unit's M; the rows of x are its N. Which program computes a
-// tile does not depend on the rows, and no sum is split: results do not depend on the batch.
+// The matrix unit's M are up to 64 weight rows, a tile; its N are the rows of x. A tile has as many
+// rows as give all programs the same share of a product: where only some read, the paths to them
+// are the limit (84 of 132 programs: 31 GB/s each, 2.6 TB/s). Which program computes a tile does not
+// depend on the rows, and no sum is split: results do not depend on the batch.
 //
 // Preceded by sm90.cuh. Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a
 // multiple of 256).
 
-constexpr int PHASES = 4, TILE = 64, DEPTH = 2;  // DEPTH blocks of 64 columns a slot
-constexpr int BLOCK = TILE * 128, X_BLOCK = ROWS * 128;
+constexpr int PHASES = 4, DEPTH = 2;  // DEPTH blocks of 64 columns a slot
+constexpr int BLOCK = 64 * 128, X_BLOCK = ROWS * 128;  // bytes of 64 weight rows, of x
 constexpr int WEIGHTS = DEPTH * BLOCK, SLOT = WEIGHTS + DEPTH * X_BLOCK;
 constexpr int SHARED = 232448, RING = 1024, SLOTS = (SHARED - RING) / SLOT;
 enum Kind { PLAIN, GATED, WIDE };  // bf16; gelu(gate) * up in bf16; float32
@@ -31,7 +33,7 @@ struct __align__(64) Phase {
     const bf16 *y, *post, *next;
     bf16 *residual, *normed;
     float scale;
-    int n, steps;  // outputs; slots of one tile of weights
+    int n, tile, tiles, steps;  // outputs; weight rows a tile, at most 64; tiles; slots of one
     Kind kind;
 };
 
@@ -96,24 +98,26 @@ __device__ __forceinline__ void stream(const Chain& chain, Ring& ring, u32 base)
     u32 number = 0;
     for (int p = 0; p < PHASES; ++p) {
         const Phase& phase = chain.phases[p];
-        const int tiles = phase.n / TILE, parts = phase.kind == GATED ? 2 : 1;
+        const int tiles = phase.tiles, parts = phase.kind == GATED ? 2 : 1;
         if (INPUTS && p && blockIdx.x < tiles) {
             if (phase.y)
                 wait_for_count(chain.counters + 2 * p, chain.rows);
             else
-                wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].n / TILE);
+                wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].tiles);
         }
         for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
             for (int step = 0; step < phase.steps; ++step)
                 for (int part = 0; part < parts; ++part, ++number) {
                     const u32 slot = number % SLOTS, to = base + slot * SLOT;
                     wait(ring.empty[slot], (number / SLOTS & 1) ^ 1);
-                    expect(ring.full[slot], INPUTS ? SLOT - WEIGHTS : WEIGHTS);
+                    expect(ring.full[slot], DEPTH * 128 * (INPUTS ? ROWS : phase.tile));
                     if (INPUTS)
                         load_3d(to + WEIGHTS, phase.x, 0, 0, step * DEPTH, ring.full[slot]);
-                    else
-                        load_3d(to, phase.weights, 0, tile * TILE + part * phase.n, step * DEPTH,
-                                ring.full[slot]);
+                    else  // one by one, since each block must begin at a multiple of 1,024 bytes
+                        for (int b = 0; b < DEPTH; ++b)
+                            load_3d(to + b * BLOCK, phase.weights, 0,
+                                    tile * phase.tile + part * phase.n, step * DEPTH + b,
+                                    ring.full[slot]);
                 }
     }
 }
@@ -146,8 +150,8 @@ template <Kind KIND>
 __device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, u32 base,
                                          u32& number) {
     const Phase& phase = chain.phases[p];
-    const int lane = threadIdx.x % 32, row = threadIdx.x / 32 * 16 + lane / 4;
-    for (int tile = blockIdx.x; tile < phase.n / TILE; tile += gridDim.x) {
+    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
+    for (int tile = blockIdx.x; tile < phase.tiles; tile += gridDim.x) {
         float d[ROWS / 2], up[KIND == GATED ? ROWS / 2 : 4];
         for (int step = 0; step < phase.steps; ++step) {
             multiply(d, ring, base, number++, step == 0, step == 0);
@@ -158,11 +162,12 @@ __device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, 
         arrive_warp(ring.empty[(number - 1) % SLOTS]);
 #pragma unroll
         for (int i = 0; i < ROWS / 2; ++i) {
-            const int m = i / 4 * 8 + lane % 4 * 2 + i % 2;
-            const u64 at = (u64)m * phase.n + tile * TILE + row + i % 4 / 2 * 8;
+            const int m = i / 4 * 8 + lane % 4 * 2 + i % 2, row = first + i % 4 / 2 * 8;
+            const int column = tile * phase.tile + row;
+            const u64 at = (u64)m * phase.n + column;
             float value = d[i];
             if constexpr (KIND == GATED) value = gelu(value) * up[i];
-            if (m >= chain.rows) continue;
+            if (m >= chain.rows || row >= phase.tile || column >= phase.n) continue;
             if constexpr (KIND == WIDE)
                 ((float*)phase.out)[at] = value;
             else
@@ -207,7 +212,7 @@ __device__ __forceinline__ void normalise(const Chain& chain, int p, Ring& ring)
             next[i] = load_fresh(phase.next + threadIdx.x * 2 + i * 256);
         }
         if (threadIdx.x % 32 == 0)
-            wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].n / TILE);
+            wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].tiles);
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {

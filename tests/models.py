@@ -165,6 +165,9 @@ def randomise(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedMod
         for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
+                if "q_norm" in key and len(parameter) >= 64:
+                    # Wide heads would attend to one key alone; rounding would decide to which.
+                    parameter.mul_(len(parameter) ** -0.5)
             elif "embed" in key:
                 parameter.mul_(embed_scale)
             else:
