@@ -33,11 +33,14 @@ def prompts(count: int, length: int) -> list[list[int]]:
     return torch.randint(10, 50_000, (count, length), generator=generator).tolist()
 
 
-def start(engine: Engine, batch: int, context: int) -> float:
-    """Submit and prefill ``batch`` prompts; seconds until each has its first token."""
+def start(engine: Engine, batch: int, context: int, new: int | None = None) -> float:
+    """Submit and prefill ``batch`` prompts; seconds until each has its first token.
+
+    new: tokens that each may draw; with 1 nothing decodes while the others are prefilled.
+    """
     begin = time.perf_counter()
     waiting = {
-        engine.submit(prompt, SamplingParams(**SAMPLING, seed=seed))
+        engine.submit(prompt, SamplingParams(**SAMPLING, seed=seed, max_new_tokens=new))
         for seed, prompt in enumerate(prompts(batch, context))
     }
     while waiting:
@@ -79,7 +82,7 @@ def decode(
     }
 
 
-def profile(engine: Engine, layers: int, steps: int = 4) -> tuple[dict[str, list[float]], float]:
+def profile(engine: Engine, steps: int = 4) -> tuple[dict[str, list[float]], float]:
     """Microseconds a step and launches of each kind of kernel; share of the time without any."""
     activities = [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=activities) as recorded:
@@ -92,14 +95,9 @@ def profile(engine: Engine, layers: int, steps: int = 4) -> tuple[dict[str, list
         if e.device_type == torch.autograd.DeviceType.CUDA and "Memcpy" not in e.name
     )
     found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
-    products, last_end, idle = 0, kernels[0][1], 0.0
+    last_end, idle = kernels[0][1], 0.0
     for end, begin, name in kernels:
-        label = name
-        if "skinny" in name:
-            at = products % (4 * layers + 1)
-            kinds = ("qkv product", "output product", "gate+up product", "down product")
-            label = "lm_head product" if at == 4 * layers else kinds[at % 4]
-            products += 1
+        label = "qkv product" if "skinny" in name else name
         idle += max(0.0, begin - last_end)
         found[label][0] += (max(end, last_end) - last_end) / steps
         found[label][1] += 1 / steps
@@ -131,12 +129,9 @@ def compare_hf(model: Any, batch: int, context: int) -> dict[str, Any]:
     return {"context": context, "tokens_per_s": round(16 * batch / (found[1] - found[0]), 1)}
 
 
-def measure_prefill(
-    engine: Engine, layers: int, arguments: argparse.Namespace, bandwidth: float,
-    result: dict[str, Any],
-) -> int:  # fmt: skip
+def measure_prefill(engine: Engine, arguments: argparse.Namespace, result: dict[str, Any]) -> int:
     """Eight prompts of 8,192 tokens, and the profile of a step; sequences submitted by then."""
-    taken = start(engine, arguments.batch, 8192)
+    taken = start(engine, arguments.batch, 8192, new=1)
     submitted = 1 + arguments.batch
     stop(engine, submitted)
     rate = round(arguments.batch * 8192 / taken)
@@ -145,10 +140,10 @@ def measure_prefill(
     engine.submit(prompts(1, 8192)[0], SamplingParams(**SAMPLING))
     for _ in range(min(3, 8192 // arguments.chunk - 2)):
         engine.step()
-    found, idle = profile(engine, layers, steps=min(4, max(1, 8192 // arguments.chunk - 3)))
+    found, idle = profile(engine, steps=min(4, max(1, 8192 // arguments.chunk - 3)))
     stop(engine, submitted + 1)
     print(f"a prefill step of {arguments.chunk} tokens, device idle {idle:.2%}")
-    print_profile(found, {}, bandwidth)
+    print_profile(found, {}, 1.0)
     result["prefill_profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
     return submitted + 1
 
@@ -164,7 +159,7 @@ def measure_decode(
         result["decode"].append(row)
         print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
         if context == contexts[min(1, len(contexts) - 1)]:
-            found, idle = profile(engine, model.config.num_hidden_layers)
+            found, idle = profile(engine)
             sizes = step_parts(model, [context + SETTLE + STEPS] * batch)
             print_profile(found, sizes, bandwidth)
             result["idle_share"] = round(idle, 4)
@@ -201,9 +196,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(), "model": arguments.model, "bandwidth": bandwidth,
         "first_token_s": round(ready, 1), "kv_tokens": room, "bytes": engine.bytes_of,
     }  # fmt: skip
-    submitted = measure_prefill(
-        engine, model.config.num_hidden_layers, arguments, bandwidth, result
-    )
+    submitted = measure_prefill(engine, arguments, result)
     measure_decode(engine, model, contexts, submitted, arguments.batch, bandwidth, result)
     del engine
     gc.collect()

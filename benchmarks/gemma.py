@@ -59,21 +59,21 @@ def _fill(tensor: torch.Tensor) -> None:
 def step_parts(model: transformers.PreTrainedModel, lengths: list[int]) -> dict[str, int]:
     """Bytes that a decode step of sequences of these lengths must read, by what reads them.
 
-    Every weight once (the embedding is the head), and the cache: of full layers one copy.
+    Every weight once (the embedding is the head), and the cache: of full layers one copy. The
+    first layer's qkv product is a launch of its own, the other products are in ``layer_chain``.
     """
-    parts = dict.fromkeys(
-        ("qkv product", "output product", "gate+up product", "down product", "_paged_decode"), 0
-    )
+    parts = dict.fromkeys(("qkv product", "layer_chain", "_paged_decode", "one_copy_attention"), 0)
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         shared = attention.v_proj is None
         joint = [attention.q_proj, attention.k_proj, *([] if shared else [attention.v_proj])]
-        parts["qkv product"] += sum(part.weight.nbytes for part in joint)
-        parts["output product"] += attention.o_proj.weight.nbytes
-        parts["gate+up product"] += mlp.gate_proj.weight.nbytes + mlp.up_proj.weight.nbytes
-        parts["down product"] += mlp.down_proj.weight.nbytes
+        first = layer is model.model.layers[0]
+        parts["qkv product" if first else "layer_chain"] += sum(p.weight.nbytes for p in joint)
+        others = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        parts["layer_chain"] += sum(part.weight.nbytes for part in others)
         window = attention.sliding_window if attention.is_sliding else max(lengths)
         token = attention.k_proj.out_features * (1 if shared else 2) * 2
-        parts["_paged_decode"] += token * sum(min(length, window) for length in lengths)
-    parts["lm_head product"] = model.lm_head.weight.nbytes
+        kind = "_paged_decode" if attention.is_sliding else "one_copy_attention"
+        parts[kind] += token * sum(min(length, window) for length in lengths)
+    parts["layer_chain"] += model.lm_head.weight.nbytes
     return parts

@@ -1,4 +1,4 @@
-"""Sampling among few candidates: most rows that filter are settled by three launches.
+"""Sampling among few candidates: most rows that filter are settled by four launches.
 
 Logits are cut into parts of ``PART``. The k-th largest of the parts' maxima is a bound that at
 least k tokens reach, and seldom many more: those that do are the candidates. One warp per row sorts
@@ -15,7 +15,7 @@ import torch
 import triton
 import triton.language as tl
 
-from .launch import dependent, let_next_start, wait_for_inputs
+from .launch import dependent, let_next_start, parts_of, parts_size, wait_for_inputs
 from .race import scaled, score
 from .sampling import SamplingBatch
 
@@ -47,18 +47,18 @@ def _survey(
 
 
 @triton.jit
-def _collect(
-    logits, temperature, top_k, top_p, min_p, maxima, parts, bounds, counts, values, tokens, V,
-    softcap, NB: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr,
-    ROOM: tl.constexpr, SHARE: tl.constexpr, PDL: tl.constexpr,
+def _bound(
+    temperature, top_k, top_p, min_p, parts, bounds, NB: tl.constexpr, NP: tl.constexpr,
+    PARTS: tl.constexpr, SHARE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Append each block's candidates to those of its row."""
+    """What a candidate must reach; infinite where a row keeps every token."""
     let_next_start(PDL)
     wait_for_inputs(PDL)
-    row, block = tl.program_id(0), tl.program_id(1)
+    row = tl.program_id(0)
     heat = tl.load(temperature + row)
     k = tl.load(top_k + row)
     filters = (k > 0) | (tl.load(top_p + row) < 1.0) | (tl.load(min_p + row) > 0.0)
+    bound = tl.full([], float("inf"), tl.float32)
     if filters | (heat == 0):
         wanted = tl.where(heat == 0, 1, tl.where(k > 0, k, NB * PARTS // SHARE))
         p = tl.arange(0, NP)
@@ -70,17 +70,29 @@ def _collect(
             others = tl.load(of_row + q, mask=q < NB * PARTS, other=float("-inf"))
             larger += tl.sum((others[None, :] > tops[:, None]).to(tl.int32), 1)
         bound = tl.min(tl.where(larger < wanted, tops, float("inf")), 0)
-        if block == 0:
-            tl.store(bounds + row, bound)
-        if tl.load(maxima + row * NB + block) >= bound:
-            at = block * BLOCK + tl.arange(0, BLOCK)
-            z = scaled(logits, row, at, V, softcap, heat)
-            reach = (z >= bound) & (at < V)
-            found = reach.to(tl.int32)
-            place = tl.atomic_add(counts + row, tl.sum(found, 0)) + tl.cumsum(found, 0) - 1
-            kept = reach & (place < ROOM)
-            tl.store(values + row * ROOM + place, z, mask=kept)
-            tl.store(tokens + row * ROOM + place, at, mask=kept)
+    tl.store(bounds + row, bound)
+
+
+@triton.jit
+def _collect(
+    logits, temperature, maxima, bounds, counts, values, tokens, V, softcap, NB: tl.constexpr,
+    BLOCK: tl.constexpr, ROOM: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """Append each block's candidates to those of its row."""
+    let_next_start(PDL)
+    wait_for_inputs(PDL)
+    row, block = tl.program_id(0), tl.program_id(1)
+    bound = tl.load(bounds + row)
+    if tl.load(maxima + row * NB + block) >= bound:
+        heat = tl.load(temperature + row)
+        at = block * BLOCK + tl.arange(0, BLOCK)
+        z = scaled(logits, row, at, V, softcap, heat)
+        reach = (z >= bound) & (at < V)
+        found = reach.to(tl.int32)
+        place = tl.atomic_add(counts + row, tl.sum(found, 0)) + tl.cumsum(found, 0) - 1
+        kept = reach & (place < ROOM)
+        tl.store(values + row * ROOM + place, z, mask=kept)
+        tl.store(tokens + row * ROOM + place, at, mask=kept)
 
 
 @triton.jit
@@ -141,8 +153,13 @@ def _settle(
 
 def candidates_workspace(rows: int, vocabulary: int) -> int:
     """float32 elements ``draw_candidates`` needs, ``maxima`` not counted."""
+    return parts_size(_sizes(rows, vocabulary))
+
+
+def _sizes(rows: int, vocabulary: int) -> list[int]:
+    """Of the parts' maxima, the blocks' masses, bounds, counts, and the candidates."""
     blocks = -(-vocabulary // BLOCK)
-    return rows * ((PARTS + 1) * blocks + 2 + 2 * ROOM)
+    return [rows * blocks * PARTS, rows * blocks, rows, rows, rows * ROOM, rows * ROOM]
 
 
 def draw_candidates(
@@ -165,19 +182,20 @@ def draw_candidates(
     """
     rows, vocabulary = logits.shape
     blocks = -(-vocabulary // BLOCK)
-    sizes = [rows * blocks * PARTS, rows * blocks, rows, rows, rows * ROOM, rows * ROOM]
-    parts, masses, bounds, counts, values, tokens = workspace[: sum(sizes)].split(sizes)
+    parts, masses, bounds, counts, values, tokens = parts_of(workspace, _sizes(rows, vocabulary))
     counts, tokens = counts.view(torch.int32), tokens.view(torch.int32)
     grid, launch = (rows, blocks), dependent(pdl)
     _survey[grid](
         logits, batch.temperature, maxima, parts, masses, counts, vocabulary, softcap,
         NB=blocks, BLOCK=BLOCK, PARTS=PARTS, num_warps=8, **launch,
     )  # fmt: skip
+    _bound[(rows,)](
+        batch.temperature, batch.top_k, batch.top_p, batch.min_p, parts, bounds, NB=blocks,
+        NP=triton.next_power_of_2(blocks * PARTS), PARTS=PARTS, SHARE=SHARE, num_warps=8, **launch,
+    )  # fmt: skip
     _collect[grid](
-        logits, batch.temperature, batch.top_k, batch.top_p, batch.min_p, maxima, parts, bounds,
-        counts, values, tokens, vocabulary, softcap, NB=blocks,
-        NP=triton.next_power_of_2(blocks * PARTS), BLOCK=BLOCK, PARTS=PARTS, ROOM=ROOM,
-        SHARE=SHARE, num_warps=8, **launch,
+        logits, batch.temperature, maxima, bounds, counts, values, tokens, vocabulary, softcap,
+        NB=blocks, BLOCK=BLOCK, ROOM=ROOM, num_warps=8, **launch,
     )  # fmt: skip
     _settle[(rows,)](
         batch.temperature, batch.top_k, batch.top_p, batch.min_p, batch.seeds, batch.positions,

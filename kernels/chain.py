@@ -20,7 +20,7 @@ from .nvrtc import CudaError, Kernel, tensor_map
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
 DEPTH = 2  # times as many columns in a slot of the ring
-SHARED, THREADS = 232448, 192
+SHARED, THREADS = 232448, 224
 WIDEST = 8192  # a row's norms are computed in the registers of 128 threads
 COUNTERS = 8  # int32 per launch, zero at its start
 PLAIN, GATED, WIDE = range(3)
@@ -57,8 +57,8 @@ class _Phase(ctypes.Structure):
         ("weights", _Map), ("x", _Map), ("out", ctypes.c_void_p),
         ("y", ctypes.c_void_p), ("post", ctypes.c_void_p), ("next", ctypes.c_void_p),
         ("residual", ctypes.c_void_p), ("normed", ctypes.c_void_p), ("scale", ctypes.c_float),
-        ("n", ctypes.c_int), ("tile", ctypes.c_int), ("tiles", ctypes.c_int), ("steps", ctypes.c_int),
-        ("kind", ctypes.c_int), ("pad", ctypes.c_ubyte * 56),
+        ("n", ctypes.c_int), ("tile", ctypes.c_int), ("tiles", ctypes.c_int),
+        ("steps", ctypes.c_int), ("kind", ctypes.c_int), ("pad", ctypes.c_ubyte * 56),
     )  # fmt: skip
 
 

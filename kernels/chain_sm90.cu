@@ -45,7 +45,9 @@ struct __align__(64) Chain {
 };
 
 struct Ring {
-    u64 full[SLOTS], empty[SLOTS];
+    // Each barrier is one u64; what completes a phase stands beside it.
+    u64 full[SLOTS], empty[SLOTS];  // weights and inputs are there (2 and bytes); read (4 warps)
+    u64 stored, noted;  // a tile's results are written (128 threads); to be counted (1)
     float sums[2][4];
 };
 static_assert(sizeof(Ring) <= RING, "shared memory");
@@ -76,7 +78,7 @@ __device__ __forceinline__ void mma(float (&d)[32], u64 a, u64 b, int add) {
 __device__ __forceinline__ void wait_for_launches() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
-// What other programs wrote before they counted is visible afterwards, also to bulk copies.
+// What other programs wrote before they counted is visible afterwards, to bulk copies by the fence.
 __device__ __forceinline__ void wait_for_count(const int* counter, int target) {
     int seen;
     do
@@ -84,12 +86,26 @@ __device__ __forceinline__ void wait_for_count(const int* counter, int target) {
     while (seen < target);
     asm volatile("fence.proxy.async;" ::: "memory");
 }
-// Counts once for the 128 threads of the group, after all that they wrote.
+// After all that this thread wrote, and what it has seen other threads arrive with.
 __device__ __forceinline__ void count(int* counter) {
-    asm volatile("fence.proxy.async;" ::: "memory");
-    sync_group(1);
-    if (threadIdx.x == 0)
-        asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
+    asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
+}
+
+// Counts this program's tiles. A count waits until what was written has reached L2, behind all
+// loads under way: several microseconds, for which the products need not stop.
+__device__ __forceinline__ void count_tiles(const Chain& chain, Ring& ring) {
+    u32 number = 0;
+    for (int p = 0; p < PHASES - 1; ++p)
+        for (int tile = blockIdx.x; tile < chain.phases[p].tiles; tile += gridDim.x, ++number) {
+            wait(ring.stored, number & 1);
+            arrive(ring.noted);
+            count(chain.counters + 2 * p + 1);
+        }
+}
+
+// The last tile begins early enough to be whole: copies that reach beyond a tensor are slower.
+__device__ __forceinline__ int first_row(const Phase& phase, int tile) {
+    return min(tile * phase.tile, phase.n - phase.tile);
 }
 
 // Brings the weights of all of this program's tiles, or their inputs, in the order of the ring.
@@ -116,7 +132,7 @@ __device__ __forceinline__ void stream(const Chain& chain, Ring& ring, u32 base)
                     else  // one by one, since each block must begin at a multiple of 1,024 bytes
                         for (int b = 0; b < DEPTH; ++b)
                             load_3d(to + b * BLOCK, phase.weights, 0,
-                                    tile * phase.tile + part * phase.n, step * DEPTH + b,
+                                    first_row(phase, tile) + part * phase.n, step * DEPTH + b,
                                     ring.full[slot]);
                 }
     }
@@ -148,7 +164,7 @@ __device__ __forceinline__ float gelu(float x) {
 
 template <Kind KIND>
 __device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, u32 base,
-                                         u32& number) {
+                                         u32& number, u32& stored) {
     const Phase& phase = chain.phases[p];
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
     for (int tile = blockIdx.x; tile < phase.tiles; tile += gridDim.x) {
@@ -163,17 +179,19 @@ __device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, 
 #pragma unroll
         for (int i = 0; i < ROWS / 2; ++i) {
             const int m = i / 4 * 8 + lane % 4 * 2 + i % 2, row = first + i % 4 / 2 * 8;
-            const int column = tile * phase.tile + row;
+            const int column = first_row(phase, tile) + row;
             const u64 at = (u64)m * phase.n + column;
             float value = d[i];
             if constexpr (KIND == GATED) value = gelu(value) * up[i];
-            if (m >= chain.rows || row >= phase.tile || column >= phase.n) continue;
+            if (m >= chain.rows || row >= phase.tile) continue;
             if constexpr (KIND == WIDE)
                 ((float*)phase.out)[at] = value;
             else
                 ((bf16*)phase.out)[at] = (bf16)pack(value, 0.0f);
         }
-        if (p < PHASES - 1) count(chain.counters + 2 * p + 1);
+        if (p == PHASES - 1) continue;
+        wait(ring.noted, (stored++ & 1) ^ 1);  // of the tile before
+        arrive(ring.stored);
     }
 }
 
@@ -238,11 +256,12 @@ __device__ __forceinline__ void normalise(const Chain& chain, int p, Ring& ring)
             *(u32*)(phase.normed + first + i * 256) =
                 pack(low(residual[i]) * factor * low(next[i]),
                      high(residual[i]) * factor * high(next[i]));
-        count(chain.counters + 2 * p);
+        sync_group(1);
+        if (threadIdx.x == 0) count(chain.counters + 2 * p);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(192, 1)
+extern "C" __global__ void __launch_bounds__(224, 1)
 layer_chain(const __grid_constant__ Chain chain) {
     extern __shared__ __align__(1024) unsigned char memory[];
     Ring& ring = *(Ring*)(memory + SLOTS * SLOT);
@@ -252,26 +271,27 @@ layer_chain(const __grid_constant__ Chain chain) {
     if (base % 1024) asm volatile("trap;");
     if (t == 0) {
         for (int i = 0; i < SLOTS; ++i) init(ring.full[i], 2), init(ring.empty[i], 4);
+        init(ring.stored, 128), init(ring.noted, 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         fence_async();
     }
     __syncthreads();
-    if (t >= 160) {
+    if (t >= 128) {
+        if (t == 128) stream<false>(chain, ring, base);
         if (t == 160) {
             wait_for_launches();
             stream<true>(chain, ring, base);
         }
-    } else if (t >= 128) {
-        if (t == 128) stream<false>(chain, ring, base);
+        if (t == 192) count_tiles(chain, ring);
     } else {
         wait_for_launches();
-        u32 number = 0;
+        u32 number = 0, stored = 0;
         for (int p = 0; p < PHASES; ++p) {
             if (chain.phases[p].y) normalise(chain, p, ring);
             const Kind kind = chain.phases[p].kind;
-            if (kind == PLAIN) products<PLAIN>(chain, p, ring, base, number);
-            else if (kind == GATED) products<GATED>(chain, p, ring, base, number);
-            else products<WIDE>(chain, p, ring, base, number);
+            if (kind == PLAIN) products<PLAIN>(chain, p, ring, base, number, stored);
+            else if (kind == GATED) products<GATED>(chain, p, ring, base, number, stored);
+            else products<WIDE>(chain, p, ring, base, number, stored);
         }
     }
 }

@@ -58,7 +58,7 @@ def _merge(
 
 def entropy_workspace(rows: int, vocabulary: int) -> int:
     """float32 elements ``row_entropy`` needs."""
-    return 3 * rows * -(-vocabulary // BLOCK)
+    return launch.parts_size([rows * -(-vocabulary // BLOCK)] * 3)
 
 
 def row_entropy(
@@ -89,8 +89,8 @@ def row_entropy(
     launch.require(
         workspace.numel() >= need, f"workspace holds {workspace.numel()}; {need} are needed"
     )
-    blocks = need // (3 * rows)
-    maxima, masses, moments = workspace[:need].split(rows * blocks)
+    blocks = -(-vocabulary // BLOCK)
+    maxima, masses, moments = launch.parts_of(workspace, [rows * blocks] * 3)
     _partial[(rows, blocks)](
         logits, maxima, masses, moments, vocabulary, softcap, NB=blocks, BLOCK=BLOCK,
         num_warps=8, **launch.dependent(pdl),

@@ -51,6 +51,23 @@ def power_of_two(n: int) -> int:
     return 1 << max(0, n - 1).bit_length()
 
 
+def parts_size(sizes: list[int]) -> int:
+    """Elements of float32 memory that ``parts_of`` cuts into parts of these sizes."""
+    return sum(-(-size // 4) * 4 for size in sizes)
+
+
+def parts_of(memory: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
+    """Consecutive parts of float32 memory, each from a multiple of 16 bytes on.
+
+    Triton compiles a kernel anew where a pointer that was aligned so is not.
+    """
+    found, begin = [], 0
+    for size in sizes:
+        found.append(memory[begin : begin + size])
+        begin += parts_size([size])
+    return found
+
+
 def require(condition: bool, message: str) -> None:
     """Raise ValueError(message) unless the condition holds."""
     if not condition:

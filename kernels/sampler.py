@@ -16,7 +16,16 @@ import triton
 import triton.language as tl
 
 from .candidates import BLOCK, candidates_workspace, draw_candidates
-from .launch import FLOATS, dependent, let_next_start, require, require_tensor, wait_for_inputs
+from .launch import (
+    FLOATS,
+    dependent,
+    let_next_start,
+    parts_of,
+    parts_size,
+    require,
+    require_tensor,
+    wait_for_inputs,
+)
 from .race import scaled, score
 from .sampling import SamplingBatch
 
@@ -167,9 +176,15 @@ def _finish(best, best_at, chosen, out, V, NB: tl.constexpr, NBP: tl.constexpr, 
 
 def sampler_workspace(rows: int, vocabulary: int) -> int:
     """float32 elements ``sample_tokens`` needs."""
+    return parts_size(_sizes(rows, vocabulary))
+
+
+def _sizes(rows: int, vocabulary: int) -> list[int]:
+    """Of maxima, best, best_at, chosen, limits, states, the candidates' space, sums."""
     blocks = -(-vocabulary // BLOCK)
-    own = rows * (3 * blocks + 3 + PASSES * (3 + blocks * 2 * WAYS))
-    return own + candidates_workspace(rows, vocabulary)
+    few = candidates_workspace(rows, vocabulary)
+    sums = PASSES * rows * blocks * 2 * WAYS
+    return [*[rows * blocks] * 3, rows, 2 * rows, PASSES * rows * 3, few, sums]
 
 
 def sample_tokens(
@@ -200,10 +215,8 @@ def sample_tokens(
     require(out.shape[0] == rows, f"out holds {out.shape[0]} tokens for {rows} rows")
     require(workspace.numel() >= need, f"workspace holds {workspace.numel()}; {need} are needed")
     padded = triton.next_power_of_2(blocks)
-    few = candidates_workspace(rows, vocabulary)
-    sizes = [rows * blocks] * 3 + [rows, 2 * rows, PASSES * rows * 3, few]
-    maxima, best, best_at, chosen, limits, states, space, sums = workspace[:need].split(
-        [*sizes, need - sum(sizes)]
+    maxima, best, best_at, chosen, limits, states, space, sums = parts_of(
+        workspace, _sizes(rows, vocabulary)
     )
     best_at, chosen = best_at.view(torch.int32), chosen.view(torch.int32)
     shared = {"NB": blocks, "NBP": padded, "num_warps": 8, **dependent(pdl)}

@@ -53,6 +53,7 @@ def sampling() -> Iterator[Build]:
     logits = {"NB": 64, "NBP": 64, "BLOCK": 4096, "PDL": True}
     few = {"NP": 256, "PARTS": 4, "ROOM": candidates.ROOM, "SHARE": candidates.SHARE}
     yield candidates._survey, SAMPLER, logits | few, 8
+    yield candidates._bound, SAMPLER, logits | few, 8
     yield candidates._collect, SAMPLER, logits | few, 8
     yield candidates._settle, SAMPLER, logits | few, 1
     for mass in (False, True):
