@@ -279,6 +279,7 @@ class Gemma4Decoder:
             query,
             keys,
             values,
+            ahead=(batch, spec.window) if spec.window else None,
             eps=self.eps,
             pdl=True,
         )

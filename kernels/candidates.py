@@ -21,7 +21,7 @@ from .sampling import SamplingBatch
 
 BLOCK, PART = 4096, 1024
 PARTS = BLOCK // PART
-ROOM = 512
+ROOM = 256
 SHARE = 2  # where top-k does not say: candidates reach the largest of one in two parts
 
 
@@ -65,8 +65,8 @@ def _bound(
         of_row = parts + row * NB * PARTS
         tops = tl.load(of_row + p, mask=p < NB * PARTS, other=float("-inf"))
         larger = tl.zeros([NP], tl.int32)
-        for first in range(0, NB * PARTS, 16):
-            q = first + tl.arange(0, 16)
+        for first in range(0, NB * PARTS, 64):
+            q = first + tl.arange(0, 64)
             others = tl.load(of_row + q, mask=q < NB * PARTS, other=float("-inf"))
             larger += tl.sum((others[None, :] > tops[:, None]).to(tl.int32), 1)
         bound = tl.min(tl.where(larger < wanted, tops, float("inf")), 0)
@@ -191,7 +191,7 @@ def draw_candidates(
     )  # fmt: skip
     _bound[(rows,)](
         batch.temperature, batch.top_k, batch.top_p, batch.min_p, parts, bounds, NB=blocks,
-        NP=triton.next_power_of_2(blocks * PARTS), PARTS=PARTS, SHARE=SHARE, num_warps=8, **launch,
+        NP=triton.next_power_of_2(blocks * PARTS), PARTS=PARTS, SHARE=SHARE, num_warps=16, **launch,
     )  # fmt: skip
     _collect[grid](
         logits, batch.temperature, maxima, bounds, counts, values, tokens, vocabulary, softcap,

@@ -43,7 +43,8 @@ ATTENTION = INTEGERS | {
 LAYER = INTEGERS | {
     "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
     "k_weight": B, "cos": F, "sin": F, "positions": I, "slots": I, "q_out": B, "key_cache": B,
-    "value_cache": B, "gate_up": B, "x": B, "w_pointer": B, "w": "tensordesc<bf16[64,128]>",
+    "value_cache": B, "table": I, "first_pos": I, "lens": I, "gate_up": B, "x": B, "w_pointer": B,
+    "w": "tensordesc<bf16[64,128]>",
 }  # fmt: skip
 
 Build = tuple[Any, dict[str, str], dict[str, Any], int]
@@ -53,7 +54,7 @@ def sampling() -> Iterator[Build]:
     logits = {"NB": 64, "NBP": 64, "BLOCK": 4096, "PDL": True}
     few = {"NP": 256, "PARTS": 4, "ROOM": candidates.ROOM, "SHARE": candidates.SHARE}
     yield candidates._survey, SAMPLER, logits | few, 8
-    yield candidates._bound, SAMPLER, logits | few, 8
+    yield candidates._bound, SAMPLER, logits | few, 16
     yield candidates._collect, SAMPLER, logits | few, 8
     yield candidates._settle, SAMPLER, logits | few, 1
     for mass in (False, True):
@@ -98,12 +99,13 @@ def layers() -> Iterator[Build]:
     yield linear._skinny_linear, LAYER | {"out": F}, weights | {"BM": 64}, 4
     norms = {"N": 5376, "BLOCK": 8192, "PARTS": 1, "HAS_POST": True, "HAS_NEXT": True}
     yield norm._add_norm, LAYER, norms | {"HAS_Y": True, "PDL": True}, 16
-    heads = {"HQ": 32, "BH": 4, "PARTS": 1, "PDL": True}
+    heads = {"HQ": 32, "BH": 4, "PARTS": 1, "PDL": True, "PS": 64}
     window = {"HK": 16, "HEADS": 64, "D": 256, "HALF": 128, "PAIRS": 128, "ONE_COPY": False}
-    yield rotary._norm_rotate_write, LAYER, heads | window, 4
+    yield rotary._norm_rotate_write, LAYER, heads | window | {"AHEAD": 4, "WINDOW": 1024}, 4
     one_copy = {"HK": 4, "HEADS": 36, "D": 512, "HALF": 256, "PAIRS": 64, "ONE_COPY": True}
     folded = {"q_weight": F, "k_weight": F}
-    yield rotary._norm_rotate_write, LAYER | folded, heads | one_copy, 4
+    nothing = {"AHEAD": 0, "WINDOW": 0}
+    yield rotary._norm_rotate_write, LAYER | folded, heads | one_copy | nothing, 4
     yield activation._gelu_mul, LAYER, {"N": 21504, "BLOCK": 2048}, 8
 
 

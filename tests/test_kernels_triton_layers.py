@@ -14,6 +14,7 @@ from eightfold.kernels.linear import (
     skinny_linear_reference,
 )
 from eightfold.kernels.norm import add_norm, add_norm_reference
+from eightfold.kernels.paged import PagedBatch
 from eightfold.kernels.rotary import (
     norm_rotate_write,
     norm_rotate_write_reference,
@@ -82,7 +83,13 @@ def test_norm_alone_and_residual_alone() -> None:
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "pairs", "one_copy"),
-    [(4, 2, 32, 16, False), (8, 4, 48, 5, False), (8, 2, 64, 8, True), (3, 1, 32, 16, False)],
+    [
+        (4, 2, 32, 16, False),
+        (8, 4, 48, 5, False),
+        (8, 4, 64, 32, False),  # on a GPU it asks for keys ahead
+        (8, 2, 64, 8, True),
+        (3, 1, 32, 16, False),
+    ],
 )
 def test_norm_rotate_write(
     heads: int, kv_heads: int, head_dim: int, pairs: int, one_copy: bool, parts: int
@@ -98,9 +105,13 @@ def test_norm_rotate_write(
     key_cache = poisoned(pages, page_size, kv_heads, head_dim)
     value_cache = None if one_copy else poisoned(pages, page_size, kv_heads, head_dim)
     q_out = poisoned(tokens, heads, head_dim)
+    lens = torch.tensor([1, 0, 64, 33, 50, 7], dtype=torch.int32, device=DEVICE)
+    table = torch.arange(pages, dtype=torch.int32, device=DEVICE).expand(tokens, pages).contiguous()
+    batch = PagedBatch(slots, table, lens * 0, lens, lens[:1] * 0, decodes=tokens)
     norm_rotate_write(
-        qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache
-    )
+        qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache,
+        ahead=(batch, 32),
+    )  # fmt: skip
     q, keys, values = norm_rotate_write_reference(
         qkv, q_weight, k_weight, cos, sin, positions, heads, kv_heads
     )
