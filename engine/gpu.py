@@ -2,12 +2,15 @@
 
 import numpy as np
 import torch
+from torch import nn
 
 from eightfold.kernels.entropy import entropy_workspace, row_entropy
+from eightfold.kernels.flash import Kind
 from eightfold.kernels.paged import PagedBatch
 from eightfold.kernels.sampler import sample_tokens, sampler_workspace
 from eightfold.kernels.sampling import SamplingBatch
 
+from .architecture import Architecture
 from .cache import KVCache
 from .decoder import Decoder, Limits
 from .flight import Draws, Flight
@@ -24,6 +27,18 @@ from .plan import Plan, Work
 from .upload import Upload, packed_bytes
 
 Tensors = dict[str, torch.Tensor]
+
+
+def attention_kinds(architecture: Architecture, model: nn.Module) -> list[Kind]:
+    """Kinds of the layers that flash-attn might compute: those of two copies, without sinks."""
+    if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
+        return []
+    heads = int(architecture.config.num_attention_heads)
+    return [
+        Kind(heads, layer.kv_heads, layer.head_dim, layer.window or 0)
+        for layer in architecture.layers
+        if not layer.one_copy
+    ]
 
 
 class DecodeGraph:
@@ -63,6 +78,7 @@ class GpuRunner:
         self.cache = cache
         self.device = device
         self.limits = limits
+        self.flash: frozenset[Kind] = frozenset()  # layers whose chunks flash-attn computes
         self.draws = Draws(limits.decode_rows, device)
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[int, DecodeGraph] = {}
@@ -143,6 +159,7 @@ class GpuRunner:
                 lens=views[f"lens{g}"],
                 starts=views[f"starts{g}"],
                 decodes=layout.decodes,
+                flash=self.flash,
             )
             for g, window in enumerate(self.cache.windows)
         }

@@ -105,8 +105,11 @@ def _on_cpu(model: PreTrainedModel, architecture: Architecture, config: EngineCo
 def _on_gpu(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
 ) -> Placement:
+    from eightfold.kernels.flash import Chunks
+    from eightfold.kernels.trial import choose
+
     from .decoder import Limits
-    from .gpu import GpuRunner
+    from .gpu import GpuRunner, attention_kinds
 
     device, width = model.device, model.dtype.itemsize
     page_size = config.page_size or GPU_PAGE_SIZE
@@ -130,6 +133,10 @@ def _on_gpu(
     graphs = device.type == "cuda" and decoder.capturable
     runner = GpuRunner(decoder, cache, limits, vocabulary, device, graphs)
     buffers = _allocated(device) - before - cache.nbytes
+    runner.flash = choose(
+        attention_kinds(architecture, model),
+        Chunks(limits.rows, limits.decode_rows, page_size, model.dtype, device),
+    )
     step = rehearse(runner, limits.running, limits.step_tokens)
     rehearse(runner, 1, min(MIXED_TOKENS, limits.step_tokens))
     budget = int(

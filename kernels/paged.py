@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .decode import OneCopy, paged_decode
+from .flash import Kind, flash_prefill
 from .prefill import paged_prefill
 
 NO_SLOT = -1  # what has this slot is written nowhere
@@ -26,6 +27,7 @@ class PagedBatch:
         first_pos, lens: int32 [decodes + chunks], position of the table's first entry, and tokens
             in the cache with the step's own.
         starts: int32 [chunks + 1], first row of each chunk, counted from the first chunk's.
+        flash: the kinds of layers whose chunks flash-attn computes (see ``trial``).
     """
 
     slots: torch.Tensor
@@ -35,6 +37,7 @@ class PagedBatch:
     starts: torch.Tensor
     decodes: int
     q_len: int = 1
+    flash: frozenset[Kind] = frozenset()
 
 
 def attend(
@@ -60,8 +63,14 @@ def attend(
             query[:n], keys, values, batch.table[:s], batch.lens[:s], out[:n], q_len=batch.q_len,
             first_pos=batch.first_pos[:s], workspace=workspace, pdl=True, **shared,
         )  # fmt: skip
-    if batch.starts.shape[0] > 1:
-        paged_prefill(
-            query[n:], keys, values, batch.table[s:], batch.starts, batch.lens[s:], out[n:],
-            first_pos=batch.first_pos[s:], **shared,
-        )  # fmt: skip
+    if batch.starts.shape[0] == 1:
+        return
+    chunks = (batch.table[s:], batch.starts, batch.lens[s:], out[n:])
+    first_pos = batch.first_pos[s:]
+    kind = Kind(query.shape[1], *keys.shape[2:], window or 0)
+    if kind in batch.flash and sinks is None and values is not None:
+        flash_prefill(
+            query[n:], keys, values, *chunks, window=kind.window, scale=scale, first_pos=first_pos
+        )
+    else:
+        paged_prefill(query[n:], keys, values, *chunks, first_pos=first_pos, **shared)
