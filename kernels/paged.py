@@ -67,7 +67,8 @@ def attend(
         return
     chunks = (batch.table[s:], batch.starts, batch.lens[s:], out[n:])
     first_pos = batch.first_pos[s:]
-    kind = Kind(query.shape[1], *keys.shape[2:], window or 0)
+    kv_heads, head_dim = keys.shape[2:]
+    kind = Kind(query.shape[1], kv_heads, head_dim, window or 0)
     if kind in batch.flash and sinks is None and values is not None:
         flash_prefill(
             query[n:], keys, values, *chunks, window=kind.window, scale=scale, first_pos=first_pos

@@ -181,25 +181,18 @@ def paged_prefill(
     """
     shape = paged_shape(q, key_cache, value_cache, table, lens, out, one_copy)
     require_tensor("starts", starts, torch.int32, 1)
-    require(
-        starts.shape[0] == shape.sequences + 1,
-        f"{shape.sequences} table rows, {starts.shape[0]} starts",
-    )
-    config = config or default_config(shape.head_dim)
-    if config.hopper:
+    sequences, head_dim = shape.sequences, shape.head_dim
+    require(len(starts) == sequences + 1, f"{sequences} table rows, {len(starts)} starts")
+    config = config or default_config(head_dim)
+    if config.hopper and one_copy is not None:
         kernel = kernel_for(shape, q, one_copy, window=window, sinks=sinks, scale=scale)
         if kernel is not None:
-            assert one_copy is not None
-            launch(
-                kernel, shape, q, key_cache, table, lens, one_copy,
-                scale=scale, pdl=False, starts=starts, out=out,
-            )  # fmt: skip
+            launch(kernel, shape, q, key_cache, table, lens, one_copy, scale=scale, pdl=False,
+                   starts=starts, out=out)  # fmt: skip
             return out
-    heads, head_dim, kv_heads, group = shape.heads, shape.head_dim, shape.kv_heads, shape.group
-    require(config.rows >= group, f"{config.rows} rows hold no group of {group} heads")
-    block = config.rows // group
-    # Every sequence may end in a part of a block.
-    grid = (-(-shape.rows // block) + shape.sequences, kv_heads)
+    require(config.rows >= shape.group, f"{config.rows} rows hold no group of {shape.group} heads")
+    block = config.rows // shape.group
+    grid = (-(-shape.rows // block) + sequences, shape.kv_heads)  # each may end in a part of one
     unused = lens
     pairs = one_copy.cos.shape[1] if one_copy else 0
     _paged_prefill[grid](
@@ -207,10 +200,10 @@ def paged_prefill(
         unused if first_pos is None else first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused, unused if sinks is None else sinks,
-        out, scale, shape.sequences, table.stride(0),
-        HQ=heads, HK=kv_heads, D=head_dim, C=max(16, power_of_two(head_dim)),
+        out, scale, sequences, table.stride(0),
+        HQ=shape.heads, HK=shape.kv_heads, D=head_dim, C=max(16, power_of_two(head_dim)),
         P=max(16, power_of_two(pairs)), PAIRS=pairs, PS=shape.page_size, BM=config.rows, BT=block,
-        BN=config.tile, WINDOW=window, SP=max(16, power_of_two(shape.sequences)),
+        BN=config.tile, WINDOW=window, SP=max(16, power_of_two(sequences)),
         ONE_COPY=one_copy is not None, HAS_FIRST=first_pos is not None, HAS_SINKS=sinks is not None,
         STAGES=config.stages, num_warps=config.warps,
     )  # fmt: skip

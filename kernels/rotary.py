@@ -128,29 +128,11 @@ def norm_rotate_write(
     """
     one_copy = value_cache is None
     launch.require((k_weight is None) == one_copy, "k_weight and value_cache go together")
-    launch.require_tensor("q_out", q_out, launch.FLOATS, 3)
-    launch.require_tensor("key_cache", key_cache, launch.FLOATS, 4)
+    _check(qkv, cos, sin, positions, slots, q_out, key_cache, value_cache)
     tokens, heads, head_dim = q_out.shape
-    kv_heads = key_cache.shape[2]
+    page_size, kv_heads = key_cache.shape[1:3]
     parts = qkv.shape[0] if qkv.dim() == 3 else 1
-    launch.require_tensor("qkv", qkv, launch.FLOATS if parts == 1 else torch.float32, qkv.dim())
-    all_heads = heads + kv_heads * (1 if one_copy else 2)
-    launch.require(
-        tuple(qkv.shape[-2:]) == (tokens, all_heads * head_dim) and qkv.dim() in (2, 3),
-        f"qkv is {tuple(qkv.shape)}; it must end in {(tokens, all_heads * head_dim)}",
-    )
-    launch.require(key_cache.shape[3] == head_dim, f"key_cache has head_dim {key_cache.shape[3]}")
-    if value_cache is not None:
-        launch.require_tensor("value_cache", value_cache, key_cache.dtype, 4)
-        launch.require(value_cache.shape == key_cache.shape, "the caches differ in shape")
-    integers = (torch.int32, torch.int64)
-    launch.require_tensor("positions", positions, integers, 1)
-    launch.require_tensor("slots", slots, integers, 1)
-    launch.require(
-        len(positions) == len(slots) == tokens, f"{tokens} tokens need as many positions"
-    )
-    launch.require_tensor("cos", cos, torch.float32, 2)
-    launch.require_tensor("sin", sin, torch.float32, 2)
+    all_heads = qkv.shape[-1] // head_dim
     shared = math.gcd(heads, kv_heads)
     block = min(shared & -shared, 8 if tokens > 64 else 4)
     share = 0
@@ -158,18 +140,51 @@ def norm_rotate_write(
         share = _share(ahead[0], tokens, all_heads // block, key_cache)
     table, first_pos, lens, window = slots, slots, slots, 0
     if share and ahead is not None:
-        (batch, window) = ahead
+        batch, window = ahead
         table, first_pos, lens = batch.table, batch.first_pos, batch.lens
     _norm_rotate_write[(tokens, all_heads // block)](
         qkv, q_weight, q_weight if k_weight is None else k_weight, cos, sin, positions, slots,
         q_out, key_cache, key_cache if value_cache is None else value_cache, tokens, eps,
-        table, table.stride(0), first_pos, lens, AHEAD=share, WINDOW=window,
-        PS=key_cache.shape[1],
+        table, table.stride(0), first_pos, lens, AHEAD=share, WINDOW=window, PS=page_size,
         HQ=heads, HK=kv_heads, HEADS=all_heads, D=head_dim, HALF=launch.power_of_two(head_dim // 2),
         PAIRS=cos.shape[1], BH=block, PARTS=parts, ONE_COPY=one_copy, num_warps=4,
         **launch.dependent(pdl),
     )  # fmt: skip
     return q_out
+
+
+def _check(
+    qkv: torch.Tensor,
+    cos: torch.Tensor,
+    sin: torch.Tensor,
+    positions: torch.Tensor,
+    slots: torch.Tensor,
+    q_out: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor | None,
+) -> None:
+    """ValueError where the tensors of ``norm_rotate_write`` do not fit together."""
+    launch.require_tensor("q_out", q_out, launch.FLOATS, 3)
+    launch.require_tensor("key_cache", key_cache, launch.FLOATS, 4)
+    tokens, heads, head_dim = q_out.shape
+    summed = qkv.dim() == 3 and qkv.shape[0] > 1
+    launch.require_tensor("qkv", qkv, torch.float32 if summed else launch.FLOATS, qkv.dim())
+    width = (heads + key_cache.shape[2] * (1 if value_cache is None else 2)) * head_dim
+    launch.require(
+        tuple(qkv.shape[-2:]) == (tokens, width) and qkv.dim() in (2, 3),
+        f"qkv is {tuple(qkv.shape)}; it must end in {(tokens, width)}",
+    )
+    launch.require(key_cache.shape[3] == head_dim, f"key_cache has head_dim {key_cache.shape[3]}")
+    if value_cache is not None:
+        launch.require_tensor("value_cache", value_cache, key_cache.dtype, 4)
+        launch.require(value_cache.shape == key_cache.shape, "the caches differ in shape")
+    for name, tensor in (("positions", positions), ("slots", slots)):
+        launch.require_tensor(name, tensor, (torch.int32, torch.int64), 1)
+    launch.require(
+        len(positions) == len(slots) == tokens, f"{tokens} tokens need as many positions"
+    )
+    launch.require_tensor("cos", cos, torch.float32, 2)
+    launch.require_tensor("sin", sin, torch.float32, 2)
 
 
 def _share(batch: PagedBatch, tokens: int, programs: int, keys: torch.Tensor) -> int:

@@ -17,6 +17,7 @@ from eightfold.kernels import (
     candidates,
     decode,
     entropy,
+    flash,
     linear,
     norm,
     prefill,
@@ -39,6 +40,7 @@ SAMPLER = INTEGERS | {
 ATTENTION = INTEGERS | {
     "q": B, "k": B, "v": B, "table": I, "lens": I, "first_pos": I, "starts": I, "cos": F,
     "sin": F, "key_weight": B, "sinks": B, "out": B, "part": F, "stats": F,
+    "key_starts": I, "keys": B, "values": B,
 }  # fmt: skip
 LAYER = INTEGERS | {
     "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
@@ -86,6 +88,7 @@ def attention() -> Iterator[Build]:
     yield prefill._paged_prefill, ATTENTION, window | tiles, 8
     tiles = {"BM": 64, "BT": 8, "BN": 32, "STAGES": 2, "C": 512}
     yield prefill._paged_prefill, ATTENTION, one_copy | tiles, 8
+    yield flash._gather_window, ATTENTION, window, 4
 
 
 def layers() -> Iterator[Build]:

@@ -4,15 +4,19 @@ documentation. A few seconds in Triton's interpreter."""
 import logging
 import random
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from types import ModuleType
 from typing import Any
 
+import models
 import pytest
 import torch
 from kernel_device import ATTENTION_LIMIT, CUDA, DEVICE, DTYPE, relative
+from test_engine_models import drive, generate
 from test_kernels_triton_prefill import build
 
+from eightfold.engine import Engine, EngineConfig, SamplingParams, placement
 from eightfold.kernels import flash, trial
 from eightfold.kernels.flash import Chunks, Kind, flash_prefill
 from eightfold.kernels.paged import PagedBatch, attend
@@ -167,6 +171,36 @@ def test_steps_use_it_for_the_kinds_that_were_chosen(stand_in: Any) -> None:
         assert relative(out, wanted) < ATTENTION_LIMIT
         assert len(calls) == expected
         calls.clear()
+
+
+@pytest.mark.parametrize("page_size", [16, 256])
+def test_engine_steps(stand_in: Any, monkeypatch: pytest.MonkeyPatch, page_size: int) -> None:
+    """transformers' modules over the GPU kernels: several prompts, cut into chunks."""
+    used = []
+
+    def counted(*args: Any, **options: Any) -> torch.Tensor:
+        used.append(options["window_size"])
+        return varlen(*args, **options)
+
+    def all_that_fit(kinds: list[Kind], chunks: Chunks) -> frozenset[Kind]:
+        halves = replace(chunks, dtype=HALF)
+        return frozenset(kind for kind in kinds if flash.unfit(kind, halves) is None)
+
+    stand_in.flash_attn_varlen_func = counted
+    monkeypatch.setattr(trial, "choose", all_that_fit)
+    monkeypatch.setattr("eightfold.engine.engine.place", placement._on_gpu)
+    prompts = [[(3 + 5 * i * n) % 100 + 3 for i in range(n)] for n in (3, 45, 19)]
+    wanted = [generate(models.build("gemma4_e2b"), prompt, 3) for prompt in prompts]
+    config = EngineConfig(
+        device="cpu", fused=False, max_step_tokens=24, max_running=4, max_context=512,
+        page_size=page_size,
+    )  # fmt: skip
+    engine = Engine(models.build("gemma4_e2b").to("cpu"), config)
+    settings = SamplingParams(temperature=0, max_new_tokens=3, stop_token_ids=())
+    seqs = [engine.submit(prompt, settings) for prompt in prompts]
+    drawn = drive(engine)
+    assert [drawn[seq] for seq in seqs] == wanted
+    assert {left >= 0 for left, _ in used} == ({True} if page_size == 16 else {True, False})
 
 
 # ---- the choice
