@@ -136,6 +136,21 @@ def test_rows_and_sequences_of_nobody(stand_in: Any, page_size: int) -> None:
     assert (out[29:] == 0).all()
 
 
+@pytest.mark.parametrize("page_size", [16, 256])
+def test_sequences_without_rows_take_no_room(stand_in: Any, page_size: int) -> None:
+    case = build([2], [40], 4, 2, 32, 12, page_size=page_size)
+    case.pop("one_copy")
+    wanted = paged_prefill_reference(**case)
+    if page_size == 256:
+        fill_before_windows(case)
+    case["starts"] = torch.nn.functional.pad(case["starts"], (6, 0))
+    for name in ("lens", "first_pos", "table"):
+        case[name] = case[name].repeat_interleave(7, 0)
+    out = torch.full_like(case["q"], float("nan"))
+    flash_prefill(**case, out=out)
+    assert relative(out, wanted) < ATTENTION_LIMIT
+
+
 def test_full_layers_need_large_pages(stand_in: Any) -> None:
     case = build([5], [5], 4, 2, 32)
     case.pop("one_copy")
