@@ -272,13 +272,15 @@ def main() -> None:
     )
     most = limit(model)
     warm_up(model, work)
-    contestants = (run_one_by_one, run_padded, run_continuous, run_engine)
-    by_name = {result.name: result for result in (run(model, work) for run in contestants)}
-    results = [by_name.pop("engine"), *by_name.values()]
     print(f"{'':12} {'tok/s':>8} {'of limit':>9} {'in vain':>8}  note")
-    for result in results:
+    results = []
+    for run in (run_one_by_one, run_padded, run_continuous, run_engine):
+        result = run(model, work)
+        results.append(result)
         share = f"{result.rate / most:8.0%}"
-        print(f"{result.name:12} {result.rate:8.1f} {share:>9} {result.vain:8}  {result.note}")
+        line = f"{result.name:12} {result.rate:8.1f} {share:>9} {result.vain:8}  {result.note}"
+        print(line, flush=True)
+    results = [results.pop(), *results]
     what = (
         "a bare forward pass a step" if model.device.type == "cpu" else "weights read once a step"
     )

@@ -76,6 +76,28 @@ def attention_modules(model: PreTrainedModel) -> Iterator[nn.Module]:
         yield layer.self_attn
 
 
+def text_model(model: PreTrainedModel, architecture: Architecture) -> PreTrainedModel:
+    """The causal language model of a multimodal one, over the same weights.
+
+    Raises:
+        UnsupportedModelError: where its parts are not where transformers keeps them.
+    """
+    if not architecture.wrapped:
+        return model
+    try:
+        layers, head = model.model.language_model, model.lm_head
+    except AttributeError:
+        raise UnsupportedModelError(
+            f"the text part of this {model.config.model_type} model was not found; save it with "
+            "save_pretrained and give the engine the folder"
+        ) from None
+    with torch.device("meta"):
+        text = architecture.model_class(architecture.config)
+    setattr(text, text.base_model_prefix, layers)
+    text.lm_head = head
+    return text.eval()
+
+
 def inspect(config: PretrainedConfig) -> Architecture:
     """Find the layers' kinds and shapes.
 

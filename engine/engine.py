@@ -46,6 +46,7 @@ class Engine:
         self.config = config = config or EngineConfig()
         if isinstance(model, PreTrainedModel):
             architecture = architectures.inspect(model.config)
+            model = architectures.text_model(model, architecture)
             device = _placed(model, config)
             fused = fused_architecture(architecture, config, device)
         else:

@@ -36,17 +36,13 @@ class Draws:
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        self.tokens = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.entropies = torch.zeros(rows, dtype=torch.float32, device=device)
+        # Behind one another, so that one copy takes both to the host.
+        size = rows * (torch.int64.itemsize + torch.float32.itemsize)
+        self._device = torch.zeros(size, dtype=torch.uint8, device=device)
+        self.tokens, self.entropies = _views(self._device, rows)
         self.row_of: dict[int, int] = {}
         pinned = device.type == "cuda"
-        self._host = [
-            (
-                torch.zeros(rows, dtype=torch.int64, pin_memory=pinned),
-                torch.zeros(rows, dtype=torch.float32, pin_memory=pinned),
-            )
-            for _ in range(DEPTH)
-        ]
+        self._host = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(DEPTH)]
         self._turn = 0
 
     def depart(self, plan: Plan) -> Flight:
@@ -55,11 +51,17 @@ class Draws:
         self.row_of = {work.seq.id: row for row, work in enumerate(sampling)}
         count = len(sampling)
         self._turn = (self._turn + 1) % DEPTH
-        tokens, entropies = (tensor[:count] for tensor in self._host[self._turn])
-        tokens.copy_(self.tokens[:count], non_blocking=True)
-        entropies.copy_(self.entropies[:count], non_blocking=True)
+        host = self._host[self._turn]
+        host.copy_(self._device, non_blocking=True)
+        tokens, entropies = (view[:count] for view in _views(host, len(self.tokens)))
         done = None
         if self.tokens.is_cuda:
             done = torch.cuda.Event()
             done.record()
         return Flight(plan, tokens, entropies, done)
+
+
+def _views(memory: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """int64 [rows] and float32 [rows] behind one another in bytes."""
+    tokens, entropies = memory.split([rows * 8, rows * 4])
+    return tokens.view(torch.int64), entropies.view(torch.float32)

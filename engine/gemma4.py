@@ -21,6 +21,7 @@ from eightfold.kernels.decode import (
     chunk_width,
     fold_key_weight,
 )
+from eightfold.kernels.embedding import embed_norm
 from eightfold.kernels.linear import MAX_ROWS, skinny_linear
 from eightfold.kernels.norm import add_norm
 from eightfold.kernels.paged import PagedBatch, attend
@@ -97,9 +98,8 @@ class Gemma4Decoder:
     """The text model over the paged cache.
 
     Args:
-        model: a ``Gemma4ForCausalLM``, or its multimodal wrapper, for which
-            ``one_copy_architecture`` gave ``architecture``. Its projections become views of joint
-            tensors.
+        model: a ``Gemma4ForCausalLM`` for which ``one_copy_architecture`` gave ``architecture``.
+            Its projections become views of joint tensors.
         limits: what buffers and tables are made for.
     """
 
@@ -112,12 +112,13 @@ class Gemma4Decoder:
         limits: Limits,
         page_size: int,
     ) -> None:
-        text, config = _text(model), architecture.config
+        text: Any = model.model
+        config = architecture.config
         self.eps = float(config.rms_norm_eps)
         self.softcap = float(config.final_logit_softcapping or 0.0)
         self._embedding = text.embed_tokens.weight.data
         self._head = model.lm_head.weight.data
-        self._scale = text.embed_tokens.embed_scale.to(self._embedding)
+        self._scale = float(text.embed_tokens.embed_scale.to(self._embedding.dtype))
         self._final_norm = text.norm.weight.data
         rotations = {
             kind: _rotation(text.rotary_emb, kind, limits.context)
@@ -184,9 +185,10 @@ class Gemma4Decoder:
         """
         count = tokens.shape[0]
         residual, x = self.buffers.residual[:count], self.buffers.x[:count]
-        torch.index_select(self._embedding, 0, tokens, out=residual)
-        residual.mul_(self._scale)
-        self._add_norm(None, residual, None, self.layers[0].input_norm, x)
+        embed_norm(
+            tokens, self._embedding, self._scale, residual, self.layers[0].input_norm, x,
+            zero=self._counters, eps=self.eps, pdl=True,
+        )  # fmt: skip
         if self._chains and count <= MAX_ROWS:
             whole = rows is None and count <= self._logits.shape[0]
             out = self._logits[:count] if whole else None
@@ -233,7 +235,6 @@ class Gemma4Decoder:
         """The same for few rows, three launches a layer; the last one gives logits where wanted."""
         count, buffers = positions.shape[0], self.buffers
         x, hidden = buffers.x[:count], buffers.hidden[:count]
-        self._counters.zero_()
         linear(x, self.layers[0].qkv, self._joint(self.layers[0], count))
         for i, (layer, chain) in enumerate(zip(self.layers, self._chains, strict=True)):
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
@@ -279,7 +280,6 @@ class Gemma4Decoder:
             query,
             keys,
             values,
-            ahead=(batch, spec.window) if spec.window else None,
             eps=self.eps,
             pdl=True,
         )
@@ -319,12 +319,6 @@ def _rotation(rotary: nn.Module, kind: str, positions: int) -> Rotation:
     return Rotation(angles.cos() * scaling, angles.sin() * scaling)
 
 
-def _text(model: PreTrainedModel) -> Any:
-    """The layers' module, which a multimodal model wraps once more."""
-    inner: Any = model.model
-    return getattr(inner, "language_model", inner)
-
-
 def joint_projections(layer: nn.Module) -> Iterator[list[nn.Linear]]:
     """The projections of one layer that are computed as one product."""
     attention: Any = layer.self_attn
@@ -336,7 +330,8 @@ def joint_projections(layer: nn.Module) -> Iterator[list[nn.Linear]]:
 
 def allocate_joint(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
     """Places in which the projections computed as one product lie behind one another."""
-    for layer in _text(model).layers:
+    text: Any = model.model
+    for layer in text.layers:
         for projections in joint_projections(layer):
             sizes = [projection.out_features for projection in projections]
             joint = torch.empty(sum(sizes), projections[0].in_features, dtype=dtype, device=device)

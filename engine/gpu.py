@@ -4,6 +4,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from eightfold.kernels.embedding import choose_tokens
 from eightfold.kernels.entropy import entropy_workspace, row_entropy
 from eightfold.kernels.flash import Kind
 from eightfold.kernels.paged import PagedBatch
@@ -148,9 +149,7 @@ class GpuRunner:
         Entropies nobody asked for are computed too: they cost microseconds, a second set of graphs
         would cost memory and a pause for its capture.
         """
-        source = views["source"]
-        carried = self.draws.tokens[source.clamp(min=0)].int()
-        tokens = torch.where(source >= 0, carried, views["tokens"])
+        tokens = choose_tokens(views["tokens"], views["source"], self.draws.tokens)
         batches = {
             window: PagedBatch(
                 slots=views[f"slots{g}"],

@@ -1,8 +1,4 @@
-"""Query, key and value norms, rotary embedding and the cache write, all heads in one launch.
-
-Memory has little to do meanwhile. For single tokens the launch can ask for the first keys and
-values that attention will read to be brought into L2.
-"""
+"""Query, key and value norms, rotary embedding and the cache write, all heads in one launch."""
 
 import math
 
@@ -12,38 +8,15 @@ import triton.language as tl
 
 from . import launch
 from .launch import let_next_start, wait_for_inputs
-from .linear import prefetch_l2
 from .norm import rms
-from .paged import PagedBatch
-
-PIECE = tl.constexpr(128)  # elements of two bytes that one request brings
-FIRST_KEYS = 64  # tokens of a window that are asked for: what is read while this runs
 
 
-@triton.jit
-def _ask(
-    key_cache, value_cache, table, first_pos, lens, AHEAD: tl.constexpr, WINDOW: tl.constexpr,
-    PS: tl.constexpr, ROW: tl.constexpr,
-):  # fmt: skip
-    """Ask for this program's share, AHEAD tokens, of the first ones in a sequence's window."""
-    length = tl.load(lens)
-    if length > 0:
-        i = tl.arange(0, AHEAD * ROW // PIECE)
-        at = tl.maximum(length - WINDOW, 0) + tl.program_id(1) * AHEAD + i // (ROW // PIECE)
-        at = tl.minimum(at, length - 1)
-        page = tl.load(table + (at - tl.load(first_pos)) // PS).to(tl.int64)
-        element = (page * PS + at % PS) * ROW + i % (ROW // PIECE) * PIECE
-        prefetch_l2(key_cache + element, 2 * PIECE)
-        prefetch_l2(value_cache + element, 2 * PIECE)
-
-
-@triton.jit(do_not_specialize=["rows", "table_stride"])
+@triton.jit(do_not_specialize=["rows"])
 def _norm_rotate_write(
     qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache, rows, eps,
-    table, table_stride, first_pos, lens, AHEAD: tl.constexpr, WINDOW: tl.constexpr,
-    PS: tl.constexpr, HQ: tl.constexpr, HK: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr,
-    HALF: tl.constexpr, PAIRS: tl.constexpr, BH: tl.constexpr, PARTS: tl.constexpr,
-    ONE_COPY: tl.constexpr, PDL: tl.constexpr,
+    HQ: tl.constexpr, HK: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
+    PAIRS: tl.constexpr, BH: tl.constexpr, PARTS: tl.constexpr, ONE_COPY: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """A program takes BH heads of one kind of one token, as two half heads [BH, HALF]."""
     let_next_start(PDL)
@@ -56,9 +29,6 @@ def _norm_rotate_write(
     at = (token.to(tl.int64) * HEADS + h0 + heads)[:, None] * D + i[None, :]
     a = tl.load(qkv + at, mask=live[None, :], other=0.0).to(tl.float32)
     b = tl.load(qkv + at + D // 2, mask=live[None, :], other=0.0).to(tl.float32)
-    if AHEAD:
-        _ask(key_cache, value_cache, table + token * table_stride, first_pos + token, lens + token,
-             AHEAD, WINDOW, PS, HK * D)  # fmt: skip
     for part in tl.static_range(1, PARTS):
         before = (part * rows).to(tl.int64) * (HEADS * D)
         a += tl.load(qkv + before + at, mask=live[None, :], other=0.0)
@@ -105,7 +75,6 @@ def norm_rotate_write(
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
     *,
-    ahead: tuple[PagedBatch, int] | None = None,
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> torch.Tensor:
@@ -121,7 +90,6 @@ def norm_rotate_write(
         cos, sin: float32 [positions, pairs]; the pairs are (i, i + head_dim / 2), i < pairs.
         positions, slots: int32 or int64 [tokens]. A negative slot is not written.
         q_out: [tokens, heads, head_dim]. Caches: [pages, page_size, kv_heads, head_dim].
-        ahead: batch and window of the attention that follows; ``None``: asks for nothing.
 
     Returns:
         ``q_out``.
@@ -130,22 +98,14 @@ def norm_rotate_write(
     launch.require((k_weight is None) == one_copy, "k_weight and value_cache go together")
     _check(qkv, cos, sin, positions, slots, q_out, key_cache, value_cache)
     tokens, heads, head_dim = q_out.shape
-    page_size, kv_heads = key_cache.shape[1:3]
+    kv_heads = key_cache.shape[2]
     parts = qkv.shape[0] if qkv.dim() == 3 else 1
     all_heads = qkv.shape[-1] // head_dim
     shared = math.gcd(heads, kv_heads)
     block = min(shared & -shared, 8 if tokens > 64 else 4)
-    share = 0
-    if ahead is not None and q_out.is_cuda and not one_copy:
-        share = _share(ahead[0], tokens, all_heads // block, key_cache)
-    table, first_pos, lens, window = slots, slots, slots, 0
-    if share and ahead is not None:
-        batch, window = ahead
-        table, first_pos, lens = batch.table, batch.first_pos, batch.lens
     _norm_rotate_write[(tokens, all_heads // block)](
         qkv, q_weight, q_weight if k_weight is None else k_weight, cos, sin, positions, slots,
         q_out, key_cache, key_cache if value_cache is None else value_cache, tokens, eps,
-        table, table.stride(0), first_pos, lens, AHEAD=share, WINDOW=window, PS=page_size,
         HQ=heads, HK=kv_heads, HEADS=all_heads, D=head_dim, HALF=launch.power_of_two(head_dim // 2),
         PAIRS=cos.shape[1], BH=block, PARTS=parts, ONE_COPY=one_copy, num_warps=4,
         **launch.dependent(pdl),
@@ -185,16 +145,6 @@ def _check(
     )
     launch.require_tensor("cos", cos, torch.float32, 2)
     launch.require_tensor("sin", sin, torch.float32, 2)
-
-
-def _share(batch: PagedBatch, tokens: int, programs: int, keys: torch.Tensor) -> int:
-    """First keys that each of a token's programs asks for; 0 where that does not come out even."""
-    row = keys.shape[2] * keys.shape[3]
-    single = batch.decodes == tokens and batch.q_len == 1 and keys.element_size() == 2
-    share = FIRST_KEYS // programs
-    even = share * programs == FIRST_KEYS and row % PIECE.value == 0
-    pieces = share * row // PIECE.value
-    return share if single and even and pieces & (pieces - 1) == 0 else 0
 
 
 def norm_rotate_write_reference(

@@ -16,6 +16,7 @@ from eightfold.kernels import (
     activation,
     candidates,
     decode,
+    embedding,
     entropy,
     flash,
     linear,
@@ -45,7 +46,8 @@ ATTENTION = INTEGERS | {
 LAYER = INTEGERS | {
     "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
     "k_weight": B, "cos": F, "sin": F, "positions": I, "slots": I, "q_out": B, "key_cache": B,
-    "value_cache": B, "table": I, "first_pos": I, "lens": I, "gate_up": B, "x": B, "w_pointer": B,
+    "value_cache": B, "tokens": I, "source": I, "drawn": L, "chosen": I, "embedding": B, "zero": I,
+    "weight": B, "zeros": "i32", "gate_up": B, "x": B, "w_pointer": B,
     "w": "tensordesc<bf16[64,128]>",
 }  # fmt: skip
 
@@ -102,13 +104,15 @@ def layers() -> Iterator[Build]:
     yield linear._skinny_linear, LAYER | {"out": F}, weights | {"BM": 64}, 4
     norms = {"N": 5376, "BLOCK": 8192, "PARTS": 1, "HAS_POST": True, "HAS_NEXT": True}
     yield norm._add_norm, LAYER, norms | {"HAS_Y": True, "PDL": True}, 16
-    heads = {"HQ": 32, "BH": 4, "PARTS": 1, "PDL": True, "PS": 64}
+    heads = {"HQ": 32, "BH": 4, "PARTS": 1, "PDL": True}
     window = {"HK": 16, "HEADS": 64, "D": 256, "HALF": 128, "PAIRS": 128, "ONE_COPY": False}
-    yield rotary._norm_rotate_write, LAYER, heads | window | {"AHEAD": 4, "WINDOW": 1024}, 4
+    yield rotary._norm_rotate_write, LAYER, heads | window, 4
     one_copy = {"HK": 4, "HEADS": 36, "D": 512, "HALF": 256, "PAIRS": 64, "ONE_COPY": True}
     folded = {"q_weight": F, "k_weight": F}
-    nothing = {"AHEAD": 0, "WINDOW": 0}
-    yield rotary._norm_rotate_write, LAYER | folded, heads | one_copy | nothing, 4
+    yield rotary._norm_rotate_write, LAYER | folded, heads | one_copy, 4
+    row = {"N": 5376, "BLOCK": 8192, "ZBLOCK": 1024, "PDL": True}
+    yield embedding._embed_norm, LAYER, row, 16
+    yield embedding._choose, LAYER, {"BLOCK": 1024}, 4
     yield activation._gelu_mul, LAYER, {"N": 21504, "BLOCK": 2048}, 8
 
 

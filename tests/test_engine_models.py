@@ -197,3 +197,12 @@ def test_the_table_tells_the_context_that_is_left() -> None:
     assert context == (
         "context: 1600 tokens in all, 400 for each of 4 sequences at once, at most 500 for one"
     )
+
+
+def test_a_multimodal_model_already_made() -> None:
+    """Its text part runs over its own weights."""
+    prompt = list(range(5, 40))
+    wanted = generate(models.build("gemma4_wrapped"), prompt, 12)
+    engine = Engine(models.build("gemma4_wrapped"), EngineConfig(max_context=256))
+    seq = engine.submit(prompt, SamplingParams(temperature=0, max_new_tokens=12, stop_token_ids=()))
+    assert drive(engine)[seq] == wanted

@@ -8,13 +8,13 @@ import torch
 from kernel_device import CUDA, DEVICE, DTYPE, relative
 
 from eightfold.kernels.activation import gelu_mul, gelu_mul_reference
+from eightfold.kernels.embedding import choose_tokens, embed_norm, embed_norm_reference
 from eightfold.kernels.linear import (
     LinearConfig,
     skinny_linear,
     skinny_linear_reference,
 )
 from eightfold.kernels.norm import add_norm, add_norm_reference
-from eightfold.kernels.paged import PagedBatch
 from eightfold.kernels.rotary import (
     norm_rotate_write,
     norm_rotate_write_reference,
@@ -86,7 +86,6 @@ def test_norm_alone_and_residual_alone() -> None:
     [
         (4, 2, 32, 16, False),
         (8, 4, 48, 5, False),
-        (8, 4, 64, 32, False),  # on a GPU it asks for keys ahead
         (8, 2, 64, 8, True),
         (3, 1, 32, 16, False),
     ],
@@ -105,13 +104,9 @@ def test_norm_rotate_write(
     key_cache = poisoned(pages, page_size, kv_heads, head_dim)
     value_cache = None if one_copy else poisoned(pages, page_size, kv_heads, head_dim)
     q_out = poisoned(tokens, heads, head_dim)
-    lens = torch.tensor([1, 0, 64, 33, 50, 7], dtype=torch.int32, device=DEVICE)
-    table = torch.arange(pages, dtype=torch.int32, device=DEVICE).expand(tokens, pages).contiguous()
-    batch = PagedBatch(slots, table, lens * 0, lens, lens[:1] * 0, decodes=tokens)
     norm_rotate_write(
-        qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache,
-        ahead=(batch, 32),
-    )  # fmt: skip
+        qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache
+    )
     q, keys, values = norm_rotate_write_reference(
         qkv, q_weight, k_weight, cos, sin, positions, heads, kv_heads
     )
@@ -123,6 +118,29 @@ def test_norm_rotate_write(
         flat = cache.flatten(0, 1)
         assert relative(flat[slots[written].long()], wanted[written]) < LIMIT
         assert int(flat.isnan().all(-1).all(-1).sum()) == pages * page_size - int(written.sum())
+
+
+def test_embed_norm() -> None:
+    table, weight = randn(50, 336), randn(336, seed=1)
+    tokens = torch.tensor([3, 49, 0, 3], dtype=torch.int32, device=DEVICE)
+    residual, out = poisoned(4, 336), poisoned(4, 336)
+    counters = torch.ones(700, dtype=torch.int32, device=DEVICE)
+    embed_norm(tokens, table, 2.5, residual, weight, out, zero=counters)
+    wanted = embed_norm_reference(tokens, table, 2.5, weight)
+    assert relative(residual, wanted[0]) < LIMIT
+    assert relative(out, wanted[1]) < LIMIT
+    assert not counters.any()
+
+
+def test_choose_tokens() -> None:
+    given = torch.arange(100, 1500, dtype=torch.int32, device=DEVICE)
+    source = torch.full_like(given, -1)
+    source[[0, 7, 1399]] = torch.tensor([2, 0, 1], dtype=torch.int32, device=DEVICE)
+    drawn = torch.tensor([5, 6, 2**31 - 1], device=DEVICE)
+    out = choose_tokens(given, source, drawn)
+    wanted = given.clone()
+    wanted[[0, 7, 1399]] = torch.tensor([2**31 - 1, 5, 6], dtype=torch.int32, device=DEVICE)
+    assert torch.equal(out, wanted)
 
 
 def test_gelu_mul() -> None:
