@@ -14,6 +14,7 @@ from eightfold.solver.machine import Machine, Sizes, read_weights, sizes_for
 DEPTH = 8  # folders below the input folder that are looked into
 LISTED = 12  # candidates named in an error
 LANGUAGE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # all but the first are passed over
 WIDE = 200  # more entries than this are a data set, not looked into
 
 
@@ -37,8 +38,8 @@ class Inputs:
             return self.tests[0]
         names = ", ".join(str(path.relative_to(self.root)) for path in self.seen[:LISTED])
         raise SolverError(
-            f"There is no test.csv below {self.root}; add the competition's data. "
-            f"CSV files found: {names or 'none'}."
+            f"There is no test.csv below {self.root}; add the competition's data, unpacked. "
+            f"Tables found: {names or 'none'}."
         )
 
 
@@ -67,8 +68,8 @@ def find_inputs(root: str | Path) -> Inputs:
         if len(folders) > WIDE:
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-        tables += [path / name for name in files if name.endswith(".csv")]
-        if "config.json" in files and any(name.endswith(".safetensors") for name in files):
+        tables += [path / name for name in files if ".csv" in name.lower()]
+        if "config.json" in files and any(name.endswith(WEIGHTS) for name in files):
             models.append(path)
 
     def order(path: Path) -> tuple[int, str]:

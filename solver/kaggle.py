@@ -1,7 +1,8 @@
 """The competition's side of the solver: `predict`, which always answers, in time.
 
 from eightfold.solver import kaggle
-kaggle.start(kaggle.KaggleConfig(...))   # returns at once, the model loads behind it
+config = kaggle.configure(input_folder)
+kaggle.start(config, reading=kaggle.preload(config))   # returns at once, the model loads behind it
 kaggle.serve(input_folder)               # the competition's server, or the stand-in
 """
 
@@ -25,13 +26,22 @@ _session: Session | None = None
 _guard = threading.Lock()
 
 
-def start(config: KaggleConfig | None = None, make: Callable[[], Any] | None = None) -> Session:
-    """Begins a run: the model loads behind this call. A run under way is ended."""
+def start(
+    config: KaggleConfig | None = None,
+    make: Callable[[], Any] | None = None,
+    reading: Any = None,
+) -> Session:
+    """Begins a run: the model loads behind this call. A run under way is ended.
+
+    Args:
+        make: makes the solver; None: a `Solver` of the configuration.
+        reading: what `preload` returned; the solver takes it over instead of reading anew.
+    """
     global _session
     with _guard:
         if _session is not None:
             _session.close()
-        _session = Session(config or KaggleConfig(), make)
+        _session = Session(config or KaggleConfig(), make, reading)
         return _session
 
 
@@ -82,7 +92,8 @@ def configure(root: str | Path, **changes: Any) -> KaggleConfig:
         # A seed of its own for each of the two private runs.
         seed=time.time_ns() % 2**31,
         engine=EngineConfig(
-            device=sizes.device,
+            # None: the GPU, or the CPU with a warning where this torch has no code for it.
+            device="cpu" if sizes.device == "cpu" else None,
             max_context=sizes.max_context,
             # Pages are not set aside for more sequences than there will be.
             max_running=sizes.attempts,

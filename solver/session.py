@@ -156,10 +156,14 @@ class Session:
 
     Args:
         make: makes the solver; None: a `Solver` of the configuration.
+        reading: a `Preload` of the model under way, which the first solver takes over.
     """
 
-    def __init__(self, config: KaggleConfig, make: Callable[[], Any] | None = None) -> None:
+    def __init__(
+        self, config: KaggleConfig, make: Callable[[], Any] | None = None, reading: Any = None
+    ) -> None:
         self.config = config
+        self._reading = reading
         self.budget = Budget(config.budget)
         self.served = 0
         self.fallbacks = 0
@@ -313,7 +317,8 @@ class Session:
     def _make_solver(self) -> Any:
         from eightfold.solver.solver import Solver
 
-        solver = Solver(self.config.solver)
+        reading, self._reading = self._reading, None
+        solver = Solver(self.config.solver, reading=reading)
         print(solver.loop.engine.table(), file=sys.stderr)
         return solver
 

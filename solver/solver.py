@@ -63,6 +63,8 @@ class Solver(AbstractContextManager["Solver"]):
     Args:
         config: see `SolverConfig`.
         engine, tokenizer, pool: ready-made parts; those left out are made from the configuration.
+        reading: a `Preload` of the model's folder that is under way; None starts one. It is ended
+            with the engine made, or with the solver.
 
     Raises:
         SolverError, ProtocolError, PromptError: the configuration, the model's folder or its
@@ -77,6 +79,7 @@ class Solver(AbstractContextManager["Solver"]):
         engine: Any = None,
         tokenizer: Any = None,
         pool: Any = None,
+        reading: Any = None,
     ) -> None:
         self.config = config = config or SolverConfig()
         # Read by OpenMP when torch loads: threads that wait must not spin, or on few cores they
@@ -95,7 +98,10 @@ class Solver(AbstractContextManager["Solver"]):
         self.sampling_values = sampling_values(folder, config)
         self._closers: list[Callable[[], None]] = []
         try:
-            reading = self._start_reading(folder) if engine is None else None
+            if reading is None and engine is None:
+                reading = self._start_reading(folder)
+            if reading is not None:
+                self._closers.append(reading.stop)
             self.pool = pool if pool is not None else self._start_pool()
             self._executor = ThreadPoolExecutor(MAX_ATTEMPTS, thread_name_prefix="tool")
             self._closers.append(lambda: self._executor.shutdown(wait=False))
@@ -236,9 +242,7 @@ class Solver(AbstractContextManager["Solver"]):
         from eightfold.engine.preload import Preload
 
         assert folder is not None
-        preload = Preload(folder)
-        self._closers.append(preload.stop)
-        return preload
+        return Preload(folder)
 
     def _start_pool(self) -> Any:
         from eightfold.sandbox import KernelPool, PoolConfig

@@ -1,4 +1,4 @@
-"""The drills with the real solver and the bundled model, made anew three times. About 25 s."""
+"""The drills with the real solver and the bundled model, made anew three times. About 30 s."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from eightfold.solver import SolverConfig, kaggle
+from eightfold.engine import preload
+from eightfold.solver import SolverConfig, SolverError, kaggle
 from eightfold.solver.budget import BudgetConfig
+from eightfold.solver.checkpoint import bundled_model
 from eightfold.solver.gateway import check_prediction
 from eightfold.solver.solver import Solver
 
@@ -108,3 +110,36 @@ def test_real_model_through_the_drills(tmp_path: Path, monkeypatch: pytest.Monke
     notes = [json.loads(line) for line in log.read_text().splitlines()]
     assert {note["fallback"] for note in notes if note["id"] == "good"} == {False}
     assert [note["fallback"] for note in notes if note["id"] == "none"] == [True] * 4
+
+
+def test_the_solver_takes_over_a_preload_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[Path] = []
+    real = preload.files_of
+
+    def files_of(folder: Path) -> Any:
+        walked.append(folder)
+        return real(folder)
+
+    monkeypatch.setattr(preload, "files_of", files_of)
+    config = kaggle.KaggleConfig(SolverConfig(model=bundled_model(), attempts=1, kernels=1))
+    reading = kaggle.preload(config)
+    run = kaggle.start(config, reading=reading)
+    run.loader.join(300)
+    assert run.solver is not None
+    assert walked == [bundled_model()], "the files are walked once"
+    assert reading.wait(0), "it has ended"
+
+
+def test_a_preload_ends_with_a_solver_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "model.safetensors").write_bytes(b"\0")
+    (tmp_path / "tokenizer.json").write_text("{}")
+    stopped: list[bool] = []
+
+    class Reading:
+        def stop(self) -> None:
+            stopped.append(True)
+
+    with pytest.raises(SolverError, match="tokenizer"):
+        Solver(SolverConfig(model=tmp_path, kernels=1), reading=Reading())
+    assert stopped
