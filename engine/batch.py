@@ -1,4 +1,4 @@
-"""A plan as tensors for a CPU."""
+"""A plan as tensors for plain torch."""
 
 from dataclasses import dataclass
 
@@ -10,10 +10,12 @@ from eightfold.kernels.sampling import SamplingBatch
 
 from .plan import Work
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """A step of T tokens, R of which give a token.
+    """A step of T tokens, R of which give a token; its tensors are on the model's device.
 
     tokens, positions: int64 [1, T]; a carried token's entry is 0 until the runner fills it.
     carried: rows of carried tokens and their sequences' numbers. sample_rows: int64 [R].
@@ -29,8 +31,13 @@ class Batch:
     entropy: bool
 
 
-def build(works: list[Work], windows: tuple[int | None, ...], page_size: int) -> Batch:
-    """Stage the works of one plan."""
+def build(
+    works: list[Work],
+    windows: tuple[int | None, ...],
+    page_size: int,
+    device: torch.device = CPU,
+) -> Batch:
+    """Stage the works of one plan for a model on ``device``."""
     tokens: list[int] = []
     positions: list[int] = []
     carried: list[tuple[int, int]] = []
@@ -47,20 +54,26 @@ def build(works: list[Work], windows: tuple[int | None, ...], page_size: int) ->
             sample_rows.append(len(tokens) - 1)
     sampling = [work for work in works if work.samples]
     return Batch(
-        tokens=torch.from_numpy(np.array(tokens)[None]),
-        positions=torch.from_numpy(np.array(positions)[None]),
+        tokens=_tensor(np.array(tokens)[None], device),
+        positions=_tensor(np.array(positions)[None], device),
         carried=(tuple(row for row, _ in carried), tuple(seq for _, seq in carried)),
-        sample_rows=torch.from_numpy(np.array(sample_rows, dtype=np.int64)),
+        sample_rows=_tensor(np.array(sample_rows, dtype=np.int64), device),
         attention={
-            window: _attention(works, group, window, page_size)
+            window: _attention(works, group, window, page_size, device)
             for group, window in enumerate(windows)
         },
-        sampling=_sampling(sampling) if sampling else None,
+        sampling=_sampling(sampling, device) if sampling else None,
         entropy=any(work.seq.params.entropy for work in sampling),
     )
 
 
-def _attention(works: list[Work], group: int, window: int | None, page_size: int) -> AttentionBatch:
+def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
+    return torch.from_numpy(array).to(device)
+
+
+def _attention(
+    works: list[Work], group: int, window: int | None, page_size: int, device: torch.device
+) -> AttentionBatch:
     write: list[np.ndarray] = []
     decode_rows: list[int] = []
     decode_slots: list[np.ndarray] = []
@@ -84,15 +97,15 @@ def _attention(works: list[Work], group: int, window: int | None, page_size: int
             if window is not None:
                 visible &= key > query - window
             chunks.append(
-                Chunk(row, row + work.count, torch.from_numpy(slots), torch.from_numpy(visible))
+                Chunk(row, row + work.count, _tensor(slots, device), _tensor(visible, device))
             )
         row += work.count
     padded, mask = _pad(decode_slots) if decode_slots else (None, None)
     return AttentionBatch(
-        write_slots=torch.from_numpy(np.concatenate(write)),
-        decode_rows=torch.from_numpy(np.array(decode_rows)) if decode_rows else None,
-        decode_slots=None if padded is None else torch.from_numpy(padded),
-        decode_mask=None if mask is None else torch.from_numpy(mask[:, None, None, :]),
+        write_slots=_tensor(np.concatenate(write), device),
+        decode_rows=_tensor(np.array(decode_rows), device) if decode_rows else None,
+        decode_slots=None if padded is None else _tensor(padded, device),
+        decode_mask=None if mask is None else _tensor(mask[:, None, None, :], device),
         chunks=tuple(chunks),
     )
 
@@ -109,22 +122,22 @@ def _pad(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     return slots, np.arange(width)[None, :] < lengths[:, None]
 
 
-def _sampling(works: list[Work]) -> SamplingBatch:
+def _sampling(works: list[Work], device: torch.device = CPU) -> SamplingBatch:
     params = [work.seq.params for work in works]
     drawn = [p for p in params if p.temperature > 0]
     top_ks = [p.top_k for p in drawn]
 
     def floats(name: str) -> torch.Tensor:
-        return torch.from_numpy(np.array([getattr(p, name) for p in params], dtype=np.float32))
+        return _tensor(np.array([getattr(p, name) for p in params], dtype=np.float32), device)
 
     seeds = np.array([p.seed for p in params], dtype=np.uint64).astype(np.int64)
     return SamplingBatch(
         temperature=floats("temperature"),
-        top_k=torch.from_numpy(np.array([p.top_k for p in params])),
+        top_k=_tensor(np.array([p.top_k for p in params]), device),
         top_p=floats("top_p"),
         min_p=floats("min_p"),
-        seeds=torch.from_numpy(seeds),
-        positions=torch.from_numpy(np.array([work.start + work.count for work in works])),
+        seeds=_tensor(seeds, device),
+        positions=_tensor(np.array([work.start + work.count for work in works]), device),
         max_top_k=max(top_ks) if top_ks and min(top_ks) > 0 else 0,
         greedy=not drawn,
         filtered=any(p.top_k or p.top_p < 1 or p.min_p > 0 for p in drawn),

@@ -30,10 +30,10 @@ class EngineConfig:
     """Settings of an :class:`~eightfold.engine.engine.Engine`.
 
     Args:
-        device: ``"cpu"``, ``"cuda"`` or ``None`` for CUDA where there is a GPU that the kernels run
-            on (``eightfold.kernels.devices``).
-        dtype: one of ``DTYPES``; ``None`` takes float32 on a CPU and the checkpoint's own on a GPU.
-        page_size: tokens per page, a power of two; ``None``: 16 on a CPU, 64 on a GPU.
+        device: ``"cpu"``, ``"cuda"`` or ``None`` for CUDA where there is a GPU that torch runs on.
+        dtype: one of ``DTYPES``; ``None`` takes the checkpoint's own on a GPU, float32 on a CPU and
+            on GPUs below compute capability 8.0, which do not compute in bfloat16.
+        page_size: tokens per page, a power of two; ``None``: 64 for the GPU kernels, else 16.
         max_running: most sequences advanced in one step.
         max_step_tokens: token budget of one step; a longer prompt is computed in chunks of it.
         max_context: most tokens one sequence may hold; ``None``: what model and memory allow.
@@ -43,9 +43,14 @@ class EngineConfig:
         offload_bytes: host memory for the KV of paused or preempted sequences; 0: none, their KV is
             recomputed.
         prefix_cache: keep the pages of finished sequences for prompts that begin alike.
-        fused: run the layers by fused GPU kernels instead of transformers' modules; ``None``: on a
-            GPU, for the architectures that have them (dense Gemma 4). True elsewhere raises.
-        lookahead: steps planned while one is in flight, 0 or 1; ``None``: 1 on a GPU, 0 on a CPU.
+        kernels: attend and draw by the GPU kernels; ``None``: where they run GPU and model
+            (``eightfold.kernels.devices``; no capped scores), else by plain torch on the device
+            that there is. True elsewhere raises.
+        fused: run the layers by fused GPU kernels instead of transformers' modules; ``None``: with
+            the kernels, for the architectures that have them (dense Gemma 4). True elsewhere
+            raises.
+        lookahead: steps planned while one is in flight, 0 or 1; ``None``: 1 with the kernels on a
+            GPU, else 0.
 
     Raises:
         ValueError: where a value is out of range.
@@ -62,6 +67,7 @@ class EngineConfig:
     memory_fraction: float | None = None
     offload_bytes: int = 0
     prefix_cache: bool = True
+    kernels: bool | None = None
     fused: bool | None = None
     lookahead: int | None = None
 
@@ -84,6 +90,8 @@ class EngineConfig:
             sliding_pages=self.sliding_pages,
             lookahead=self.lookahead,
         )
+        if self.kernels is False and self.fused:
+            raise ValueError("fused layers need kernels; leave fused at None")
         size = self.page_size
         if size is not None and (size < 1 or size & (size - 1)):
             raise ValueError(f"page_size must be a power of two, not {self.page_size}")
@@ -100,6 +108,10 @@ class EngineConfig:
             raise ValueError(f"offload_bytes must not be negative, not {self.offload_bytes}")
         if self.lookahead not in (None, 0, 1):
             raise ValueError(f"lookahead must be 0, 1 or None, not {self.lookahead}")
+        for name in ("kernels", "fused"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, bool):
+                raise ValueError(f"{name} must be True, False or None, not {value!r}")
         if self.max_step_tokens < self.max_running:
             raise ValueError(
                 f"max_step_tokens ({self.max_step_tokens}) must be at least max_running "

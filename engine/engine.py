@@ -1,6 +1,5 @@
 """The engine: token ids in, events out."""
 
-import logging
 import threading
 from collections import deque
 from dataclasses import asdict
@@ -8,14 +7,12 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-import torch
 from transformers import PreTrainedModel
-
-from eightfold.kernels.devices import refusal, runs_on
 
 from . import architecture as architectures
 from .checkpoint import end_tokens, load_weights, read_config
 from .config import EngineConfig, SamplingParams
+from .devices import by_kernels, device_named, device_of, dtype_for
 from .flight import Flight
 from .memory import Memory
 from .placement import allocation, fused_architecture, place
@@ -47,21 +44,22 @@ class Engine:
         if isinstance(model, PreTrainedModel):
             architecture = architectures.inspect(model.config)
             model = architectures.text_model(model, architecture)
-            device = _placed(model, config)
-            fused = fused_architecture(architecture, config, device)
+            device = device_of(model, config)
         else:
-            device = _device(config.device)
+            device = device_named(config.device)
             architecture = architectures.inspect(read_config(model))
-            fused = fused_architecture(architecture, config, device)
-            dtype, allocate = _dtype(config.dtype, device), allocation(fused)
+        kernels = by_kernels(device, config, architecture)
+        fused = fused_architecture(architecture, config, kernels)
+        if not isinstance(model, PreTrainedModel):
+            dtype, allocate = dtype_for(config.dtype, device), allocation(fused)
             model = load_weights(model, architecture, device, dtype, allocate)
-        placement = place(model, fused or architecture, config, fused is not None)
+        placement = place(model, fused or architecture, config, kernels, fused is not None)
         self.device = device
         self.max_context = placement.max_context
         self.bytes_of = placement.bytes_of
         self._runner = placement.runner
         lookahead = config.lookahead
-        self._lookahead = int(device.type == "cuda") if lookahead is None else lookahead
+        self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(
             Memory(placement.groups, placement.page_size, config.prefix_cache),
             config.max_running,
@@ -216,52 +214,3 @@ class Engine:
         """Assert that every page is owned as often as its count says, and every other invariant."""
         with self._changed:
             self._scheduler.check()
-
-
-def _placed(model: PreTrainedModel, config: EngineConfig) -> torch.device:
-    """Where a model already made lies; it is neither moved nor converted."""
-    if config.device is not None and torch.device(config.device).type != model.device.type:
-        raise ValueError(f"the model is on {model.device}, but device says {config.device!r}")
-    if config.dtype is not None and getattr(torch, config.dtype) != model.dtype:
-        raise ValueError(f"the model is in {model.dtype}, but dtype says {config.dtype!r}")
-    model.eval()
-    return _usable(model.device)
-
-
-def _device(name: str | None) -> torch.device:
-    if name is None:
-        if not torch.cuda.is_available():
-            return torch.device("cpu")
-        why = _refusal(torch.device("cuda"))
-        if why is not None:
-            logging.getLogger(__name__).warning("the engine runs on the CPU: %s", why)
-        return torch.device("cuda" if why is None else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"{name!r} is not a device; use 'cpu' or 'cuda'") from None
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device here; use device='cpu'")
-    return _usable(device)
-
-
-def _usable(device: torch.device) -> torch.device:
-    why = _refusal(device)
-    if why is not None:
-        raise ValueError(f"{why}; use device='cpu'")
-    return device
-
-
-def _refusal(device: torch.device) -> str | None:
-    """Why the kernels do not run on a device; ``None`` where they do."""
-    if device.type != "cuda":
-        return None
-    major, minor = torch.cuda.get_device_capability(device)
-    capability = major + minor / 10
-    return None if runs_on(capability) else refusal(capability)
-
-
-def _dtype(name: str | None, device: torch.device) -> torch.dtype | None:
-    if name is not None:
-        return getattr(torch, name)
-    return torch.float32 if device.type == "cpu" else None

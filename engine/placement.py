@@ -21,8 +21,9 @@ from .sequence import Sequence
 from .skeleton import Allocate
 
 CPU_MEMORY_FRACTION = 0.25
-# Of what is free once weights, buffers and the largest step are accounted for.
-GPU_MEMORY_FRACTION = 0.99
+# Of what is free once weights, buffers and the largest step are accounted for. Without our kernels
+# each step allocates, in pieces that do not fit together as they did in the rehearsal.
+GPU_MEMORY_FRACTION, PLAIN_MEMORY_FRACTION = 0.99, 0.9
 GRAPH_BYTES = 384 << 20  # captured graphs and the code of kernels compiled later
 MIXED_TOKENS = 48  # a step that a tool's short answer joins has kernels of its own
 CPU_PAGE_SIZE, GPU_PAGE_SIZE = 16, 64
@@ -43,20 +44,14 @@ class Placement:
 
 
 def fused_architecture(
-    architecture: Architecture, config: EngineConfig, device: torch.device
+    architecture: Architecture, config: EngineConfig, kernels: bool
 ) -> Architecture | None:
     """The architecture for the fused kernels; ``None`` where transformers' modules will run.
 
     Raises:
-        UnsupportedModelError: where ``config.fused`` asks for what there is not, or the model for
-            what no GPU kernel does.
+        UnsupportedModelError: where ``config.fused`` asks for what there is not.
     """
-    if device.type == "cuda" and architecture.softcap:
-        raise UnsupportedModelError(
-            f"{architecture.config.model_type} caps its attention scores, which the GPU kernels do "
-            "not; use device='cpu'"
-        )
-    if config.fused is False or (config.fused is None and device.type != "cuda"):
+    if config.fused is False or (config.fused is None and not kernels):
         return None
     from .gemma4 import one_copy_architecture
 
@@ -79,30 +74,57 @@ def allocation(fused: Architecture | None) -> Allocate | None:
 
 
 def place(
-    model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
+    model: PreTrainedModel,
+    architecture: Architecture,
+    config: EngineConfig,
+    kernels: bool,
+    fused: bool,
 ) -> Placement:
     """Make the runner and size the cache.
 
     Raises:
         ModelError: where the memory does not suffice.
     """
-    device = model.device
-    if device.type == "cpu" and not fused:
-        return _on_cpu(model, architecture, config)
-    return _on_gpu(model, architecture, config, fused)
+    if not kernels and not fused:
+        return _plainly(model, architecture, config)
+    return _by_kernels(model, architecture, config, fused)
 
 
-def _on_cpu(model: PreTrainedModel, architecture: Architecture, config: EngineConfig) -> Placement:
+def _plainly(model: PreTrainedModel, architecture: Architecture, config: EngineConfig) -> Placement:
+    """transformers' modules and plain PyTorch, on a CPU or on any GPU."""
+    device, width = model.device, model.dtype.itemsize
     page_size = config.page_size or CPU_PAGE_SIZE
-    budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
-    groups, context = size_groups(architecture, config, page_size, model.dtype.itemsize, budget)
-    cache = KVCache(architecture, groups, page_size, model.device, model.dtype)
-    pack(model)
+    if device.type == "cpu":
+        pack(model)
+        budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
+        groups, context = size_groups(architecture, config, page_size, width, budget)
+        cache = KVCache(architecture, groups, page_size, device, model.dtype)
+        runner = Runner(model, cache, bind(model, architecture, cache))
+        return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, 0))
+    _, context = size_groups(architecture, config, page_size, width, _free(device))
+    small = [Group(window, 2) for window in architecture.windows]
+    cache = KVCache(architecture, small, page_size, device, model.dtype)
     runner = Runner(model, cache, bind(model, architecture, cache))
-    return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, 0))
+    try:
+        step = rehearse(runner, config.max_running, config.max_step_tokens, context)
+    except torch.OutOfMemoryError:
+        raise ModelError(_no_room(config)) from None
+    budget = int((_free(device) - step) * (config.memory_fraction or PLAIN_MEMORY_FRACTION))
+    if budget <= 0:
+        raise ModelError(_no_room(config))
+    groups, context = size_groups(architecture, config, page_size, width, budget)
+    cache.allocate(groups)
+    return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, step))
 
 
-def _on_gpu(
+def _no_room(config: EngineConfig) -> str:
+    return (
+        f"the largest step leaves no memory for the KV cache; lower max_step_tokens "
+        f"({config.max_step_tokens}), max_running ({config.max_running}) or max_context"
+    )
+
+
+def _by_kernels(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
 ) -> Placement:
     from eightfold.kernels.flash import Chunks
@@ -143,10 +165,7 @@ def _on_gpu(
         (_free(device) - step - GRAPH_BYTES) * (config.memory_fraction or GPU_MEMORY_FRACTION)
     )
     if budget <= 0:
-        raise ModelError(
-            f"the largest step leaves no memory for the KV cache; lower max_step_tokens "
-            f"({config.max_step_tokens}) or max_running ({config.max_running})"
-        )
+        raise ModelError(_no_room(config))
     groups, context = size_groups(architecture, config, page_size, width, budget)
     cache.allocate(groups)
     runner.warm_up()
@@ -154,20 +173,22 @@ def _on_gpu(
     return Placement(runner, groups, page_size, min(context, limits.context), bytes_of)
 
 
-def rehearse(runner: Any, running: int, tokens: int) -> int:
+def rehearse(runner: Any, running: int, tokens: int, context: int = 0) -> int:
     """Run the largest step, on the null page; bytes that it took beside what was there.
 
     Args:
         running: most sequences of a step. tokens: most tokens of a step.
+        context: tokens of each sequence, where what a step takes grows with them.
     """
     chunk = max(2, tokens - running + 1)
     works = []
     for index in range(running):
         count = 1 if index < running - 1 else chunk
-        seq = Sequence(-1 - index, [0] * (count + 1), 1, SamplingParams(), frozenset())
-        pages = -(-(count + 1) // runner.cache.page_size)
+        start = max(1, context - count)
+        seq = Sequence(-1 - index, [0] * (start + count), 1, SamplingParams(), frozenset())
+        pages = -(-(start + count) // runner.cache.page_size)
         seq.tables = [[0] * pages for _ in runner.cache.windows]
-        works.append(Work(seq, start=1, count=count, samples=True, carried=False, epoch=0))
+        works.append(Work(seq, start=start, count=count, samples=True, carried=False, epoch=0))
     device = runner.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -1,6 +1,7 @@
-"""Runs planned steps on a CPU: one forward of transformers' modules, then the draw."""
+"""Runs planned steps by plain torch: one forward of transformers' modules, then the draw."""
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from eightfold.kernels.sampling import entropy, sample
@@ -11,9 +12,12 @@ from .cache import KVCache
 from .flight import Flight
 from .plan import Plan
 
+# Less cuDNN's, which is planned anew for every length: at each step lengths are new.
+BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+
 
 class Runner:
-    """The model, its cache, and the tokens that the last step drew.
+    """The model, its cache, and the tokens that the last step drew, on any device.
 
     Args:
         step: what :func:`eightfold.engine.attention.bind` returned for model and cache.
@@ -22,6 +26,7 @@ class Runner:
     def __init__(self, model: PreTrainedModel, cache: KVCache, step: Step) -> None:
         self.model = model
         self.cache = cache
+        self.device = model.device
         self._step = step
         self._last_tokens: torch.Tensor | None = None
         self._last_row: dict[int, int] = {}
@@ -30,7 +35,7 @@ class Runner:
     def launch(self, plan: Plan) -> Flight:
         """Run a step."""
         self.cache.make(plan.moves)
-        batch = build(plan.works, self.cache.windows, self.cache.page_size)
+        batch = build(plan.works, self.cache.windows, self.cache.page_size, self.device)
         self._fill_carried(batch)
         logits = self._forward(batch)
         self._last_row = {
@@ -52,10 +57,11 @@ class Runner:
     def _forward(self, batch: Batch) -> torch.Tensor:
         """Logits [R, V] of the rows that sample."""
         self._step.batches = batch.attention
-        output = self.model(
-            input_ids=batch.tokens,
-            position_ids=batch.positions,
-            use_cache=False,
-            logits_to_keep=batch.sample_rows,
-        )
+        with sdpa_kernel(BACKENDS):
+            output = self.model(
+                input_ids=batch.tokens,
+                position_ids=batch.positions,
+                use_cache=False,
+                logits_to_keep=batch.sample_rows,
+            )
         return output.logits[0]

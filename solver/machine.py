@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eightfold.kernels.devices import refusal, runs_on
+from eightfold.kernels.devices import BFLOAT16_FROM, PLAIN_FROM, runs_on
 from eightfold.solver.checkpoint import read_json
 from eightfold.solver.config import SolverError
 from eightfold.solver.solver import SMALL_MODEL
@@ -27,11 +27,13 @@ LIMITS = tuple(
 
 @dataclass(frozen=True)
 class Machine:
-    """Sizes in bytes; `gpu` is the memory of the largest GPU that the kernels run on, 0 without."""
+    """Sizes in bytes; `gpu` is the memory of the GPU to take, 0 without one; `capability` its
+    compute capability."""
 
     gpu: int
     cpus: int
     ram: int
+    capability: float = 9.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Weights:
 
     Attributes:
         token: KV bytes a token takes in the layers with full attention.
+        both: the same without our kernels, which keep one copy of keys and values where they are
+            equal.
         sequence: KV bytes a sequence takes in the sliding-window layers, window full.
         context: positions the checkpoint was made for.
     """
@@ -48,6 +52,7 @@ class Weights:
     token: int
     sequence: int
     context: int
+    both: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,37 +77,43 @@ def look_at_machine() -> Machine:
     for limit in LIMITS:
         if limit.is_file() and (text := limit.read_text().strip()).isdigit():
             ram = min(ram, int(text))
-    return Machine(gpu_memory(), cpus, ram)
+    memory, capability = gpu()
+    return Machine(memory, cpus, ram, capability)
 
 
-def gpu_memory() -> int:
-    """Bytes of the largest GPU that the kernels run on, 0 where there is none."""
+def gpu() -> tuple[int, float]:
+    """Bytes and compute capability of the GPU to take, zeros where there is none."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return 0
+        return 0, 0.0
     query = "--query-gpu=memory.total,compute_cap"
     command = ("nvidia-smi", query, "--format=csv,noheader,nounits")
     try:
         shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return largest_gpu(shown.stdout)
+        return best_gpu(shown.stdout)
     except (OSError, ValueError, subprocess.SubprocessError):
-        return 0
+        return 0, 0.0
 
 
-def largest_gpu(listing: str) -> int:
-    """Bytes of the largest GPU in nvidia-smi's lines of MiB and compute capability.
+def best_gpu(listing: str) -> tuple[int, float]:
+    """The largest GPU in nvidia-smi's lines of MiB and compute capability that runs our kernels.
 
-    One that the kernels do not run on is passed over, which is said on standard error.
+    Where none does, the largest that PyTorch runs on. What is too old is passed over, which is said
+    on standard error.
     """
-    best = 0
+    found = []
     for line in listing.splitlines():
         if not line.strip():
             continue
         memory, capability = line.split(",")
-        if runs_on(float(capability)):
-            best = max(best, int(memory) << 20)
+        if float(capability) >= PLAIN_FROM:
+            found.append((runs_on(float(capability)), int(memory) << 20, float(capability)))
         else:
-            print(f"passed over: {refusal(float(capability))}", file=sys.stderr)
-    return best
+            print(
+                f"passed over: a GPU of compute capability {float(capability):g}, for which "
+                f"PyTorch has no code; it needs one from {PLAIN_FROM:g}",
+                file=sys.stderr,
+            )
+    return max(found)[1:] if found else (0, 0.0)
 
 
 def read_weights(folder: Path) -> Weights:
@@ -126,6 +137,7 @@ def read_weights(folder: Path) -> Weights:
     return Weights(
         size=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
         token=full * full_heads * full_width * copies * 2,
+        both=full * full_heads * full_width * 2 * 2,
         sequence=(len(kinds) - full) * kv_heads * width * 2 * 2 * window,
         context=int(config.get("max_position_embeddings") or CONTEXT),
     )
@@ -140,12 +152,16 @@ def sizes_for(machine: Machine, weights: Weights) -> Sizes:
     kernels_held = max(1, min(16, machine.ram // 4 // KERNEL_BYTES))
     context = min(CONTEXT, weights.context)
     if machine.gpu:
-        room = int(machine.gpu * 0.95) - OVERHEAD - weights.size
-        least = weights.sequence + TOKENS_EACH * weights.token
+        # What lacks units for bfloat16 computes in float32.
+        wide = 1 if machine.capability >= BFLOAT16_FROM else 2
+        token = wide * (weights.token if runs_on(machine.capability) else weights.both)
+        sequence = wide * weights.sequence
+        room = int(machine.gpu * 0.95) - OVERHEAD - wide * weights.size
+        least = sequence + TOKENS_EACH * token
         if room < least:
             raise SolverError(_too_large(weights, machine.gpu, "GPU"))
         attempts = max(1, min(8, room // max(least, 1)))
-        held = (room - attempts * weights.sequence) // max(weights.token, 1)
+        held = (room - attempts * sequence) // max(token, 1)
         device, threads = "cuda", max(1, min(8, machine.cpus // 2))
         context = max(2048, min(context, int(held)))
     else:

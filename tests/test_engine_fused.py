@@ -92,7 +92,7 @@ def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
 @pytest.mark.parametrize("name", ["gemma4_e2b", "qwen3", "gpt_oss"])
 def test_modules_over_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [generate(models.build(name), prompt, NEW) for prompt in prompts()]
-    monkeypatch.setattr("eightfold.engine.engine.place", placement._on_gpu)
+    monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: True)
     config = EngineConfig(**{**_fields(CONFIG), "fused": False})
     engine = Engine(models.build(name).to(DEVICE), config)
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]

@@ -66,11 +66,14 @@ def prompts() -> list[list[int]]:
     return [[generator.randrange(3, models.VOCABULARY) for _ in range(n)] for n in LENGTHS]
 
 
+@pytest.mark.parametrize("kernels", [None, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_greedy_tokens_and_a_pause(name: str) -> None:
+def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
     model = models.build(name).bfloat16()
     judge = Judge(model)
-    config = EngineConfig(max_running=8, max_step_tokens=64, max_context=512, memory_fraction=0.01)
+    config = EngineConfig(
+        max_running=8, max_step_tokens=64, max_context=512, memory_fraction=0.01, kernels=kernels
+    )
     engine = Engine(model.cuda(), config)
     first = {engine.submit(prompt, greedy()): prompt for prompt in prompts()}
     for seq, drawn in drive(engine).items():
@@ -119,14 +122,16 @@ def test_decode_steps_are_bitwise_the_same_whatever_runs_beside(name: str) -> No
 
 
 @pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain", "gemma4_e2b"])
-@pytest.mark.parametrize("offload", [0, 50_000_000])
-def test_storm(name: str, offload: int) -> None:
+@pytest.mark.parametrize(
+    ("offload", "kernels"), [(0, None), (50_000_000, None), (50_000_000, False)]
+)
+def test_storm(name: str, offload: int, kernels: bool | None) -> None:
     """Random operations over pools that are far too small; greedy, so that each can be judged."""
     model = models.build(name).bfloat16()
     judge = Judge(model)
     config = EngineConfig(
         max_running=6, max_step_tokens=32, max_context=128, page_size=16, full_pages=14,
-        sliding_pages=14, offload_bytes=offload,
+        sliding_pages=14, offload_bytes=offload, kernels=kernels,
     )  # fmt: skip
     engine = Engine(model.cuda(), config)
     generator = random.Random(offload + len(name))
@@ -168,18 +173,31 @@ def test_storm(name: str, offload: int) -> None:
     for seq, tokens in mirror.items():
         for begin, end in runs[seq]:
             judge.check(tokens[:begin], tokens[begin:end])
-    judge.close(f"{name}, storm, offload {offload}")
+    judge.close(f"{name}, storm, offload {offload}, kernels {kernels}")
 
 
-def test_bundled_model() -> None:
+def test_without_kernels_the_table_leaves_room() -> None:
+    engine = Engine(models.build("gemma4").bfloat16().cuda(), EngineConfig(kernels=False))
+    *sizes, context = engine.table().splitlines()
+    assert [line.split()[0] for line in sizes] == [
+        "weights", "buffers", "largest", "KV", "CUDA", "left",
+    ]  # fmt: skip
+    assert engine.bytes_of["largest step"] > 0
+    assert engine.bytes_of["left"] > 1 << 30
+    assert int(context.split()[1]) >= 64 * 512
+
+
+@pytest.mark.parametrize("kernels", [None, False])
+def test_bundled_model(kernels: bool | None) -> None:
     import transformers
 
     model = transformers.AutoModelForCausalLM.from_pretrained(model_path(), dtype="bfloat16")
     judge = Judge(model)
-    engine = Engine(model.cuda(), EngineConfig(max_running=8, memory_fraction=0.05))
+    config = EngineConfig(max_running=8, memory_fraction=0.05, kernels=kernels)
+    engine = Engine(model.cuda(), config)
     generator = random.Random(1)
     asked = [[2] + [generator.randrange(200, 2048) for _ in range(400)] for _ in range(8)]
     first = {engine.submit(prompt, greedy(max_new_tokens=200)): prompt for prompt in asked}
     for seq, drawn in drive(engine).items():
         judge.check(first[seq], drawn)
-    judge.close("bundled model")
+    judge.close(f"bundled model, kernels {kernels}")

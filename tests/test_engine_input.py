@@ -1,6 +1,8 @@
 """What wrong folders, checkpoints, settings and requests get: one sentence each."""
 
 import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,8 @@ from eightfold.engine import (
     UnsupportedModelError,
 )
 from eightfold.engine.architecture import inspect
-from eightfold.engine.engine import _device
+from eightfold.engine.checkpoint import read_config
+from eightfold.engine.devices import by_kernels, device_named, dtype_for
 
 
 @pytest.fixture
@@ -226,16 +229,41 @@ def test_settings_that_a_model_already_made_does_not_have_are_refused() -> None:
     assert not engine._runner.model.training, "dropout would be asked for"
 
 
-def test_gpus_that_do_not_run_the_kernels_are_told(
+def test_gpus_run_the_kernels_or_plain_pytorch(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    for found, runs in (((8, 9), False), ((9, 0), True), ((10, 3), True), ((12, 0), False)):
+    caplog.set_level(logging.INFO, "eightfold.engine.devices")
+    architecture = inspect(read_config(folder))
+    gpu = torch.device("cuda")
+    for found, runs in (((7, 5), False), ((8, 9), False), ((9, 0), True), ((12, 0), False)):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=found: found)
-        assert _device(None).type == ("cuda" if runs else "cpu")
-        if runs:
-            assert _device("cuda").type == "cuda"
-        else:
-            with pytest.raises(ValueError, match=r"compute capability .* use device='cpu'"):
-                Engine(folder, EngineConfig(device="cuda"))
-    assert "the engine runs on the CPU" in caplog.text
+        assert by_kernels(gpu, EngineConfig(), architecture) is runs
+        assert not by_kernels(gpu, EngineConfig(kernels=False), architecture)
+        assert dtype_for(None, gpu) is (torch.float32 if found < (8, 0) else None)
+        capped = replace(architecture, softcap=True)
+        assert not by_kernels(gpu, EngineConfig(), capped)
+        with pytest.raises(UnsupportedModelError, match="caps its attention scores"):
+            by_kernels(gpu, EngineConfig(kernels=True), capped)
+        if not runs:
+            with pytest.raises(UnsupportedModelError, match=r"compute capability .* at None"):
+                by_kernels(gpu, EngineConfig(kernels=True), architecture)
+    assert "plain PyTorch: a GPU of compute capability 8.9" in caplog.text
+    with pytest.raises(UnsupportedModelError, match="no GPU in use"):
+        Engine(folder, EngineConfig(device="cpu", kernels=True))
+    with pytest.raises(ValueError, match="fused layers need kernels"):
+        EngineConfig(kernels=False, fused=True)
+
+
+def test_a_gpu_that_this_pytorch_has_no_code_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: no kernel image is available for execution on the device")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
+    monkeypatch.setattr(torch, "zeros", refuse)
+    assert device_named(None).type == "cpu"
+    assert "the engine runs on the CPU: this PyTorch cannot use Tesla P100" in caplog.text
+    with pytest.raises(ValueError, match=r"no kernel image .*; use device='cpu'"):
+        device_named("cuda")

@@ -14,7 +14,7 @@ from eightfold.solver.machine import (
     GB,
     Machine,
     Weights,
-    largest_gpu,
+    best_gpu,
     look_at_machine,
     read_weights,
     sizes_for,
@@ -23,11 +23,13 @@ from eightfold.solver.machine import (
 # Gemma-4-31B in bfloat16: 10 full layers of 4 x 512, one copy of K and V; 50 sliding ones of
 # 16 x 256, 1024 wide.
 LARGE = Weights(62 * GB, 10 * 4 * 512 * 2, 50 * 16 * 256 * 4 * 1024, 262_144)
-SMALL = Weights(3 * GB, 28 * 2 * 128 * 4, 0, 32_768)
+SMALL = Weights(3 * GB, 28 * 2 * 128 * 4, 0, 32_768, 28 * 2 * 128 * 4)
 H100 = Machine(80 * GB, 26, 230 * GB)
 SMALL_GPU = Machine(24 * GB, 4, 30 * GB)
 A100 = Machine(40 * GB, 12, 83 * GB)
 BOX = Machine(0, 4, 30 * GB)
+T4 = Machine(15 * GB, 4, 30 * GB, 7.5)
+L4 = Machine(23 * GB, 12, 48 * GB, 8.9)
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,9 @@ BOX = Machine(0, 4, 30 * GB)
         (A100, Weights(25 * GB, 81_920, 300_000_000, 131_072), "cuda", 8, 16, 6),
         (SMALL_GPU, SMALL, "cuda", 8, 15, 2),
         (SMALL_GPU, Weights(18 * GB, 100_000, GB, 8192), "cuda", 1, 2, 2),
+        (T4, SMALL, "cuda", 8, 15, 2),
+        (T4, Weights(5 * GB, 0, 0, 8192, 80_000), "cuda", 1, 2, 2),  # in float32
+        (L4, Weights(6 * GB, 0, 0, 8192, 50_000), "cuda", 8, 16, 6),
         (BOX, SMALL, "cpu", 8, 15, 4),
         (BOX, Weights(30_000_000, 8192, 0, 4096), "cpu", 8, 15, 1),
         (Machine(0, 2, 8 * GB), Weights(30_000_000, 8192, 0, 4096), "cpu", 8, 4, 1),
@@ -61,19 +66,25 @@ def test_what_does_not_fit_is_said(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listing", "mebibytes", "lines"),
+    ("listing", "mebibytes", "capability", "lines"),
     [
-        ("81559, 9.0\n", 81559, 0),
-        ("15360, 7.5\n15360, 7.5\n", 0, 2),  # T4
-        ("23034, 8.9\n", 0, 1),  # L4
-        ("32607, 12.0\n143771, 9.0\n183359, 10.0\n", 183359, 1),
-        ("", 0, 0),
+        ("81559, 9.0\n", 81559, 9.0, 0),
+        ("15360, 7.5\n15360, 7.5\n", 15360, 7.5, 0),  # T4
+        ("23034, 8.9\n", 23034, 8.9, 0),  # L4
+        ("16384, 6.0\n", 0, 0.0, 1),  # P100
+        ("32607, 12.0\n81559, 9.0\n97887, 12.0\n", 81559, 9.0, 0),
+        ("32607, 12.0\n143771, 9.0\n183359, 10.0\n", 183359, 10.0, 0),
+        ("", 0, 0.0, 0),
     ],
 )
-def test_gpus_that_the_kernels_do_not_run_on_are_passed_over(
-    listing: str, mebibytes: int, lines: int, capsys: pytest.CaptureFixture[str]
+def test_a_gpu_that_runs_the_kernels_comes_first(
+    listing: str,
+    mebibytes: int,
+    capability: float,
+    lines: int,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert largest_gpu(listing) == mebibytes << 20
+    assert best_gpu(listing) == (mebibytes << 20, capability)
     assert len(capsys.readouterr().err.splitlines()) == lines
 
 
@@ -147,9 +158,14 @@ def test_what_the_engine_would_refuse_is_passed_over(tmp_path: Path) -> None:
     (picture / "config.json").write_text('{"architectures": ["ViTModel"], "hidden_size": 8}')
     packed = checkpoint(tmp_path / "packed", 10**7)
     (packed / "config.json").write_text('{"hidden_size": 8, "quantization_config": {}}')
-    choice = choose_model(H100, (good, picture, packed))
+    other = checkpoint(tmp_path / "other", 10**7)
+    (other / "model.safetensors").rename(other / "pytorch_model.bin")
+    choice = choose_model(H100, find_inputs(tmp_path).models)
     assert choice.model == good
-    assert ["ViTModel" in choice.passed[0], "quantized" in choice.passed[1]] == [True, True]
+    said = dict(zip(sorted((other, packed, picture)), choice.passed, strict=True))
+    assert "no .safetensors" in said[other]
+    assert "quantized" in said[packed]
+    assert "ViTModel" in said[picture]
 
 
 def test_the_test_file_is_the_one_beside_the_server(tmp_path: Path) -> None:
@@ -162,7 +178,8 @@ def test_the_test_file_is_the_one_beside_the_server(tmp_path: Path) -> None:
 
 def test_without_a_test_file_the_candidates_are_listed(tmp_path: Path) -> None:
     (tmp_path / "reference.csv").write_text("id\n")
-    with pytest.raises(SolverError, match=r"reference\.csv"):
+    (tmp_path / "test.csv.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(SolverError, match=r"unpacked.*: reference\.csv, test\.csv\.gz"):
         find_inputs(tmp_path).test_file()
     with pytest.raises(SolverError, match="no input folder"):
         find_inputs(tmp_path / "none")
