@@ -1,4 +1,4 @@
-"""Which kernels ``kernels.py`` times: shapes of Gemma-4-31B, and configurations of each kernel.
+"""What ``kernel_times.py`` times: shapes of Gemma-4-31B, and configurations of each kernel.
 
 First of each list stands the one that is used; the others show what it was chosen among.
 """
@@ -113,6 +113,8 @@ def _decode_jobs() -> list[tuple]:
 def jobs(only: list[str]) -> list[tuple]:
     """Every job as (method, arguments); small enough to send to the compile workers."""
     found: list[tuple] = []
+    if "launch" in only:
+        found += [("launch", kind, rows) for kind in ("sliding", "global") for rows in (8, 64)]
     if "linear" in only:
         found += _linear_jobs()
     if "decode" in only:

@@ -1,6 +1,6 @@
 """Checks every Triton kernel against its reference and times it in the shapes of Gemma-4-31B.
 
-    python benchmarks/kernel_times.py [--only linear,decode,small,layer,chain,prefill,sampling]
+    python benchmarks/kernel_times.py [--only launch,linear,decode,small,layer,chain,...]
 
 Every time is that of one call inside a replayed CUDA graph that walks over several sets of buffers,
 so that neither the L2 cache nor the host helps. Bandwidth counts the bytes a kernel must read once;
@@ -24,6 +24,7 @@ from kernel_buffers import Result, relative, timed
 from kernel_jobs import CHAINS, HEADS, HIDDEN, INNER, LAYERS, PAGE, POOL, VOCABULARY, describe, jobs
 
 from eightfold.kernels.activation import gelu_mul, gelu_mul_reference
+from eightfold.kernels.chain import COUNTERS, ChainWeights, layer_chain, layer_chain_reference
 from eightfold.kernels.decode import decode_workspace, default_config, paged_decode
 from eightfold.kernels.linear import LinearConfig, skinny_linear, skinny_linear_reference
 from eightfold.kernels.norm import add_norm, add_norm_reference
@@ -84,6 +85,35 @@ class Bench(AttentionJobs):
         if once:
             return Result("layer", "", 0, 0, 0)
         return Result(f"layers 4+1, {context}", chain, timed([run], 5), size / 1e9, 0.0)
+
+    def launch(self, kind: str, rows: int, once: bool) -> Result:
+        """``layer_chain`` in a row over layers of their own weights."""
+        attended, following = (8192, 16384) if kind == "sliding" else (16384, 18432)
+        sizes = [(HIDDEN, attended), (2 * INNER, HIDDEN), (HIDDEN, INNER), (following, HIDDEN)]
+        self._taken, norm = 0, torch.ones(HIDDEN, device=self.device).bfloat16()
+        layers = [
+            ChainWeights(*(self._take(*size) for size in sizes), norm, norm, norm, norm, 1.0)
+            for _ in range(1 if once else 5)
+        ]
+        x, residual, out = (self.randn(rows, n) for n in (attended, HIDDEN, following))
+        buffers = (self.randn(rows, HIDDEN), self.randn(rows, HIDDEN), self.randn(rows, INNER))
+        counters = torch.zeros(len(layers), COUNTERS, dtype=torch.int32, device=self.device)
+
+        def run() -> None:
+            counters.zero_()
+            for layer, own in zip(layers, counters, strict=True):
+                layer_chain(x, residual, layer, buffers, out, own, pdl=True)
+
+        run()
+        if once:
+            return Result("launch", "", 0, 0, 0)
+        before = residual.clone()
+        counters.zero_()
+        layer_chain(x, residual, layers[0], buffers, out, counters[0])
+        error = relative(out, layer_chain_reference(x, before, layers[0])[2])
+        size = sum(n * k for n, k in sizes) * 2
+        return Result(f"layer_chain {kind} {rows}", "", timed([run], 5) / len(layers), size / 1e9,
+                      error)  # fmt: skip
 
     def _take(self, *shape: int) -> torch.Tensor:
         """The next part of the pool that no layer has taken."""
@@ -233,7 +263,7 @@ def compile_job(job: tuple) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="linear,small,sampling,layer,prefill,decode")
+    parser.add_argument("--only", default="launch,linear,small,sampling,layer,prefill,decode")
     parser.add_argument("--workers", type=int, default=min(10, os.cpu_count() or 1))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
