@@ -2,6 +2,9 @@
 
 On Hopper in bfloat16, for up to 64 rows. Elsewhere ``skinny_linear`` and ``add_norm`` do the same
 in six launches.
+
+Its programs wait for one another, one on each multiprocessor. Two of these launches must not run
+beside one another on a GPU, from two streams or two processes under MPS: neither might end.
 """
 
 import ctypes
