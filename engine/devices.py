@@ -71,7 +71,7 @@ def by_kernels(device: torch.device, config: EngineConfig, architecture: Archite
     """Whether steps run by the GPU kernels; else by transformers' modules and plain PyTorch.
 
     Raises:
-        UnsupportedModelError: where ``config.kernels`` asks for what cannot be.
+        UnsupportedModelError: where ``config`` asks for what cannot be.
     """
     if device.type != "cuda":
         why: str | None = "there is no GPU in use"
@@ -80,10 +80,11 @@ def by_kernels(device: torch.device, config: EngineConfig, architecture: Archite
     else:
         capability = _capability(device)
         why = None if runs_on(capability) else refusal(capability)
-    if config.kernels and why is not None:
-        raise UnsupportedModelError(f"the GPU kernels cannot run: {why}; leave kernels at None")
-    if why is not None and device.type == "cuda":
-        logging.getLogger(__name__).info("the GPU runs plain PyTorch: %s", why)
+    if why is not None and (config.kernels or (config.fused and device.type == "cuda")):
+        name = "kernels" if config.kernels else "fused"
+        raise UnsupportedModelError(f"the GPU kernels cannot run: {why}; leave {name} at None")
+    if why is not None and device.type == "cuda" and config.kernels is None:
+        logging.getLogger(__name__).warning("the GPU runs plain PyTorch: %s", why)
     return config.kernels is not False and why is None
 
 
@@ -96,3 +97,15 @@ def dtype_for(name: str | None, device: torch.device) -> torch.dtype | None:
         return getattr(torch, name)
     slow = device.type == "cpu" or _capability(device) < BFLOAT16_FROM
     return torch.float32 if slow else None
+
+
+def too_large(config: EngineConfig, device: torch.device) -> str:
+    """What to do where a GPU's memory does not hold a model, in one sentence."""
+    total = torch.cuda.get_device_properties(device).total_memory / 2**30
+    widened = config.dtype is None and dtype_for(None, device) is not None
+    return (
+        f"the model does not fit the GPU's memory of {total:.1f} GiB"
+        f"{' in float32, which this GPU needs' if widened else ''}; free memory, take a smaller "
+        f"model{' or dtype=float16 if it was made for that' if widened else ''}, or lower "
+        f"max_step_tokens ({config.max_step_tokens}) or max_running ({config.max_running})"
+    )

@@ -7,12 +7,14 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
 
 from . import architecture as architectures
 from .checkpoint import end_tokens, load_weights, read_config
 from .config import EngineConfig, SamplingParams
-from .devices import by_kernels, device_named, device_of, dtype_for
+from .devices import by_kernels, device_named, device_of, dtype_for, too_large
+from .errors import ModelError
 from .flight import Flight
 from .memory import Memory
 from .placement import allocation, fused_architecture, place
@@ -50,10 +52,13 @@ class Engine:
             architecture = architectures.inspect(read_config(model))
         kernels = by_kernels(device, config, architecture)
         fused = fused_architecture(architecture, config, kernels)
-        if not isinstance(model, PreTrainedModel):
-            dtype, allocate = dtype_for(config.dtype, device), allocation(fused)
-            model = load_weights(model, architecture, device, dtype, allocate)
-        placement = place(model, fused or architecture, config, kernels, fused is not None)
+        try:
+            if not isinstance(model, PreTrainedModel):
+                dtype, allocate = dtype_for(config.dtype, device), allocation(fused)
+                model = load_weights(model, architecture, device, dtype, allocate)
+            placement = place(model, fused or architecture, config, kernels, fused is not None)
+        except torch.OutOfMemoryError as error:
+            raise ModelError(too_large(config, device)) from error
         self.device = device
         self.max_context = placement.max_context
         self.bytes_of = placement.bytes_of

@@ -1,6 +1,7 @@
 """Puts a model on its device: the runner, and a cache of the size that memory allows."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,7 @@ CPU_MEMORY_FRACTION = 0.25
 GPU_MEMORY_FRACTION, PLAIN_MEMORY_FRACTION = 0.99, 0.9
 GRAPH_BYTES = 384 << 20  # captured graphs and the code of kernels compiled later
 MIXED_TOKENS = 48  # a step that a tool's short answer joins has kernels of its own
+STEP_SHARE = 0.25  # of the free memory, which a step without our kernels may take
 CPU_PAGE_SIZE, GPU_PAGE_SIZE = 16, 64
 
 
@@ -105,16 +107,35 @@ def _plainly(model: PreTrainedModel, architecture: Architecture, config: EngineC
     small = [Group(window, 2) for window in architecture.windows]
     cache = KVCache(architecture, small, page_size, device, model.dtype)
     runner = Runner(model, cache, bind(model, architecture, cache))
-    try:
-        step = rehearse(runner, config.max_running, config.max_step_tokens, context)
-    except torch.OutOfMemoryError:
-        raise ModelError(_no_room(config)) from None
+    step, longest = _largest_step(runner, config, context)
     budget = int((_free(device) - step) * (config.memory_fraction or PLAIN_MEMORY_FRACTION))
     if budget <= 0:
         raise ModelError(_no_room(config))
     groups, context = size_groups(architecture, config, page_size, width, budget)
     cache.allocate(groups)
-    return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, step))
+    bytes_of = _bytes_of(model, cache, 0, step)
+    return Placement(runner, groups, page_size, min(context, longest), bytes_of)
+
+
+def _largest_step(runner: Runner, config: EngineConfig, context: int) -> tuple[int, int]:
+    """Bytes of the largest step without our kernels, and the context that it was rehearsed with.
+
+    Keys and values are gathered for it, the more the longer the sequences are: the context is
+    halved until what the step takes leaves enough for the cache.
+
+    Raises:
+        ModelError: where no context is short enough.
+    """
+    while True:
+        allowed = int(_free(runner.device) * STEP_SHARE)
+        short = context <= config.max_step_tokens  # a step takes no less for shorter ones
+        with suppress(torch.OutOfMemoryError):
+            step = rehearse(runner, config.max_running, config.max_step_tokens, context)
+            if step <= allowed or short:
+                return step, context
+        if short:
+            raise ModelError(_no_room(config))
+        context //= 2
 
 
 def _no_room(config: EngineConfig) -> str:
@@ -181,11 +202,12 @@ def rehearse(runner: Any, running: int, tokens: int, context: int = 0) -> int:
         context: tokens of each sequence, where what a step takes grows with them.
     """
     chunk = max(2, tokens - running + 1)
+    params = SamplingParams(top_p=0.5, entropy=True)  # what plain PyTorch needs most memory for
     works = []
     for index in range(running):
         count = 1 if index < running - 1 else chunk
         start = max(1, context - count)
-        seq = Sequence(-1 - index, [0] * (start + count), 1, SamplingParams(), frozenset())
+        seq = Sequence(-1 - index, [0] * (start + count), 1, params, frozenset())
         pages = -(-(start + count) // runner.cache.page_size)
         seq.tables = [[0] * pages for _ in runner.cache.windows]
         works.append(Work(seq, start=start, count=count, samples=True, carried=False, epoch=0))

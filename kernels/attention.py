@@ -1,4 +1,4 @@
-"""Paged attention over a mixed batch, in torch: what runs on a CPU, and the kernels' reference.
+"""Paged attention over a mixed batch in plain torch: what runs where the GPU kernels do not.
 
 Caches are ``[pages, page_size, kv_heads, head_dim]``. A *slot* is a flat index into the first two
 dimensions. Slot 0 lies in the null page: padding reads and writes go there.
@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+
+DECODE_KEYS = 1 << 16  # gathered at once, padding included: it bounds what a step takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +81,10 @@ def paged_attention(
     if sinks is not None:
         sinks = sinks.view(kv_heads, group)
     if batch.decode_rows is not None:
-        assert batch.decode_slots is not None
         rows = batch.decode_rows
         # One query row per head of a group: [B, kv_heads, group, head_dim].
         query = (queries[rows] if batch.chunks else queries).unflatten(1, (kv_heads, group))
-        key = _gather(flat_keys, batch.decode_slots).transpose(1, 2)
-        value = _gather(flat_values, batch.decode_slots).transpose(1, 2)
-        sink = None if sinks is None else sinks[None, :, :, None]
-        attended = _attend(query, key, value, batch.decode_mask, scale, softcap, sink).flatten(1, 2)
+        attended = _decode(query, flat_keys, flat_values, batch, scale, softcap, sinks)
         if not batch.chunks:
             return attended
         out[rows] = attended
@@ -101,6 +99,30 @@ def paged_attention(
         attended = _attend(query, key, value, chunk.mask, scale, softcap, sink)
         out[chunk.begin : chunk.end] = attended.permute(2, 0, 1, 3).flatten(1, 2)
     return out
+
+
+def _decode(
+    query: torch.Tensor,
+    flat_keys: torch.Tensor,
+    flat_values: torch.Tensor,
+    batch: AttentionBatch,
+    scale: float,
+    softcap: float | None,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """[B, kv_heads, group, head_dim] -> [B, heads, value_dim], a few sequences at a time."""
+    slots, mask = batch.decode_slots, batch.decode_mask
+    assert slots is not None
+    sink = None if sinks is None else sinks[None, :, :, None]
+    some = max(1, DECODE_KEYS // slots.shape[1])
+    parts = []
+    for begin in range(0, len(query), some):
+        part = slice(begin, begin + some)
+        key = _gather(flat_keys, slots[part]).transpose(1, 2)
+        value = _gather(flat_values, slots[part]).transpose(1, 2)
+        seen = None if mask is None else mask[part]
+        parts.append(_attend(query[part], key, value, seen, scale, softcap, sink))
+    return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1, 2)
 
 
 def _gather(flat: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:

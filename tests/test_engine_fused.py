@@ -10,7 +10,7 @@ import pytest
 import torch
 from test_engine_models import drive, generate
 
-from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError, placement
+from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 
 DEVICE = "cpu"  # float32: on a GPU see test_engine_gpu.py
 CONFIG = EngineConfig(

@@ -6,16 +6,19 @@ one than the bfloat16 model itself, run by transformers, errs on that sequence.
 """
 
 import copy
+import gc
 import random
 from typing import Any
 
 import models
 import pytest
 import torch
+from test_engine_architectures import RIGHT
 from test_engine_models import drive
+from transformers import AutoModelForCausalLM
 
 from eightfold.demo import model_path
-from eightfold.engine import Engine, EngineConfig, SamplingParams
+from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NAMES = sorted(models.BUILDERS | models.FUSED_BUILDERS | models.WIDE_BUILDERS)
@@ -185,6 +188,36 @@ def test_without_kernels_the_table_leaves_room() -> None:
     assert engine.bytes_of["largest step"] > 0
     assert engine.bytes_of["left"] > 1 << 30
     assert int(context.split()[1]) >= 64 * 512
+
+
+def test_a_model_that_does_not_fit_is_told() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+    total = torch.cuda.get_device_properties(0).total_memory
+    room = torch.cuda.memory_reserved() + (8 << 20)  # the bundled model takes 24 MB
+    torch.cuda.set_per_process_memory_fraction(room / total)
+    try:
+        for kernels in (None, False):
+            with pytest.raises(ModelError, match="does not fit the GPU's memory"):
+                Engine(model_path(), EngineConfig(device="cuda", kernels=kernels))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_capped_scores_are_run_without_kernels() -> None:
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(RIGHT["gemma2_softcap"]())
+    model = models.randomise(model).bfloat16()
+    judge = Judge(model)
+    for one in (judge.plain, judge.exact):
+        one.set_attn_implementation("eager")  # the one of transformers' that caps scores
+    config = EngineConfig(max_running=8, max_step_tokens=64, max_context=512, memory_fraction=0.01)
+    engine = Engine(model.cuda(), config)
+    assert engine.table()
+    first = {engine.submit(prompt, greedy()): prompt for prompt in prompts()}
+    for seq, drawn in drive(engine).items():
+        judge.check(first[seq], drawn)
+    judge.close("gemma2")
 
 
 @pytest.mark.parametrize("kernels", [None, False])

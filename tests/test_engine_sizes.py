@@ -1,7 +1,13 @@
 """Pools as they are sized let every sequence run at once, and say what they cannot hold."""
 
-import pytest
+from types import SimpleNamespace
+from typing import Any
 
+import models
+import pytest
+import torch
+
+from eightfold.engine import Engine, placement
 from eightfold.engine.architecture import Architecture, LayerSpec
 from eightfold.engine.cache import bytes_per_page, size_groups
 from eightfold.engine.config import EngineConfig, SamplingParams
@@ -56,3 +62,46 @@ def test_a_budget_that_holds_nothing_is_refused() -> None:
     config = EngineConfig(max_step_tokens=1024, max_context=4096, sliding_pages=8)
     with pytest.raises(ModelError, match="lower max_step_tokens"):
         size_groups(architecture(), config, 64, 2, 1 << 30)
+
+
+def test_the_context_is_halved_until_a_step_leaves_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner: Any = SimpleNamespace(device=torch.device("cuda"))
+    tried = []
+
+    def rehearse(_: Any, running: int, tokens: int, context: int) -> int:
+        tried.append(context)
+        if context > 20_000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return context * 1000
+
+    monkeypatch.setattr(placement, "rehearse", rehearse)
+    monkeypatch.setattr(placement, "_free", lambda _: 20_000_000)
+    config = EngineConfig(max_step_tokens=512)
+    assert placement._largest_step(runner, config, 65_536) == (4_096_000, 4096)
+    assert tried == [65_536, 32_768, 16_384, 8192, 4096]
+    monkeypatch.setattr(placement, "_free", lambda _: 1000)
+    assert placement._largest_step(runner, config, 1000) == (500_000, 500), "none is shorter"
+    monkeypatch.setattr(placement, "rehearse", lambda *_: rehearse(*_[:3], 20_001))
+    with pytest.raises(ModelError, match="leaves no memory for the KV cache; lower"):
+        placement._largest_step(runner, config, 65_536)
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gpt_oss"])
+@pytest.mark.parametrize("context", [0, 2, 24, 512])
+def test_plain_steps_of_any_context_are_rehearsed(name: str, context: int) -> None:
+    runner = Engine(models.build(name), EngineConfig(max_running=4, max_step_tokens=24))._runner
+    shapes = []
+    forward = runner._forward
+
+    def noted(batch: Any) -> torch.Tensor:
+        shapes.append(batch)
+        return forward(batch)
+
+    runner._forward = noted
+    placement.rehearse(runner, 4, 24, context)
+    (batch,) = shapes
+    assert batch.tokens.shape == (1, 24)
+    full = batch.attention[None]
+    assert full.decode_slots.shape == (3, max(2, context))
+    assert len(full.chunks[0].slots) == max(22, context)
+    assert int(max(chunk.slots.max() for chunk in full.chunks)) < runner.cache.page_size

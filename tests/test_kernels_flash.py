@@ -16,7 +16,7 @@ from kernel_device import ATTENTION_LIMIT, CUDA, DEVICE, DTYPE, relative
 from test_engine_models import drive, generate
 from test_kernels_triton_prefill import build
 
-from eightfold.engine import Engine, EngineConfig, SamplingParams, placement
+from eightfold.engine import Engine, EngineConfig, SamplingParams
 from eightfold.kernels import flash, trial
 from eightfold.kernels.flash import Chunks, Kind, flash_prefill
 from eightfold.kernels.paged import PagedBatch, attend
@@ -203,7 +203,7 @@ def test_engine_steps(stand_in: Any, monkeypatch: pytest.MonkeyPatch, page_size:
 
     stand_in.flash_attn_varlen_func = counted
     monkeypatch.setattr(trial, "choose", all_that_fit)
-    monkeypatch.setattr("eightfold.engine.engine.place", placement._on_gpu)
+    monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: True)
     prompts = [[(3 + 5 * i * n) % 100 + 3 for i in range(n)] for n in (3, 45, 19)]
     wanted = [generate(models.build("gemma4_e2b"), prompt, 3) for prompt in prompts]
     config = EngineConfig(
