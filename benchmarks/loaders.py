@@ -29,7 +29,7 @@ def ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]:
     architecture = looked_at(folder)
     checkpoint.load = load
     try:
-        fused = fused_architecture(architecture, EngineConfig(), device)
+        fused = fused_architecture(architecture, EngineConfig(), device.type == "cuda")
         model = checkpoint.load_weights(folder, architecture, device, None, allocation(fused))
     finally:
         checkpoint.load = real
