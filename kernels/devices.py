@@ -3,8 +3,6 @@
 FROM, BELOW = 9.0, 12.0
 """Compute capabilities. The kernels start one another ahead of time, which begins with Hopper, and
 take more shared memory than GPUs for desktops have."""
-PLAIN_FROM = 7.5
-"""Below, PyTorch's builds have no code for a GPU any more."""
 BFLOAT16_FROM = 8.0
 """Below, GPUs have no units for bfloat16."""
 

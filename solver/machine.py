@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eightfold.kernels.devices import BFLOAT16_FROM, PLAIN_FROM, runs_on
+from eightfold.kernels.devices import BFLOAT16_FROM, refusal, runs_on
 from eightfold.solver.checkpoint import read_json
 from eightfold.solver.config import SolverError
 from eightfold.solver.solver import SMALL_MODEL
@@ -23,6 +23,8 @@ LIMITS = tuple(
     Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")
 )
 """Of a container, under control groups of version 2 and 1."""
+TRIAL = "import torch; torch.ones(1, device='cuda').add_(1).item()"
+TRIAL_SECONDS = 300  # torch may come from a cold disk
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,37 @@ def look_at_machine() -> Machine:
 
 
 def gpu() -> tuple[int, float]:
-    """Bytes and compute capability of the GPU to take, zeros where there is none."""
+    """Bytes and compute capability of the GPU to take, zeros where there is none.
+
+    One that the kernels do not run on serves by plain PyTorch. Of which GPUs a build of PyTorch has
+    code for is not told before it is run: a process of its own tries, since torch must not be
+    imported here yet. What comes of it is said on standard error.
+    """
+    memory, capability = _listed()
+    if not memory or runs_on(capability):
+        return memory, capability
+    if torch_runs():
+        print(f"plain PyTorch serves on the GPU: {refusal(capability)}", file=sys.stderr)
+        return memory, capability
+    print(
+        f"passed over: a GPU of compute capability {capability:g}, on which this PyTorch does not "
+        "compute",
+        file=sys.stderr,
+    )
+    return 0, 0.0
+
+
+def torch_runs() -> bool:
+    """Whether this PyTorch computes on the GPU."""
+    command = (sys.executable, "-c", TRIAL)
+    try:
+        return not subprocess.run(command, capture_output=True, timeout=TRIAL_SECONDS).returncode
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _listed() -> tuple[int, float]:
+    """The best GPU that nvidia-smi tells of."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
         return 0, 0.0
     query = "--query-gpu=memory.total,compute_cap"
@@ -97,22 +129,13 @@ def gpu() -> tuple[int, float]:
 def best_gpu(listing: str) -> tuple[int, float]:
     """The largest GPU in nvidia-smi's lines of MiB and compute capability that runs our kernels.
 
-    Where none does, the largest that PyTorch runs on. What is too old is passed over, which is said
-    on standard error.
+    Where none does, the largest.
     """
     found = []
     for line in listing.splitlines():
-        if not line.strip():
-            continue
-        memory, capability = line.split(",")
-        if float(capability) >= PLAIN_FROM:
+        if line.strip():
+            memory, capability = line.split(",")
             found.append((runs_on(float(capability)), int(memory) << 20, float(capability)))
-        else:
-            print(
-                f"passed over: a GPU of compute capability {float(capability):g}, for which "
-                f"PyTorch has no code; it needs one from {PLAIN_FROM:g}",
-                file=sys.stderr,
-            )
     return max(found)[1:] if found else (0, 0.0)
 
 
@@ -159,7 +182,8 @@ def sizes_for(machine: Machine, weights: Weights) -> Sizes:
         room = int(machine.gpu * 0.95) - OVERHEAD - wide * weights.size
         least = sequence + TOKENS_EACH * token
         if room < least:
-            raise SolverError(_too_large(weights, machine.gpu, "GPU"))
+            what = "GPU" if wide == 1 else "GPU that computes in float32"
+            raise SolverError(_too_large(weights, machine.gpu, what))
         attempts = max(1, min(8, room // max(least, 1)))
         held = (room - attempts * sequence) // max(token, 1)
         device, threads = "cuda", max(1, min(8, machine.cpus // 2))

@@ -1,13 +1,15 @@
-"""Settings follow from the machine; inputs are found wherever they are. A second."""
+"""Settings follow from the machine; inputs are found wherever they are. Five seconds."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from eightfold.solver import SolverError, kaggle
+from eightfold.solver import SolverError, kaggle, machine
 from eightfold.solver.checkpoint import bundled_model
 from eightfold.solver.inputs import choose_model, find_inputs
 from eightfold.solver.machine import (
@@ -66,26 +68,48 @@ def test_what_does_not_fit_is_said(machine: Machine) -> None:
 
 
 @pytest.mark.parametrize(
-    ("listing", "mebibytes", "capability", "lines"),
+    ("listing", "mebibytes", "capability"),
     [
-        ("81559, 9.0\n", 81559, 9.0, 0),
-        ("15360, 7.5\n15360, 7.5\n", 15360, 7.5, 0),  # T4
-        ("23034, 8.9\n", 23034, 8.9, 0),  # L4
-        ("16384, 6.0\n", 0, 0.0, 1),  # P100
-        ("32607, 12.0\n81559, 9.0\n97887, 12.0\n", 81559, 9.0, 0),
-        ("32607, 12.0\n143771, 9.0\n183359, 10.0\n", 183359, 10.0, 0),
-        ("", 0, 0.0, 0),
+        ("81559, 9.0\n", 81559, 9.0),
+        ("15360, 7.5\n15360, 7.5\n", 15360, 7.5),  # T4
+        ("23034, 8.9\n", 23034, 8.9),  # L4
+        ("16384, 6.0\n", 16384, 6.0),  # P100
+        ("32607, 12.0\n81559, 9.0\n97887, 12.0\n", 81559, 9.0),
+        ("32607, 12.0\n143771, 9.0\n183359, 10.0\n", 183359, 10.0),
+        ("", 0, 0.0),
     ],
 )
 def test_a_gpu_that_runs_the_kernels_comes_first(
-    listing: str,
-    mebibytes: int,
-    capability: float,
-    lines: int,
-    capsys: pytest.CaptureFixture[str],
+    listing: str, mebibytes: int, capability: float
 ) -> None:
     assert best_gpu(listing) == (mebibytes << 20, capability)
-    assert len(capsys.readouterr().err.splitlines()) == lines
+
+
+@pytest.mark.parametrize("capability", [7.5, 12.0])
+@pytest.mark.parametrize("told", [None, True])
+def test_whether_pytorch_computes_on_another_gpu_is_tried(
+    capability: float,
+    told: bool | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(f"#!/bin/sh\necho 15360, {capability}\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    runs = torch.cuda.is_available()
+    if told:
+        monkeypatch.setattr(machine, "torch_runs", lambda: True)
+        runs = True
+    found = look_at_machine()
+    assert (found.gpu, found.capability) == ((15360 << 20, capability) if runs else (0, 0.0))
+    said = capsys.readouterr().err
+    assert ("plain PyTorch serves on the GPU" if runs else "passed over: a GPU of") in said
+    assert f"compute capability {capability:g}" in said
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert look_at_machine().gpu == 0
 
 
 def test_settings_are_the_engines_and_the_models(tmp_path: Path) -> None:
