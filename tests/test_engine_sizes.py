@@ -6,6 +6,7 @@ from typing import Any
 import models
 import pytest
 import torch
+from test_engine_models import drive
 
 from eightfold.engine import Engine, placement
 from eightfold.engine.architecture import Architecture, LayerSpec
@@ -15,6 +16,7 @@ from eightfold.engine.errors import ModelError
 from eightfold.engine.memory import Memory
 from eightfold.engine.plan import Sampled
 from eightfold.engine.scheduler import Scheduler
+from eightfold.kernels import attention
 
 WINDOW = 256
 
@@ -105,3 +107,18 @@ def test_plain_steps_of_any_context_are_rehearsed(name: str, context: int) -> No
     assert full.decode_slots.shape == (3, max(2, context))
     assert len(full.chunks[0].slots) == max(22, context)
     assert int(max(chunk.slots.max() for chunk in full.chunks)) < runner.cache.page_size
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gpt_oss"])
+def test_keys_gathered_in_parts_give_the_same_tokens(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for keys in (1 << 16, 100, 1):
+        monkeypatch.setattr(attention, "DECODE_KEYS", keys)
+        engine = Engine(models.build(name), EngineConfig(max_running=5, max_context=128))
+        params = SamplingParams(temperature=0, max_new_tokens=20, stop_token_ids=())
+        seqs = [engine.submit(list(range(3, 3 + 9 * n)), params) for n in range(1, 6)]
+        drawn = drive(engine)
+        found.append([drawn[seq] for seq in seqs])
+    assert found[0] == found[1] == found[2]
