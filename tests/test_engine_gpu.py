@@ -198,7 +198,7 @@ def test_a_model_that_does_not_fit_is_told(kernels: bool | None) -> None:
     room = torch.cuda.memory_reserved() + (8 << 20)  # the bundled model takes 24 MB
     torch.cuda.set_per_process_memory_fraction(room / total)
     try:
-        with pytest.raises(ModelError, match="does not fit the GPU's memory|leaves no memory"):
+        with pytest.raises(ModelError, match=r"does not fit the GPU's memory|leaves no memory"):
             Engine(model_path(), EngineConfig(device="cuda", kernels=kernels))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
