@@ -154,7 +154,9 @@ def read_weights(folder: Path) -> Weights:
     copies = 2
     if config.get("attention_k_eq_v"):
         full_heads = int(config.get("num_global_key_value_heads") or kv_heads)
-        copies = 1
+        # The fused layers alone keep one, and there are none for experts or per-layer inputs.
+        plain = config.get("enable_moe_block") or config.get("hidden_size_per_layer_input")
+        copies = 2 if plain else 1
     full = sum(kind == "full_attention" for kind in kinds)
     window = int(config.get("sliding_window") or 0)
     return Weights(

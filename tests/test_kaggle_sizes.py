@@ -142,6 +142,8 @@ def test_gemma_4_31b_is_measured_as_its_reference_says(tmp_path: Path) -> None:
     assert (weights.token, weights.sequence) == (40_960, 838_860_800)
     sizes = sizes_for(Machine(81_559 << 20, 26, 230 * GB), weights)
     assert (sizes.attempts, sizes.early_stop, sizes.max_context) == (8, 4, 65_536)
+    (tmp_path / "config.json").write_text(json.dumps({**text, "enable_moe_block": True}))
+    assert read_weights(tmp_path).token == 2 * 40_960
 
 
 def test_this_machine() -> None:
