@@ -1,9 +1,11 @@
 """A step on its way, and the tokens it draws."""
 
 from dataclasses import dataclass
+from math import isnan
 
 import torch
 
+from .errors import ModelError
 from .plan import Plan, Sampled
 
 DEPTH = 3  # results being read, and those of the steps in flight
@@ -11,22 +13,37 @@ DEPTH = 3  # results being read, and those of the steps in flight
 
 @dataclass(slots=True)
 class Flight:
-    """A step that was launched. ``wait`` blocks until its tokens are on the host."""
+    """A step that was launched.
+
+    broken: whether a logit is no number, where entropies do not tell.
+    """
 
     plan: Plan
     tokens: torch.Tensor | None
     entropies: torch.Tensor | None
     done: torch.cuda.Event | None
+    broken: torch.Tensor | None = None
 
     def wait(self) -> Sampled:
+        """Block until what was drawn is on the host.
+
+        Raises:
+            ModelError: where the model's logits are no numbers, from which nothing can be drawn.
+        """
         if self.done is not None:
             self.done.synchronize()
         if self.tokens is None:
             return Sampled([], [])
         tokens = self.tokens.tolist()
-        return Sampled(
-            tokens, [0.0] * len(tokens) if self.entropies is None else self.entropies.tolist()
-        )
+        entropies = [0.0] * len(tokens) if self.entropies is None else self.entropies.tolist()
+        if any(isnan(entropy) for entropy in entropies) or (
+            self.broken is not None and bool(self.broken)
+        ):
+            raise ModelError(
+                "the model's logits are not numbers (NaN): its weights are broken, or its type "
+                "overflows, as float16 does for models made for bfloat16"
+            )
+        return Sampled(tokens, entropies)
 
 
 class Draws:

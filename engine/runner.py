@@ -45,7 +45,7 @@ class Runner:
             return Flight(plan, None, None, None)
         self._last_tokens = sample(logits, batch.sampling)
         entropies = entropy(logits) if batch.entropy else None
-        return Flight(plan, self._last_tokens, entropies, None)
+        return Flight(plan, self._last_tokens, entropies, None, logits.isnan().any())
 
     def _fill_carried(self, batch: Batch) -> None:
         rows, seqs = batch.carried

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from eightfold.engine import Engine, EngineConfig, SamplingParams
+from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
 from eightfold.engine.plan import Plan, Sampled
 
 LENGTHS = (3, 40, 17, 1)
@@ -206,3 +206,17 @@ def test_a_multimodal_model_already_made() -> None:
     engine = Engine(models.build("gemma4_wrapped"), EngineConfig(max_context=256))
     seq = engine.submit(prompt, SamplingParams(temperature=0, max_new_tokens=12, stop_token_ids=()))
     assert drive(engine)[seq] == wanted
+
+
+@pytest.mark.parametrize("entropies", [False, True])
+def test_logits_that_are_no_numbers_are_told(entropies: bool) -> None:
+    model = models.build("gemma4")
+    engine = Engine(model, EngineConfig(max_context=256))
+    params = SamplingParams(max_new_tokens=12, stop_token_ids=(), entropy=entropies)
+    engine.submit(list(range(5, 25)), params)
+    engine.step()
+    with torch.no_grad():
+        model.model.layers[2].input_layernorm.weight[3] = float("nan")
+    with pytest.raises(ModelError, match="not numbers"):
+        drive(engine)
+    engine.check()
