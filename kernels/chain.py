@@ -8,17 +8,14 @@ beside one another on a GPU, from two streams or two processes under MPS: neithe
 """
 
 import ctypes
-import functools
-import logging
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from .launch import multiprocessors, require
 from .linear import MAX_ROWS, skinny_linear_reference
 from .norm import add_norm_reference
-from .nvrtc import CudaError, Kernel, tensor_map
+from .nvrtc import Kernel, kernel_or_none, tensor_map
 
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
@@ -91,18 +88,10 @@ def chain_fits(weights: ChainWeights) -> bool:
     )
 
 
-@functools.cache
 def _kernel(device: torch.device, rows: int, width: int) -> Kernel | None:
-    """The compiled kernel; ``None``, said once, where it cannot be had."""
-    folder = Path(__file__).parent
-    source = "".join((folder / name).read_text() for name in SOURCES)
-    defines = {"ROWS": rows, "WIDTH": width}
-    try:
-        with torch.cuda.device(device):
-            return Kernel(source, "layer_chain", arch="sm_90a", defines=defines, shared=SHARED)
-    except CudaError as error:
-        logging.getLogger(__name__).warning("layers are launched piece by piece: %s", error)
-        return None
+    defines = (("ROWS", rows), ("WIDTH", width))
+    otherwise = "layers are launched piece by piece"
+    return kernel_or_none(device, SOURCES, "layer_chain", defines, SHARED, otherwise)
 
 
 def layer_chain(

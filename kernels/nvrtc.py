@@ -6,6 +6,7 @@ is compiled ahead, and whoever asks has a Triton kernel to fall back on.
 
 import ctypes
 import functools
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -138,6 +139,33 @@ class Kernel:
             _driver().cuLaunchKernelEx(ctypes.byref(config), self._function, pointers, None),
             "cuLaunchKernelEx",
         )
+
+
+@functools.cache
+def kernel_or_none(
+    device: torch.device,
+    sources: tuple[str, ...],
+    name: str,
+    defines: tuple[tuple[str, object], ...],
+    shared: int,
+    otherwise: str,
+) -> Kernel | None:
+    """A Hopper kernel, compiled once for each device and set of macros.
+
+    Args:
+        sources: files of this folder, one after the other. otherwise: what runs in its place.
+
+    Returns:
+        ``None``, said once, where it cannot be had.
+    """
+    folder = Path(__file__).parent
+    source = "".join((folder / each).read_text() for each in sources)
+    try:
+        with torch.cuda.device(device):
+            return Kernel(source, name, arch="sm_90a", defines=dict(defines), shared=shared)
+    except CudaError as error:
+        logging.getLogger(__name__).warning("%s cannot run, %s: %s", name, otherwise, error)
+        return None
 
 
 def _current_context() -> None:

@@ -6,14 +6,11 @@ the scores; on Hopper that costs two thirds of the matrix units and a third of t
 """
 
 import ctypes
-import functools
-import logging
-from pathlib import Path
 
 import torch
 
 from .launch import multiprocessors
-from .nvrtc import CudaError, Kernel, tensor_map
+from .nvrtc import Kernel, kernel_or_none, tensor_map
 from .onecopy import OneCopy
 from .shapes import PagedShape
 from .splits import SHORT_SPLITS, most_splits
@@ -23,25 +20,15 @@ SOURCES = ("sm90.cuh", "onecopy_items.cuh", "onecopy_feed.cuh", "onecopy_sm90.cu
 SHARED, THREADS, MAX_SEQUENCES = 232448, 512, 64
 
 
-@functools.cache
 def _kernel(
     device: torch.device, heads: int, kv_heads: int, page_size: int, weight: torch.dtype
 ) -> Kernel | None:
-    """The compiled kernel; ``None``, said once, where it cannot be had."""
-    folder = Path(__file__).parent
-    source = "".join((folder / name).read_text() for name in SOURCES)
-    defines = {
-        "HQ": heads, "HK": kv_heads, "PS": page_size,
-        "KEY_WEIGHT": "float" if weight == torch.float32 else "bf16",
-    }  # fmt: skip
-    try:
-        with torch.cuda.device(device):
-            return Kernel(
-                source, "one_copy_attention", arch="sm_90a", defines=defines, shared=SHARED
-            )
-    except CudaError as error:
-        logging.getLogger(__name__).warning("one-copy attention falls back on Triton: %s", error)
-        return None
+    defines = (
+        ("HQ", heads), ("HK", kv_heads), ("PS", page_size),
+        ("KEY_WEIGHT", "float" if weight == torch.float32 else "bf16"),
+    )  # fmt: skip
+    otherwise = "Triton attends to one copy"
+    return kernel_or_none(device, SOURCES, "one_copy_attention", defines, SHARED, otherwise)
 
 
 def kernel_for(
