@@ -86,6 +86,11 @@ __device__ __forceinline__ uint4 load_shared(u32 at) {
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
     return v;
 }
+// Four 8 x 8 matrices; lanes 8 i to 8 i + 7 give the addresses of the i-th one's rows.
+__device__ __forceinline__ void load_matrices(u32 (&x)[4], u32 at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(at) : "memory");
+}
 __device__ __forceinline__ void store_shared(u32 at, uint4 v) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z),
                  "r"(v.w) : "memory");
