@@ -21,7 +21,7 @@ from eightfold.solver.config import SolverConfig, SolverError
 MESSAGE = 300  # characters of anything that is said of a fault
 RETURN_SECONDS = 5.0  # kept between the solver's own deadline and ours
 SHORTEST = 2.0  # seconds under which nothing is tried
-REBUILDS = 3  # times a lost solver is made anew
+REBUILDS = 3  # times a solver that is there but lost is made anew
 TEXT_LIMIT = 2_000_000  # characters that are passed on at all
 FALLBACK = "fallback: "  # begins the note of a problem that got it
 
@@ -274,7 +274,9 @@ class Session:
 
     def _renew(self, tried: _Try) -> None:
         with self._loading:
-            if self.loader.is_alive() or self.rebuilds >= REBUILDS:
+            # Without any solver another try costs nothing: all that is left is the fallback.
+            spent = self.solver is not None and self.rebuilds >= REBUILDS
+            if spent or self.loader.is_alive():
                 return
             self.rebuilds += 1
             tried.faults.append("the solver is made anew")

@@ -171,6 +171,19 @@ def test_a_solver_that_cannot_be_made(capfd: pytest.CaptureFixture[str]) -> None
     assert max(len(line) for line in capfd.readouterr().err.splitlines()) <= 600
 
 
+def test_a_model_that_cannot_be_loaded_is_tried_at_each_problem() -> None:
+    tries: list[int] = []
+
+    def make() -> Stub:
+        tries.append(1)
+        if len(tries) < 9:
+            fail()
+        return Stub()
+
+    begin(make)
+    assert [ask("p") for _ in range(9)] == [123] * 7 + [7] * 2
+
+
 def test_a_solver_that_hangs_is_left_behind_with_the_votes_so_far() -> None:
     free = threading.Event()
 
