@@ -9,7 +9,7 @@ from eightfold.kernels.devices import BFLOAT16_FROM, refusal, runs_on
 
 from .architecture import Architecture
 from .config import EngineConfig
-from .errors import UnsupportedModelError
+from .errors import ModelError, UnsupportedModelError
 
 
 def device_of(model: PreTrainedModel, config: EngineConfig) -> torch.device:
@@ -53,11 +53,19 @@ def device_named(name: str | None) -> torch.device:
 
 
 def _unusable(device: torch.device) -> str | None:
-    """Why PyTorch cannot compute on a GPU; it has code for some generations only."""
+    """Why PyTorch cannot compute on a GPU; it has code for some generations only.
+
+    Raises:
+        ModelError: not even a few bytes are free.
+    """
     try:
         torch.zeros(2, device=device).add_(1).tolist()
     except RuntimeError as error:
         first = str(error).strip().splitlines()[0]
+        if "out of memory" in first:  # no reason to compute on the CPU, which takes hours
+            raise ModelError(
+                "the GPU's memory is taken, by another process perhaps; free it"
+            ) from error
         return f"this PyTorch cannot use {torch.cuda.get_device_name(device)} ({first})"
     return None
 

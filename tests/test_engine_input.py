@@ -267,3 +267,16 @@ def test_a_gpu_that_this_pytorch_has_no_code_for_is_told(
     assert "the engine runs on the CPU: this PyTorch cannot use Tesla P100" in caplog.text
     with pytest.raises(ValueError, match=r"no kernel image .*; use device='cpu'"):
         device_named("cuda")
+
+
+@pytest.mark.parametrize("name", [None, "cuda"])
+def test_a_gpu_whose_memory_is_taken_is_not_left_for_the_cpu(
+    name: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported later")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "zeros", refuse)
+    with pytest.raises(ModelError, match="memory is taken"):
+        device_named(name)
