@@ -16,7 +16,8 @@ import torch
 
 PROGRAMMATIC_SERIALIZATION = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-BFLOAT16, SWIZZLE_128, PROMOTE_256 = 9, 3, 3  # of CUtensorMap's enumerations
+BFLOAT16, PROMOTE_256 = 9, 3  # of CUtensorMap's enumerations
+SWIZZLE_NONE, SWIZZLE_64, SWIZZLE_128 = 0, 2, 3
 
 
 class CudaError(RuntimeError):
@@ -180,13 +181,18 @@ def _current_context() -> None:
 
 @functools.lru_cache(maxsize=1024)
 def tensor_map(
-    address: int, sizes: tuple[int, ...], strides: tuple[int, ...], box: tuple[int, ...]
+    address: int,
+    sizes: tuple[int, ...],
+    strides: tuple[int, ...],
+    box: tuple[int, ...],
+    swizzle: int = SWIZZLE_128,
 ) -> ctypes.Array[ctypes.c_char]:
-    """A descriptor for the bulk copy engine of a bf16 tensor, 128 bytes of swizzle.
+    """A descriptor for the bulk copy engine of a bf16 tensor.
 
     Args:
         sizes: elements along each axis, the contiguous one first. strides: bytes between elements
-            of the other axes. box: what one copy takes, elements along each axis.
+            of the other axes. box: what one copy takes, elements along each axis. swizzle: how it
+            lies in shared memory, of CUtensorMap's enumerations.
     """
     rank = len(sizes)
     memory = ctypes.create_string_buffer(192)
@@ -196,7 +202,7 @@ def tensor_map(
         ctypes.byref(result), BFLOAT16, rank, ctypes.c_void_p(address),
         (ctypes.c_uint64 * rank)(*sizes), (ctypes.c_uint64 * (rank - 1))(*strides),
         (ctypes.c_uint32 * rank)(*box), (ctypes.c_uint32 * rank)(*[1] * rank),
-        0, SWIZZLE_128, PROMOTE_256, 0,
+        0, swizzle, PROMOTE_256, 0,
     )  # fmt: skip
     _check(status, "cuTensorMapEncodeTiled")
     return result
