@@ -11,10 +11,10 @@ import torch
 import triton
 import triton.language as tl
 
+from . import onecopy_sm90, window_sm90
 from .decode import page_tile
 from .launch import power_of_two, require, require_tensor
 from .onecopy import OneCopy
-from .onecopy_sm90 import kernel_for, launch
 from .reference import paged_prefill_reference
 from .shapes import paged_shape
 from .splits import LOG2E
@@ -24,8 +24,8 @@ __all__ = ["PrefillConfig", "paged_prefill", "paged_prefill_reference"]
 
 @dataclass(frozen=True, slots=True)
 class PrefillConfig:
-    """rows: query rows of a program (tokens times the group). tile: keys per step. hopper: one
-    copy through ``onecopy_sm90`` where that fits; the rest then says what runs elsewhere."""
+    """rows: query rows of a program (tokens times the group). tile: keys per step. hopper: through
+    ``onecopy_sm90`` or ``window_sm90`` where that fits; the rest then says what runs elsewhere."""
 
     rows: int = 128
     tile: int = 64
@@ -185,10 +185,18 @@ def paged_prefill(
     require(len(starts) == sequences + 1, f"{sequences} table rows, {len(starts)} starts")
     config = config or default_config(head_dim)
     if config.hopper and one_copy is not None:
-        kernel = kernel_for(shape, q, one_copy, window=window, sinks=sinks, scale=scale)
+        kernel = onecopy_sm90.kernel_for(
+            shape, q, one_copy, window=window, sinks=sinks, scale=scale
+        )
         if kernel is not None:
-            launch(kernel, shape, q, key_cache, table, lens, one_copy, scale=scale, pdl=False,
-                   starts=starts, out=out)  # fmt: skip
+            onecopy_sm90.launch(kernel, shape, q, key_cache, table, lens, one_copy, scale=scale,
+                                pdl=False, starts=starts, out=out)  # fmt: skip
+            return out
+    elif config.hopper and value_cache is not None:
+        kernel = window_sm90.kernel_for(shape, q, sinks=sinks, scale=scale)
+        if kernel is not None:
+            window_sm90.launch(kernel, shape, q, key_cache, value_cache, table, starts, lens,
+                               first_pos, out, window=window, scale=scale)  # fmt: skip
             return out
     require(config.rows >= shape.group, f"{config.rows} rows hold no group of {shape.group} heads")
     block = config.rows // shape.group

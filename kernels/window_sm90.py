@@ -1,0 +1,80 @@
+"""Attention of chunks to keys and values of head_dim 256 on Hopper, in CUDA C++
+(``window_sm90.cu``).
+
+Triton issues a tile's two products one after the other with the softmax between them; here the
+scores of the next tile are under way meanwhile (docs/log-kernels.md). Where this kernel does not
+fit, the Triton kernel runs.
+"""
+
+import ctypes
+
+import torch
+
+from .launch import multiprocessors
+from .nvrtc import Kernel, kernel_or_none, tensor_map
+from .shapes import PagedShape
+
+HEAD_DIM, ROWS, TILE = 256, 128, 64
+SOURCES = ("sm90.cuh", "window_sm90.cu")
+SHARED, THREADS, MAX_SEQUENCES = 232448, 384, 64
+NO_WINDOW = 1 << 30  # more than any context
+
+
+def kernel_for(
+    shape: PagedShape, q: torch.Tensor, *, sinks: torch.Tensor | None, scale: float
+) -> Kernel | None:
+    """The kernel, or ``None`` where the call does not fit it."""
+    fits = (
+        q.is_cuda
+        and q.dtype == torch.bfloat16
+        and shape.head_dim == HEAD_DIM
+        and sinks is None
+        and scale > 0
+        and ROWS // 2 % shape.group == 0
+        and shape.page_size >= TILE
+        and shape.rows > 0
+        and 0 < shape.sequences <= MAX_SEQUENCES
+        and torch.cuda.get_device_capability(q.device) == (9, 0)
+    )
+    if not fits:
+        return None
+    defines = (("HQ", shape.heads), ("HK", shape.kv_heads), ("PS", shape.page_size))
+    otherwise = "Triton attends to chunks"
+    return kernel_or_none(q.device, SOURCES, "window_attention", defines, SHARED, otherwise)
+
+
+def launch(
+    kernel: Kernel, shape: PagedShape, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
+    table: torch.Tensor, starts: torch.Tensor, lens: torch.Tensor,
+    first_pos: torch.Tensor | None, out: torch.Tensor, *, window: int, scale: float,
+) -> None:  # fmt: skip
+    """What ``paged_prefill`` computes, with its arguments."""
+    tokens = ROWS // shape.group
+    row = shape.kv_heads * HEAD_DIM * 2
+    slots = keys.shape[0] * shape.page_size
+    blocks = HEAD_DIM // 64
+    # Blocks of 64 dimensions are an axis of their own: a copy lays them one after the other.
+    maps = [
+        tensor_map(cache.data_ptr(), (64, slots, row // 128), (row, 128), (64, TILE, blocks))
+        for cache in (keys, values)
+    ]
+    queries = tensor_map(
+        q.data_ptr(), (64, shape.heads, shape.rows, blocks),
+        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2, 128), (64, shape.group, tokens, blocks),
+    )  # fmt: skip
+    units = (-(-shape.rows // tokens) + shape.sequences) * shape.kv_heads
+
+    def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
+        return ctypes.c_void_p(0 if tensor is None else tensor.data_ptr())
+
+    integer = ctypes.c_int
+    kernel.launch(
+        min(multiprocessors(q.device), units),
+        THREADS,
+        (
+            queries, *maps, pointer(table), integer(table.stride(0)), pointer(lens),
+            pointer(starts), pointer(first_pos), pointer(out), ctypes.c_float(scale),
+            integer(shape.sequences), integer(window or NO_WINDOW),
+        ),
+        pdl=False,
+    )  # fmt: skip

@@ -1,0 +1,129 @@
+"""Prefill attention of head_dim 256 in CUDA C++ against float64: needs a Hopper GPU; without one,
+what it refuses and, where nvcc is, that it builds.
+
+NaN lies wherever no key does that a row may see, outputs are poisoned.
+"""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from kernel_device import CUDA, DEVICE, DTYPE, poisoned_caches, relative
+
+import eightfold.kernels.window_sm90 as sm90
+from eightfold.kernels.prefill import PrefillConfig, paged_prefill
+from eightfold.kernels.reference import paged_prefill_reference
+from eightfold.kernels.shapes import paged_shape
+
+HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
+needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
+
+
+def build(
+    counts: list[int], lens: list[int], window: int = 0, heads: int = 32, kv_heads: int = 16,
+    page_size: int = 64, spread: float = 0.2,
+) -> dict:  # fmt: skip
+    """Chunks of ``counts`` tokens that end at ``lens``; scores of 16 times ``spread``."""
+    torch.manual_seed(sum(lens))
+    lows = [max(0, n - c - window + 1) if window else 0 for n, c in zip(lens, counts, strict=True)]
+    caches, table, firsts = poisoned_caches(
+        2, lens, lows, (page_size, kv_heads, 256), sum(lens) + sum(counts)
+    )
+    return {
+        "q": (torch.randn(sum(counts), heads, 256, device=DEVICE) * spread).to(DTYPE),
+        "key_cache": caches[0], "value_cache": caches[1], "table": table,
+        "starts": torch.tensor([0, *counts], device=DEVICE).cumsum(0).int(),
+        "lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
+        "first_pos": torch.tensor(firsts, dtype=torch.int32, device=DEVICE), "window": window,
+    }  # fmt: skip
+
+
+def attend(case: dict, hopper: bool = True, scale: float = 1.0) -> torch.Tensor:
+    out = torch.full_like(case["q"], float("nan"))
+    config = PrefillConfig(stages=2, hopper=hopper)
+    return paged_prefill(**case, out=out, scale=scale, config=config)
+
+
+CASES = {
+    "one token": ([1], [1], 1024),
+    "prompts of mixed lengths": ([65, 1, 0, 130], [65, 700, 0, 131], 1024),
+    "a whole step": ([1024], [1024], 1024),
+    "scores far apart": ([1000], [4123], 1024, 32, 16, 64, 1.0),
+    "narrow windows": ([300, 77], [1500, 400], 64),
+    "pages of two tiles": ([200, 31, 64], [977, 31, 640], 200, 32, 16, 128),
+    "eight sequences": ([128] * 8, [1500, 128, 129, 191, 1088, 1151, 3000, 7777], 1024),
+    "no window": ([150, 20], [2100, 60], 0),
+    "only itself": ([100], [164], 1),
+    "one head a key": ([200, 9], [1300, 9], 256, 4, 4),
+    "four heads a key": ([200, 9], [1300, 9], 256, 8, 2, 256),
+    "64 heads a key": ([3], [200], 1024, 64, 1),
+}
+
+
+@needs_hopper
+@pytest.mark.parametrize("name", CASES)
+def test_matches_float64_as_well_as_triton(name: str) -> None:
+    case = build(*CASES[name])
+    for scale in (1.0, 0.3):
+        wanted = paged_prefill_reference(**case, scale=scale)
+        error = relative(attend(case, scale=scale), wanted)
+        assert error < 1.05 * relative(attend(case, hopper=False, scale=scale), wanted)
+
+
+@needs_hopper
+def test_result_is_independent_of_the_batch_and_of_chunks_and_repeats() -> None:
+    counts, lens = [300, 64, 129], [1500, 900, 2000]
+    case = build(counts, lens, 512)
+    whole = attend(case)
+    assert all(torch.equal(attend(case), whole) for _ in range(20))
+    for s, parts in ((1, [64]), (2, [129]), (0, [200, 100])):
+        begin, length = sum(counts[:s]), lens[s] - counts[s]
+        for part in parts:
+            rows, length = slice(begin, begin + part), length + part
+            begin += part
+            alone = case | {
+                "q": case["q"][rows].contiguous(),
+                "table": case["table"][s : s + 1],
+                "first_pos": case["first_pos"][s : s + 1],
+                "starts": torch.tensor([0, part], dtype=torch.int32, device=DEVICE),
+                "lens": torch.tensor([length], dtype=torch.int32, device=DEVICE),
+            }
+            assert torch.equal(attend(alone), whole[rows])
+
+
+@needs_hopper
+def test_rows_of_nobody_are_left_alone() -> None:
+    case = build([40], [40], 1024)
+    case["starts"][1] = 33
+    out = attend(case)
+    assert not out[:33].isnan().any()
+    assert out[33:].isnan().all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    case = build([3], [5], 64, 4, 2)
+    q, caches = case["q"], (case["key_cache"], case["value_cache"])
+    shape = paged_shape(q, *caches, case["table"], case["lens"], q, None)
+    given = {"sinks": None, "scale": 1.0}
+    if HOPPER:
+        assert sm90.kernel_for(shape, q, **given) is not None
+    else:
+        assert sm90.kernel_for(shape, q, **given) is None
+    assert sm90.kernel_for(shape, q.float().half(), **given) is None
+    assert sm90.kernel_for(shape, q, sinks=torch.zeros(4), scale=1.0) is None
+    assert sm90.kernel_for(shape, q, sinks=None, scale=-1.0) is None
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+def test_builds_without_spills(tmp_path: Path) -> None:
+    folder = Path(sm90.__file__).parent
+    source = tmp_path / "attention.cu"
+    source.write_text("".join((folder / name).read_text() for name in sm90.SOURCES))
+    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-DHQ=32", "-DHK=16", "-DPS=64"]
+    command += ["-o", str(tmp_path / "attention.cubin"), str(source)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr
+    assert "0 bytes spill stores, 0 bytes spill loads" in run.stderr
+    assert "C75" not in run.stderr  # products that wait for each other
