@@ -2,8 +2,8 @@
 
 import logging
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -21,6 +21,9 @@ from .skeleton import Allocate, build, materialise, places
 from .spans import DTYPES
 
 logger = logging.getLogger(__name__)
+
+Meanwhile = Callable[[PreTrainedModel], AbstractContextManager[object]]
+"""What is done while the places of a model's weights are filled."""
 
 # A multimodal checkpoint's names for the text model's tensors, and the tensors beside it.
 TEXT_NAMES = {
@@ -62,6 +65,7 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype | None,
     allocate: Allocate | None = None,
+    meanwhile: Meanwhile = nullcontext,
 ) -> PreTrainedModel:
     """The model with its weights, in evaluation mode, every tensor accounted for.
 
@@ -74,6 +78,8 @@ def load_weights(
         dtype: to convert to; ``None`` keeps the checkpoint's.
         allocate: makes the parameters' places, also on a CPU; by default each has its own tensor.
             Not called where transformers loads.
+        meanwhile: entered with the model once its parameters have their places, left once they are
+            filled. Not called where files are mapped or transformers loads.
 
     Raises:
         CheckpointError: where tensors are missing, surplus, truncated or of the wrong shape, or of
@@ -92,7 +98,8 @@ def load_weights(
             report = load_mapped(matching.pairs, model)
         else:
             materialise(model, device, model.dtype, allocate)
-            report = load(matching.pairs, places(model), device)
+            with meanwhile(model):
+                report = load(matching.pairs, places(model), device)
         logger.info("%s: %s", folder, report)
         if model.can_generate() and (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(

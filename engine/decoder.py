@@ -49,6 +49,11 @@ class Limits:
     def decode_rows(self) -> int:
         return padded_rows(self.running)
 
+    @property
+    def decode_sizes(self) -> list[int]:
+        """Rows of the steps of single tokens, largest first."""
+        return [1 << i for i in reversed(range(self.decode_rows.bit_length()))]
+
     def workspace(self, layer: LayerSpec, heads: int, page_size: int) -> int:
         """float32 elements that decoding takes in a layer."""
         config = default_config(layer.window or 0, one_copy=layer.one_copy)

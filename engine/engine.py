@@ -2,7 +2,9 @@
 
 import threading
 from collections import deque
+from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from . import architecture as architectures
-from .checkpoint import end_tokens, load_weights, read_config
+from .checkpoint import Meanwhile, end_tokens, load_weights, read_config
 from .config import EngineConfig, SamplingParams
 from .devices import by_kernels, device_named, device_of, dtype_for, too_large
 from .errors import ModelError
@@ -19,6 +21,7 @@ from .flight import Flight
 from .memory import Memory
 from .placement import allocation, fused_architecture, place
 from .plan import Event
+from .rehearsal import rehearsal
 from .scheduler import Scheduler
 
 
@@ -55,7 +58,15 @@ class Engine:
         try:
             if not isinstance(model, PreTrainedModel):
                 dtype, allocate = dtype_for(config.dtype, device), allocation(fused)
-                model = load_weights(model, architecture, device, dtype, allocate)
+                meanwhile: Meanwhile = nullcontext
+                if kernels:  # they compile while the disk is waited for
+                    meanwhile = partial(
+                        rehearsal,
+                        architecture=fused or architecture,
+                        config=config,
+                        fused=fused is not None,
+                    )
+                model = load_weights(model, architecture, device, dtype, allocate, meanwhile)
             placement = place(model, fused or architecture, config, kernels, fused is not None)
         except torch.OutOfMemoryError as error:
             raise ModelError(too_large(config, device)) from error

@@ -106,10 +106,15 @@ class GpuRunner:
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Compile and capture the decode steps, largest first: later ones fit into its memory."""
-        size = self.limits.decode_rows
-        while self.graph_pool and size:
-            self._graph(size)
-            size //= 2
+        if self.graph_pool:
+            for size in self.limits.decode_sizes:
+                self._graph(size)
+
+    @torch.inference_mode()
+    def compile(self, size: int) -> None:
+        """Launch a step of ``size`` single tokens of nobody, without a graph."""
+        layout = Layout(size, 0, size)
+        self.compute(self._upload(self.arrays([], layout, size)), layout)
 
     def _graph(self, size: int) -> DecodeGraph:
         graph = self._graphs.get(size)

@@ -11,14 +11,13 @@ from transformers import PreTrainedModel
 from .architecture import Architecture
 from .attention import bind
 from .cache import KVCache, size_groups
-from .config import EngineConfig, SamplingParams
+from .config import EngineConfig
 from .errors import ModelError, UnsupportedModelError
 from .memory import Group
 from .packed import pack
-from .plan import Plan, Work
+from .rehearsal import GPU_PAGE_SIZE, MIXED_TOKENS, largest_step
 from .residency import available_memory
 from .runner import Runner
-from .sequence import Sequence
 from .skeleton import Allocate
 
 CPU_MEMORY_FRACTION = 0.25
@@ -26,9 +25,8 @@ CPU_MEMORY_FRACTION = 0.25
 # each step allocates, in pieces that do not fit together as they did in the rehearsal.
 GPU_MEMORY_FRACTION, PLAIN_MEMORY_FRACTION = 0.99, 0.9
 GRAPH_BYTES = 384 << 20  # captured graphs and the code of kernels compiled later
-MIXED_TOKENS = 48  # a step that a tool's short answer joins has kernels of its own
 STEP_SHARE = 0.25  # of the free memory, which a step without our kernels may take
-CPU_PAGE_SIZE, GPU_PAGE_SIZE = 16, 64
+CPU_PAGE_SIZE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,27 +193,13 @@ def _by_kernels(
 
 
 def rehearse(runner: Any, running: int, tokens: int, context: int = 0) -> int:
-    """Run the largest step, on the null page; bytes that it took beside what was there.
-
-    Args:
-        running: most sequences of a step. tokens: most tokens of a step.
-        context: tokens of each sequence, where what a step takes grows with them.
-    """
-    chunk = max(2, tokens - running + 1)
-    params = SamplingParams(top_p=0.5, entropy=True)  # what plain PyTorch needs most memory for
-    works = []
-    for index in range(running):
-        count = 1 if index < running - 1 else chunk
-        start = max(1, context - count)
-        seq = Sequence(-1 - index, [0] * (start + count), 1, params, frozenset())
-        pages = -(-(start + count) // runner.cache.page_size)
-        seq.tables = [[0] * pages for _ in runner.cache.windows]
-        works.append(Work(seq, start=start, count=count, samples=True, carried=False, epoch=0))
+    """Run the largest step (see ``largest_step``); bytes that it took beside what was there."""
+    plan = largest_step(runner, running, tokens, context)
     device = runner.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     before = _allocated(device)
-    runner.launch(Plan(works)).wait()
+    runner.launch(plan).wait()
     if device.type != "cuda":
         return 0
     torch.cuda.synchronize(device)

@@ -1,0 +1,194 @@
+"""Compiles the kernels of a model while its weights are read: every kind of step, run once."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .architecture import Architecture, attention_modules
+from .cache import KVCache
+from .config import EngineConfig, SamplingParams
+from .memory import Group
+from .plan import Plan, Work
+from .sequence import Sequence
+
+if TYPE_CHECKING:
+    from eightfold.kernels.paged import PagedBatch
+
+logger = logging.getLogger(__name__)
+
+GPU_PAGE_SIZE = 64
+MIXED_TOKENS = 48  # a step that a tool's short answer joins has kernels of its own
+# What a rehearsal beside the load is made for. No kernel is compiled for a longer context, and none
+# for more rows than the products of few rows do not take.
+CONTEXT, CHUNK = 1024, 128
+ROOM, ROW_ROOM = 1 << 30, 4 << 20  # bytes that must be free for it: in all, and per decode row
+
+
+@contextmanager
+def rehearsal(
+    model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
+) -> Iterator[None]:
+    """Compiles the kernels on a thread while the body reads the weights into their places.
+
+    Each kind of step is launched once, without graphs. Its launches read the weights' places,
+    whatever is there by then, and write to memory of their own alone; being in the default stream,
+    none of them runs beside a launch of another engine. What fails is told in the log. When the
+    body ends the thread is waited for; where it raises, up to the end of the step it is in.
+
+    Args:
+        model: with all its parameters on their device, uninitialised.
+        fused: whether the fused layers will run; else attention and draw alone are rehearsed.
+    """
+    stopped, ended = threading.Event(), threading.Event()
+
+    def main() -> None:
+        try:
+            _run(model, architecture, config, fused, stopped)
+        finally:
+            ended.set()
+
+    thread = threading.Thread(target=main, name="rehearsal", daemon=True)
+    thread.start()
+    try:
+        yield
+        ended.wait()  # a join that is interrupted takes the thread for ended, up to Python 3.12
+    finally:
+        stopped.set()
+        ended.wait()
+        thread.join()
+
+
+def _run(
+    model: PreTrainedModel,
+    architecture: Architecture,
+    config: EngineConfig,
+    fused: bool,
+    stopped: threading.Event,
+) -> None:
+    began = time.monotonic()
+    device = model.device
+    on_gpu = device.type == "cuda"
+    try:
+        with torch.cuda.device(device) if on_gpu else nullcontext():
+            if on_gpu and torch.cuda.mem_get_info(device)[0] < ROOM + ROW_ROOM * config.max_running:
+                logger.info("no kernels are compiled beside the load: too little memory is free")
+                return
+            for step in _steps(model, architecture, config, fused):
+                if stopped.is_set():
+                    return
+                step()
+            if on_gpu:
+                torch.cuda.current_stream(device).synchronize()
+    except Exception as error:  # whatever it is, the start itself meets it again or does without
+        first = (str(error).strip().splitlines() or [""])[0]
+        logger.warning(
+            "the kernels are compiled after the load, not beside it: %s: %s",
+            type(error).__name__,
+            first,
+        )
+        return
+    logger.info("kernels compiled in %.1f s beside the load", time.monotonic() - began)
+
+
+def _steps(
+    model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
+) -> Iterator[Callable[[], object]]:
+    """Launches of the steps that the start runs and captures, in memory made for them."""
+    from .decoder import Limits
+    from .gpu import GpuRunner
+
+    device, page_size = model.device, config.page_size or GPU_PAGE_SIZE
+    tokens = min(config.max_step_tokens, config.max_running + CHUNK)
+    limits = Limits(config.max_running, tokens, max(CONTEXT, tokens + 1))
+    small = [Group(window, 2) for window in architecture.windows]
+    cache = KVCache(architecture, small, page_size, device, model.dtype)
+    decoder: Any
+    if fused:
+        from .gemma4 import Gemma4Decoder
+
+        decoder = Gemma4Decoder(model, architecture, limits, page_size)
+    else:
+        decoder = _AttentionOnly(model, architecture, cache, limits.workspace)
+    vocabulary = model.get_input_embeddings().num_embeddings
+    runner = GpuRunner(decoder, cache, limits, vocabulary, device, graphs=False)
+    few = min(MIXED_TOKENS, tokens)
+    # One row before a chunk puts what belongs to it off the alignment that kernels are made for.
+    for running, most in ((limits.running, tokens), (1, few), (min(2, limits.running), few)):
+        yield partial(runner.launch, largest_step(runner, running, most))
+    for size in limits.decode_sizes:
+        yield partial(runner.compile, size)
+
+
+class _AttentionOnly:
+    """Stands in for a decoder of transformers' modules, which weights of any value might break.
+
+    The GPU kernels under such a model are those of attention and of the draw.
+    """
+
+    softcap = 0.0
+    capturable = False
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        architecture: Architecture,
+        cache: KVCache,
+        workspace: Callable[..., int],
+    ) -> None:
+        self._heads = int(architecture.config.num_attention_heads)
+        self._vocabulary = model.get_input_embeddings().num_embeddings
+        self._layers = {
+            (layer.window, layer.kv_heads, layer.head_dim): (layer, getattr(module, "sinks", None))
+            for layer, module in zip(architecture.layers, attention_modules(model), strict=True)
+        }
+        room = [workspace(layer, self._heads, cache.page_size) for layer in architecture.layers]
+        self._workspace = torch.empty(max(room), device=model.device)
+
+    def logits(
+        self,
+        tokens: torch.Tensor,
+        positions: torch.Tensor,
+        batches: dict[int | None, "PagedBatch"],
+        cache: KVCache,
+        rows: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Zeros, after one layer of each kind has attended (see the protocol)."""
+        from eightfold.kernels.paged import attend
+
+        for layer, sinks in self._layers.values():
+            keys, values = cache.layers[layer.index]
+            query = keys.new_zeros(len(tokens), self._heads, layer.head_dim)
+            attend(
+                query, keys, values, batches[layer.window], torch.zeros_like(query),
+                window=layer.window, scale=layer.head_dim**-0.5, sinks=sinks,
+                workspace=self._workspace,
+            )  # fmt: skip
+        count = len(tokens) if rows is None else len(rows)
+        return keys.new_zeros(count, self._vocabulary)
+
+
+def largest_step(runner: Any, running: int, tokens: int, context: int = 0) -> Plan:
+    """A step on the null page: single tokens and, last, one chunk.
+
+    Args:
+        running: sequences. tokens: of all together.
+        context: tokens of each sequence, where what a step takes grows with them.
+    """
+    chunk = max(2, tokens - running + 1)
+    params = SamplingParams(top_p=0.5, entropy=True)  # what plain PyTorch needs most memory for
+    works = []
+    for index in range(running):
+        count = 1 if index < running - 1 else chunk
+        start = max(1, context - count)
+        seq = Sequence(-1 - index, [0] * (start + count), 1, params, frozenset())
+        pages = -(-(start + count) // runner.cache.page_size)
+        seq.tables = [[0] * pages for _ in runner.cache.windows]
+        works.append(Work(seq, start=start, count=count, samples=True, carried=False, epoch=0))
+    return Plan(works)

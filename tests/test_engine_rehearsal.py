@@ -1,0 +1,300 @@
+"""Kernels compiled beside the load: all that the start launches, and nothing that could break it.
+
+Without a GPU the kernels run in Triton's interpreter, which compiles nothing: there the keys are
+compared by which Triton would find what it has compiled.
+"""
+
+import gc
+import logging
+import signal
+import sys
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import models
+import pytest
+import torch
+import triton
+from test_engine_models import drive, generate
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.jit import create_function_from_signature
+
+from eightfold.engine import (
+    CheckpointError,
+    Engine,
+    EngineConfig,
+    SamplingParams,
+    checkpoint,
+    gpu,
+    rehearsal,
+)
+from eightfold.engine import engine as engine_module
+from eightfold.engine.skeleton import allocate_plain
+from eightfold.kernels import nvrtc
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU compiles")
+CONFIG = EngineConfig(max_step_tokens=130, max_running=41, max_context=128, page_size=16)
+SMALL = replace(CONFIG, max_running=2, max_step_tokens=8, max_context=64, fused=True)
+NEW = 3
+
+
+@pytest.fixture
+def by_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels' part of the engine on the CPU."""
+    monkeypatch.setattr(engine_module, "by_kernels", lambda *_: True)
+    monkeypatch.setattr(rehearsal, "CHUNK", 72)
+    allocation = engine_module.allocation
+    monkeypatch.setattr(  # files are not mapped, as on a GPU
+        engine_module, "allocation", lambda fused: allocation(fused) or allocate_plain
+    )
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """Keys of the launches so far by the thread they were made on.
+
+    None is carried out but the choice of tokens, which modules look up.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    run = InterpretedFunction.run
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    binders: dict[Any, Callable[..., Any]] = {}
+
+    def noted(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        if self.fn not in binders:
+            kernel = triton.JITFunction(self.fn, **self.kwargs)
+            binders[self.fn] = create_function_from_signature(
+                kernel.signature, kernel.params, backend
+            )
+        _, specialization, others = binders[self.fn](*args, **options)
+        key = f"{self.fn.__name__} {specialization} {others}"
+        found[threading.current_thread().name].add(key)
+        if self.fn.__name__ == "_choose":
+            run(self, *args, grid=grid, warmup=warmup, **options)
+
+    monkeypatch.setattr(InterpretedFunction, "run", noted)
+    return found
+
+
+def greedy(new: int = NEW) -> SamplingParams:
+    return SamplingParams(temperature=0, max_new_tokens=new, stop_token_ids=())
+
+
+def prompts(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randint(3, 128, (n,), generator=generator).tolist() for n in lengths]
+
+
+def serve(engine: Engine) -> None:
+    """Steps of all layouts: prompts alone and beside single tokens, and 1 to 40 single tokens."""
+    for count in (1, 2, 3, 9, 20, 40):
+        for prompt in prompts(*range(20, 20 + count)):
+            engine.submit(prompt, greedy())
+        drive(engine)
+    for new, prompt in enumerate(prompts(5, 5, 5)):
+        engine.submit(prompt, greedy(4 + new))
+    for _ in range(2):
+        engine.step()
+    engine.submit(prompts(90)[0], greedy())
+    drive(engine)
+
+
+def rehearsing() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "rehearsal"]
+
+
+def rehearsed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads that begin when the rehearsal has ended: the interpreter writes weights back."""
+    load = checkpoint.load
+
+    def late(*arguments: Any) -> Any:
+        for thread in rehearsing():
+            thread.join()
+        return load(*arguments)
+
+    monkeypatch.setattr(checkpoint, "load", late)
+
+
+@interpreted
+@pytest.mark.parametrize("name", [*models.FUSED_BUILDERS, "gemma4_e2b", "qwen3", "gpt_oss"])
+def test_its_launches_have_the_keys_of_the_real_ones(
+    name: str, by_interpreter: None, launched: dict[str, set[str]], tmp_path: Path
+) -> None:
+    models.save(name, tmp_path)
+    fused = name in models.FUSED_BUILDERS
+    engine = Engine(tmp_path, replace(CONFIG, fused=fused or None))
+    serve(engine)
+    beside, real = launched.pop("rehearsal"), set().union(*launched.values())
+    kernels = {key.split()[0] for key in real}
+    assert kernels >= {"_paged_decode", "_paged_prefill", "_search", "_settle", "_partial"}
+    assert ("_skinny_linear" in kernels) == fused
+    assert sorted(real - beside) == []
+
+
+@interpreted
+def test_tokens_are_those_of_generate(
+    by_interpreter: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The rehearsal has run to its end, and left the places of the weights where they were."""
+    reference = models.save("gemma4_one_copy", tmp_path)
+    rehearsed_first(monkeypatch)
+    (prompt,) = prompts(13)
+    engine = Engine(tmp_path, SMALL)
+    seq = engine.submit(prompt, greedy())
+    assert drive(engine)[seq] == generate(reference, prompt, NEW)
+
+
+@interpreted
+def test_what_fails_in_it_is_one_warning(
+    by_interpreter: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    reference = models.save("gemma4_one_copy", tmp_path)
+    sound = gpu.choose_tokens
+
+    def broken(*tensors: torch.Tensor) -> torch.Tensor:
+        if threading.current_thread().name == "rehearsal":
+            raise RuntimeError("no such kernel\nand its long listing")
+        return sound(*tensors)
+
+    monkeypatch.setattr(gpu, "choose_tokens", broken)
+    with caplog.at_level(logging.WARNING):
+        engine = Engine(tmp_path, SMALL)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "the kernels are compiled after the load, not beside it: RuntimeError: no such kernel"
+    )
+    (prompt,) = prompts(9)
+    seq = engine.submit(prompt, greedy())
+    assert drive(engine)[seq] == generate(reference, prompt, NEW)
+
+
+@pytest.mark.parametrize("error", [CheckpointError("cut short"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
+def test_a_load_that_ends_early_ends_it(
+    device: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It stops after the step it is in; its runner and all memory are gone."""
+    models.save("gemma4_one_copy", tmp_path)
+    if device == "cpu":
+        monkeypatch.setattr(engine_module, "by_kernels", lambda *_: True)
+    begun, failing = threading.Event(), threading.Event()
+    runners: list[weakref.ref[Any]] = []
+    steps = []
+
+    def waits(runner: Any, _: Any) -> None:
+        runners.append(weakref.ref(runner))
+        steps.append("launch")
+        begun.set()
+        assert failing.wait(60)
+
+    def fails(*_: Any) -> None:
+        assert begun.wait(60)
+        threading.Timer(0.2, failing.set).start()  # the step goes on while the load has failed
+        raise error
+
+    monkeypatch.setattr(gpu.GpuRunner, "launch", waits)
+    monkeypatch.setattr(gpu.GpuRunner, "compile", lambda *_: steps.append("compile"))
+    monkeypatch.setattr(checkpoint, "load", fails)
+    gc.collect()
+    before = torch.cuda.memory_allocated() if device == "cuda" else 0
+    with pytest.raises(type(error)):
+        Engine(tmp_path, replace(SMALL, device=device))
+    assert rehearsing() == []
+    assert steps == ["launch"]
+    gc.collect()
+    assert [runner() for runner in runners] == [None]
+    assert (torch.cuda.memory_allocated() if device == "cuda" else 0) == before
+
+
+def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def run(*arguments: Any) -> None:
+        begun.set()
+        assert arguments[-1].wait(60), "it was not told to stop"
+        ended.set()
+
+    model: Any = None
+    monkeypatch.setattr(rehearsal, "_run", run)
+
+    def load() -> None:
+        with rehearsal.rehearsal(model, model, CONFIG, False):
+            assert begun.wait(60)
+            threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+    with pytest.raises(KeyboardInterrupt):
+        load()
+    assert ended.is_set()
+    assert rehearsing() == []
+
+
+def test_nothing_is_rehearsed_without_the_kernels_or_a_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(rehearsal, "_run", lambda *_: pytest.fail("rehearsed"))
+    model = models.save("gemma4_one_copy", tmp_path)
+    Engine(tmp_path, EngineConfig(device="cpu"))
+    Engine(tmp_path, replace(SMALL, device="cpu"))
+    Engine(model, SMALL)
+
+
+@cuda
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain", "gemma4_e2b", "qwen3"])
+def test_the_start_compiles_nothing_after_the_load(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    models.build(name).bfloat16().save_pretrained(tmp_path)
+    forget_kernels()
+    compiled: list[str] = []
+    place, runtime = engine_module.place, triton.knobs.runtime
+    loaded: list[int] = []
+
+    def placed(*arguments: Any) -> Any:
+        loaded.append(len(compiled) + nvrtc.kernel_or_none.cache_info().misses)
+        return place(*arguments)
+
+    monkeypatch.setattr(engine_module, "place", placed)
+    monkeypatch.setattr(
+        runtime, "jit_post_compile_hook", lambda **given: compiled.append(given["repr"])
+    )
+    engine = Engine(tmp_path, replace(CONFIG, max_step_tokens=300, memory_fraction=0.01))
+    serve(engine)
+    assert loaded[0] >= 10
+    assert compiled[loaded[0] :] == []
+    assert len(compiled) + nvrtc.kernel_or_none.cache_info().misses == loaded[0]
+
+
+def forget_kernels() -> None:
+    """As in a fresh process: what was compiled before is not found."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("eightfold.kernels."):
+            for value in vars(module).values():
+                if isinstance(value, triton.JITFunction):
+                    value.device_caches.clear()
+    nvrtc.kernel_or_none.cache_clear()
+
+
+@cuda
+def test_without_room_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = models.build("gemma4_one_copy").bfloat16()
+    reference.save_pretrained(tmp_path)
+    monkeypatch.setattr(rehearsal, "ROOM", 1 << 50)
+    monkeypatch.setattr(rehearsal, "_steps", lambda *_: pytest.fail("rehearsed"))
+    with caplog.at_level(logging.INFO, rehearsal.__name__):
+        Engine(tmp_path, replace(CONFIG, memory_fraction=0.01))
+    assert [record.getMessage() for record in caplog.records] == [
+        "no kernels are compiled beside the load: too little memory is free"
+    ]
