@@ -1,0 +1,173 @@
+"""Linear layers of many rows, gated ones with their activation, on Hopper (``gemm_sm90.cu``).
+
+Elsewhere ``torch.mm`` and ``gelu_mul`` do the same in two launches. Each sum is taken in the order
+of the columns by one program: results repeat bit for bit and do not depend on the other rows.
+"""
+
+import ctypes
+from dataclasses import dataclass
+
+import torch
+
+from .activation import gelu_mul_reference
+from .launch import multiprocessors, require, require_tensor
+from .nvrtc import SWIZZLE_64, SWIZZLE_128, SWIZZLE_NONE, Kernel, kernel_or_none, tensor_map
+
+SOURCES = ("sm90.cuh", "gemm_sm90.cu")
+GROUPS, THREADS = 2, 384  # warp groups that compute; with those that load
+COLUMNS = 64  # a slot of the ring holds as many of each row
+
+
+@dataclass(frozen=True, slots=True)
+class GemmConfig:
+    """tile: weight rows of a tile, gate and up rows counted together. blocks: of 128 rows of x.
+    cluster: programs that share their rows of x. slots: of the ring. evict: weights leave L2
+    first."""
+
+    tile: int = 192
+    blocks: int = 2
+    cluster: int = 2
+    slots: int = 4
+    evict: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of x of a tile."""
+        return GROUPS * 64 * self.blocks
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory: the ring and its barriers."""
+        return self.slots * (self.rows + self.tile) * COLUMNS * 2 + 128
+
+    def rounds(self, rows: int, n: int, gated: bool, programs: int) -> int:
+        """How often each program computes a tile, the last time perhaps not all."""
+        return -(-self.tiles(rows, n, gated) // (programs // self.cluster))
+
+    def tiles(self, rows: int, n: int, gated: bool) -> int:
+        """Tiles, those of a cluster counted as one, of [rows, n]."""
+        wide = self.tile // (2 if gated else 1) * self.cluster
+        return -(-rows // self.rows) * -(-n // wide)
+
+
+def dense_config(rows: int, n: int, gated: bool, programs: int) -> GemmConfig:
+    """The one whose rounds take the least time, the wider one where both take the same."""
+    configs = [GemmConfig()] if gated else [GemmConfig(), GemmConfig(tile=168)]
+    return min(configs, key=lambda each: each.rounds(rows, n, gated, programs) * each.tile)
+
+
+def dense_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
+    """Whether ``dense_linear`` can run with this weight on its device."""
+    return (
+        weight.device.type == "cuda"
+        and torch.cuda.get_device_capability(weight.device) == (9, 0)
+        and weight.dtype == torch.bfloat16
+        and weight.is_contiguous()
+        and not _misfit(weight, gated)
+        and _kernel(weight.device, GemmConfig(), gated) is not None
+    )
+
+
+def _misfit(weight: torch.Tensor, gated: bool) -> str:
+    """What is wrong with a weight's shape or place; empty where nothing is."""
+    (outputs, inner), even = weight.shape, 16 if gated else 8
+    if outputs % even:
+        return f"weight has {outputs} rows; they must be a multiple of {even}"
+    if inner % COLUMNS or inner < 2 * COLUMNS:
+        return f"weight has {inner} columns; they must be a multiple of 64 from 128 on"
+    if weight.data_ptr() % 16:
+        return "weight must begin at a multiple of 16 bytes"
+    return ""
+
+
+def defines(config: GemmConfig, gated: bool) -> tuple[tuple[str, object], ...]:
+    """The kernel's macros."""
+    flags = ("GATED", gated), ("EVICT", config.evict)
+    return (
+        ("TILE", config.tile), ("BLOCKS", config.blocks), ("CLUSTER", config.cluster),
+        ("SLOTS", config.slots), *((name, str(flag).lower()) for name, flag in flags),
+    )  # fmt: skip
+
+
+def _kernel(device: torch.device, config: GemmConfig, gated: bool) -> Kernel | None:
+    otherwise = "torch.mm takes its place"
+    macros = defines(config, gated)
+    return kernel_or_none(device, SOURCES, "dense_linear", macros, config.shared, otherwise)
+
+
+def dense_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    gated: bool = False,
+    config: GemmConfig | None = None,
+    pdl: bool = False,
+) -> torch.Tensor:
+    """``x @ weight.T`` in bfloat16 with float32 sums.
+
+    Args:
+        x: [rows, K]. weight: [N, K], or [2N, K] (gate rows, then up rows) where gated; one for
+            which ``dense_fits``.
+        out: [rows, N].
+        gated: out = gelu_tanh(x @ gate.T) * (x @ up.T), not rounded in between.
+        pdl: the launch before must not write the weight, which is read before it has ended.
+
+    Raises:
+        ValueError: a shape, type or device that does not fit.
+    """
+    for name, tensor in (("x", x), ("weight", weight), ("out", out)):
+        require_tensor(name, tensor, torch.bfloat16, 2)
+    (rows, inner), n = x.shape, weight.shape[0] // (2 if gated else 1)
+    require(rows >= 1, "x has no rows")
+    require(weight.shape[1] == inner, f"x has {inner} columns, weight {weight.shape[1]}")
+    require(tuple(out.shape) == (rows, n), f"out is {tuple(out.shape)}; it must be {(rows, n)}")
+    misfit = _misfit(weight, gated)
+    require(not misfit, misfit)
+    for name, tensor in (("x", x), ("out", out)):
+        require(tensor.data_ptr() % 16 == 0, f"{name} must begin at a multiple of 16 bytes")
+    require(x.device.type == "cuda", f"x is on {x.device}; dense_linear needs a Hopper GPU")
+    programs = multiprocessors(x.device)
+    config = config or dense_config(rows, n, gated, programs)
+    kernel = _kernel(x.device, config, gated)
+    require(kernel is not None, "dense_linear needs a Hopper GPU; ask dense_fits first")
+    assert kernel is not None
+    tiles = config.tiles(rows, n, gated)
+    integers = rows, -(-rows // config.rows), tiles, inner // COLUMNS
+    kernel.launch(
+        config.cluster * min(tiles, programs // config.cluster),
+        THREADS,
+        (*_maps(x, weight, out, config, gated), *(ctypes.c_int(each) for each in integers)),
+        pdl,
+    )
+    return out
+
+
+def _maps(
+    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, config: GemmConfig, gated: bool
+) -> list[ctypes.Array[ctypes.c_char]]:
+    """Descriptors: of a program's part of x, of a tile's weights, of what one copy stores."""
+    (rows, inner), n, parts = x.shape, out.shape[1], 2 if gated else 1
+    wide = config.tile // parts
+    # Weight rows by eights, so that gate and up rows lie in turn in shared memory.
+    row = inner * 2
+    if wide % 16:
+        columns, swizzle = wide, SWIZZLE_NONE
+    else:
+        columns, swizzle = (32, SWIZZLE_64) if wide % 64 else (64, SWIZZLE_128)
+    return [
+        tensor_map(x.data_ptr(), (inner, rows), (row,), (COLUMNS, config.rows // config.cluster)),
+        tensor_map(
+            weight.data_ptr(), (inner, 8, parts, n // 8), (row, n * row, 8 * row),
+            (COLUMNS, 8, parts, wide // 8),
+        ),
+        tensor_map(out.data_ptr(), (n, rows), (n * 2,), (columns, 64), swizzle),
+    ]  # fmt: skip
+
+
+def dense_linear_reference(
+    x: torch.Tensor, weight: torch.Tensor, gated: bool = False
+) -> torch.Tensor:
+    """What ``dense_linear`` computes, in float64."""
+    product = x.double() @ weight.double().T
+    return gelu_mul_reference(product) if gated else product
