@@ -167,8 +167,8 @@ __device__ __forceinline__ u32 chunk_at(u32 base, int group, u32 number, int i) 
            i % PER_SLOT * CHUNK;
 }
 
-// Two neighbouring results of one block of 64 rows: word ``i``, two words (rows r and r + 8) of each
-// 8 columns.
+// Two neighbouring results of one block of 64 rows: word ``i``. Each 8 columns are two words, of rows
+// r and r + 8.
 __device__ __forceinline__ u32 result(const float (&d)[TILE / 2], int i) {
     if (!GATED) return pack(d[i * 2], d[i * 2 + 1]);
     const int at = i / 2 * 8 + i % 2 * 2;
@@ -270,8 +270,8 @@ dense_linear(const __grid_constant__ TensorMap x, const __grid_constant__ Tensor
     }
     __syncthreads();
     cluster_sync();
-    const Work work{rows, across, tiles, steps, (int)(blockIdx.x / CLUSTER), (int)(gridDim.x / CLUSTER),
-                    (int)cluster_rank()};
+    const int first = blockIdx.x / CLUSTER, stride = gridDim.x / CLUSTER, rank = cluster_rank();
+    const Work work{rows, across, tiles, steps, first, stride, rank};
     if (t < GROUPS * 128) {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         // Earlier launches may still read what is written here.
