@@ -6,7 +6,7 @@ appended. All contestants run the same weights, prompts, pause tokens and answer
 short run to warm up; what they draw differs, as their noise does, and so do the places of their
 pauses (their number stands in the notes).
 
-    python benchmarks/batching.py [--model DIR] [--device cuda] [--new 200] [--shared]
+    python benchmarks/batching.py [--model DIR] [--device cuda] [--new 100] [--shared]
 
 With --shared the eight are attempts at one problem, as in `solve`: they have one prompt, which the
 engine computes once and forks. Else each has a prompt of its own.
@@ -19,15 +19,20 @@ engine computes once and forks. Else each has a prompt of its own.
 "In vain" counts tokens that went through the model though their KV had been computed before, or
 as padding. The limit: on a GPU, weights read once a step at the read bandwidth measured in the same
 run; on a CPU, one forward pass a step of eight rows without context through the bare model. The
-engine runs last, in the model that the others used: its attention is the engine's from then on.
+engine runs first, in a model of its own, and is gone before the others begin. Each line comes as
+its contestant ends; one that takes longer than --limit seconds is cut off and has no figure.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
+import signal
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -37,6 +42,7 @@ from eightfold.engine import Engine, EngineConfig, SamplingParams
 
 SEQUENCES = 8
 ANSWER = 20
+WARM_UP = 16
 
 
 @dataclass
@@ -69,9 +75,9 @@ class Workload:
         return self.prompts[0] == self.prompts[1]
 
     @property
-    def warm_up(self) -> list[int]:
-        """A prompt of the same tokens as the first, which begins otherwise."""
-        return self.prompts[0][::-1]
+    def warm_up(self) -> list[list[int]]:
+        """Prompts of the same tokens, which begin otherwise: none is in a prefix cache later."""
+        return [prompt[::-1] for prompt in self.prompts]
 
     def answer(self, index: int, turn: int) -> list[int]:
         source = random.Random(index * 1000 + turn)
@@ -91,10 +97,38 @@ def make_workload(
     return Workload(prompts, pauses, vocabulary, new)
 
 
+@contextmanager
+def at_most(seconds: float) -> Iterator[None]:
+    """Raises TimeoutError in the main thread where what is within takes longer."""
+
+    def stop(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def timed(name: str, run: Callable[..., Result], limit: float, *arguments: object) -> Result:
+    """The contestant's result; one without a rate and with the reason where it does not run."""
+    try:
+        with at_most(limit):
+            return run(*arguments)
+    except TimeoutError:
+        return Result(name, 0, 0.0, 0, f"cut off after {limit:g} s")
+    except Exception as error:  # whatever transformers meets
+        lines = str(error).strip().splitlines() or [""]
+        return Result(name, 0, 0.0, 0, f"does not run: {type(error).__name__}: {lines[0][:80]}")
+
+
 def run_engine(model: PreTrainedModel, work: Workload) -> Result:
     engine = Engine(model, EngineConfig(max_running=SEQUENCES, max_step_tokens=256))
-    # Not one of the prompts: its pages would be found in the prefix cache.
-    engine.submit(work.warm_up, SamplingParams(max_new_tokens=4, stop_token_ids=()))
+    for prompt in work.warm_up:
+        engine.submit(prompt, SamplingParams(max_new_tokens=WARM_UP, stop_token_ids=()))
     while engine.has_work():
         engine.step()
     before = engine.stats()
@@ -179,31 +213,25 @@ def run_padded(model: PreTrainedModel, work: Workload) -> Result:
 def run_continuous(model: PreTrainedModel, work: Workload) -> Result:
     from transformers import GenerationConfig
 
-    implementation = model.config._attn_implementation
     start, vain = time.perf_counter(), 0
     rows = {index: list(prompt) for index, prompt in enumerate(work.prompts)}
     left = dict.fromkeys(rows, work.new)
     turns = dict.fromkeys(rows, 0)
-    try:
-        while rows:
-            settings = GenerationConfig(**_settings(work, min(left[i] for i in rows)))
-            outputs = model.generate_batch(list(rows.values()), generation_config=settings)
-            answers = [output.generated_tokens for output in outputs.values()]
-            if len(answers) != len(rows) or not all(answers):
-                raise RuntimeError("it returned no tokens")
-            for index, new in zip(list(rows), answers, strict=True):
-                vain += len(rows[index]) - 1 if turns[index] else 0
-                rows[index] += new
-                left[index] -= len(new)
-                if left[index] <= 0:
-                    del rows[index]
-                    continue
-                rows[index] += work.answer(index, turns[index])
-                turns[index] += 1
-    except Exception as error:
-        model.set_attn_implementation(implementation)
-        first = str(error).strip().splitlines()[0][:80]
-        return Result("continuous", 0, 0.0, 0, f"does not run: {type(error).__name__}: {first}")
+    while rows:
+        settings = GenerationConfig(**_settings(work, min(left[i] for i in rows)))
+        outputs = model.generate_batch(list(rows.values()), generation_config=settings)
+        answers = [output.generated_tokens for output in outputs.values()]
+        if len(answers) != len(rows) or not all(answers):
+            raise RuntimeError("it returned no tokens")
+        for index, new in zip(list(rows), answers, strict=True):
+            vain += len(rows[index]) - 1 if turns[index] else 0
+            rows[index] += new
+            left[index] -= len(new)
+            if left[index] <= 0:
+                del rows[index]
+                continue
+            rows[index] += work.answer(index, turns[index])
+            turns[index] += 1
     return Result("continuous", SEQUENCES * work.new, time.perf_counter() - start, vain)
 
 
@@ -219,9 +247,28 @@ def _settings(work: Workload, new: int) -> dict:
     }
 
 
+def load(folder: str, device: str, dtype: str) -> PreTrainedModel:
+    """The model, on the device, in float32 on a CPU unless a type is named."""
+    if dtype == "auto" and device == "cpu":
+        dtype = "float32"
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=dtype).to(device).eval()
+
+
+def free_memory() -> None:
+    """Gives back what nothing refers to any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
 def warm_up(model: PreTrainedModel, work: Workload) -> None:
     """transformers' first `generate` does what later ones need not."""
-    model.generate(torch.tensor([work.warm_up], device=model.device), **_settings(work, 4))
+    prompts = work.warm_up
+    width = min(len(prompt) for prompt in prompts)
+    for rows in (prompts[:1], [prompt[:width] for prompt in prompts]):
+        ids = torch.tensor(rows, device=model.device)
+        mask = torch.ones_like(ids)
+        model.generate(ids, attention_mask=mask, **_settings(replace(work, pauses=()), WARM_UP))
 
 
 def limit(model: PreTrainedModel) -> float:
@@ -248,43 +295,58 @@ def bare_step(model: PreTrainedModel, repeats: int = 40) -> float:
     return min(times)
 
 
+def run_all(arguments: argparse.Namespace) -> tuple[list[Result], float, Workload]:
+    """Results, the engine's first, each printed as it comes; the limit; what was run."""
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    work = make_workload(
+        model.get_input_embeddings().num_embeddings,
+        *(arguments.prompt, arguments.new, arguments.pauses, arguments.shared),
+    )
+    most = limit(model)
+    free_memory()
+    results: list[Result] = []
+
+    def run(name: str, contestant: Callable[..., Result]) -> None:
+        result = timed(name, contestant, arguments.limit, model, work)
+        results.append(result)
+        share = f"{result.rate / most:8.0%}"
+        line = f"{result.name:12} {result.rate:8.1f} {share:>9} {result.vain:8}  {result.note}"
+        print(line, flush=True)
+
+    print(f"{'':12} {'tok/s':>8} {'of limit':>9} {'in vain':>8}  note", flush=True)
+    run("engine", run_engine)
+    del model
+    free_memory()  # the engine's pools take all that a GPU has
+    model = load(arguments.model, arguments.device, arguments.dtype)
+    warm_up(model, work)
+    run("one by one", run_one_by_one)
+    run("padded", run_padded)
+    run("continuous", run_continuous)  # last: it changes the model's attention
+    return results, most, work
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="model folder; the bundled model unless given")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--dtype", default="auto", help="the checkpoint's, on a CPU float32")
     parser.add_argument("--threads", type=int, default=1, help="of torch; 1 is what solve takes")
-    parser.add_argument("--new", type=int, default=200, help="tokens each sequence draws")
+    parser.add_argument("--new", type=int, default=100, help="tokens each sequence draws")
     parser.add_argument("--prompt", type=int, default=150, help="tokens of the shortest prompt")
     parser.add_argument("--pauses", type=float, default=0.02, help="share of tokens that pause")
     parser.add_argument("--shared", action="store_true", help="one prompt for all, forked")
+    parser.add_argument("--limit", type=float, default=60, help="seconds for each contestant")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.model is None:
         from eightfold.demo import model_path
 
         arguments.model = str(model_path())
-    dtype = torch.float32 if arguments.device == "cpu" else "auto"
-    model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype=dtype)
-    model = model.to(arguments.device).eval()
-    vocabulary = model.get_input_embeddings().num_embeddings
-    work = make_workload(
-        vocabulary, arguments.prompt, arguments.new, arguments.pauses, arguments.shared
-    )
-    most = limit(model)
-    warm_up(model, work)
-    print(f"{'':12} {'tok/s':>8} {'of limit':>9} {'in vain':>8}  note")
-    results = []
-    for run in (run_one_by_one, run_padded, run_continuous, run_engine):
-        result = run(model, work)
-        results.append(result)
-        share = f"{result.rate / most:8.0%}"
-        line = f"{result.name:12} {result.rate:8.1f} {share:>9} {result.vain:8}  {result.note}"
-        print(line, flush=True)
-    results = [results.pop(), *results]
-    what = (
-        "a bare forward pass a step" if model.device.type == "cpu" else "weights read once a step"
-    )
+    results, most, work = run_all(arguments)
+    on_cpu = arguments.device == "cpu"
+    what = "a bare forward pass a step" if on_cpu else "weights read once a step"
     print(f"{'limit':12} {most:8.1f}                     {what}")
+    ratio = results[0].rate / results[1].rate if results[1].rate else None
     print(
         json.dumps(
             {
@@ -297,10 +359,11 @@ def main() -> None:
                 "new_tokens": arguments.new,
                 "limit": what,
                 "limit_tokens_per_second": round(most, 1),
-                "ratio_to_one_by_one": round(results[0].rate / results[1].rate, 2),
+                "ratio_to_one_by_one": None if ratio is None else round(ratio, 2),
                 **{
                     result.name.replace(" ", "_"): {
                         "tokens_per_second": round(result.rate, 1),
+                        "seconds": round(result.seconds, 3),
                         "tokens_in_vain": result.vain,
                         "note": result.note,
                     }
