@@ -38,9 +38,10 @@ def size_groups(
     pages: list[int] = []
     left = budget
     for window, cost in sorted(zip(windows, costs, strict=True), key=lambda item: item[0] is None):
-        want = config.max_running * -(-context // size) + 1
+        want, need = max(3, config.max_running * -(-context // size) + 1), 0
         if window is not None:
-            want = min(want, _sliding_pages(config, window, size))
+            need = -(-min(context, window + config.max_step_tokens) // size) + 2
+            want = min(max(want, need + 1), _sliding_pages(config, window, size))
         given = config.full_pages if window is None else config.sliding_pages
         room = left if window is None or len(windows) == 1 else budget // 2
         count = given if given is not None else min(want, room // cost)
@@ -53,13 +54,11 @@ def size_groups(
         left -= count * cost
         if window is None:
             context = min(context, (count - 1) * size)
-        else:
-            need = -(-min(context, window + config.max_step_tokens) // size) + 2
-            if need > count - 1:
-                raise ModelError(
-                    f"a window of {window} tokens and a step of {config.max_step_tokens} need "
-                    f"{need} sliding pages, but there are {count - 1}; lower max_step_tokens"
-                )
+        elif need > count - 1:
+            raise ModelError(
+                f"a window of {window} tokens and a step of {config.max_step_tokens} need "
+                f"{need} sliding pages, but there are {count - 1}; lower max_step_tokens"
+            )
     by_window = dict(zip(sorted(windows, key=lambda window: window is None), pages, strict=True))
     total = sum(by_window[w] * cost for w, cost in zip(windows, costs, strict=True))
     share = config.offload_bytes / total

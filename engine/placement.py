@@ -178,8 +178,8 @@ def _by_kernels(
         attention_kinds(architecture, model),
         Chunks(limits.rows, limits.decode_rows, page_size, model.dtype, device),
     )
-    step = rehearse(runner, limits.running, limits.step_tokens)
-    rehearse(runner, 1, min(MIXED_TOKENS, limits.step_tokens))
+    step = rehearse(runner, limits.running, limits.step_tokens, longest=context)
+    rehearse(runner, 1, min(MIXED_TOKENS, limits.step_tokens), longest=context)
     budget = int(
         (_free(device) - step - GRAPH_BYTES) * (config.memory_fraction or GPU_MEMORY_FRACTION)
     )
@@ -192,9 +192,9 @@ def _by_kernels(
     return Placement(runner, groups, page_size, min(context, limits.context), bytes_of)
 
 
-def rehearse(runner: Any, running: int, tokens: int, context: int = 0) -> int:
-    """Run the largest step (see ``largest_step``); bytes that it took beside what was there."""
-    plan = largest_step(runner, running, tokens, context)
+def rehearse(runner: Any, *sizes: int, **limits: int) -> int:
+    """Run a step of ``largest_step(runner, ...)``; bytes that it took beside what was there."""
+    plan = largest_step(runner, *sizes, **limits)
     device = runner.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

@@ -25,9 +25,9 @@ logger = logging.getLogger(__name__)
 
 GPU_PAGE_SIZE = 64
 MIXED_TOKENS = 48  # a step that a tool's short answer joins has kernels of its own
-# What a rehearsal beside the load is made for. No kernel is compiled for a longer context, and none
-# for more rows than the products of few rows do not take.
-CONTEXT, CHUNK = 1024, 128
+# What a rehearsal beside the load is made for, at most: tokens of a sequence and of a step's chunk.
+# No kernel is another one for more.
+CONTEXT, CHUNK = 1024, 1024
 ROOM, ROW_ROOM = 1 << 30, 4 << 20  # bytes that must be free for it: in all, and per decode row
 
 
@@ -174,19 +174,25 @@ class _AttentionOnly:
         return keys.new_zeros(count, self._vocabulary)
 
 
-def largest_step(runner: Any, running: int, tokens: int, context: int = 0) -> Plan:
-    """A step on the null page: single tokens and, last, one chunk.
+def largest_step(
+    runner: Any, running: int, tokens: int, context: int = 0, longest: int = 1 << 30
+) -> Plan:
+    """A step on the null page: single tokens, and as few chunks as the other tokens take.
 
     Args:
         running: sequences. tokens: of all together.
         context: tokens of each sequence, where what a step takes grows with them.
+        longest: most tokens that a sequence can hold, at least 2.
     """
-    chunk = max(2, tokens - running + 1)
     params = SamplingParams(top_p=0.5, entropy=True)  # what plain PyTorch needs most memory for
+    counts, left = [1] * running, max(1, tokens - running)
+    for index in reversed(range(running)):
+        more = min(left, longest - 1)
+        counts[index] += more
+        left -= more
     works = []
-    for index in range(running):
-        count = 1 if index < running - 1 else chunk
-        start = max(1, context - count)
+    for index, count in enumerate(counts):
+        start = max(min(1, longest - count), context - count)
         seq = Sequence(-1 - index, [0] * (start + count), 1, params, frozenset())
         pages = -(-(start + count) // runner.cache.page_size)
         seq.tables = [[0] * pages for _ in runner.cache.windows]
