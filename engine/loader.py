@@ -17,7 +17,7 @@ import torch
 from .errors import CheckpointError
 from .shards import StoredTensor
 from .spans import DTYPES, Span, cut
-from .staging import Lane, Staging
+from .staging import Lane
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class LoaderConfig:
     """
 
     threads: int = 16
-    span_bytes: int = 16 << 20
+    span_bytes: int = 8 << 20
     buffers: int = 2
 
     def __post_init__(self) -> None:
@@ -98,33 +98,20 @@ def load(
     config = config or LoaderConfig()
     spans = cut(pairs, places, config.span_bytes)
     if spans:
-        count = min(config.threads, len(spans))
-        staging = Staging(device, count * config.buffers, max(span.nbytes for span in spans))
-        try:
-            _Readers(spans, device, count, staging, config.buffers).run()
-        finally:
-            staging.close()
+        most = max(span.nbytes for span in spans)
+        lanes = [Lane(device, config.buffers, most) for _ in range(min(config.threads, len(spans)))]
+        _Readers(spans, lanes).run()
     return LoadReport.of(pairs, places, time.monotonic() - began)
 
 
 class _Readers:
     """Threads that take spans in order until there are none, or one of them fails."""
 
-    def __init__(
-        self,
-        spans: list[Span],
-        device: torch.device,
-        count: int,
-        staging: Staging,
-        buffers: int,
-    ) -> None:
+    def __init__(self, spans: list[Span], lanes: list[Lane]) -> None:
         self._spans = deque(spans)
         self._files = {span.file: -1 for span in spans}
         self._failed = threading.Event()
         self._error: BaseException | None = None
-        lanes = [
-            Lane(device, staging.buffers[i * buffers : (i + 1) * buffers]) for i in range(count)
-        ]
         self._threads = [
             threading.Thread(target=self._main, args=(lane,), name=f"load-{i}", daemon=True)
             for i, lane in enumerate(lanes)
@@ -155,28 +142,20 @@ class _Readers:
 
     def _main(self, lane: Lane) -> None:
         try:
-            try:
+            with lane:
                 while not self._failed.is_set():
                     try:
                         span = self._spans.popleft()
                     except IndexError:
                         break
                     self._load(span, lane)
-            finally:
-                lane.finish()
         except BaseException as error:
             self._error = self._error or error
             self._failed.set()
 
     def _load(self, span: Span, lane: Lane) -> None:
-        buffer = lane.take()
-        self._read(span, buffer.numpy().data[: span.nbytes])
-        parts, at = [], 0
-        for segment in span.segments:
-            part = buffer[at : at + segment.nbytes]
-            parts.append((part, segment.dtype, segment.place))
-            at += segment.nbytes
-        lane.send(parts)
+        self._read(span, lane.take()[: span.nbytes])
+        lane.send(span.segments)
 
     def _read(self, span: Span, view: memoryview) -> None:
         """Fill the view with the span's bytes."""

@@ -1,80 +1,100 @@
-"""Host memory that readers fill and the device empties.
+"""Host memory that a reader fills and the device empties.
 
 A CPU can be the device, without page locks and streams: that is how tests run the loader.
 """
 
 import mmap
+from types import TracebackType
 
 import torch
 
-
-class Staging:
-    """Buffers of equal size, page-locked where the device is a GPU, until :meth:`close`.
-
-    Registered by hand: what PyTorch's allocator pins, it keeps.
-    """
-
-    def __init__(self, device: torch.device, count: int, nbytes: int) -> None:
-        nbytes = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
-        self._map = mmap.mmap(-1, count * nbytes)
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            self._map.madvise(mmap.MADV_HUGEPAGE)
-        self._whole: torch.Tensor | None = torch.frombuffer(self._map, dtype=torch.uint8)
-        self._pinned = 0
-        if device.type == "cuda":
-            address = self._whole.data_ptr()
-            error = torch.cuda.cudart().cudaHostRegister(address, count * nbytes, 0)
-            torch.cuda.check_error(int(error))
-            self._pinned = address
-        self.buffers: list[torch.Tensor] = list(self._whole.split(nbytes))
-
-    def close(self) -> None:
-        """Give the memory back; nothing may read or write it any more."""
-        self.buffers.clear()
-        if self._pinned:
-            torch.cuda.check_error(int(torch.cuda.cudart().cudaHostUnregister(self._pinned)))
-            self._pinned = 0
-        # The map ends with the tensor: both refer to it.
-        self._whole = None
+from .spans import Segment
 
 
 class Lane:
-    """One reader's buffers in turn, and the stream on which they go to the device."""
+    """One reader's buffers in turn, and the stream on which they go to the device.
 
-    def __init__(self, device: torch.device, buffers: list[torch.Tensor]) -> None:
+    A context of the thread that reads: the memory is there, page-locked for a GPU, from entry to
+    exit. It is locked by hand: what PyTorch's allocator locks, it keeps.
+    """
+
+    def __init__(self, device: torch.device, buffers: int, nbytes: int) -> None:
         self._device = device
-        self._buffers = buffers
+        self._count = buffers
+        self._nbytes = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
+        self._buffers: list[torch.Tensor] = []
+        self._views: list[memoryview] = []
+        self._locked = 0
         self._next = 0
         self._stream = None
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
             self._stream.wait_stream(torch.cuda.current_stream(device))
-            self._events = [torch.cuda.Event() for _ in buffers]
-            self._used = [False] * len(buffers)
+            self._events = [torch.cuda.Event() for _ in range(buffers)]
 
-    def take(self) -> torch.Tensor:
+    def __enter__(self) -> "Lane":
+        # Private, since the kernel gives huge pages to nothing else unasked; locking small ones
+        # takes longer than filling them.
+        memory = mmap.mmap(
+            -1, self._count * self._nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        )
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+        whole = torch.frombuffer(memory, dtype=torch.uint8)
+        if self._stream is not None:
+            torch.cuda.set_stream(self._stream)
+            error = torch.cuda.cudart().cudaHostRegister(whole.data_ptr(), whole.nbytes, 0)
+            torch.cuda.check_error(int(error))
+            self._locked = whole.data_ptr()
+            for event in self._events:
+                event.record(self._stream)
+        self._buffers = list(whole.split(self._nbytes))
+        self._views = [buffer.numpy().data for buffer in self._buffers]
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.finish()
+        finally:
+            # The memory ends with its last view.
+            self._buffers, self._views = [], []
+            if self._locked:
+                locked, self._locked = self._locked, 0
+                torch.cuda.check_error(int(torch.cuda.cudart().cudaHostUnregister(locked)))
+
+    @property
+    def closed(self) -> bool:
+        """Whether it holds no memory."""
+        return not self._buffers and not self._locked
+
+    def take(self) -> memoryview:
         """The buffer whose turn it is, once the device has emptied it."""
-        if self._stream is not None and self._used[self._next]:
+        if self._stream is not None:
             self._events[self._next].synchronize()
-        return self._buffers[self._next]
+        return self._views[self._next]
 
-    def send(self, parts: list[tuple[torch.Tensor, torch.dtype, torch.Tensor]]) -> None:
-        """Copy parts of the taken buffer: bytes, the type they have, the flat place they fill."""
-        if self._stream is None:
-            for part, dtype, place in parts:
-                aligned = part if part.data_ptr() % dtype.itemsize == 0 else part.clone()
-                place.copy_(aligned.view(dtype))
-            return
-        with torch.cuda.stream(self._stream):
-            for part, dtype, place in parts:
-                if place.dtype == dtype:
-                    place.view(torch.uint8).copy_(part, non_blocking=True)
-                else:
-                    raw = part.to(self._device, non_blocking=True)
-                    place.copy_(raw.view(dtype))
+    def send(self, segments: list[Segment]) -> None:
+        """Copy the segments that lie in the taken buffer, one after another, to their places."""
+        buffer, at = self._buffers[self._next], 0
+        for segment in segments:
+            part = buffer[at : at + segment.nbytes]
+            at += segment.nbytes
+            if self._stream is None:
+                aligned = part if part.data_ptr() % segment.dtype.itemsize == 0 else part.clone()
+                segment.place.copy_(aligned.view(segment.dtype))
+            elif segment.place.dtype == segment.dtype:
+                segment.place.view(torch.uint8).copy_(part, non_blocking=True)
+            else:
+                raw = part.to(self._device, non_blocking=True)
+                segment.place.copy_(raw.view(segment.dtype))
+        if self._stream is not None:
             self._events[self._next].record(self._stream)
-        self._used[self._next] = True
-        self._next = (self._next + 1) % len(self._buffers)
+        self._next = (self._next + 1) % self._count
 
     def finish(self) -> None:
         """Wait until all that was sent is there."""

@@ -232,12 +232,12 @@ def test_interrupted_loading_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, dtype: torch.dtype
 ) -> None:
     models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
-    stagings: list[loader.Staging] = []
+    lanes: list[loader.Lane] = []
 
-    class Watched(loader.Staging):
-        def __init__(self, *args: object) -> None:
-            super().__init__(*args)  # type: ignore[arg-type]
-            stagings.append(self)
+    class Watched(loader.Lane):
+        def __enter__(self) -> loader.Lane:
+            lanes.append(self)
+            return super().__enter__()
 
     calls = []
     real = os.preadv
@@ -248,15 +248,15 @@ def test_interrupted_loading_leaves_nothing(
             raise error
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(loader, "Staging", Watched)
+    monkeypatch.setattr(loader, "Lane", Watched)
     before = set(threading.enumerate()), descriptors()
     monkeypatch.setattr(os, "preadv", failing)
     wanted = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(wanted):
         opened(tmp_path, dtype=dtype, allocate=allocate_plain)
     assert (set(threading.enumerate()), descriptors()) == before
-    assert len(stagings) == 1
-    assert all(staging._whole is None and not staging.buffers for staging in stagings)
+    assert lanes
+    assert all(lane.closed for lane in lanes)
 
 
 def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
