@@ -107,6 +107,10 @@ def serve(engine: Engine) -> None:
     drive(engine)
 
 
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == rehearsal.__name__]
+
+
 def rehearsing() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "rehearsal"]
 
@@ -186,10 +190,9 @@ def test_what_fails_in_it_is_one_warning(
     monkeypatch.setattr(gpu, "choose_tokens", broken)
     with caplog.at_level(logging.WARNING):
         engine = Engine(tmp_path, SMALL)
-    (record,) = caplog.records
-    assert record.getMessage() == (
+    assert messages(caplog) == [
         "the kernels are compiled after the load, not beside it: RuntimeError: no such kernel"
-    )
+    ]
     (prompt,) = prompts(9)
     seq = engine.submit(prompt, greedy())
     assert drive(engine)[seq] == generate(reference, prompt, NEW)
@@ -204,21 +207,27 @@ def test_a_load_that_ends_early_ends_it(
     models.save("gemma4_one_copy", tmp_path)
     if device == "cpu":
         monkeypatch.setattr(engine_module, "by_kernels", lambda *_: True)
-    begun, failing = threading.Event(), threading.Event()
+    begun = threading.Event()
+    stops: list[threading.Event] = []
     runners: list[weakref.ref[Any]] = []
     steps = []
+    run = rehearsal._run
+
+    def noted(*arguments: Any) -> None:
+        stops.append(arguments[-1])
+        run(*arguments)
 
     def waits(runner: Any, _: Any) -> None:
         runners.append(weakref.ref(runner))
         steps.append("launch")
         begun.set()
-        assert failing.wait(60)
+        assert stops[0].wait(60)  # the step goes on while the load has failed
 
     def fails(*_: Any) -> None:
         assert begun.wait(60)
-        threading.Timer(0.2, failing.set).start()  # the step goes on while the load has failed
         raise error
 
+    monkeypatch.setattr(rehearsal, "_run", noted)
     monkeypatch.setattr(gpu.GpuRunner, "launch", waits)
     monkeypatch.setattr(gpu.GpuRunner, "compile", lambda *_: steps.append("compile"))
     monkeypatch.setattr(checkpoint, "load", fails)
@@ -258,6 +267,7 @@ def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyP
     assert rehearsing() == []
 
 
+@interpreted
 def test_nothing_is_rehearsed_without_the_kernels_or_a_load(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -318,6 +328,6 @@ def test_without_room_there_is_none(
     monkeypatch.setattr(rehearsal, "_steps", lambda *_: pytest.fail("rehearsed"))
     with caplog.at_level(logging.INFO, rehearsal.__name__):
         Engine(tmp_path, replace(CONFIG, memory_fraction=0.01))
-    assert [record.getMessage() for record in caplog.records] == [
+    assert messages(caplog) == [
         "no kernels are compiled beside the load: too little memory is free"
     ]
