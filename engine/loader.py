@@ -112,9 +112,11 @@ class _Readers:
         self._files = {span.file: -1 for span in spans}
         self._failed = threading.Event()
         self._error: BaseException | None = None
+        # A join that is interrupted takes the thread for ended, up to Python 3.12.
+        self._ended = [threading.Event() for _ in lanes]
         self._threads = [
-            threading.Thread(target=self._main, args=(lane,), name=f"load-{i}", daemon=True)
-            for i, lane in enumerate(lanes)
+            threading.Thread(target=self._main, args=pair, name=f"load-{i}", daemon=True)
+            for i, pair in enumerate(zip(lanes, self._ended, strict=True))
         ]
 
     def run(self) -> None:
@@ -123,14 +125,15 @@ class _Readers:
                 self._files[file] = os.open(file, os.O_RDONLY)
             for thread in self._threads:
                 thread.start()
-            for thread in self._threads:
-                thread.join()
+            for ended in self._ended:
+                ended.wait()
         except OSError as error:
             raise CheckpointError(f"{file} cannot be read: {error.strerror}") from error
         finally:
             self._failed.set()
-            for thread in self._threads:
+            for thread, ended in zip(self._threads, self._ended, strict=True):
                 if thread.ident is not None:
+                    ended.wait()
                     thread.join()
             for fd in self._files.values():
                 if fd >= 0:
@@ -140,7 +143,7 @@ class _Readers:
 
     # ---- on the threads
 
-    def _main(self, lane: Lane) -> None:
+    def _main(self, lane: Lane, ended: threading.Event) -> None:
         try:
             with lane:
                 while not self._failed.is_set():
@@ -152,6 +155,8 @@ class _Readers:
         except BaseException as error:
             self._error = self._error or error
             self._failed.set()
+        finally:
+            ended.set()
 
     def _load(self, span: Span, lane: Lane) -> None:
         self._read(span, lane.take()[: span.nbytes])

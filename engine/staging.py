@@ -24,7 +24,7 @@ class Lane:
         self._nbytes = -(-nbytes // mmap.PAGESIZE) * mmap.PAGESIZE
         self._buffers: list[torch.Tensor] = []
         self._views: list[memoryview] = []
-        self._locked = 0
+        self._locked: list[int] = []  # addresses of the buffers that are, the first ones
         self._next = 0
         self._stream = None
         if device.type == "cuda":
@@ -40,16 +40,10 @@ class Lane:
         )
         if hasattr(mmap, "MADV_HUGEPAGE"):
             memory.madvise(mmap.MADV_HUGEPAGE)
-        whole = torch.frombuffer(memory, dtype=torch.uint8)
+        self._buffers = list(torch.frombuffer(memory, dtype=torch.uint8).split(self._nbytes))
+        self._views = [buffer.numpy().data for buffer in self._buffers]
         if self._stream is not None:
             torch.cuda.set_stream(self._stream)
-            error = torch.cuda.cudart().cudaHostRegister(whole.data_ptr(), whole.nbytes, 0)
-            torch.cuda.check_error(int(error))
-            self._locked = whole.data_ptr()
-            for event in self._events:
-                event.record(self._stream)
-        self._buffers = list(whole.split(self._nbytes))
-        self._views = [buffer.numpy().data for buffer in self._buffers]
         return self
 
     def __exit__(
@@ -63,9 +57,9 @@ class Lane:
         finally:
             # The memory ends with its last view.
             self._buffers, self._views = [], []
-            if self._locked:
-                locked, self._locked = self._locked, 0
-                torch.cuda.check_error(int(torch.cuda.cudart().cudaHostUnregister(locked)))
+            while self._locked:
+                error = torch.cuda.cudart().cudaHostUnregister(self._locked.pop())
+                torch.cuda.check_error(int(error))
 
     @property
     def closed(self) -> bool:
@@ -74,13 +68,18 @@ class Lane:
 
     def take(self) -> memoryview:
         """The buffer whose turn it is, once the device has emptied it."""
-        if self._stream is not None:
+        if self._next < len(self._locked):
             self._events[self._next].synchronize()
         return self._views[self._next]
 
     def send(self, segments: list[Segment]) -> None:
         """Copy the segments that lie in the taken buffer, one after another, to their places."""
         buffer, at = self._buffers[self._next], 0
+        if self._stream is not None and self._next == len(self._locked):
+            # Only here: the first read has made its pages, beside those of the other readers.
+            error = torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)
+            torch.cuda.check_error(int(error))
+            self._locked.append(buffer.data_ptr())
         for segment in segments:
             part = buffer[at : at + segment.nbytes]
             at += segment.nbytes

@@ -3,7 +3,9 @@
 import gc
 import json
 import os
+import signal
 import threading
+import time
 from pathlib import Path
 
 import models
@@ -261,20 +263,27 @@ def test_interrupted_loading_leaves_nothing(
 
 def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
-    before = set(threading.enumerate())
-    join = threading.Thread.join
-    interrupted = []
+    before = set(threading.enumerate()), descriptors()
+    waits, real = threading.Event(), os.preadv
 
-    def joined(thread: threading.Thread, timeout: float | None = None) -> None:
-        if not interrupted:
-            interrupted.append(thread)
-            raise KeyboardInterrupt
-        join(thread, timeout)
+    def slow(*args: object) -> int:
+        waits.set()
+        time.sleep(0.3)
+        return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(threading.Thread, "join", joined)
+    def interrupt() -> None:
+        waits.wait()
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    architecture = inspect(read_config(tmp_path))
+    load_weights(tmp_path, architecture, CPU, torch.float32)  # what is made once is there
+    monkeypatch.setattr(os, "preadv", slow)
+    killer = threading.Thread(target=interrupt)
+    killer.start()
     with pytest.raises(KeyboardInterrupt):
-        opened(tmp_path, allocate=allocate_plain)
-    assert set(threading.enumerate()) == before
+        load_weights(tmp_path, architecture, CPU, torch.float32, allocate_plain)
+    killer.join()
+    assert (set(threading.enumerate()), descriptors()) == before
 
 
 def test_a_device_that_fails_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
