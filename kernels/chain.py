@@ -22,7 +22,7 @@ from .rates import MOST, RateClasses, even, rate_classes, shares
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
 DEPTH = 2  # times as many columns in a slot of the ring
-SHARED, THREADS = 232448, 224
+MOST_SHARED, THREADS = 232448, 224
 WIDEST = 8192  # a row's norms are computed in the registers of 128 threads
 COUNTERS = 8  # int32 per launch, zero at its start
 PLAIN, GATED, WIDE = range(3)
@@ -99,7 +99,13 @@ def chain_fits(weights: ChainWeights) -> bool:
 def _kernel(device: torch.device, rows: int, width: int) -> Kernel | None:
     defines = (("ROWS", rows), ("WIDTH", width))
     otherwise = "layers are launched piece by piece"
-    return kernel_or_none(device, SOURCES, "layer_chain", defines, SHARED, otherwise)
+    return kernel_or_none(device, SOURCES, "layer_chain", defines, _shared(rows), otherwise)
+
+
+def _shared(rows: int) -> int:
+    """Bytes of the ring and its barriers: what is left lets the next launch's programs come in."""
+    barriers, slot = 1024, DEPTH * (TILE + rows) * 128
+    return (MOST_SHARED - barriers) // slot * slot + barriers
 
 
 def layer_chain(
