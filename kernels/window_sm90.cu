@@ -111,6 +111,7 @@ __device__ __forceinline__ void feed(Rest& rest, const Work& work, const TensorM
         const int first = rest.first[item.sequence];
         int k0 = item.k_begin, slot_before = 0;
         for (int tile = 0; tile <= item.tiles; ++tile, k0 += TILE) {
+            __syncwarp();  // a lane that fell a whole round behind would misread the barriers
             int slot = 0;
             if (tile < item.tiles) {
                 slot = table[(k0 - first) / PS] * PS + k0 % PS;
