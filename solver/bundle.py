@@ -18,21 +18,27 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from eightfold.solver.config import SolverError
 
 _PRESENT = """
-    torch triton numpy sympy mpmath polars pandas pyarrow psutil pyyaml packaging requests tqdm
-    filelock fsspec jinja2 markupsafe networkx setuptools typing-extensions pyzmq tornado traitlets
-    ipython debugpy comm matplotlib-inline nest-asyncio python-dateutil six pygments decorator jedi
-    parso pexpect ptyprocess prompt-toolkit wcwidth stack-data executing asttokens pure-eval
-    platformdirs click rich markdown-it-py mdurl regex certifi idna urllib3 charset-normalizer
-    anyio h11 sniffio typer shellingham jupyter-core annotated-doc
+    numpy==2.0.2 sympy==1.13.3 mpmath==1.3.0 polars==1.25.2 pandas==2.2.2 pyarrow==18.1.0
+    networkx==3.5 setuptools==75.2.0 psutil==5.9.5 pyyaml==6.0.2 packaging==25.0 requests==2.32.4
+    tqdm==4.67.1 filelock==3.19.1 fsspec==2025.3.0 jinja2==3.1.6 markupsafe==3.0.2
+    typing-extensions==4.14.1 pyzmq==26.2.1 tornado==6.4.2 traitlets==5.7.1 ipython==7.34.0
+    debugpy==1.8.0 matplotlib-inline==0.1.7 jupyter-core==5.8.1 nest-asyncio==1.6.0
+    python-dateutil==2.9.0 six==1.17.0 pygments==2.19.2 decorator==4.4.2 jedi==0.19.1 parso==0.8.4
+    pexpect==4.9.0 ptyprocess==0.7.0 prompt-toolkit==3.0.51 wcwidth==0.2.13 platformdirs==4.3.8
+    click==8.2.1 rich==13.9.4 markdown-it-py==3.0.0 mdurl==0.1.2 regex==2024.11.6
+    certifi==2025.8.3 idna==3.10 urllib3==2.5.0 charset-normalizer==3.4.2 anyio==4.9.0 h11==0.16.0
+    sniffio==1.3.1 typer==0.16.0 shellingham==1.5.4
 """
-PRESENT = frozenset(_PRESENT.split())
-"""In Kaggle's image, in versions that ours work with; docs/kaggle.md tells how to be exact."""
+PRESENT = dict(entry.split("==") for entry in _PRESENT.split())
+"""What Kaggle's image is taken to have, in versions that it had in 2025: a later one has those or
+newer ones. docs/kaggle.md tells how to be exact."""
 
 NEVER = frozenset({"torch", "triton"})
 ALONE = frozenset({"accelerate"})
@@ -125,7 +131,7 @@ def make_bundle(config: BundleConfig) -> list[Path]:
         ours = build_wheel(source, work, config.model_less)
         if config.dependencies:
             fetch(work, config, requirements(ours), source / "constraints.txt")
-            for wheel in left_out(work, freeze):
+            for wheel in left_out(work, PRESENT if freeze is None else freeze):
                 wheel.unlink()
         wheels = sorted(work.glob("*.whl"))
         (work / "eightfold.lock").write_text(lock_text(wheels), encoding="utf-8")
@@ -216,24 +222,36 @@ def read_freeze(path: Path) -> dict[str, str]:
     return versions
 
 
-def left_out(folder: Path, freeze: dict[str, str] | None) -> list[Path]:
-    """Wheels that the image does not need: named in `PRESENT`, or there in a version that does."""
-    wheels = [wheel for wheel in sorted(folder.glob("*.whl")) if name_of(wheel) != "eightfold"]
-    if freeze is None:
-        return [wheel for wheel in wheels if name_of(wheel) in PRESENT]
-    wanted = [Requirement(text) for wheel in folder.glob("*.whl") for text in requirements(wheel)]
-    spare = []
-    for wheel in wheels:
-        name = name_of(wheel)
-        specs = [one.specifier for one in wanted if canonicalize_name(one.name) == name]
-        try:
-            has = Version(freeze[name]) if name in freeze else None
-        except InvalidVersion:
-            has = None
-        fits = has is not None and all(spec.contains(has, prereleases=True) for spec in specs)
-        if fits or name in NEVER:
-            spare.append(wheel)
-    return spare
+def left_out(folder: Path, image: dict[str, str]) -> list[Path]:
+    """Wheels that the image does not need: it has versions that all that is kept can do with.
+
+    Args:
+        image: versions by name.
+    """
+    wheels = {name_of(wheel): wheel for wheel in sorted(folder.glob("*.whl"))}
+    kept: set[str] = set()
+    wanted: dict[str, list[SpecifierSet]] = {}
+    # Ours always, whatever the image has under that name.
+    due = [name for name in wheels if name == "eightfold" or name not in NEVER | image.keys()]
+    while due:
+        name = due.pop()
+        kept.add(name)
+        for need in map(Requirement, requirements(wheels[name])):
+            other = str(canonicalize_name(need.name))
+            wanted.setdefault(other, []).append(need.specifier)
+            if other in wheels and other not in NEVER | kept | set(due):
+                due += [] if satisfies(image.get(other), wanted[other]) else [other]
+    return [wheel for name, wheel in wheels.items() if name not in kept]
+
+
+def satisfies(version: str | None, specifiers: list[SpecifierSet]) -> bool:
+    """Whether there is a version, and all of them contain it."""
+    if version is None:
+        return False
+    try:
+        return all(one.contains(Version(version), prereleases=True) for one in specifiers)
+    except InvalidVersion:
+        return False
 
 
 def requirements(wheel: Path) -> list[str]:

@@ -55,9 +55,13 @@ class KaggleConfig:
 
 
 def short(error: object) -> str:
-    """A fault in one line that any transport carries."""
+    """A fault in one line that any transport carries: its start, and its end, which tells why."""
     text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
-    return " ".join(text.split())[:MESSAGE]
+    text = " ".join(text.split())
+    if len(text) <= MESSAGE:
+        return text
+    head = MESSAGE // 3
+    return f"{text[:head]} ... {text[head + 5 - MESSAGE :]}"
 
 
 def cell(value: Any) -> Any:
@@ -255,6 +259,10 @@ class Session:
             return
         tried.answer, tried.stopped = result.answer, result.stopped
         tried.faults += [short(fault) for fault in result.faults[:4]]
+        if result.answer is None:
+            ends = [(record.get("ending"), record.get("detail")) for record in result.attempts]
+            told = dict.fromkeys(short(f"{ending}: {detail}") for ending, detail in ends if detail)
+            tried.faults += list(told)[:2]
         endings = {record.get("ending") for record in result.attempts}
         self._broken = result.answer is None and bool(endings & {"engine failed", "sandbox failed"})
 

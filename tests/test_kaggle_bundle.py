@@ -15,9 +15,11 @@ import sys
 import sysconfig
 from collections.abc import Set
 from pathlib import Path
+from zipfile import ZipFile
 
 import polars as pl
 import pytest
+from packaging.requirements import Requirement
 
 from eightfold.solver import SolverError
 from eightfold.solver import bundle as parts
@@ -146,6 +148,12 @@ def test_wheels_for_the_image(tmp_path: Path) -> None:
     pinned = (ROOT / "constraints.txt").read_text().split("\n")
     (ours,) = (wheel for wheel in wheels if parts.name_of(wheel) == "transformers")
     assert f"transformers=={parts.version_of(ours)}" in pinned, "a version that is tested"
+    for wheel in wheels:
+        for need in map(Requirement, parts.requirements(wheel)):
+            name = parts.canonicalize_name(need.name)
+            due = need.marker is None or need.marker.evaluate({"python_version": "3.12"})
+            if due and name not in names | parts.NEVER:
+                assert parts.PRESENT[name] in need.specifier, f"{wheel.name} needs {need}"
     # An image that has all this needs ours alone.
     freeze = tmp_path / "freeze.txt"
     freeze.write_text("\n".join(f"{parts.name_of(w)}=={parts.version_of(w)}" for w in wheels))
@@ -154,6 +162,33 @@ def test_wheels_for_the_image(tmp_path: Path) -> None:
     freeze.write_text("transformers==4.57.0\ntokenizers==0.22.0\n")
     old = left_out(tmp_path / "out", read_freeze(freeze))
     assert "transformers" not in {parts.name_of(wheel) for wheel in old}
+
+
+@pytest.mark.parametrize(
+    ("image", "kept"),
+    [
+        ({}, "eightfold a b c"),
+        ({"eightfold": "2", "a": "2", "b": "1", "c": "1"}, "eightfold"),
+        ({"a": "2", "b": "1", "c": "1"}, "eightfold"),
+        ({"a": "1", "b": "1", "c": "1"}, "eightfold a"),
+        ({"a": "1", "c": "1"}, "eightfold a b"),
+        ({"a": "2", "c": "1"}, "eightfold b"),
+        ({"a": "2", "b": "0.9", "c": "0.9"}, "eightfold"),
+        ({"a": "2", "c": "0.9"}, "eightfold b c"),
+        ({"a": "2.0.dev1+here", "b": "0", "c": "0"}, "eightfold a"),
+        ({"a": "unknown", "b": "1", "c": "1"}, "eightfold a"),
+    ],
+)
+def test_what_the_image_has_in_versions_that_will_do_is_left_out(
+    image: dict[str, str], kept: str, tmp_path: Path
+) -> None:
+    needs = {"eightfold": ["a>=2", "torch>=2"], "a": ["b"], "b": ["c>=1", "other"], "c": ["a"]}
+    for name, lines in {**needs, "torch": []}.items():
+        with ZipFile(tmp_path / f"{name}-2-py3-none-any.whl", "w") as wheel:
+            text = "".join(f"Requires-Dist: {line}\n" for line in lines)
+            wheel.writestr(f"{name}-2.dist-info/METADATA", f"Name: {name}\n{text}")
+    gone = {parts.name_of(wheel) for wheel in left_out(tmp_path, image)}
+    assert {*needs, "torch"} - gone == set(kept.split())
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,24 @@ def test_an_exception_is_retried_on_a_new_solver_and_said_shortly(tmp_path: Path
     assert len(short(RuntimeError("x" * 10**6))) == 300
 
 
+def test_why_no_attempt_answered_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    reason = "SandboxError: it ended: Traceback " + "line " * 999 + "No module named 'comm'"
+    lost = {"ending": "sandbox failed", "detail": reason, "answer": None}
+
+    class Lost(Stub):
+        def solve(self, text: str, **options: Any) -> Result:
+            return Result(None, {}, (lost,) * 8, 0.1, 1, 0, 0, "all ended")
+
+    log = tmp_path / "log.jsonl"
+    begin(Lost, log=log)
+    assert ask("p") == 123
+    (line,) = [json.loads(line) for line in log.read_text().splitlines()]
+    told = [fault for fault in line["faults"] if fault.startswith("sandbox failed: SandboxError")]
+    assert told
+    assert all(fault.endswith("No module named 'comm'") and len(fault) <= 300 for fault in told)
+    assert "No module named 'comm'" in capfd.readouterr().err
+
+
 def test_a_solver_that_cannot_be_made(capfd: pytest.CaptureFixture[str]) -> None:
     begin(fail)
     assert [ask("p") for _ in range(5)] == [123] * 5
