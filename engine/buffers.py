@@ -1,5 +1,6 @@
 """Activations of a step, in memory that all layers share."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,35 +14,46 @@ class Buffers:
 
     What attention holds and what the feed-forward holds lie in the same memory: neither is needed
     while the other is computed.
+
+    Args:
+        apart: whether a step of so many rows writes gate and up to memory.
     """
 
-    def __init__(self, layers: list["Layer"], rows: int, like: torch.Tensor) -> None:
+    def __init__(
+        self,
+        layers: list["Layer"],
+        rows: int,
+        apart: Callable[[int], bool],
+        like: torch.Tensor,
+    ) -> None:
         hidden = layers[0].out.shape[0]
         heads = max(layer.out.shape[1] for layer in layers)
         joint = max(layer.qkv.shape[0] for layer in layers)
         attention = [joint, heads, heads]
-        feedforward = [layers[0].gate_up.shape[0], layers[0].down.shape[1]]
-        widths = [hidden] * 3 + [max(sum(attention), sum(feedforward))]
+        self._gate_up, inner = layers[0].gate_up.shape[0], layers[0].down.shape[1]
+        most = max((count for count in range(1, rows + 1) if apart(count)), default=0)
+        either = max(rows * sum(attention), rows * inner, most * (inner + self._gate_up))
         # Rows of nobody are computed too, from what is here: it must be finite.
-        self._memory = torch.zeros(rows * sum(widths), device=like.device, dtype=like.dtype)
-        self.residual, self.x, self.y, either = (
-            part.view(rows, width)
-            for part, width in zip(
-                self._memory.split([rows * width for width in widths]), widths, strict=True
-            )
-        )
-        self.qkv, self.query, self.attended = _rows_of(either, attention)
-        self.gate_up, self.hidden = _rows_of(either, feedforward)
+        self._memory = torch.zeros(rows * hidden * 3 + either, device=like.device, dtype=like.dtype)
+        *streams, self._either = self._memory.split([rows * hidden] * 3 + [either])
+        self.residual, self.x, self.y = (part.view(rows, hidden) for part in streams)
+        self.qkv, self.query, self.attended = _behind(self._either, rows, attention)
+        (self.hidden,) = _behind(self._either, rows, [inner])
+
+    def gate_up(self, rows: int) -> torch.Tensor:
+        """[rows, 2 * inner] behind as many rows of ``hidden``, for a number that is ``apart``."""
+        begin, size = rows * self.hidden.shape[1], rows * self._gate_up
+        return self._either[begin : begin + size].view(rows, self._gate_up)
 
     @property
     def nbytes(self) -> int:
         return self._memory.nbytes
 
 
-def _rows_of(memory: torch.Tensor, widths: list[int]) -> list[torch.Tensor]:
-    """Contiguous [rows, width] tensors behind one another in [rows, at least their sum]."""
-    rows = memory.shape[0]
-    parts = memory.view(-1)[: rows * sum(widths)].split([rows * width for width in widths])
+def _behind(memory: torch.Tensor, rows: int, widths: list[int]) -> list[torch.Tensor]:
+    """Contiguous [rows, width] tensors behind one another at the start of flat memory."""
+    sizes = [rows * width for width in widths]
+    parts = memory[: sum(sizes)].split(sizes)
     return [part.view(rows, width) for part, width in zip(parts, widths, strict=True)]
 
 

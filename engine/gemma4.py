@@ -14,13 +14,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from eightfold.kernels.activation import gelu_mul
 from eightfold.kernels.chain import COUNTERS, ChainWeights, chain_fits, layer_chain
-from eightfold.kernels.decode import (
-    OneCopy,
-    chunk_width,
-    fold_key_weight,
-)
+from eightfold.kernels.decode import OneCopy, chunk_width, fold_key_weight
 from eightfold.kernels.embedding import embed_norm
 from eightfold.kernels.linear import MAX_ROWS, skinny_linear
 from eightfold.kernels.norm import add_norm
@@ -31,6 +26,7 @@ from .architecture import Architecture, LayerSpec
 from .buffers import Buffers, view
 from .cache import KVCache
 from .decoder import Limits
+from .products import Products
 from .skeleton import allocate_plain
 
 
@@ -130,7 +126,8 @@ class Gemma4Decoder:
                 text.layers, architecture.layers, config.layer_types, strict=True
             )
         ]
-        self.buffers = Buffers(self.layers, limits.rows, self._embedding)
+        self._products = Products(self.layers)
+        self.buffers = Buffers(self.layers, limits.rows, self._products.apart, self._embedding)
         room = max(
             limits.workspace(spec, layer.out.shape[1] // spec.head_dim, page_size)
             for spec, layer in zip(architecture.layers, self.layers, strict=True)
@@ -216,9 +213,9 @@ class Gemma4Decoder:
         residual, y = self.buffers.residual[:count], self.buffers.y[:count]
         norms = [layer.input_norm for layer in self.layers[1:]] + [self._final_norm]
         for layer, following in zip(self.layers, norms, strict=True):
-            linear(x, layer.qkv, self._joint(layer, count))
+            self._products.linear(x, layer.qkv, self._joint(layer, count))
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
-            linear(attended, layer.out, y)
+            self._products.linear(attended, layer.out, y)
             self._add_norm(y, residual, layer.post_attention_norm, layer.pre_feedforward_norm, x)
             self._feedforward(layer, x, y)
             self._add_norm(
@@ -235,7 +232,7 @@ class Gemma4Decoder:
         """The same for few rows, three launches a layer; the last one gives logits where wanted."""
         count, buffers = positions.shape[0], self.buffers
         x, hidden = buffers.x[:count], buffers.hidden[:count]
-        linear(x, self.layers[0].qkv, self._joint(self.layers[0], count))
+        self._products.linear(x, self.layers[0].qkv, self._joint(self.layers[0], count))
         for i, (layer, chain) in enumerate(zip(self.layers, self._chains, strict=True)):
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
             last = i + 1 == len(self.layers)
@@ -290,23 +287,11 @@ class Gemma4Decoder:
         return attended
 
     def _feedforward(self, layer: Layer, x: torch.Tensor, y: torch.Tensor) -> None:
-        rows = x.shape[0]
-        hidden = self.buffers.hidden[:rows]
-        if rows <= MAX_ROWS:
-            skinny_linear(x, layer.gate_up, hidden, gated=True, pdl=True)
-        else:
-            gate_up = self.buffers.gate_up[:rows]
-            torch.mm(x, layer.gate_up.T, out=gate_up)
-            gelu_mul(gate_up, hidden)
-        linear(hidden, layer.down, y)
-
-
-def linear(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-    """``out = x @ weight.T`` by what is fastest for the number of rows."""
-    if x.shape[0] <= MAX_ROWS:
-        skinny_linear(x, weight, out, pdl=True)
-    else:
-        torch.mm(x, weight.T, out=out)
+        rows, products, buffers = x.shape[0], self._products, self.buffers
+        hidden = buffers.hidden[:rows]
+        gate_up = buffers.gate_up(rows) if products.apart(rows) else None
+        products.gated(x, layer.gate_up, hidden, gate_up)
+        products.linear(hidden, layer.down, y)
 
 
 def _rotation(rotary: nn.Module, kind: str, positions: int) -> Rotation:

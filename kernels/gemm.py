@@ -14,31 +14,29 @@ from .launch import multiprocessors, require, require_tensor
 from .nvrtc import SWIZZLE_64, SWIZZLE_128, SWIZZLE_NONE, Kernel, kernel_or_none, tensor_map
 
 SOURCES = ("sm90.cuh", "gemm_sm90.cu")
-GROUPS, THREADS = 2, 384  # warp groups that compute; with those that load
+ROWS, THREADS = 256, 384  # rows of x of a tile; of two warp groups that compute, one that loads
 COLUMNS = 64  # a slot of the ring holds as many of each row
+SHARED = 232448
+# Below it torch.mm, which has smaller tiles, takes the product. An estimate: not measured.
+LEAST_SHARE = 0.9
 
 
 @dataclass(frozen=True, slots=True)
 class GemmConfig:
-    """tile: weight rows of a tile, gate and up rows counted together. blocks: of 128 rows of x.
-    cluster: programs that share their rows of x. slots: of the ring. evict: weights leave L2
-    first."""
+    """tile: weight rows of a tile, gate and up rows counted together. cluster: programs that share
+    their rows of x. slots: of the ring. apart, lag, blockwise: see the source."""
 
     tile: int = 192
-    blocks: int = 2
     cluster: int = 2
-    slots: int = 4
-    evict: bool = False
-
-    @property
-    def rows(self) -> int:
-        """Rows of x of a tile."""
-        return GROUPS * 64 * self.blocks
+    slots: int = 3
+    apart: bool = False
+    lag: bool = False
+    blockwise: bool = False
 
     @property
     def shared(self) -> int:
-        """Bytes of shared memory: the ring and its barriers."""
-        return self.slots * (self.rows + self.tile) * COLUMNS * 2 + 128
+        """Bytes of shared memory: the ring, its barriers, room for results where apart."""
+        return SHARED if self.apart else self.slots * (ROWS + self.tile) * COLUMNS * 2 + 128
 
     def rounds(self, rows: int, n: int, gated: bool, programs: int) -> int:
         """How often each program computes a tile, the last time perhaps not all."""
@@ -47,24 +45,40 @@ class GemmConfig:
     def tiles(self, rows: int, n: int, gated: bool) -> int:
         """Tiles, those of a cluster counted as one, of [rows, n]."""
         wide = self.tile // (2 if gated else 1) * self.cluster
-        return -(-rows // self.rows) * -(-n // wide)
+        return -(-rows // ROWS) * -(-n // wide)
+
+
+def _configs(gated: bool) -> list[GemmConfig]:
+    return [GemmConfig()] if gated else [GemmConfig(), GemmConfig(tile=168)]
 
 
 def dense_config(rows: int, n: int, gated: bool, programs: int) -> GemmConfig:
     """The one whose rounds take the least time, the wider one where both take the same."""
-    configs = [GemmConfig()] if gated else [GemmConfig(), GemmConfig(tile=168)]
-    return min(configs, key=lambda each: each.rounds(rows, n, gated, programs) * each.tile)
+    return min(_configs(gated), key=lambda each: each.rounds(rows, n, gated, programs) * each.tile)
+
+
+def dense_share(rows: int, n: int, gated: bool, programs: int) -> float:
+    """Share of what the programs compute, whole tiles in whole rounds, that is wanted."""
+    config = dense_config(rows, n, gated, programs)
+    done = config.rounds(rows, n, gated, programs) * programs * ROWS * config.tile
+    return rows * n * (2 if gated else 1) / done
+
+
+def dense_suits(rows: int, weight: torch.Tensor, *, gated: bool = False) -> bool:
+    """Whether a product of so many rows fills the tiles of ``dense_linear`` well enough."""
+    n = weight.shape[0] // (2 if gated else 1)
+    return dense_share(rows, n, gated, multiprocessors(weight.device)) >= LEAST_SHARE
 
 
 def dense_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
-    """Whether ``dense_linear`` can run with this weight on its device."""
+    """Whether ``dense_linear`` can run with this weight on its device; compiles it there."""
     return (
         weight.device.type == "cuda"
         and torch.cuda.get_device_capability(weight.device) == (9, 0)
         and weight.dtype == torch.bfloat16
         and weight.is_contiguous()
         and not _misfit(weight, gated)
-        and _kernel(weight.device, GemmConfig(), gated) is not None
+        and all(_kernel(weight.device, config, gated) is not None for config in _configs(gated))
     )
 
 
@@ -82,10 +96,12 @@ def _misfit(weight: torch.Tensor, gated: bool) -> str:
 
 def defines(config: GemmConfig, gated: bool) -> tuple[tuple[str, object], ...]:
     """The kernel's macros."""
-    flags = ("GATED", gated), ("EVICT", config.evict)
+    flags = {
+        "GATED": gated, "APART": config.apart, "LAG": config.lag, "BLOCKWISE": config.blockwise,
+    }  # fmt: skip
     return (
-        ("TILE", config.tile), ("BLOCKS", config.blocks), ("CLUSTER", config.cluster),
-        ("SLOTS", config.slots), *((name, str(flag).lower()) for name, flag in flags),
+        ("TILE", config.tile), ("CLUSTER", config.cluster), ("SLOTS", config.slots),
+        ("SHARED", config.shared), *((name, str(flag).lower()) for name, flag in flags.items()),
     )  # fmt: skip
 
 
@@ -133,7 +149,7 @@ def dense_linear(
     require(kernel is not None, "dense_linear needs a Hopper GPU; ask dense_fits first")
     assert kernel is not None
     tiles = config.tiles(rows, n, gated)
-    integers = rows, -(-rows // config.rows), tiles, inner // COLUMNS
+    integers = rows, -(-rows // ROWS), tiles, inner // COLUMNS
     kernel.launch(
         config.cluster * min(tiles, programs // config.cluster),
         THREADS,
@@ -152,16 +168,16 @@ def _maps(
     # Weight rows by eights, so that gate and up rows lie in turn in shared memory.
     row = inner * 2
     if wide % 16:
-        columns, swizzle = wide, SWIZZLE_NONE
+        columns, tall, swizzle = wide, 32, SWIZZLE_NONE
     else:
-        columns, swizzle = (32, SWIZZLE_64) if wide % 64 else (64, SWIZZLE_128)
+        columns, tall, swizzle = (32, 64, SWIZZLE_64) if wide % 64 else (64, 64, SWIZZLE_128)
     return [
-        tensor_map(x.data_ptr(), (inner, rows), (row,), (COLUMNS, config.rows // config.cluster)),
+        tensor_map(x.data_ptr(), (inner, rows), (row,), (COLUMNS, ROWS // config.cluster)),
         tensor_map(
             weight.data_ptr(), (inner, 8, parts, n // 8), (row, n * row, 8 * row),
             (COLUMNS, 8, parts, wide // 8),
         ),
-        tensor_map(out.data_ptr(), (n, rows), (n * 2,), (columns, 64), swizzle),
+        tensor_map(out.data_ptr(), (n, rows), (n * 2,), (columns, tall), swizzle),
     ]  # fmt: skip
 
 

@@ -10,22 +10,30 @@
 // tiles of 168, which with 1,024 rows are 128 tiles for 132 multiprocessors. A gated tile has as
 // many gate as up rows, 8 and 8 in turn: neighbouring blocks of 8 columns, which one thread holds.
 //
-// Results leave through the slots of the ring that were read last; these are given back only after
-// the copy has read them, while the next tile is under way. No sum is split.
+// Results leave through what memory is left behind the ring and, where that does not suffice,
+// through the slots that were read last: of each, through the rows of x that this warp group alone
+// reads. These are given back only after the copy has read them, while the next tile is under way.
+// No sum is split.
 //
-// Preceded by sm90.cuh. Defined at compile time: TILE, BLOCKS (of 64 rows a warp group), CLUSTER,
-// SLOTS, GATED.
+// Preceded by sm90.cuh. Defined at compile time: TILE, CLUSTER, SLOTS, GATED, SHARED (bytes of
+// shared memory), APART (else all results leave through slots, once both groups are done with them),
+// LAG (of one warp group behind the other, so that one computes while the other writes results),
+// BLOCKWISE (all products of one block of rows before those of the next one).
 
-constexpr int GROUPS = 2, ROWS = GROUPS * BLOCKS * 64, OUT = GATED ? TILE / 2 : TILE;
+constexpr int GROUPS = 2, BLOCKS = 2;  // that compute; of 64 rows of x, in each of them
+constexpr int ROWS = GROUPS * BLOCKS * 64, OUT = GATED ? TILE / 2 : TILE;
 constexpr int X_BYTES = ROWS * 128, W_BYTES = TILE * 128, SLOT = X_BYTES + W_BYTES;  // 64 columns
 constexpr int RELEASES = 4;  // a slot's arrivals of one warp group in each program: its warps
-// What one copy stores: 64 rows of COLUMNS columns. Rows of an odd number of 16 bytes meet no
-// conflict of banks as they are, others are swizzled.
+// What one copy stores: CHUNK_ROWS rows of COLUMNS columns. Rows of an odd number of 16 bytes meet
+// no conflict of banks as they are, others are swizzled.
 constexpr bool SWIZZLED = OUT % 16 == 0;
 constexpr int COLUMNS = !SWIZZLED ? OUT : OUT % 64 ? 32 : 64, PITCH = COLUMNS * 2;
-constexpr int CHUNK = 64 * PITCH, CHUNKS = OUT / COLUMNS;
-constexpr int REGION = SLOT / GROUPS / 1024 * 1024;  // of a slot, for one warp group's results
-constexpr int PER_SLOT = REGION / CHUNK, HELD = (BLOCKS * CHUNKS + PER_SLOT - 1) / PER_SLOT;
+constexpr int CHUNK_ROWS = SWIZZLED ? 64 : 32, CHUNK = CHUNK_ROWS * PITCH;
+constexpr int ACROSS = OUT / COLUMNS, CHUNKS = BLOCKS * 64 / CHUNK_ROWS * ACROSS;  // of a group
+constexpr int BEHIND = APART ? (SHARED - 128 - SLOTS * SLOT) / GROUPS / CHUNK : 0;  // the ring
+constexpr int REGION = APART ? BLOCKS * 64 * 128 : SLOT / GROUPS / 1024 * 1024;  // of a slot
+constexpr int PER_SLOT = REGION / CHUNK;
+constexpr int HELD = CHUNKS <= BEHIND ? 0 : (CHUNKS - BEHIND + PER_SLOT - 1) / PER_SLOT;
 static_assert(OUT % COLUMNS == 0 && CHUNK % 512 == 0 && HELD <= 2 && HELD < SLOTS, "tile");
 
 struct Ring {
@@ -66,16 +74,6 @@ __device__ __forceinline__ void load_for_all(u32 to, const TensorMap& map, int x
         ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to), "l"((u64)&map), "r"(x),
         "r"(y), "r"(shared_address(&bar)), "h"((unsigned short)((1 << CLUSTER) - 1)) : "memory");
 }
-// For what is read once: L2 keeps other things in its place.
-__device__ __forceinline__ void load_once(u32 to, const TensorMap& map, int x, int w, u64& bar) {
-    if (!EVICT) return load_4d(to, map, x, 0, 0, w, bar);
-    u64 policy;
-    asm("createpolicy.fractional.L2::evict_first.b64 %0, 1.0;" : "=l"(policy));
-    asm volatile(
-        "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-        ".L2::cache_hint [%0], [%1, {%2, 0, 0, %3}], [%4], %5;" ::"r"(to), "l"((u64)&map), "r"(x),
-        "r"(w), "r"(shared_address(&bar)), "l"(policy) : "memory");
-}
 __device__ __forceinline__ void load_2d(u32 to, const TensorMap& map, int x, int y, u64& bar) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
@@ -108,10 +106,6 @@ __device__ __forceinline__ void sync_compute() {
     ", p, 1, 1, 0, 0;}"
 
 // d = (add ? d : 0) + a [64 x 16] * b^T, b [TILE x 16].
-__device__ __forceinline__ void mma(float (&d)[64], u64 a, u64 b, int add) {
-    asm volatile(MMA(128, 66, SIXTY "%60, %61, %62, %63", "%64, %65")
-                 : F32(d, 0), F32(d, 32) : "l"(a), "l"(b), "r"(add));
-}
 __device__ __forceinline__ void mma(float (&d)[84], u64 a, u64 b, int add) {
     asm volatile(MMA(168, 86, SIXTY TEN(6) TEN(7) "%80, %81, %82, %83", "%84, %85")
                  : F32(d, 0), F32(d, 32), F4(d, 64), F4(d, 68), F4(d, 72), F4(d, 76), F4(d, 80)
@@ -120,11 +114,6 @@ __device__ __forceinline__ void mma(float (&d)[84], u64 a, u64 b, int add) {
 __device__ __forceinline__ void mma(float (&d)[96], u64 a, u64 b, int add) {
     asm volatile(MMA(192, 98, SIXTY TEN(6) TEN(7) TEN(8) "%90, %91, %92, %93, %94, %95", "%96, %97")
                  : F32(d, 0), F32(d, 32), F32(d, 64) : "l"(a), "l"(b), "r"(add));
-}
-__device__ __forceinline__ void mma(float (&d)[128], u64 a, u64 b, int add) {
-    asm volatile(MMA(256, 130, SIXTY TEN(6) TEN(7) TEN(8) TEN(9) TEN(10) TEN(11)
-                     "%120, %121, %122, %123, %124, %125, %126, %127", "%128, %129")
-                 : F32(d, 0), F32(d, 32), F32(d, 64), F32(d, 96) : "l"(a), "l"(b), "r"(add));
 }
 
 // Brings the weights of all tiles, or this program's part of x for the whole cluster.
@@ -140,7 +129,7 @@ __device__ __forceinline__ void stream(const Work& work, Ring& ring, u32 base,
             wait(ring.empty[slot], (number / SLOTS & 1) ^ 1);
             expect(full, WEIGHTS ? W_BYTES : X_BYTES);
             if (WEIGHTS)
-                load_once(to + X_BYTES, map, step * 64, work.column(tile) / 8, full);
+                load_4d(to + X_BYTES, map, step * 64, 0, 0, work.column(tile) / 8, full);
             else if (CLUSTER == 1)
                 load_2d(to, map, step * 64, work.row(tile), full);
             else  // other programs' bytes may come before this one's ``expect``
@@ -160,9 +149,10 @@ __device__ __forceinline__ u32 gate(float a, float b, float c, float d) {
     return pack(a * c * (e * (both * (f + 1.0f))), b * d * (f * (both * (e + 1.0f))));
 }
 
-// Where the results of this warp group lie: their chunk ``i`` of [BLOCKS][CHUNKS], ``number`` steps
-// after the start.
+// Where this warp group's i-th chunk of results lies, ``number`` steps after the start.
 __device__ __forceinline__ u32 chunk_at(u32 base, int group, u32 number, int i) {
+    if (i < BEHIND) return base + SLOTS * SLOT + (group * min(BEHIND, CHUNKS) + i) * CHUNK;
+    i -= BEHIND;
     return base + (number - 1 - i / PER_SLOT) % SLOTS * SLOT + group * REGION +
            i % PER_SLOT * CHUNK;
 }
@@ -175,21 +165,23 @@ __device__ __forceinline__ u32 result(const float (&d)[TILE / 2], int i) {
     return gate(d[at], d[at + 1], d[(at + 4) % (TILE / 2)], d[(at + 5) % (TILE / 2)]);
 }
 
-// Writes this warp group's results to shared memory, where nobody reads the slots any more.
+// Writes this warp group's results, where nobody reads any more.
 __device__ __forceinline__ void leave(const float (&d)[BLOCKS][TILE / 2], u32 base, int group,
                                       u32 number, int live) {
     // Read anew, or addresses would be computed before the products and take registers from them.
     u32 t;
     asm volatile("mov.u32 %0, %%tid.x;" : "=r"(t));
-    const u32 lane = t % 32, row = t / 32 % 4 * 16 + lane % 16;
+    const u32 lane = t % 32, warp = t / 32 % 4;
+    const u32 row = warp * 16 % CHUNK_ROWS + lane % 16;
     const u32 mix = !SWIZZLED ? 0 : COLUMNS == 64 ? row % 8 * 16 : row / 2 % 4 * 16;
     const u32 half = lane / 16 * 16 ^ mix, first = row * PITCH;
 #pragma unroll
     for (int b = 0; b < BLOCKS; ++b) {
         if (b * 64 >= live) break;
+        const int down = (b * 64 + warp * 16) / CHUNK_ROWS * ACROSS;
 #pragma unroll
         for (int j = 0; j < OUT / 8; j += 2) {
-            const u32 to = chunk_at(base, group, number, b * CHUNKS + j / (COLUMNS / 8)) + first;
+            const u32 to = chunk_at(base, group, number, down + j / (COLUMNS / 8)) + first;
             const u32 at = j % (COLUMNS / 8) * 16;
             if (j + 1 < OUT / 8)
                 store_blocks(to + (SWIZZLED ? at ^ half : at + half), result(d[b], 2 * j),
@@ -202,6 +194,15 @@ __device__ __forceinline__ void leave(const float (&d)[BLOCKS][TILE / 2], u32 ba
     fence_async();
 }
 
+__device__ __forceinline__ void store(const Work& work, int tile, int group, u32 base, u32 number,
+                                      const TensorMap& out) {
+    for (int i = 0; i < CHUNKS; ++i)
+        store_2d(out, work.column(tile) + i % ACROSS * COLUMNS,
+                 work.row(tile) + group * (BLOCKS * 64) + i / ACROSS * CHUNK_ROWS,
+                 chunk_at(base, group, number, i));
+    asm volatile("cp.async.bulk.commit_group;" ::: "memory");
+}
+
 __device__ __forceinline__ void compute(const Work& work, Ring& ring, u32 base,
                                         const TensorMap& out) {
     // Shuffled, so that the compiler knows it to be the same in a warp.
@@ -209,19 +210,20 @@ __device__ __forceinline__ void compute(const Work& work, Ring& ring, u32 base,
     const bool stores = threadIdx.x % 128 == 0;
     float d[BLOCKS][TILE / 2];
     u32 number = 0;
+    if (LAG && group) wait(ring.full[1], 0);
     for (int tile = work.first; tile < work.tiles; tile += work.stride) {
 #pragma unroll 1
         for (int step = 0; step < work.steps; ++step, ++number) {
-            const u32 slot = number % SLOTS;
-            const u64 x = describe(base + slot * SLOT + group * (BLOCKS * 64 * 128), 16);
-            const u64 w = describe(base + slot * SLOT + X_BYTES, 16);
+            const u32 slot = number % SLOTS, from = base + slot * SLOT;
+            const u64 x = describe(from + group * (BLOCKS * 64 * 128), 16);
+            const u64 w = describe(from + X_BYTES, 16);
             wait(ring.full[slot], number / SLOTS & 1);
             mma_fence();
 #pragma unroll
-            for (int k = 0; k < 4; ++k)
-#pragma unroll
-                for (int b = 0; b < BLOCKS; ++b)
-                    mma(d[b], x + b * (64 * 128 / 16) + k * 2, w + k * 2, step > 0 || k > 0);
+            for (int i = 0; i < 4 * BLOCKS; ++i) {
+                const int k = BLOCKWISE ? i % 4 : i / BLOCKS, b = BLOCKWISE ? i / 4 : i % BLOCKS;
+                mma(d[b], x + b * (64 * 128 / 16) + k * 2, w + k * 2, step > 0 || k > 0);
+            }
             mma_commit();
             if (step > 0) {
                 mma_wait<1>();  // the step before is done; the last HELD slots are kept
@@ -237,18 +239,18 @@ __device__ __forceinline__ void compute(const Work& work, Ring& ring, u32 base,
         }
         mma_wait<0>();
 #pragma unroll
-        for (int i = 0; i < BLOCKS * TILE / 2; ++i)
-            asm volatile("" : "+f"(d[i / (TILE / 2)][i % (TILE / 2)])::"memory");
-        sync_compute();
+        for (int b = 0; b < BLOCKS; ++b) settle(d[b]);
+        if (HELD == 0) {
+            __syncwarp();
+            if (lane < CLUSTER) arrive_at(ring.empty[(number - 1) % SLOTS], lane, 1);
+        }
+        if (APART)
+            sync_group(2 + group);
+        else
+            sync_compute();
         leave(d, base, group, number, work.rows - work.row(tile) - group * BLOCKS * 64);
         sync_group(2 + group);
-        if (stores) {
-            for (int i = 0; i < BLOCKS * CHUNKS; ++i)
-                store_2d(out, work.column(tile) + i % CHUNKS * COLUMNS,
-                         work.row(tile) + (group * BLOCKS + i / CHUNKS) * 64,
-                         chunk_at(base, group, number, i));
-            asm volatile("cp.async.bulk.commit_group;" ::: "memory");
-        }
+        if (stores) store(work, tile, group, base, number, out);
     }
     if (stores) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
 }
@@ -257,7 +259,7 @@ extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(GRO
 dense_linear(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights,
              const __grid_constant__ TensorMap out, int rows, int across, int tiles, int steps) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    Ring& ring = *(Ring*)(memory + SLOTS * SLOT);
+    Ring& ring = *(Ring*)(memory + SHARED - 128);
     const u32 base = shared_address(memory);
     const int t = threadIdx.x;
     asm volatile("griddepcontrol.launch_dependents;");

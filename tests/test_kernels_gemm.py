@@ -14,10 +14,10 @@ from kernel_device import CUDA, DEVICE, relative
 from eightfold.kernels import gemm
 from eightfold.kernels.gemm import (
     GemmConfig,
-    dense_config,
     dense_fits,
     dense_linear,
     dense_linear_reference,
+    dense_share,
 )
 
 HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
@@ -83,10 +83,8 @@ def test_extreme_gates_stay_finite() -> None:
 def test_tiles_fill_the_multiprocessors() -> None:
     for n, gated in ((16384, False), (18432, False), (5376, False), (21504, True)):
         for rows in (1024, 2048):
-            config = dense_config(rows, n, gated, 132)
-            rounds = config.rounds(rows, n, gated, 132)
-            done = rounds * 132 * config.rows * config.tile // (2 if gated else 1)
-            assert rows * n / done > 0.95
+            assert dense_share(rows, n, gated, 132) > 0.95
+    assert dense_share(512, 5376, False, 132) < 0.5
 
 
 def test_what_does_not_fit_is_refused() -> None:
