@@ -82,8 +82,10 @@ def configure(root: str | Path, **changes: Any) -> KaggleConfig:
     for why in choice.passed:
         print(f"passed over: {why}", file=sys.stderr)
     sizes = choice.sizes
-    # torch reads it when it is imported, which has not happened yet.
-    os.environ.setdefault("OMP_NUM_THREADS", str(sizes.threads))
+    if "OMP_NUM_THREADS" not in os.environ:
+        os.environ["OMP_NUM_THREADS"] = str(sizes.threads)  # torch reads it when it is imported,
+        if "torch" in sys.modules:  # unless another cell has done that
+            sys.modules["torch"].set_num_threads(sizes.threads)
     solver = SolverConfig(
         model=choice.model,
         attempts=sizes.attempts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,31 @@ def test_whether_pytorch_computes_on_another_gpu_is_tried(
     assert look_at_machine().gpu == 0
 
 
+@pytest.fixture
+def _threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As many threads as before, in this process and in those it starts."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "")
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("_threads")
+@pytest.mark.parametrize("named", [None, "3"])
+def test_torch_takes_the_threads_though_it_is_there_already(
+    named: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    if named:
+        monkeypatch.setenv("OMP_NUM_THREADS", named)
+    torch.set_num_threads(2)
+    kaggle.configure(tmp_path)
+    assert torch.get_num_threads() == (2 if named else 1)
+    assert os.environ["OMP_NUM_THREADS"] == (named or "1")
+
+
+@pytest.mark.usefixtures("_threads")
 def test_settings_are_the_engines_and_the_models(tmp_path: Path) -> None:
     config = kaggle.configure(tmp_path, fallback=7, problems=3)  # nothing there: the bundled model
     assert config.solver.model is None
