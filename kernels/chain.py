@@ -8,7 +8,6 @@ beside one another on a GPU, from two streams or two processes under MPS: neithe
 """
 
 import ctypes
-import functools
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,6 @@ from .launch import multiprocessors, require
 from .linear import MAX_ROWS, skinny_linear_reference
 from .norm import add_norm_reference
 from .nvrtc import Kernel, kernel_or_none, tensor_map
-from .rates import MOST, RateClasses, even, rate_classes, shares
 
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
@@ -54,25 +52,20 @@ class ChainWeights:
 _Map = ctypes.c_ubyte * 128
 
 
-class _Share(ctypes.Structure):
-    _fields_ = tuple((name, ctypes.c_int) for name in ("begin", "end", "tile", "tiles"))
-
-
 class _Phase(ctypes.Structure):
     _fields_ = (
-        ("x", _Map), ("weights", _Map * MOST), ("out", ctypes.c_void_p),
+        ("weights", _Map), ("x", _Map), ("out", ctypes.c_void_p),
         ("y", ctypes.c_void_p), ("post", ctypes.c_void_p), ("next", ctypes.c_void_p),
         ("residual", ctypes.c_void_p), ("normed", ctypes.c_void_p), ("scale", ctypes.c_float),
-        ("n", ctypes.c_int), ("tiles", ctypes.c_int), ("steps", ctypes.c_int),
-        ("kind", ctypes.c_int), ("shares", _Share * MOST), ("pad", ctypes.c_ubyte * 12),
+        ("n", ctypes.c_int), ("tile", ctypes.c_int), ("tiles", ctypes.c_int),
+        ("steps", ctypes.c_int), ("kind", ctypes.c_int), ("pad", ctypes.c_ubyte * 56),
     )  # fmt: skip
 
 
 class _Chain(ctypes.Structure):
     _fields_ = (
-        ("phases", _Phase * 4), ("counters", ctypes.c_void_p), ("table", ctypes.c_void_p),
-        ("eps", ctypes.c_float), ("rows", ctypes.c_int), ("counts", ctypes.c_int * MOST),
-        ("pad", ctypes.c_ubyte * 28),
+        ("phases", _Phase * 4), ("counters", ctypes.c_void_p), ("eps", ctypes.c_float),
+        ("rows", ctypes.c_int), ("pad", ctypes.c_ubyte * 48),
     )  # fmt: skip
 
 
@@ -92,7 +85,6 @@ def chain_fits(weights: ChainWeights) -> bool:
         and width % 256 == 0
         and width <= WIDEST
         and _kernel(device, 8, width) is not None
-        and sum(_classes(device, width).counts) > 0  # measured here, not within a capture
     )
 
 
@@ -123,7 +115,7 @@ def layer_chain(
 
     Args:
         attended: [rows, attended], at most 64 rows. residual: [rows, width], updated in place.
-        weights: for which ``chain_fits`` (to be asked before a graph is captured).
+        weights: for which ``chain_fits``.
         buffers: y and normed, [rows, width], and hidden [rows, inner], overwritten; ``normed``
             holds the norm before the following product afterwards.
         out: [rows, n] of bfloat16, or float32 as logits want it; ``None`` without ``following``.
@@ -150,39 +142,25 @@ def layer_chain(
     require(counters.dtype == torch.int32 and counters.numel() >= COUNTERS, "8 int32 counters")
     first_norm = (y, weights.post_attention, weights.pre_feedforward, residual, normed)
     last_norm = (y, weights.post_feedforward, weights.next_norm, residual, normed)
+    chain = _Chain(counters=counters.data_ptr(), eps=eps, rows=rows)
     padded = max(8, 1 << (rows - 1).bit_length())
+    chain.phases[0] = _phase(attended, weights.output, y, padded)
+    chain.phases[1] = _phase(normed, weights.gate_up, hidden, padded, first_norm, gated=True)
+    chain.phases[2] = _phase(hidden, weights.down, y, padded)
+    chain.phases[3] = _phase(normed, weights.following, out, padded, last_norm, scale=weights.scale)
     kernel = _kernel(residual.device, padded, width)
     require(kernel is not None, "layer_chain cannot run here; ask chain_fits first")
     assert kernel is not None
-    classes = _classes(residual.device, width)
-    phase = functools.partial(_phase, rows=padded, classes=classes)
-    chain = _Chain(counters=counters.data_ptr(), eps=eps, rows=rows)
-    chain.counts = (ctypes.c_int * MOST)(*classes.counts)
-    chain.table = None if classes.table is None else classes.table.data_ptr()
-    chain.phases[0] = phase(attended, weights.output, y)
-    chain.phases[1] = phase(normed, weights.gate_up, hidden, norm=first_norm, gated=True)
-    chain.phases[2] = phase(hidden, weights.down, y)
-    chain.phases[3] = phase(normed, weights.following, out, norm=last_norm, scale=weights.scale)
-    kernel.launch(sum(classes.counts), THREADS, (chain,), pdl)
-
-
-def _classes(device: torch.device, width: int) -> RateClasses:
-    """By rate, where each program has a tile of the first product: see ``Place`` in the source."""
-    classes = rate_classes(device)
-    first = shares(classes, width, TILE)
-    if all(share.tiles >= n for share, n in zip(first, classes.counts, strict=True)):
-        return classes
-    return even(multiprocessors(device))
+    kernel.launch(multiprocessors(residual.device), THREADS, (chain,), pdl)
 
 
 def _phase(
     x: torch.Tensor,
     weight: torch.Tensor | None,
     out: torch.Tensor | None,
-    *,
     rows: int,
-    classes: RateClasses,
     norm: tuple[torch.Tensor, ...] = (),
+    *,
     scale: float = 1.0,
     gated: bool = False,
 ) -> _Phase:
@@ -199,14 +177,19 @@ def _phase(
         f"out is {tuple(out.shape)} for a weight of {tuple(weight.shape)}",
     )
     require(out.dtype in (torch.bfloat16, torch.float32), f"out is {out.dtype}")
+    phase.tile = _tile(n, multiprocessors(x.device))
+    phase.weights = _columns(weight, phase.tile, 1)
     phase.x = _columns(x, rows, DEPTH)
     phase.out, phase.n, phase.steps = out.data_ptr(), n, inner // (COLUMNS * DEPTH)
-    for i, share in enumerate(shares(classes, n, TILE)):
-        phase.weights[i] = _columns(weight, share.tile, 1)
-        phase.shares[i] = _Share(share.begin, share.end, share.tile, share.tiles)
-        phase.tiles += share.tiles
+    phase.tiles = -(-n // phase.tile)
     phase.kind = GATED if gated else WIDE if out.dtype == torch.float32 else PLAIN
     return phase
+
+
+def _tile(n: int, programs: int) -> int:
+    """Weight rows a tile: all programs get as many tiles, and nearly as many rows."""
+    rounds = -(-n // (TILE * programs))
+    return -(-n // (rounds * programs))
 
 
 def _columns(matrix: torch.Tensor, rows: int, depth: int) -> ctypes.Array[ctypes.c_ubyte]:

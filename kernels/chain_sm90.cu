@@ -13,57 +13,36 @@
 // global memory, zero at the start. So all programs must run at once: one a multiprocessor.
 //
 // The matrix unit's M are up to 64 weight rows, a tile; its N are the rows of x. A tile has as many
-// rows as let all programs end a product at the same time, by what their multiprocessors read
-// (rates.py): while some wait, the paths to the others are the limit. No sum is split, nor does it
-// depend on the tile: results depend neither on the batch nor on the card.
+// rows as give all programs the same share of a product: where only some read, the paths to them
+// are the limit (84 of 132 programs: 31 GB/s each, 2.6 TB/s). Which program computes a tile does not
+// depend on the rows, and no sum is split: results do not depend on the batch.
 //
 // Preceded by sm90.cuh. Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a
 // multiple of 256).
 
-constexpr int PHASES = 4, CLASSES = 3;
-constexpr int DEPTH = 2;  // blocks of 64 columns a slot
+constexpr int PHASES = 4, DEPTH = 2;  // DEPTH blocks of 64 columns a slot
 constexpr int BLOCK = 64 * 128, X_BLOCK = ROWS * 128;  // bytes of 64 weight rows, of x
 constexpr int WEIGHTS = DEPTH * BLOCK, SLOT = WEIGHTS + DEPTH * X_BLOCK;
 constexpr int SHARED = 232448, RING = 1024, SLOTS = (SHARED - RING) / SLOT;
 enum Kind { PLAIN, GATED, WIDE };  // bf16; gelu(gate) * up in bf16; float32
 
-// What the programs of one class of multiprocessors compute: rows [begin, end) of the outputs.
-struct Share {
-    int begin, end, tile, tiles;  // weight rows a tile, at most 64; tiles of all the class
-};
-
 struct __align__(64) Phase {
-    TensorMap x, weights[CLASSES];
+    TensorMap weights, x;
     void* out;  // [rows, n]
     // Where y is given, x is normed, [rows, WIDTH], and made of it first.
     const bf16 *y, *post, *next;
     bf16 *residual, *normed;
     float scale;
-    int n, tiles, steps;  // outputs; tiles; slots of one
+    int n, tile, tiles, steps;  // outputs; weight rows a tile, at most 64; tiles; slots of one
     Kind kind;
-    Share shares[CLASSES];
 };
 
 struct __align__(64) Chain {
     Phase phases[PHASES];
     int* counters;  // [PHASES][2]: rows that are normed, tiles that are computed
-    const int* table;  // class << 16 | rank by multiprocessor; null: one class, ranks as programs
     float eps;
     int rows;
-    int counts[CLASSES];  // programs of each class
 };
-
-// This program's class and its rank there. A table takes one program a multiprocessor: nothing ends
-// before the first product, of which each rank has a tile, so no program follows on another.
-struct Place {
-    int kind, rank, count;
-};
-__device__ __forceinline__ Place place_of(const Chain& chain) {
-    u32 sm;
-    asm volatile("mov.u32 %0, %smid;" : "=r"(sm));
-    const int entry = chain.table ? __ldg(chain.table + sm) : (int)blockIdx.x;
-    return {entry >> 16, entry & 0xFFFF, chain.counts[entry >> 16]};
-}
 
 struct Ring {
     // Each barrier is one u64; what completes a phase stands beside it.
@@ -114,11 +93,10 @@ __device__ __forceinline__ void count(int* counter) {
 
 // Counts this program's tiles. A count waits until what was written has reached L2, behind all
 // loads under way: several microseconds, for which the products need not stop.
-__device__ __forceinline__ void count_tiles(const Chain& chain, const Place& place, Ring& ring) {
+__device__ __forceinline__ void count_tiles(const Chain& chain, Ring& ring) {
     u32 number = 0;
     for (int p = 0; p < PHASES - 1; ++p)
-        for (int tile = place.rank; tile < chain.phases[p].shares[place.kind].tiles;
-             tile += place.count, ++number) {
+        for (int tile = blockIdx.x; tile < chain.phases[p].tiles; tile += gridDim.x, ++number) {
             wait(ring.stored, number & 1);
             arrive(ring.noted);
             count(chain.counters + 2 * p + 1);
@@ -126,36 +104,35 @@ __device__ __forceinline__ void count_tiles(const Chain& chain, const Place& pla
 }
 
 // The last tile begins early enough to be whole: copies that reach beyond a tensor are slower.
-__device__ __forceinline__ int first_row(const Share& share, int tile) {
-    return min(share.begin + tile * share.tile, share.end - share.tile);
+__device__ __forceinline__ int first_row(const Phase& phase, int tile) {
+    return min(tile * phase.tile, phase.n - phase.tile);
 }
 
 // Brings the weights of all of this program's tiles, or their inputs, in the order of the ring.
 template <bool INPUTS>
-__device__ __forceinline__ void stream(const Chain& chain, const Place& place, Ring& ring, u32 base) {
+__device__ __forceinline__ void stream(const Chain& chain, Ring& ring, u32 base) {
     u32 number = 0;
     for (int p = 0; p < PHASES; ++p) {
         const Phase& phase = chain.phases[p];
-        const Share& share = phase.shares[place.kind];
-        const int parts = phase.kind == GATED ? 2 : 1;
-        if (INPUTS && p && place.rank < share.tiles) {
+        const int tiles = phase.tiles, parts = phase.kind == GATED ? 2 : 1;
+        if (INPUTS && p && blockIdx.x < tiles) {
             if (phase.y)
                 wait_for_count(chain.counters + 2 * p, chain.rows);
             else
                 wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].tiles);
         }
-        for (int tile = place.rank; tile < share.tiles; tile += place.count)
+        for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
             for (int step = 0; step < phase.steps; ++step)
                 for (int part = 0; part < parts; ++part, ++number) {
                     const u32 slot = number % SLOTS, to = base + slot * SLOT;
                     wait(ring.empty[slot], (number / SLOTS & 1) ^ 1);
-                    expect(ring.full[slot], DEPTH * 128 * (INPUTS ? ROWS : share.tile));
+                    expect(ring.full[slot], DEPTH * 128 * (INPUTS ? ROWS : phase.tile));
                     if (INPUTS)
                         load_3d(to + WEIGHTS, phase.x, 0, 0, step * DEPTH, ring.full[slot]);
                     else  // one by one, since each block must begin at a multiple of 1,024 bytes
                         for (int b = 0; b < DEPTH; ++b)
-                            load_3d(to + b * BLOCK, phase.weights[place.kind], 0,
-                                    first_row(share, tile) + part * phase.n, step * DEPTH + b,
+                            load_3d(to + b * BLOCK, phase.weights, 0,
+                                    first_row(phase, tile) + part * phase.n, step * DEPTH + b,
                                     ring.full[slot]);
                 }
     }
@@ -186,12 +163,11 @@ __device__ __forceinline__ float gelu(float x) {
 }
 
 template <Kind KIND>
-__device__ __forceinline__ void products(const Chain& chain, int p, const Place& place, Ring& ring,
-                                         u32 base, u32& number, u32& stored) {
+__device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, u32 base,
+                                         u32& number, u32& stored) {
     const Phase& phase = chain.phases[p];
-    const Share& share = phase.shares[place.kind];
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
-    for (int tile = place.rank; tile < share.tiles; tile += place.count) {
+    for (int tile = blockIdx.x; tile < phase.tiles; tile += gridDim.x) {
         float d[ROWS / 2], up[KIND == GATED ? ROWS / 2 : 4];
         for (int step = 0; step < phase.steps; ++step) {
             multiply(d, ring, base, number++, step == 0, step == 0);
@@ -203,11 +179,11 @@ __device__ __forceinline__ void products(const Chain& chain, int p, const Place&
 #pragma unroll
         for (int i = 0; i < ROWS / 2; ++i) {
             const int m = i / 4 * 8 + lane % 4 * 2 + i % 2, row = first + i % 4 / 2 * 8;
-            const int column = first_row(share, tile) + row;
+            const int column = first_row(phase, tile) + row;
             const u64 at = (u64)m * phase.n + column;
             float value = d[i];
             if constexpr (KIND == GATED) value = gelu(value) * up[i];
-            if (m >= chain.rows || row >= share.tile) continue;
+            if (m >= chain.rows || row >= phase.tile) continue;
             if constexpr (KIND == WIDE)
                 ((float*)phase.out)[at] = value;
             else
@@ -238,8 +214,8 @@ __device__ __forceinline__ u32 load_fresh(const bf16* at) {
     return v;
 }
 
-// residual = (residual + rms(y) * post) * scale; normed = rms(residual) * next. Programs
-// take a row each, the last one first.
+// residual = (residual + rms(y) * post) * scale; normed = rms(residual) * next. The last programs
+// take a row each: they have the fewest tiles.
 __device__ __forceinline__ void normalise(const Chain& chain, int p, Ring& ring) {
     constexpr int EACH = WIDTH / 256;  // pairs of neighbours a thread
     const Phase& phase = chain.phases[p];
@@ -290,7 +266,6 @@ layer_chain(const __grid_constant__ Chain chain) {
     extern __shared__ __align__(1024) unsigned char memory[];
     Ring& ring = *(Ring*)(memory + SLOTS * SLOT);
     const u32 base = shared_address(memory);
-    const Place place = place_of(chain);
     const int t = threadIdx.x;
     asm volatile("griddepcontrol.launch_dependents;");
     if (base % 1024) asm volatile("trap;");
@@ -302,21 +277,21 @@ layer_chain(const __grid_constant__ Chain chain) {
     }
     __syncthreads();
     if (t >= 128) {
-        if (t == 128) stream<false>(chain, place, ring, base);
+        if (t == 128) stream<false>(chain, ring, base);
         if (t == 160) {
             wait_for_launches();
-            stream<true>(chain, place, ring, base);
+            stream<true>(chain, ring, base);
         }
-        if (t == 192) count_tiles(chain, place, ring);
+        if (t == 192) count_tiles(chain, ring);
     } else {
         wait_for_launches();
         u32 number = 0, stored = 0;
         for (int p = 0; p < PHASES; ++p) {
             if (chain.phases[p].y) normalise(chain, p, ring);
             const Kind kind = chain.phases[p].kind;
-            if (kind == PLAIN) products<PLAIN>(chain, p, place, ring, base, number, stored);
-            else if (kind == GATED) products<GATED>(chain, p, place, ring, base, number, stored);
-            else products<WIDE>(chain, p, place, ring, base, number, stored);
+            if (kind == PLAIN) products<PLAIN>(chain, p, ring, base, number, stored);
+            else if (kind == GATED) products<GATED>(chain, p, ring, base, number, stored);
+            else products<WIDE>(chain, p, ring, base, number, stored);
         }
     }
 }
