@@ -31,9 +31,9 @@ class Decoder(Protocol):
         cache: KVCache,
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Logits [R, V] of the ``rows`` (int64 [R]; ``None`` for all) of a step of T rows.
+        """Logits [R, V] of the ``rows`` (int32 [R]; ``None`` for all) of a step of T rows.
 
-        tokens, positions: int32 [T].
+        tokens, positions: int32 [T]. Where ``rows`` is empty the step only writes the cache.
         """
 
 

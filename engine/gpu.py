@@ -98,8 +98,8 @@ class GpuRunner:
         if self.graph_pool and not layout.chunks and all(work.samples for work in works):
             self._graph(layout.rows).launch(self, works)
         else:
-            sampling = padded_rows(max(1, sum(work.samples for work in works)))
-            views = self._upload(self.arrays(works, layout, sampling))
+            drawn = sum(work.samples for work in works)
+            views = self._upload(self.arrays(works, layout, padded_rows(drawn) if drawn else 0))
             self.compute(views, layout)
         return self.draws.depart(plan)
 
@@ -134,7 +134,7 @@ class GpuRunner:
             arrays |= {f"{name}{g}": array for name, array in group.items()}
         drawn = [work for work in works if work.samples]
         arrays |= sampling_arrays(drawn, sampling)
-        if layout.chunks:
+        if layout.chunks or len(drawn) < len(works):
             rows = np.zeros(sampling, dtype=np.int32)
             pairs = zip(works, row_starts(works, layout), strict=True)
             last = [row + work.count - 1 for work, row in pairs if work.samples]
@@ -149,7 +149,7 @@ class GpuRunner:
     # ---- on the device
 
     def compute(self, views: Tensors, layout: Layout) -> None:
-        """Queue a step's launches: model, draw, entropies.
+        """Queue a step's launches: model, and draw and entropies where it samples.
 
         Entropies nobody asked for are computed too: they cost microseconds, a second set of graphs
         would cost memory and a pause for its capture.
@@ -171,6 +171,8 @@ class GpuRunner:
             tokens, views["positions"], batches, self.cache, views.get("rows")
         )
         rows, softcap = logits.shape[0], self.decoder.softcap
+        if not rows:  # a step of chunks that end no prompt
+            return
         batch = SamplingBatch(
             temperature=views["temperature"],
             top_k=views["top_k"],

@@ -3,14 +3,23 @@
 Without a GPU the kernels run in Triton's interpreter, in float32 and without graphs.
 """
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import models
 import pytest
 import torch
 from test_engine_models import drive, generate
 
-from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
+from eightfold.engine import (
+    Engine,
+    EngineConfig,
+    SamplingParams,
+    UnsupportedModelError,
+    gemma4,
+    gpu,
+)
 
 DEVICE = "cpu"  # float32: on a GPU see test_engine_gpu.py
 CONFIG = EngineConfig(
@@ -55,7 +64,7 @@ def test_pause_fork_and_lookahead() -> None:
     before = generate(reference, prompt, 3)
     first = before.index(before[2]) + 1
     model = models.build("gemma4_one_copy").to(DEVICE)
-    engine = Engine(model, EngineConfig(**{**_fields(CONFIG), "lookahead": 1}))
+    engine = Engine(model, replace(CONFIG, lookahead=1))
     seq = engine.submit(prompt, greedy(pause_token_ids=(before[2],), max_new_tokens=first + 4))
     assert drive(engine)[seq] == before[:first]
     twin = engine.fork(seq, 1, [3])[0]
@@ -76,7 +85,7 @@ def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
     found = []
     for fused in (True, False):
         device = DEVICE if fused else "cpu"
-        config = EngineConfig(**{**_fields(CONFIG), "fused": fused, "device": device})
+        config = replace(CONFIG, fused=fused, device=device)
         engine = Engine(models.build("gemma4_one_copy").to(device), config)
         for prompt in prompts()[1:]:
             engine.submit(prompt, params)
@@ -93,17 +102,58 @@ def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
 def test_modules_over_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = [generate(models.build(name), prompt, NEW) for prompt in prompts()]
     monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: True)
-    config = EngineConfig(**{**_fields(CONFIG), "fused": False})
+    config = replace(CONFIG, fused=False)
     engine = Engine(models.build(name).to(DEVICE), config)
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
     drawn = drive(engine)
     assert [drawn[seq] for seq in seqs] == wanted
 
 
+@pytest.mark.parametrize("kind", ["fused", "modules", "plain"])
+def test_the_head_sees_only_what_samples(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside three single tokens one of a long prompt is computed in each step, then four alone."""
+    asked = [[5], [17], [90], prompts()[1]]
+    wanted = [generate(models.build("gemma4_one_copy"), prompt, NEW) for prompt in asked]
+    monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: kind != "plain")
+    config = replace(CONFIG, fused=kind == "fused", max_step_tokens=4, lookahead=0)
+    engine = Engine(models.build("gemma4_one_copy"), config)
+    seen = rows_of_the_head(engine, monkeypatch)
+    drawn: dict[int, list[int]] = {}
+    steps = []
+    seqs = [engine.submit(prompt, greedy()) for prompt in asked]
+    while engine.has_work():
+        events = engine.step()
+        for event in events:
+            drawn.setdefault(event.seq, []).extend(event.tokens)
+        steps.append((sum(seen), len(events)))
+        seen.clear()
+    assert [drawn[seq] for seq in seqs] == wanted
+    three = 3 if kind == "plain" else 4  # padded
+    assert steps == [(three, 3)] * NEW + [(0, 0)] * 4 + [(1, 1)] * NEW
+
+
+def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled by each product with the head's weights; no more rows than that are drawn."""
+    seen: list[int] = []
+    runner, draw, multiply = engine._runner, gpu.sample_tokens, gemma4.skinny_linear
+
+    def sample_tokens(logits: torch.Tensor, batch: Any, *rest: Any, **options: Any) -> Any:
+        assert len(batch.seeds) == len(logits) == sum(seen) > 0
+        return draw(logits, batch, *rest, **options)
+
+    def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        if weight is runner.decoder._head:
+            seen.append(len(x))
+        return multiply(x, weight, *rest, **options)
+
+    monkeypatch.setattr(gpu, "sample_tokens", sample_tokens)
+    monkeypatch.setattr(gemma4, "skinny_linear", skinny_linear)
+    if not engine.config.fused:
+        model = getattr(runner, "model", None) or runner.decoder._model
+        model.lm_head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2]))
+    return seen
+
+
 def test_what_has_no_fused_kernels_is_named() -> None:
     with pytest.raises(UnsupportedModelError, match="no fused kernels for this llama model"):
         Engine(models.build("llama").to(DEVICE), CONFIG)
-
-
-def _fields(config: EngineConfig) -> dict:
-    return {name: getattr(config, name) for name in config.__dataclass_fields__}
