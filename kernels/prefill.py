@@ -16,7 +16,7 @@ from .decode import page_tile
 from .launch import power_of_two, require, require_tensor
 from .onecopy import OneCopy
 from .reference import paged_prefill_reference
-from .shapes import paged_shape
+from .shapes import PagedShape, paged_shape
 from .splits import LOG2E
 
 __all__ = ["PrefillConfig", "paged_prefill", "paged_prefill_reference"]
@@ -184,20 +184,11 @@ def paged_prefill(
     sequences, head_dim = shape.sequences, shape.head_dim
     require(len(starts) == sequences + 1, f"{sequences} table rows, {len(starts)} starts")
     config = config or default_config(head_dim)
-    if config.hopper and one_copy is not None:
-        kernel = onecopy_sm90.kernel_for(
-            shape, q, one_copy, window=window, sinks=sinks, scale=scale
-        )
-        if kernel is not None:
-            onecopy_sm90.launch(kernel, shape, q, key_cache, table, lens, one_copy, scale=scale,
-                                pdl=False, starts=starts, out=out)  # fmt: skip
-            return out
-    elif config.hopper and value_cache is not None:
-        kernel = window_sm90.kernel_for(shape, q, sinks=sinks, scale=scale)
-        if kernel is not None:
-            window_sm90.launch(kernel, shape, q, key_cache, value_cache, table, starts, lens,
-                               first_pos, out, window=window, scale=scale)  # fmt: skip
-            return out
+    if config.hopper and _by_hopper(
+        shape, q, key_cache, value_cache, table, starts, lens, out,
+        window, scale, first_pos, sinks, one_copy,
+    ):  # fmt: skip
+        return out
     require(config.rows >= shape.group, f"{config.rows} rows hold no group of {shape.group} heads")
     block = config.rows // shape.group
     grid = (-(-shape.rows // block) + sequences, shape.kv_heads)  # each may end in a part of one
@@ -218,8 +209,32 @@ def paged_prefill(
     return out
 
 
+def _by_hopper(
+    shape: PagedShape, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor | None,
+    table: torch.Tensor, starts: torch.Tensor, lens: torch.Tensor, out: torch.Tensor,
+    window: int, scale: float, first_pos: torch.Tensor | None, sinks: torch.Tensor | None,
+    one_copy: OneCopy | None,
+) -> bool:  # fmt: skip
+    """Launch the CUDA C++ kernel; False where none fits the call."""
+    if one_copy is not None:
+        kernel = onecopy_sm90.kernel_for(
+            shape, q, one_copy, window=window, sinks=sinks, scale=scale
+        )
+        if kernel is None:
+            return False
+        onecopy_sm90.launch(kernel, shape, q, keys, table, lens, one_copy, scale=scale, pdl=False,
+                            starts=starts, out=out)  # fmt: skip
+        return True
+    kernel = window_sm90.kernel_for(shape, q, sinks=sinks, scale=scale)
+    if kernel is None or values is None:
+        return False
+    window_sm90.launch(kernel, shape, q, keys, values, table, starts, lens, first_pos, out,
+                       window=window, scale=scale)  # fmt: skip
+    return True
+
+
 def default_config(head_dim: int) -> PrefillConfig:
     """Measured on an H100 (docs/log-kernels.md)."""
     if head_dim > 256:
         return PrefillConfig(64, 32, 8, 2, hopper=True)
-    return PrefillConfig(stages=2 if head_dim > 128 else 3)
+    return PrefillConfig(stages=2 if head_dim > 128 else 3, hopper=head_dim == window_sm90.HEAD_DIM)

@@ -86,11 +86,6 @@ __device__ __forceinline__ uint4 load_shared(u32 at) {
                  : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "r"(at));
     return v;
 }
-// Four 8 x 8 matrices; lanes 8 i to 8 i + 7 give the addresses of the i-th one's rows.
-__device__ __forceinline__ void load_matrices(u32 (&x)[4], u32 at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(at) : "memory");
-}
 __device__ __forceinline__ void store_shared(u32 at, uint4 v) {
     asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(v.x), "r"(v.y), "r"(v.z),
                  "r"(v.w) : "memory");
@@ -128,17 +123,7 @@ __device__ __forceinline__ void mma_n128_t(float (&d)[64], u64 a, u64 b, int add
         : "l"(a), "l"(b), "r"(add));
 }
 
-// The same with a in registers: rows r and r + 8 of its columns c, c + 1, then of c + 8, c + 9.
-__device__ __forceinline__ void mma_n64(float (&d)[32], const u32 (&a)[4], u64 b, int add) {
-    asm volatile(
-        "{.reg .pred p; setp.ne.b32 p, %37, 0;"
-        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
-        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31 "
-        "}, {%32, %33, %34, %35}, %36, p, 1, 1, 0;}"
-        : F32(d, 0)
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
-}
+// a in registers: rows r and r + 8 of its columns c, c + 1, then of c + 8, c + 9.
 __device__ __forceinline__ void mma_n256_t(float (&d)[128], const u32 (&a)[4], u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %133, 0;"

@@ -31,7 +31,7 @@ def choose(kinds: Iterable[Kind], chunks: Chunks) -> frozenset[Kind]:
 def _faster(kind: Kind, chunks: Chunks) -> bool:
     why = unfit(kind, chunks)
     if why is not None:
-        logger.info("attention of %s: by Triton; %s", kind, why)
+        logger.info("attention of %s: by our kernel; %s", kind, why)
         return False
     case = example(kind, chunks)
     wanted, found = (torch.full_like(case["q"], float("nan")) for _ in range(2))
@@ -51,7 +51,7 @@ def _faster(kind: Kind, chunks: Chunks) -> bool:
     own = device_time(lambda: paged_prefill(**case, out=wanted))
     flash = device_time(lambda: flash_prefill(**case, out=found))
     logger.info(
-        "attention of %s, %d rows: Triton %.3f ms, flash-attn %.3f ms",
+        "attention of %s, %d rows: our kernel %.3f ms, flash-attn %.3f ms",
         kind,
         chunks.rows,
         own,

@@ -13,19 +13,10 @@
 // Defined at compile time: HQ, HK (heads), PS (page size, a power of two >= 64).
 // Preceded by sm90.cuh.
 
-#ifndef SLOTS
-#define SLOTS 5
-#endif
-#ifndef HELD  // k steps whose queries stay in registers, of 16
-#define HELD 0
-#endif
-#ifndef TURNS  // 1: the groups issue their products in turn
-#define TURNS 0
-#endif
-
 constexpr int G = HQ / HK, D = 256, TILE = 64, ROWS = 128, TOKENS = ROWS / G, MAX_SEQUENCES = 64;
 constexpr int OWN = TOKENS / 2;  // tokens of a group
 constexpr int BLOCK = 8192, TILE_BYTES = 4 * BLOCK;  // 64 rows of 64 dimensions; of all dimensions
+constexpr int SLOTS = 5;  // tiles of the ring
 constexpr int QUERY = 0, QUERY_BYTES = ROWS * D * 2, RING = QUERY_BYTES;
 constexpr int REST = RING + SLOTS * TILE_BYTES;
 // A new largest score counts once it is this far (in powers of two) above the one in use.
@@ -151,19 +142,12 @@ __device__ __forceinline__ void feed(Rest& rest, const Work& work, const TensorM
     }
 }
 
-constexpr int STEP = HELD ? 16 / HELD : 17;  // every STEP-th k step's queries are in registers
-
 // s = queries * keys^T of one tile.
-__device__ __forceinline__ void score(float (&s)[32], const u32 (&held)[HELD + 1][4], u64 query,
-                                      u64 keys) {
+__device__ __forceinline__ void score(float (&s)[32], u64 query, u64 keys) {
 #pragma unroll
-    for (int k = 0; k < 16; ++k) {
-        const u64 b = keys + k / 4 * (BLOCK / 16) + k % 4 * 2;
-        if (k % STEP == STEP - 1)
-            mma_n64(s, held[k / STEP], b, k > 0);
-        else
-            mma_n64(s, query + k / 4 * (2 * BLOCK / 16) + k % 4 * 2, b, k > 0);
-    }
+    for (int k = 0; k < 16; ++k)
+        mma_n64(s, query + k / 4 * (2 * BLOCK / 16) + k % 4 * 2,
+                keys + k / 4 * (BLOCK / 16) + k % 4 * 2, k > 0);
     mma_commit();
 }
 
@@ -250,21 +234,12 @@ __device__ __forceinline__ void store_rows(const Work& work, const Item& item, i
     }
 }
 
-// Products are issued between ``take_turn`` and ``give_turn``, as often by one group as the other.
-__device__ __forceinline__ void take_turn(int group) {
-    if (TURNS) asm volatile("bar.sync %0, 256;" ::"r"(1 + group) : "memory");
-}
-__device__ __forceinline__ void give_turn(int group) {
-    if (TURNS) asm volatile("bar.arrive %0, 256;" ::"r"(2 - group) : "memory");
-}
-
-// Tiles of the ring that this group does not need; with their turns, one for each pair.
-__device__ __forceinline__ void pass(Rest& rest, Place& place, int count, int group = -1) {
+// Tiles of the ring that this group does not need.
+__device__ __forceinline__ void pass(Rest& rest, Place& place, int count) {
 #pragma unroll 1
     for (; count > 0; --count, place.step()) {
         wait(rest.full[place.slot], place.parity);
         arrive_warp(rest.empty[place.slot]);
-        if (TURNS && group >= 0 && count % 2) take_turn(group), give_turn(group);
     }
 }
 
@@ -274,7 +249,7 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
     const float infinity = __int_as_float(0x7F800000);
     const u64 query = describe(base + QUERY + group * BLOCK, 16);
     float acc[128], s[32];
-    u32 weights[4][4], held[HELD + 1][4];
+    u32 weights[4][4];
     Place place;
     int unit;
     for (int round = 0; (unit = unit_of(round)) < work.units; ++round) {
@@ -288,17 +263,8 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
         wait(rest.query, round & 1);
         if (idle) {
             arrive_warp(rest.unused);
-            pass(rest, place, 2 * item.tiles, group);
+            pass(rest, place, 2 * item.tiles);
             continue;
-        }
-        if (HELD) {
-            const int chunk = lane / 16, in = group * 64 + threadIdx.x / 32 % 4 * 16 + lane % 16;
-#pragma unroll
-            for (int i = 0; i < HELD; ++i) {
-                const int k = i * STEP + STEP - 1;
-                load_matrices(held[i], base + QUERY + k / 4 * 2 * BLOCK + in * 128 +
-                                           (((k % 4 * 2 + chunk) ^ (in & 7)) << 4));
-            }
         }
         float top[2] = {-infinity, -infinity}, sum[2] = {0.0f, 0.0f}, decay[2];
         const int seen0 = item.position + (group * 64 + row) / G - lane % 4 * 2;
@@ -313,12 +279,10 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
             }
         };
 
-        pass(rest, place, 2 * from - 1, group);
+        pass(rest, place, 2 * from - 1);
         wait(rest.full[place.slot], place.parity);
-        take_turn(group);
         mma_fence();
-        score(s, held, query, describe(place.bytes(base), 16));
-        give_turn(group);
+        score(s, query, describe(place.bytes(base), 16));
         mma_wait<0>();
         settle(s);
         arrive_warp(rest.empty[place.slot]);
@@ -333,14 +297,12 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
             k0 += TILE;
             const int slot = place.slot;
             wait(rest.full[slot], place.parity);
-            take_turn(group);
             mma_fence();
-            score(s, held, query, describe(place.bytes(base), 16));
+            score(s, query, describe(place.bytes(base), 16));
             place.step();
             wait(rest.full[place.slot], place.parity);
             mma_fence();
             sum_up(acc, weights, describe(place.bytes(base), BLOCK), tile > from + 1);
-            give_turn(group);
             mma_wait<1>();
             settle(s);
             arrive_warp(rest.empty[slot]);
@@ -376,7 +338,7 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
         settle(acc);
         arrive_warp(rest.empty[place.slot]);
         place.step();
-        pass(rest, place, 2 * (item.tiles - to) - 1, group);
+        pass(rest, place, 2 * (item.tiles - to) - 1);
         store_rows(work, item, group * 64 + row, acc, sum);
     }
 }
@@ -418,8 +380,6 @@ window_attention(const __grid_constant__ TensorMap queries, const __grid_constan
         if (t < 2 * 128 + 32) feed(rest, work, queries, keys, values, base);
     } else {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
-        if (TURNS && group == 1) give_turn(1);
         attend(rest, work, base, group);
-        if (TURNS && group == 0) take_turn(0);
     }
 }

@@ -13,7 +13,7 @@ import torch
 from kernel_device import CUDA, DEVICE, DTYPE, poisoned_caches, relative
 
 import eightfold.kernels.window_sm90 as sm90
-from eightfold.kernels.prefill import PrefillConfig, paged_prefill
+from eightfold.kernels.prefill import PrefillConfig, default_config, paged_prefill
 from eightfold.kernels.reference import paged_prefill_reference
 from eightfold.kernels.shapes import paged_shape
 
@@ -42,7 +42,7 @@ def build(
 
 def attend(case: dict, hopper: bool = True, scale: float = 1.0) -> torch.Tensor:
     out = torch.full_like(case["q"], float("nan"))
-    config = PrefillConfig(stages=2, hopper=hopper)
+    config = None if hopper else PrefillConfig(stages=2)
     return paged_prefill(**case, out=out, scale=scale, config=config)
 
 
@@ -103,6 +103,7 @@ def test_rows_of_nobody_are_left_alone() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
+    assert default_config(256).hopper
     case = build([3], [5], 64, 4, 2)
     q, caches = case["q"], (case["key_cache"], case["value_cache"])
     shape = paged_shape(q, *caches, case["table"], case["lens"], q, None)
