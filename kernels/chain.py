@@ -19,8 +19,8 @@ from .nvrtc import Kernel, kernel_or_none, tensor_map
 
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
-DEPTH = 2  # times as many columns in a slot of the ring
-MOST_SHARED, THREADS = 232448, 224
+DEEPEST = 4  # times as many columns in a slot of the ring, with 8 rows; else half of it
+SHARED, THREADS = 232448, 224
 WIDEST = 8192  # a row's norms are computed in the registers of 128 threads
 COUNTERS = 8  # int32 per launch, zero at its start
 PLAIN, GATED, WIDE = range(3)
@@ -81,7 +81,7 @@ def chain_fits(weights: ChainWeights) -> bool:
         and torch.cuda.get_device_capability(device) == (9, 0)
         and all(t.dtype == torch.bfloat16 for t in (*products, *norms, weights.next_norm))
         and all(t.is_contiguous() and t.data_ptr() % 16 == 0 for t in products)
-        and all(t.shape[1] % (COLUMNS * DEPTH) == 0 for t in products)
+        and all(t.shape[1] % (COLUMNS * DEEPEST) == 0 for t in products)
         and width % 256 == 0
         and width <= WIDEST
         and _kernel(device, 8, width) is not None
@@ -91,13 +91,7 @@ def chain_fits(weights: ChainWeights) -> bool:
 def _kernel(device: torch.device, rows: int, width: int) -> Kernel | None:
     defines = (("ROWS", rows), ("WIDTH", width))
     otherwise = "layers are launched piece by piece"
-    return kernel_or_none(device, SOURCES, "layer_chain", defines, _shared(rows), otherwise)
-
-
-def _shared(rows: int) -> int:
-    """Bytes of the ring and its barriers: what is left lets the next launch's programs come in."""
-    barriers, slot = 1024, DEPTH * (TILE + rows) * 128
-    return (MOST_SHARED - barriers) // slot * slot + barriers
+    return kernel_or_none(device, SOURCES, "layer_chain", defines, SHARED, otherwise)
 
 
 def layer_chain(
@@ -179,8 +173,9 @@ def _phase(
     require(out.dtype in (torch.bfloat16, torch.float32), f"out is {out.dtype}")
     phase.tile = _tile(n, multiprocessors(x.device))
     phase.weights = _columns(weight, phase.tile, 1)
-    phase.x = _columns(x, rows, DEPTH)
-    phase.out, phase.n, phase.steps = out.data_ptr(), n, inner // (COLUMNS * DEPTH)
+    depth = DEEPEST if rows == 8 else DEEPEST // 2
+    phase.x = _columns(x, rows, depth)
+    phase.out, phase.n, phase.steps = out.data_ptr(), n, inner // (COLUMNS * depth)
     phase.tiles = -(-n // phase.tile)
     phase.kind = GATED if gated else WIDE if out.dtype == torch.float32 else PLAIN
     return phase

@@ -20,10 +20,11 @@
 // Preceded by sm90.cuh. Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a
 // multiple of 256).
 
-constexpr int PHASES = 4, DEPTH = 2;  // DEPTH blocks of 64 columns a slot
+constexpr int PHASES = 4, DEPTH = ROWS == 8 ? 4 : 2;  // blocks of 64 columns a slot
 constexpr int BLOCK = 64 * 128, X_BLOCK = ROWS * 128;  // bytes of 64 weight rows, of x
-constexpr int WEIGHTS = DEPTH * BLOCK, SLOT = WEIGHTS + DEPTH * X_BLOCK;
-constexpr int SHARED = 232448, RING = 1024, SLOTS = (SHARED - RING) / SLOT;
+constexpr int SHARED = 232448, BARRIERS = 1024, ROOM = SHARED - BARRIERS;
+constexpr int SLOTS = 32;  // most in use at once
+constexpr u64 EVICT_FIRST = 0x12F0000000000000;  // createpolicy.fractional.L2::evict_first
 enum Kind { PLAIN, GATED, WIDE };  // bf16; gelu(gate) * up in bf16; float32
 
 struct __align__(64) Phase {
@@ -48,9 +49,10 @@ struct Ring {
     // Each barrier is one u64; what completes a phase stands beside it.
     u64 full[SLOTS], empty[SLOTS];  // weights and inputs are there (2 and bytes); read (4 warps)
     u64 stored, noted;  // a tile's results are written (128 threads); to be counted (1)
+    u32 ends[2][SLOTS];  // where slots end, for each warp that fills them
     float sums[2][4];
 };
-static_assert(sizeof(Ring) <= RING, "shared memory");
+static_assert(sizeof(Ring) <= BARRIERS, "shared memory");
 
 __device__ __forceinline__ void mma(float (&d)[4], u64 a, u64 b, int add) {
     asm volatile(
@@ -78,13 +80,12 @@ __device__ __forceinline__ void mma(float (&d)[32], u64 a, u64 b, int add) {
 __device__ __forceinline__ void wait_for_launches() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 }
-// What other programs wrote before they counted is visible afterwards, to bulk copies by the fence.
+// What other programs wrote before they counted is visible afterwards; to bulk copies, by a fence.
 __device__ __forceinline__ void wait_for_count(const int* counter, int target) {
     int seen;
     do
         asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
     while (seen < target);
-    asm volatile("fence.proxy.async;" ::: "memory");
 }
 // After all that this thread wrote, and what it has seen other threads arrive with.
 __device__ __forceinline__ void count(int* counter) {
@@ -108,48 +109,79 @@ __device__ __forceinline__ int first_row(const Phase& phase, int tile) {
     return min(tile * phase.tile, phase.n - phase.tile);
 }
 
+// Slots lie one after another in the ring, x and then blocks of as many rows as a tile has, so that
+// the ring holds as much as it can when a phase is waited for. `at` counts all bytes up to there.
+struct Layout {
+    u32 block, size;
+    __device__ __forceinline__ Layout(const Phase& phase)
+        : block((phase.tile + 7) / 8 * 1024), size(DEPTH * (X_BLOCK + block)) {}
+    // The next slot; none is cut by the ring's end. The matrix unit reads 64 rows of each block,
+    // those beyond a tile in vain.
+    __device__ __forceinline__ u32 next(u32& at) const {
+        u32 from = at % ROOM;
+        if (from + size + BLOCK - block > ROOM) at += ROOM - from, from = 0;
+        at += size;
+        return from;
+    }
+};
+
+// Read once: what is read again shall stay in L2.
+__device__ __forceinline__ void load_once(u32 to, const TensorMap& map, int y, int z, u64& bar) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+        ".L2::cache_hint [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to), "l"((u64)&map), "r"(0),
+        "r"(y), "r"(z), "r"(shared_address(&bar)), "l"(EVICT_FIRST) : "memory");
+}
+
 // Brings the weights of all of this program's tiles, or their inputs, in the order of the ring.
 template <bool INPUTS>
 __device__ __forceinline__ void stream(const Chain& chain, Ring& ring, u32 base) {
-    u32 number = 0;
+    u32 number = 0, at = 0, oldest = 0, freed = 0;
+    u32(&ends)[SLOTS] = ring.ends[INPUTS];
     for (int p = 0; p < PHASES; ++p) {
         const Phase& phase = chain.phases[p];
+        const Layout layout(phase);
         const int tiles = phase.tiles, parts = phase.kind == GATED ? 2 : 1;
         if (INPUTS && p && blockIdx.x < tiles) {
             if (phase.y)
                 wait_for_count(chain.counters + 2 * p, chain.rows);
             else
                 wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].tiles);
+            asm volatile("fence.proxy.async;" ::: "memory");
         }
         for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
             for (int step = 0; step < phase.steps; ++step)
                 for (int part = 0; part < parts; ++part, ++number) {
-                    const u32 slot = number % SLOTS, to = base + slot * SLOT;
-                    wait(ring.empty[slot], (number / SLOTS & 1) ^ 1);
-                    expect(ring.full[slot], DEPTH * 128 * (INPUTS ? ROWS : phase.tile));
+                    const u32 to = base + layout.next(at);
+                    for (; number - oldest == SLOTS || at - freed > ROOM; ++oldest) {
+                        wait(ring.empty[oldest % SLOTS], oldest / SLOTS & 1);
+                        freed = ends[oldest % SLOTS];
+                    }
+                    ends[number % SLOTS] = at;
+                    u64& full = ring.full[number % SLOTS];
+                    expect(full, DEPTH * 128 * (INPUTS ? ROWS : phase.tile));
                     if (INPUTS)
-                        load_3d(to + WEIGHTS, phase.x, 0, 0, step * DEPTH, ring.full[slot]);
+                        load_3d(to, phase.x, 0, 0, step * DEPTH, full);
                     else  // one by one, since each block must begin at a multiple of 1,024 bytes
                         for (int b = 0; b < DEPTH; ++b)
-                            load_3d(to + b * BLOCK, phase.weights, 0,
-                                    first_row(phase, tile) + part * phase.n, step * DEPTH + b,
-                                    ring.full[slot]);
+                            load_once(to + DEPTH * X_BLOCK + b * layout.block, phase.weights,
+                                      first_row(phase, tile) + part * phase.n, step * DEPTH + b,
+                                      full);
                 }
     }
 }
 
 // Adds up one slot; the slot before, which nothing reads any more then, is given back.
-__device__ __forceinline__ void multiply(float (&d)[ROWS / 2], Ring& ring, u32 base, u32 number,
-                                         bool first, bool alone) {
-    const u32 slot = number % SLOTS;
-    const u64 w = describe(base + slot * SLOT, 16), x = describe(base + slot * SLOT + WEIGHTS, 16);
-    wait(ring.full[slot], number / SLOTS & 1);
+__device__ __forceinline__ void multiply(float (&d)[ROWS / 2], Ring& ring, const Layout& layout,
+                                         u32 from, u32 number, bool first, bool alone) {
+    const u64 x = describe(from, 16), w = describe(from + DEPTH * X_BLOCK, 16);
+    wait(ring.full[number % SLOTS], number / SLOTS & 1);
     mma_fence();
 #pragma unroll
     for (int b = 0; b < DEPTH; ++b)
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            mma(d, w + b * (BLOCK / 16) + k * 2, x + b * (X_BLOCK / 16) + k * 2,
+            mma(d, w + b * (layout.block / 16) + k * 2, x + b * (X_BLOCK / 16) + k * 2,
                 !first || b > 0 || k > 0);
     mma_commit();
     mma_wait<1>();
@@ -164,15 +196,17 @@ __device__ __forceinline__ float gelu(float x) {
 
 template <Kind KIND>
 __device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, u32 base,
-                                         u32& number, u32& stored) {
+                                         u32& number, u32& at, u32& stored) {
     const Phase& phase = chain.phases[p];
+    const Layout layout(phase);
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
     for (int tile = blockIdx.x; tile < phase.tiles; tile += gridDim.x) {
         float d[ROWS / 2], up[KIND == GATED ? ROWS / 2 : 4];
         for (int step = 0; step < phase.steps; ++step) {
-            multiply(d, ring, base, number++, step == 0, step == 0);
+            const bool first = step == 0;
+            multiply(d, ring, layout, base + layout.next(at), number++, first, first);
             if constexpr (KIND == GATED)
-                multiply(up, ring, base, number++, step == 0, false);
+                multiply(up, ring, layout, base + layout.next(at), number++, first, false);
         }
         mma_wait<0>();
         arrive_warp(ring.empty[(number - 1) % SLOTS]);
@@ -264,7 +298,7 @@ __device__ __forceinline__ void normalise(const Chain& chain, int p, Ring& ring)
 extern "C" __global__ void __launch_bounds__(224, 1)
 layer_chain(const __grid_constant__ Chain chain) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    Ring& ring = *(Ring*)(memory + SLOTS * SLOT);
+    Ring& ring = *(Ring*)(memory + ROOM);
     const u32 base = shared_address(memory);
     const int t = threadIdx.x;
     asm volatile("griddepcontrol.launch_dependents;");
@@ -285,13 +319,13 @@ layer_chain(const __grid_constant__ Chain chain) {
         if (t == 192) count_tiles(chain, ring);
     } else {
         wait_for_launches();
-        u32 number = 0, stored = 0;
+        u32 number = 0, at = 0, stored = 0;
         for (int p = 0; p < PHASES; ++p) {
             if (chain.phases[p].y) normalise(chain, p, ring);
             const Kind kind = chain.phases[p].kind;
-            if (kind == PLAIN) products<PLAIN>(chain, p, ring, base, number, stored);
-            else if (kind == GATED) products<GATED>(chain, p, ring, base, number, stored);
-            else products<WIDE>(chain, p, ring, base, number, stored);
+            if (kind == PLAIN) products<PLAIN>(chain, p, ring, base, number, at, stored);
+            else if (kind == GATED) products<GATED>(chain, p, ring, base, number, at, stored);
+            else products<WIDE>(chain, p, ring, base, number, at, stored);
         }
     }
 }

@@ -68,10 +68,10 @@ def run(
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [
-        ((128, 256, 128, 64), torch.bfloat16),
+        ((256, 512, 256, 64), torch.bfloat16),
         ((1024, 768, 3072, 1600), torch.float32),
         ((8192, 5376, 21504, 16384), torch.bfloat16),
-        ((4096, 1280, 8576, 0), torch.bfloat16),
+        ((4096, 1280, 8704, 0), torch.bfloat16),
     ],
 )
 def test_layer(shape: tuple[int, int, int, int], dtype: torch.dtype, rows: int) -> None:
@@ -101,9 +101,9 @@ def test_result_is_independent_of_the_batch_and_repeats() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     if not HOPPER:
-        assert not chain_fits(layer(128, 256, 64, 64))
-    assert not chain_fits(layer(128, 320, 64, 64))
-    assert not chain_fits(layer(192, 256, 64, 64))
+        assert not chain_fits(layer(256, 256, 256, 64))
+    assert not chain_fits(layer(256, 320, 256, 64))
+    assert not chain_fits(layer(128, 256, 256, 64))
     weights = layer(128, 256, 64, 0)
     rows, counters = randn(8, 256), torch.zeros(8, dtype=torch.int32, device=DEVICE)
     with pytest.raises(ValueError, match="out and following"):
