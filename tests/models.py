@@ -143,7 +143,7 @@ FUSED_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
 WIDE_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma4_chain": lambda: _gemma4_fused(
         hidden_size=256,
-        intermediate_size=640,
+        intermediate_size=768,
         head_dim=64,
         global_head_dim=128,
         num_hidden_layers=4,

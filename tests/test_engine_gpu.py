@@ -19,6 +19,9 @@ from transformers import AutoModelForCausalLM
 
 from eightfold.demo import model_path
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
+from eightfold.engine.architecture import inspect
+from eightfold.engine.decoder import Limits
+from eightfold.engine.gemma4 import Gemma4Decoder, one_copy_architecture
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NAMES = sorted(models.BUILDERS | models.FUSED_BUILDERS | models.WIDE_BUILDERS)
@@ -96,6 +99,19 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
         history += tool
     assert engine.stats()["recomputed_tokens"] == 0
     judge.close(name)
+
+
+@pytest.mark.skipif(
+    not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0),
+    reason="needs a Hopper GPU",
+)
+def test_the_wide_model_runs_by_hopper_kernels() -> None:
+    model = models.build("gemma4_chain")
+    architecture = one_copy_architecture(inspect(model.config))
+    assert architecture is not None
+    limits = Limits(running=1, step_tokens=64, context=256)
+    decoder = Gemma4Decoder(model.bfloat16().cuda(), architecture, limits, 64)
+    assert decoder._chains, "without it the tests below would not see layer_chain"
 
 
 @pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain"])
