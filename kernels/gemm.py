@@ -5,7 +5,6 @@ of the columns by one program: results repeat bit for bit and do not depend on t
 """
 
 import ctypes
-from dataclasses import dataclass
 
 import torch
 
@@ -16,51 +15,38 @@ from .nvrtc import SWIZZLE_64, SWIZZLE_128, SWIZZLE_NONE, Kernel, kernel_or_none
 SOURCES = ("sm90.cuh", "gemm_sm90.cu")
 ROWS, THREADS = 256, 384  # rows of x of a tile; of two warp groups that compute, one that loads
 COLUMNS = 64  # a slot of the ring holds as many of each row
+CLUSTER = 2  # programs that share their rows of x
 SHARED = 232448
-# Below it torch.mm, which has smaller tiles, takes the product. An estimate: not measured.
+# Below it torch.mm, which has smaller tiles, takes the product. By themselves these tiles take 2 to
+# 30 % longer at shares of 0.81 to 0.86 and as long at 0.97; a step of full ones takes 2 to 7 % less.
 LEAST_SHARE = 0.9
 
 
-@dataclass(frozen=True, slots=True)
-class GemmConfig:
-    """tile: weight rows of a tile, gate and up rows counted together. cluster: programs that share
-    their rows of x. slots: of the ring. apart, lag, blockwise: see the source."""
-
-    tile: int = 192
-    cluster: int = 2
-    slots: int = 3
-    apart: bool = False
-    lag: bool = False
-    blockwise: bool = False
-
-    @property
-    def shared(self) -> int:
-        """Bytes of shared memory: the ring, its barriers, room for results where apart."""
-        return SHARED if self.apart else self.slots * (ROWS + self.tile) * COLUMNS * 2 + 128
-
-    def rounds(self, rows: int, n: int, gated: bool, programs: int) -> int:
-        """How often each program computes a tile, the last time perhaps not all."""
-        return -(-self.tiles(rows, n, gated) // (programs // self.cluster))
-
-    def tiles(self, rows: int, n: int, gated: bool) -> int:
-        """Tiles, those of a cluster counted as one, of [rows, n]."""
-        wide = self.tile // (2 if gated else 1) * self.cluster
-        return -(-rows // ROWS) * -(-n // wide)
+def _tiles(rows: int, n: int, gated: bool, tile: int) -> int:
+    """Tiles, those of a cluster counted as one, of [rows, n]."""
+    wide = tile // (2 if gated else 1) * CLUSTER
+    return -(-rows // ROWS) * -(-n // wide)
 
 
-def _configs(gated: bool) -> list[GemmConfig]:
-    return [GemmConfig()] if gated else [GemmConfig(), GemmConfig(tile=168)]
+def _rounds(rows: int, n: int, gated: bool, tile: int, programs: int) -> int:
+    """How often each program computes a tile, the last time perhaps not all."""
+    return -(-_tiles(rows, n, gated, tile) // (programs // CLUSTER))
 
 
-def dense_config(rows: int, n: int, gated: bool, programs: int) -> GemmConfig:
-    """The one whose rounds take the least time, the wider one where both take the same."""
-    return min(_configs(gated), key=lambda each: each.rounds(rows, n, gated, programs) * each.tile)
+def _widths(gated: bool) -> tuple[int, ...]:
+    """Weight rows of a tile, gate and up rows counted together: what there is."""
+    return (192,) if gated else (192, 168)
+
+
+def dense_tile(rows: int, n: int, gated: bool, programs: int) -> int:
+    """The tile whose rounds take the least time, the wider one where both take the same."""
+    return min(_widths(gated), key=lambda tile: _rounds(rows, n, gated, tile, programs) * tile)
 
 
 def dense_share(rows: int, n: int, gated: bool, programs: int) -> float:
     """Share of what the programs compute, whole tiles in whole rounds, that is wanted."""
-    config = dense_config(rows, n, gated, programs)
-    done = config.rounds(rows, n, gated, programs) * programs * ROWS * config.tile
+    tile = dense_tile(rows, n, gated, programs)
+    done = _rounds(rows, n, gated, tile, programs) * programs * ROWS * tile
     return rows * n * (2 if gated else 1) / done
 
 
@@ -78,7 +64,7 @@ def dense_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
         and weight.dtype == torch.bfloat16
         and weight.is_contiguous()
         and not _misfit(weight, gated)
-        and all(_kernel(weight.device, config, gated) is not None for config in _configs(gated))
+        and all(_kernel(weight.device, tile, gated) is not None for tile in _widths(gated))
     )
 
 
@@ -94,21 +80,14 @@ def _misfit(weight: torch.Tensor, gated: bool) -> str:
     return ""
 
 
-def defines(config: GemmConfig, gated: bool) -> tuple[tuple[str, object], ...]:
+def defines(tile: int, gated: bool) -> tuple[tuple[str, object], ...]:
     """The kernel's macros."""
-    flags = {
-        "GATED": gated, "APART": config.apart, "LAG": config.lag, "BLOCKWISE": config.blockwise,
-    }  # fmt: skip
-    return (
-        ("TILE", config.tile), ("CLUSTER", config.cluster), ("SLOTS", config.slots),
-        ("SHARED", config.shared), *((name, str(flag).lower()) for name, flag in flags.items()),
-    )  # fmt: skip
+    return (("TILE", tile), ("GATED", str(gated).lower()))
 
 
-def _kernel(device: torch.device, config: GemmConfig, gated: bool) -> Kernel | None:
+def _kernel(device: torch.device, tile: int, gated: bool) -> Kernel | None:
     otherwise = "torch.mm takes its place"
-    macros = defines(config, gated)
-    return kernel_or_none(device, SOURCES, "dense_linear", macros, config.shared, otherwise)
+    return kernel_or_none(device, SOURCES, "dense_linear", defines(tile, gated), SHARED, otherwise)
 
 
 def dense_linear(
@@ -117,7 +96,6 @@ def dense_linear(
     out: torch.Tensor,
     *,
     gated: bool = False,
-    config: GemmConfig | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
     """``x @ weight.T`` in bfloat16 with float32 sums.
@@ -144,27 +122,27 @@ def dense_linear(
         require(tensor.data_ptr() % 16 == 0, f"{name} must begin at a multiple of 16 bytes")
     require(x.device.type == "cuda", f"x is on {x.device}; dense_linear needs a Hopper GPU")
     programs = multiprocessors(x.device)
-    config = config or dense_config(rows, n, gated, programs)
-    kernel = _kernel(x.device, config, gated)
+    tile = dense_tile(rows, n, gated, programs)
+    kernel = _kernel(x.device, tile, gated)
     require(kernel is not None, "dense_linear needs a Hopper GPU; ask dense_fits first")
     assert kernel is not None
-    tiles = config.tiles(rows, n, gated)
+    tiles = _tiles(rows, n, gated, tile)
     integers = rows, -(-rows // ROWS), tiles, inner // COLUMNS
     kernel.launch(
-        config.cluster * min(tiles, programs // config.cluster),
+        CLUSTER * min(tiles, programs // CLUSTER),
         THREADS,
-        (*_maps(x, weight, out, config, gated), *(ctypes.c_int(each) for each in integers)),
+        (*_maps(x, weight, out, tile, gated), *(ctypes.c_int(each) for each in integers)),
         pdl,
     )
     return out
 
 
 def _maps(
-    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, config: GemmConfig, gated: bool
+    x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: int, gated: bool
 ) -> list[ctypes.Array[ctypes.c_char]]:
     """Descriptors: of a program's part of x, of a tile's weights, of what one copy stores."""
     (rows, inner), n, parts = x.shape, out.shape[1], 2 if gated else 1
-    wide = config.tile // parts
+    wide = tile // parts
     # Weight rows by eights, so that gate and up rows lie in turn in shared memory.
     row = inner * 2
     if wide % 16:
@@ -172,7 +150,7 @@ def _maps(
     else:
         columns, tall, swizzle = (32, 64, SWIZZLE_64) if wide % 64 else (64, 64, SWIZZLE_128)
     return [
-        tensor_map(x.data_ptr(), (inner, rows), (row,), (COLUMNS, ROWS // config.cluster)),
+        tensor_map(x.data_ptr(), (inner, rows), (row,), (COLUMNS, ROWS // CLUSTER)),
         tensor_map(
             weight.data_ptr(), (inner, 8, parts, n // 8), (row, n * row, 8 * row),
             (COLUMNS, 8, parts, wide // 8),

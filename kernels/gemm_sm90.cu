@@ -2,9 +2,9 @@
 //
 // A program computes tiles of ROWS rows of x (the matrix unit's M) by TILE rows of the weights (its
 // N), one after the other, on its own multiprocessor. One warp streams weights through a ring in
-// shared memory, one x, two warp groups compute. The programs of a cluster compute neighbouring
-// tiles of the same rows: each reads its part of x and hands it to all. Tiles of the same weights
-// run at the same time, so that memory is asked for them once.
+// shared memory, one x, two warp groups compute. The two programs of a cluster compute neighbouring
+// tiles of the same rows: each reads half of x and hands it to both. Tiles of the same weights run
+// at the same time, so that memory is asked for them once.
 //
 // TILE is such that tiles fill all multiprocessors a whole number of times: 5,376 outputs are 32
 // tiles of 168, which with 1,024 rows are 128 tiles for 132 multiprocessors. A gated tile has as
@@ -15,11 +15,10 @@
 // reads. These are given back only after the copy has read them, while the next tile is under way.
 // No sum is split.
 //
-// Preceded by sm90.cuh. Defined at compile time: TILE, CLUSTER, SLOTS, GATED, SHARED (bytes of
-// shared memory), APART (else all results leave through slots, once both groups are done with them),
-// LAG (of one warp group behind the other, so that one computes while the other writes results),
-// BLOCKWISE (all products of one block of rows before those of the next one).
+// Preceded by sm90.cuh. Defined at compile time: TILE (weight rows of a tile, gate and up rows
+// counted together), GATED.
 
+constexpr int CLUSTER = 2, SLOTS = 3, SHARED = 232448;  // bytes of shared memory
 constexpr int GROUPS = 2, BLOCKS = 2;  // that compute; of 64 rows of x, in each of them
 constexpr int ROWS = GROUPS * BLOCKS * 64, OUT = GATED ? TILE / 2 : TILE;
 constexpr int X_BYTES = ROWS * 128, W_BYTES = TILE * 128, SLOT = X_BYTES + W_BYTES;  // 64 columns
@@ -30,9 +29,8 @@ constexpr bool SWIZZLED = OUT % 16 == 0;
 constexpr int COLUMNS = !SWIZZLED ? OUT : OUT % 64 ? 32 : 64, PITCH = COLUMNS * 2;
 constexpr int CHUNK_ROWS = SWIZZLED ? 64 : 32, CHUNK = CHUNK_ROWS * PITCH;
 constexpr int ACROSS = OUT / COLUMNS, CHUNKS = BLOCKS * 64 / CHUNK_ROWS * ACROSS;  // of a group
-constexpr int BEHIND = APART ? (SHARED - 128 - SLOTS * SLOT) / GROUPS / CHUNK : 0;  // the ring
-constexpr int REGION = APART ? BLOCKS * 64 * 128 : SLOT / GROUPS / 1024 * 1024;  // of a slot
-constexpr int PER_SLOT = REGION / CHUNK;
+constexpr int BEHIND = (SHARED - 128 - SLOTS * SLOT) / GROUPS / CHUNK;  // the ring
+constexpr int REGION = BLOCKS * 64 * 128, PER_SLOT = REGION / CHUNK;  // of x, of one warp group
 constexpr int HELD = CHUNKS <= BEHIND ? 0 : (CHUNKS - BEHIND + PER_SLOT - 1) / PER_SLOT;
 static_assert(OUT % COLUMNS == 0 && CHUNK % 512 == 0 && HELD <= 2 && HELD < SLOTS, "tile");
 
@@ -67,18 +65,12 @@ __device__ __forceinline__ void arrive_at(u64& bar, u32 rank, int count) {
         "mbarrier.arrive.shared::cluster.b64 _, [there], %2;}"
         ::"r"(shared_address(&bar)), "r"(rank), "r"(count) : "memory");
 }
-// To the same address of all programs of the cluster; each one's barrier counts the bytes.
+// To the same address of both programs of the cluster; each one's barrier counts the bytes.
 __device__ __forceinline__ void load_for_all(u32 to, const TensorMap& map, int x, int y, u64& bar) {
     asm volatile(
         "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
         ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to), "l"((u64)&map), "r"(x),
         "r"(y), "r"(shared_address(&bar)), "h"((unsigned short)((1 << CLUSTER) - 1)) : "memory");
-}
-__device__ __forceinline__ void load_2d(u32 to, const TensorMap& map, int x, int y, u64& bar) {
-    asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
-        " [%0], [%1, {%2, %3}], [%4];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y),
-        "r"(shared_address(&bar)) : "memory");
 }
 __device__ __forceinline__ void store_2d(const TensorMap& map, int x, int y, u32 from) {
     asm volatile("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];"
@@ -93,10 +85,6 @@ __device__ __forceinline__ void store_blocks(u32 at, u32 a, u32 b) {
     asm volatile("stmatrix.sync.aligned.m8n8.x2.shared.b16 [%0], {%1, %2};"
                  ::"r"(at), "r"(a), "r"(b) : "memory");
 }
-__device__ __forceinline__ void sync_compute() {
-    asm volatile("bar.sync 1, %0;" ::"n"(GROUPS * 128) : "memory");
-}
-
 #define TEN(t) "%" #t "0, %" #t "1, %" #t "2, %" #t "3, %" #t "4, " \
                "%" #t "5, %" #t "6, %" #t "7, %" #t "8, %" #t "9, "
 #define SIXTY TEN() TEN(1) TEN(2) TEN(3) TEN(4) TEN(5)
@@ -130,8 +118,6 @@ __device__ __forceinline__ void stream(const Work& work, Ring& ring, u32 base,
             expect(full, WEIGHTS ? W_BYTES : X_BYTES);
             if (WEIGHTS)
                 load_4d(to + X_BYTES, map, step * 64, 0, 0, work.column(tile) / 8, full);
-            else if (CLUSTER == 1)
-                load_2d(to, map, step * 64, work.row(tile), full);
             else  // other programs' bytes may come before this one's ``expect``
                 load_for_all(to + work.rank * (X_BYTES / CLUSTER), map, step * 64,
                              work.row(tile) + work.rank * (ROWS / CLUSTER), full);
@@ -210,7 +196,6 @@ __device__ __forceinline__ void compute(const Work& work, Ring& ring, u32 base,
     const bool stores = threadIdx.x % 128 == 0;
     float d[BLOCKS][TILE / 2];
     u32 number = 0;
-    if (LAG && group) wait(ring.full[1], 0);
     for (int tile = work.first; tile < work.tiles; tile += work.stride) {
 #pragma unroll 1
         for (int step = 0; step < work.steps; ++step, ++number) {
@@ -221,7 +206,7 @@ __device__ __forceinline__ void compute(const Work& work, Ring& ring, u32 base,
             mma_fence();
 #pragma unroll
             for (int i = 0; i < 4 * BLOCKS; ++i) {
-                const int k = BLOCKWISE ? i % 4 : i / BLOCKS, b = BLOCKWISE ? i / 4 : i % BLOCKS;
+                const int k = i / BLOCKS, b = i % BLOCKS;
                 mma(d[b], x + b * (64 * 128 / 16) + k * 2, w + k * 2, step > 0 || k > 0);
             }
             mma_commit();
@@ -244,12 +229,9 @@ __device__ __forceinline__ void compute(const Work& work, Ring& ring, u32 base,
             __syncwarp();
             if (lane < CLUSTER) arrive_at(ring.empty[(number - 1) % SLOTS], lane, 1);
         }
-        if (APART)
-            sync_group(2 + group);
-        else
-            sync_compute();
+        sync_group(1 + group);
         leave(d, base, group, number, work.rows - work.row(tile) - group * BLOCKS * 64);
-        sync_group(2 + group);
+        sync_group(1 + group);
         if (stores) store(work, tile, group, base, number, out);
     }
     if (stores) asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");

@@ -13,7 +13,6 @@ from kernel_device import CUDA, DEVICE, relative
 
 from eightfold.kernels import gemm
 from eightfold.kernels.gemm import (
-    GemmConfig,
     dense_fits,
     dense_linear,
     dense_linear_reference,
@@ -29,13 +28,11 @@ def randn(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, device=DEVICE).bfloat16()
 
 
-def run(
-    x: torch.Tensor, weight: torch.Tensor, gated: bool, config: GemmConfig | None = None
-) -> torch.Tensor:
+def run(x: torch.Tensor, weight: torch.Tensor, gated: bool) -> torch.Tensor:
     """The product, written into poisoned memory with a tile's rows to spare."""
     (rows, _), n = x.shape, weight.shape[0] // (2 if gated else 1)
     whole = torch.full((rows + 256, n), float("nan"), device=DEVICE).bfloat16()
-    dense_linear(x, weight, whole[:rows], gated=gated, config=config)
+    dense_linear(x, weight, whole[:rows], gated=gated)
     torch.cuda.synchronize()
     assert whole[rows:].isnan().all(), "a row of nobody was written"
     return whole[:rows]
@@ -67,7 +64,7 @@ def test_rows_do_not_depend_on_one_another(gated: bool) -> None:
 
 
 @needs_hopper
-def test_extreme_gates_stay_finite() -> None:
+def test_extreme_gates_are_as_exact_as_others() -> None:
     inner = 128
     gates = torch.linspace(-90, 90, 64).repeat_interleave(8)
     weight = torch.zeros(1024, inner)
@@ -76,8 +73,8 @@ def test_extreme_gates_stay_finite() -> None:
     x[:, 0], x[:, 1] = 1.0, torch.linspace(-4, 4, 256)
     x, weight = x.to(DEVICE).bfloat16(), weight.to(DEVICE).bfloat16()
     found, wanted = run(x, weight, True), dense_linear_reference(x, weight, True)
-    assert relative(found, wanted) < LIMIT
-    assert (found.double() - wanted).abs().max() < 1.0  # of 360
+    # Half a step of bfloat16, which is one part in 256 at most: at 360, the largest, that is 1.0.
+    assert ((found.double() - wanted).abs() <= wanted.abs() * (1.001 / 256) + 1e-6).all()
 
 
 def test_tiles_fill_the_multiprocessors() -> None:
@@ -119,17 +116,8 @@ def test_builds_without_spills(tmp_path: Path, tile: int, gated: bool) -> None:
     folder = Path(gemm.__file__).parent
     source = tmp_path / "gemm.cu"
     source.write_text("".join((folder / name).read_text() for name in gemm.SOURCES))
-    defines = gemm.defines(GemmConfig(tile=tile), gated)
-    command = [
-        "nvcc",
-        "-arch=sm_90a",
-        "-cubin",
-        "-Xptxas",
-        "-v",
-        "-o",
-        str(tmp_path / "gemm.cubin"),
-    ]
-    command += [f"-D{name}={value}" for name, value in defines]
+    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-o", str(tmp_path / "gemm")]
+    command += [f"-D{name}={value}" for name, value in gemm.defines(tile, gated)]
     built = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=280)
     assert built.returncode == 0, built.stderr
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in built.stderr
