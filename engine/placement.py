@@ -15,7 +15,7 @@ from .config import EngineConfig
 from .errors import ModelError, UnsupportedModelError
 from .memory import Group
 from .packed import pack
-from .rehearsal import GPU_PAGE_SIZE, MIXED_TOKENS, largest_step
+from .rehearsal import GPU_PAGE_SIZE, SHORT_TOKENS, largest_step
 from .residency import available_memory
 from .runner import Runner
 from .skeleton import Allocate
@@ -179,7 +179,9 @@ def _by_kernels(
         Chunks(limits.rows, limits.decode_rows, page_size, model.dtype, device),
     )
     step = rehearse(runner, limits.running, limits.step_tokens, longest=context)
-    rehearse(runner, 1, min(MIXED_TOKENS, limits.step_tokens), longest=context)
+    for tokens in SHORT_TOKENS:  # what cuBLAS keeps for itself counts, too
+        short = rehearse(runner, 1, min(tokens, limits.step_tokens), longest=context)
+        step = max(step, short)
     budget = int(
         (_free(device) - step - GRAPH_BYTES) * (config.memory_fraction or GPU_MEMORY_FRACTION)
     )

@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 GPU_PAGE_SIZE = 64
-MIXED_TOKENS = 48  # a step that a tool's short answer joins has kernels of its own
+# Tokens of the steps that have kernels of their own beside the largest one and those of single
+# tokens: of as many rows as a tool's short answer makes, and of more rows than the kernels for few
+# take but fewer than fill the tiles of those for many.
+SHORT_TOKENS = (16, 32, 48, 128)
 # What a rehearsal beside the load is made for, at most: tokens of a sequence and of a step's chunk.
 # No kernel is another one for more.
 CONTEXT, CHUNK = 1024, 1024
@@ -118,10 +121,10 @@ def _steps(
         decoder = _AttentionOnly(model, architecture, cache, limits.workspace)
     vocabulary = model.get_input_embeddings().num_embeddings
     runner = GpuRunner(decoder, cache, limits, vocabulary, device, graphs=False)
-    few = min(MIXED_TOKENS, tokens)
     # One row before a chunk puts what belongs to it off the alignment that kernels are made for.
-    for running, most in ((limits.running, tokens), (1, few), (min(2, limits.running), few)):
-        yield partial(runner.launch, largest_step(runner, running, most))
+    pair = (min(2, limits.running), 48)
+    for running, most in ((limits.running, tokens), pair, *((1, most) for most in SHORT_TOKENS)):
+        yield partial(runner.launch, largest_step(runner, running, min(most, tokens)))
     for size in limits.decode_sizes:
         yield partial(runner.compile, size)
 

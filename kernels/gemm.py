@@ -17,8 +17,8 @@ ROWS, THREADS = 256, 384  # rows of x of a tile; of two warp groups that compute
 COLUMNS = 64  # a slot of the ring holds as many of each row
 CLUSTER = 2  # programs that share their rows of x
 SHARED = 232448
-# Below it torch.mm, which has smaller tiles, takes the product. By themselves these tiles take 2 to
-# 30 % longer at shares of 0.81 to 0.86 and as long at 0.97; a step of full ones takes 2 to 7 % less.
+# Below it torch.mm, which has smaller tiles, takes the product. By themselves these take 2 to 30 %
+# longer at shares of 0.81 to 0.86 and as long at 0.97; a step of full ones takes 2 to 7 % less.
 LEAST_SHARE = 0.9
 
 
