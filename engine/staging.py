@@ -58,8 +58,8 @@ class Lane:
             # The memory ends with its last view.
             self._buffers, self._views = [], []
             while self._locked:
-                error = torch.cuda.cudart().cudaHostUnregister(self._locked.pop())
-                torch.cuda.check_error(int(error))
+                status = torch.cuda.cudart().cudaHostUnregister(self._locked.pop())
+                torch.cuda.check_error(int(status))
 
     @property
     def closed(self) -> bool:
