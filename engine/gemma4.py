@@ -193,7 +193,7 @@ class Gemma4Decoder:
             if out is not None:
                 return out
         else:
-            self._by_layers(x, positions, batches, cache)
+            self._by_layers(x, positions, batches, cache, wanted=rows is None or len(rows) > 0)
         hidden = x if rows is None else x[rows]
         out = self._logits[: hidden.shape[0]]
         for begin in range(0, hidden.shape[0], MAX_ROWS):
@@ -207,13 +207,20 @@ class Gemma4Decoder:
         positions: torch.Tensor,
         batches: dict[int | None, PagedBatch],
         cache: KVCache,
+        wanted: bool,
     ) -> None:
-        """Every layer, launch by launch; x holds the first input, and the last norm afterwards."""
+        """Every layer, launch by launch; x holds the first input, and the last norm afterwards.
+
+        wanted: whether that norm is; else the last layer only fills its cache.
+        """
         count = x.shape[0]
         residual, y = self.buffers.residual[:count], self.buffers.y[:count]
         norms = [layer.input_norm for layer in self.layers[1:]] + [self._final_norm]
         for layer, following in zip(self.layers, norms, strict=True):
             self._products.linear(x, layer.qkv, self._joint(layer, count))
+            if not wanted and layer is self.layers[-1]:
+                self._write(layer, positions, batches[layer.spec.window], cache)
+                return
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
             self._products.linear(attended, layer.out, y)
             self._add_norm(y, residual, layer.post_attention_norm, layer.pre_feedforward_norm, x)
@@ -261,10 +268,21 @@ class Gemma4Decoder:
         self, layer: Layer, positions: torch.Tensor, batch: PagedBatch, cache: KVCache
     ) -> torch.Tensor:
         """Norms, rotation, cache write and attention to [rows, heads * head_dim]."""
-        rows, spec, buffers = positions.shape[0], layer.spec, self.buffers
-        width = layer.out.shape[1]
-        query = view(buffers.query, rows, width).view(rows, -1, spec.head_dim)
-        attended = view(buffers.attended, rows, width)
+        query, spec = self._write(layer, positions, batch, cache), layer.spec
+        attended = view(self.buffers.attended, len(query), layer.out.shape[1])
+        keys, values = cache.layers[spec.index]
+        attend(
+            query, keys, values, batch, attended.view(query.shape), window=spec.window,
+            one_copy=layer.one_copy, workspace=self._workspace,
+        )  # fmt: skip
+        return attended
+
+    def _write(
+        self, layer: Layer, positions: torch.Tensor, batch: PagedBatch, cache: KVCache
+    ) -> torch.Tensor:
+        """Norms, rotation and cache write; queries [rows, heads, head_dim]."""
+        rows, spec = positions.shape[0], layer.spec
+        query = view(self.buffers.query, rows, layer.out.shape[1]).view(rows, -1, spec.head_dim)
         keys, values = cache.layers[spec.index]
         norm_rotate_write(
             self._joint(layer, rows),
@@ -280,11 +298,7 @@ class Gemma4Decoder:
             eps=self.eps,
             pdl=True,
         )
-        attend(
-            query, keys, values, batch, attended.view(rows, -1, spec.head_dim),
-            window=spec.window, one_copy=layer.one_copy, workspace=self._workspace,
-        )  # fmt: skip
-        return attended
+        return query
 
     def _feedforward(self, layer: Layer, x: torch.Tensor, y: torch.Tensor) -> None:
         rows, products, buffers = x.shape[0], self._products, self.buffers

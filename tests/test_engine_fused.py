@@ -132,6 +132,32 @@ def test_the_head_sees_only_what_samples(kind: str, monkeypatch: pytest.MonkeyPa
     assert steps == [(three, 3)] * NEW + [(0, 0)] * 4 + [(1, 1)] * NEW
 
 
+def test_the_last_layer_only_fills_its_cache_where_nothing_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompt = list(range(3, 14))
+    wanted = generate(models.build("gemma4_one_copy"), prompt, NEW)
+    engine = Engine(models.build("gemma4_one_copy"), replace(CONFIG, max_step_tokens=4))
+    layers, attend = len(engine._runner.decoder.layers), gemma4.attend
+    calls: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return attend(*arguments, **options)
+
+    monkeypatch.setattr(gemma4, "attend", counted)
+    seq, drawn, steps = engine.submit(prompt, greedy()), [], []
+    while not drawn:
+        drawn += [token for event in engine.step() for token in event.tokens]
+        steps.append(len(calls))
+        calls.clear()
+    assert steps[:3] == [layers - 1, layers - 1, layers], "chunks of 4, 4 and 3 tokens"
+    while engine.has_work():
+        drawn += [token for event in engine.step() for token in event.tokens]
+    assert drawn == wanted
+    assert seq == 0
+
+
 def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled by each product with the head's weights; no more rows than that are drawn."""
     seen: list[int] = []

@@ -293,7 +293,7 @@ def test_the_start_compiles_nothing_after_the_load(
     models.build(name).bfloat16().save_pretrained(tmp_path)
     # The products of the largest step fill their tiles, others of more than 64 rows do not.
     programs = multiprocessors(torch.device("cuda"))
-    monkeypatch.setattr(gemm, "LEAST_SHARE", gemm.dense_share(200, 640, True, programs))
+    monkeypatch.setattr(gemm, "LEAST_SHARE", gemm.dense_share(200, 768, True, programs))
     forget_kernels()
     compiled: list[str] = []
     place, runtime = engine_module.place, triton.knobs.runtime
