@@ -51,7 +51,7 @@ GLOBAL_CONFIGS = [
     DecodeConfig(32, 512, 4, 5, 2),
 ]
 PREFILL_CONFIGS = {
-    "sliding": [PrefillConfig(128, 64, 8, 2), PrefillConfig(128, 64, 8, 3)],
+    "sliding": [PrefillConfig(128, 64, 8, 2, True), PrefillConfig(128, 64, 8, 2)],
     "global, two copies": [PrefillConfig(64, 32, 8, 2)],
     "global": [PrefillConfig(64, 32, 8, 2, True), PrefillConfig(64, 32, 8, 2)],
 }
@@ -122,6 +122,8 @@ def jobs(only: list[str]) -> list[tuple]:
     if "prefill" in only:
         for kind, configs in PREFILL_CONFIGS.items():
             found += [("prefill", kind, c) for c in configs]
+    if "dense" in only:
+        found += [("dense", rows, own) for rows in (1024, 2048) for own in (True, False)]
     if "sampling" in only:
         found += [("sampling", rows, kept) for rows in (8, 64) for kept in (False, True)]
     if "layer" in only:

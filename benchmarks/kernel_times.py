@@ -1,6 +1,6 @@
 """Checks every Triton kernel against its reference and times it in the shapes of Gemma-4-31B.
 
-    python benchmarks/kernel_times.py [--only launch,linear,decode,small,layer,chain,...]
+    python benchmarks/kernel_times.py [--only launch,linear,decode,small,layer,chain,dense,...]
 
 Every time is that of one call inside a replayed CUDA graph that walks over several sets of buffers,
 so that neither the L2 cache nor the host helps. Bandwidth counts the bytes a kernel must read once;
@@ -26,6 +26,7 @@ from kernel_jobs import CHAINS, HEADS, HIDDEN, INNER, LAYERS, PAGE, POOL, VOCABU
 from eightfold.kernels.activation import gelu_mul, gelu_mul_reference
 from eightfold.kernels.chain import COUNTERS, ChainWeights, layer_chain, layer_chain_reference
 from eightfold.kernels.decode import decode_workspace, default_config, paged_decode
+from eightfold.kernels.gemm import dense_linear, dense_linear_reference
 from eightfold.kernels.linear import LinearConfig, skinny_linear, skinny_linear_reference
 from eightfold.kernels.norm import add_norm, add_norm_reference
 from eightfold.kernels.onecopy import OneCopy
@@ -114,6 +115,42 @@ class Bench(AttentionJobs):
         size = sum(n * k for n, k in sizes) * 2
         return Result(f"layer_chain {kind} {rows}", "", timed([run], 5) / len(layers), size / 1e9,
                       error)  # fmt: skip
+
+    def dense(self, rows: int, own: bool, once: bool) -> Result:
+        """Products of four sliding layers and a global one, for as long as power limits them.
+
+        Gigabytes holds teraflops. own: by ``dense_linear``, else by cuBLAS and ``gelu_mul``.
+        """
+        self._taken, flops, error = 0, 0, 0.0
+        hidden, apart = self.randn(rows, INNER), self.randn(rows, 2 * INNER)
+        calls: list[Callable[[], object]] = []
+        attention = [("qkv sliding", "o sliding")] * 4 + [("qk global", "o global")]
+        for name in (name for pair in attention for name in (*pair, "gate_up", "down")):
+            n, inner, gated = LAYERS[name]
+            weight, x = self._take(n * (2 if gated else 1), inner), self.randn(rows, inner)
+            out = hidden if gated else self.randn(rows, n)
+            flops += 2 * rows * weight.numel()
+            if own:
+                product = functools.partial(dense_linear, x, weight, out, gated=gated, pdl=True)
+                product()
+                if not once:
+                    wanted = dense_linear_reference(x[:8], weight, gated)
+                    error = max(error, relative(out[:8], wanted))
+                calls.append(product)
+            else:
+                calls.append(functools.partial(torch.mm, x, weight.T, out=apart if gated else out))
+                calls += [functools.partial(gelu_mul, apart, out)] if gated else []
+        for call in calls:
+            call()
+        if once:
+            return Result("dense", "", 0, 0, 0)
+
+        def run() -> None:
+            for call in calls:
+                call()
+
+        by = "dense_linear" if own else "cuBLAS and gelu_mul"
+        return Result(f"products 4+1, {rows}", by, timed([run], 250), flops / 1e12, error)
 
     def _take(self, *shape: int) -> torch.Tensor:
         """The next part of the pool that no layer has taken."""
@@ -263,7 +300,7 @@ def compile_job(job: tuple) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", default="launch,linear,small,sampling,layer,prefill,decode")
+    parser.add_argument("--only", default="launch,linear,small,sampling,layer,prefill,dense,decode")
     parser.add_argument("--workers", type=int, default=min(10, os.cpu_count() or 1))
     arguments = parser.parse_args()
     if not torch.cuda.is_available():
@@ -288,8 +325,8 @@ def main() -> int:
         except Exception as error:
             print("FAILED", job, repr(error)[:300], flush=True)
             continue
-        peak = 989e12 if job[0] == "prefill" else bandwidth
-        scale = 1e12 if job[0] == "prefill" else 1e9
+        peak = 989e12 if job[0] in ("prefill", "dense") else bandwidth
+        scale = 1e12 if job[0] in ("prefill", "dense") else 1e9
         share = result.gigabytes * scale / (result.microseconds * 1e-6) / peak
         print(
             f"{result.name:32s} {result.config:24s} {result.microseconds:9.1f} us  "
