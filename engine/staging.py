@@ -4,6 +4,7 @@ A CPU can be the device, without page locks and streams: that is how tests run t
 """
 
 import mmap
+from contextlib import suppress
 from types import TracebackType
 
 import torch
@@ -38,8 +39,12 @@ class Lane:
         memory = mmap.mmap(
             -1, self._count * self._nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         )
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            memory.madvise(mmap.MADV_HUGEPAGE)
+        # Nor is it a forked child's: the first write after a fork moves a page that both have, and
+        # the device might read on from where it was locked.
+        for advice in ("MADV_DONTFORK", "MADV_HUGEPAGE"):
+            if hasattr(mmap, advice):
+                with suppress(OSError):  # a kernel built without it
+                    memory.madvise(getattr(mmap, advice))
         self._buffers = list(torch.frombuffer(memory, dtype=torch.uint8).split(self._nbytes))
         self._views = [buffer.numpy().data for buffer in self._buffers]
         if self._stream is not None:
@@ -55,11 +60,14 @@ class Lane:
         try:
             self.finish()
         finally:
-            # The memory ends with its last view.
-            self._buffers, self._views = [], []
-            while self._locked:
-                status = torch.cuda.cudart().cudaHostUnregister(self._locked.pop())
-                torch.cuda.check_error(int(status))
+            try:
+                while self._locked:
+                    status = torch.cuda.cudart().cudaHostUnregister(self._locked.pop())
+                    torch.cuda.check_error(int(status))
+            finally:
+                # The memory ends with its last view: unlocked before, since its addresses may be
+                # another's at once.
+                self._buffers, self._views = [], []
 
     @property
     def closed(self) -> bool:

@@ -21,6 +21,7 @@ from eightfold.engine.mapped import load_mapped
 from eightfold.engine.naming import match
 from eightfold.engine.shards import read_header, stored_tensors
 from eightfold.engine.skeleton import allocate_plain, build, materialise, places
+from eightfold.engine.staging import Lane
 
 CPU = torch.device("cpu")
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -284,6 +285,21 @@ def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.Mon
         load_weights(tmp_path, architecture, CPU, torch.float32, allocate_plain)
     killer.join()
     assert (set(threading.enumerate()), descriptors()) == before
+
+
+def test_a_forked_child_has_no_buffers() -> None:
+    # The first write after a fork would move a locked page away from where the device reads.
+    with Lane(CPU, 2, 3 << 20) as lane:
+        begin = torch.frombuffer(lane.take(), dtype=torch.uint8).data_ptr()
+        child = os.fork()
+        if not child:
+            held = any(
+                int(low, 16) <= begin < int(high, 16)
+                for low, _, high in (line.split()[0].partition("-") for line in maps().splitlines())
+            )
+            os._exit(held)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert lane.closed
 
 
 def test_a_device_that_fails_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
