@@ -183,11 +183,12 @@ def largest_step(
     """A step on the null page: single tokens, and as few chunks as the other tokens take.
 
     Args:
-        running: sequences. tokens: of all together.
+        running: sequences; one less where only then there is a chunk. tokens: of all together.
         context: tokens of each sequence, where what a step takes grows with them.
         longest: most tokens that a sequence can hold, at least 2.
     """
     params = SamplingParams(top_p=0.5, entropy=True)  # what plain PyTorch needs most memory for
+    running = max(1, min(running, tokens - 1))
     counts, left = [1] * running, max(1, tokens - running)
     for index in reversed(range(running)):
         more = min(left, longest - 1)

@@ -164,6 +164,18 @@ def test_the_largest_step_is_of_sequences_that_the_context_holds(
 
 
 @interpreted
+@pytest.mark.parametrize("running", [1, 2, 16, 64])
+def test_a_budget_of_one_token_a_sequence(running: int, launched: dict[str, set[str]]) -> None:
+    config = EngineConfig(
+        device="cpu", fused=True, max_running=running, max_step_tokens=running, page_size=16
+    )
+    engine = Engine(models.build("gemma4_one_copy"), config)
+    works = rehearsal.largest_step(engine._runner, running, running).works
+    assert sum(work.count for work in works) == max(2, running)
+    assert works[-1].count == 2  # chunks have kernels of their own, whatever the budget
+
+
+@interpreted
 def test_tokens_are_those_of_generate(
     by_interpreter: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
