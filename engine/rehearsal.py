@@ -58,14 +58,15 @@ def rehearsal(
             ended.set()
 
     thread = threading.Thread(target=main, name="rehearsal", daemon=True)
-    thread.start()
     try:
+        thread.start()
         yield
         ended.wait()  # a join that is interrupted takes the thread for ended, up to Python 3.12
     finally:
         stopped.set()
-        ended.wait()
-        thread.join()
+        if thread.ident is not None:
+            ended.wait()
+            thread.join()
 
 
 def _run(

@@ -286,6 +286,26 @@ def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyP
     assert rehearsing() == []
 
 
+def test_an_interrupt_while_it_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, ended = threading.Thread.start, threading.Event()
+
+    def interrupted_start(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    def run(*arguments: Any) -> None:
+        assert arguments[-1].wait(60), "it was not told to stop"
+        ended.set()
+
+    model: Any = None
+    monkeypatch.setattr(rehearsal, "_run", run)
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt), rehearsal.rehearsal(model, model, CONFIG, False):
+        pytest.fail("it was entered")
+    assert ended.is_set()
+    assert rehearsing() == []
+
+
 @interpreted
 def test_nothing_is_rehearsed_without_the_kernels_or_a_load(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
