@@ -14,7 +14,8 @@ engine computes once and forks. Else each has a prompt of its own.
 - engine: all sequences together; a paused one goes on at the next step.
 - one by one: `generate` for each sequence in turn, its cache kept across pauses.
 - padded: `generate` on all that are left, restarted from the padded start when all have paused.
-- continuous: transformers' `generate_batch`, where it runs, resubmitting at each pause.
+- continuous: transformers' `generate_batch`, where it runs, resubmitting at each pause to the
+  manager that its run to warm up has made.
 
 "In vain" counts tokens that went through the model though their KV had been computed before, or
 as padding. The limit: on a GPU, weights read once a step at the read bandwidth measured in the same
@@ -213,16 +214,23 @@ def run_padded(model: PreTrainedModel, work: Workload) -> Result:
 def run_continuous(model: PreTrainedModel, work: Workload) -> Result:
     from transformers import GenerationConfig
 
+    def generate(prompts: list[list[int]], new: int) -> list[list[int]]:
+        settings = GenerationConfig(**_settings(work, new))
+        outputs = model.generate_batch(
+            prompts, generation_config=settings, persistent_manager=True
+        ).values()
+        answers = [output.generated_tokens for output in outputs]
+        if len(answers) != len(prompts) or not all(answers):
+            raise RuntimeError("it returned no tokens")
+        return answers
+
+    generate(work.warm_up, min(WARM_UP, work.new))
     start, vain = time.perf_counter(), 0
     rows = {index: list(prompt) for index, prompt in enumerate(work.prompts)}
     left = dict.fromkeys(rows, work.new)
     turns = dict.fromkeys(rows, 0)
     while rows:
-        settings = GenerationConfig(**_settings(work, min(left[i] for i in rows)))
-        outputs = model.generate_batch(list(rows.values()), generation_config=settings)
-        answers = [output.generated_tokens for output in outputs.values()]
-        if len(answers) != len(rows) or not all(answers):
-            raise RuntimeError("it returned no tokens")
+        answers = generate(list(rows.values()), min(left[i] for i in rows))
         for index, new in zip(list(rows), answers, strict=True):
             vain += len(rows[index]) - 1 if turns[index] else 0
             rows[index] += new
