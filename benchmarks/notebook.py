@@ -35,7 +35,6 @@ from jupyterkernel import Kernel, kill
 from eightfold.solver import SolverError
 from eightfold.solver.problemset import Problem, load_problems
 
-HERE = Path(__file__).resolve().parent
 NAMES = ("notebook", "plain", "memory", "rehearsal", "float32")
 WITHOUT_GPU = ("notebook", "memory", "rehearsal")  # the others are the same on a CPU
 LOOK = """
@@ -172,7 +171,7 @@ def memory_taken(image: Image, run: Run, folder: Path) -> None:
     for the engine or nearly so; after another, all."""
     hog: subprocess.Popen[str] | None = None
     if has_gpu():
-        command = [sys.executable, str(HERE / "gpuhog.py"), "300", "900"]
+        command = [sys.executable, str(Path(__file__).with_name("gpuhog.py")), "300", "900"]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         hog = subprocess.Popen(command, text=True, process_group=0, **pipes)
         say(f"  another process: {hog.stdout.readline().strip()}")
@@ -193,6 +192,7 @@ def memory_taken(image: Image, run: Run, folder: Path) -> None:
 
     try:
         notebook(image, run, folder, "" if hog else FULL, on_text)
+        run.error = run.error or ("" if len(seen) == 2 else "fewer than two fallbacks")
     finally:
         if hog is not None:
             kill(hog)
