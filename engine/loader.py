@@ -18,6 +18,7 @@ from .errors import CheckpointError
 from .shards import StoredTensor
 from .spans import DTYPES, Span, cut
 from .staging import Lane
+from .threads import Worker
 
 # Spans that one reader reads in a row. The kernel keeps what is read in a row in larger pieces,
 # from which many readers copy faster than from single pages.
@@ -127,34 +128,31 @@ class _Readers:
         self._runs = deque(_runs(spans, len(lanes)))
         self._failed = threading.Event()
         self._error: BaseException | None = None
-        # A join that is interrupted takes the thread for ended, up to Python 3.12.
-        self._ended = [threading.Event() for _ in lanes]
         self._threads = [
-            threading.Thread(target=self._main, args=pair, name=f"load-{i}", daemon=True)
-            for i, pair in enumerate(zip(lanes, self._ended, strict=True))
+            Worker(target=self._main, args=(lane,), name=f"load-{i}")
+            for i, lane in enumerate(lanes)
         ]
 
     def run(self) -> None:
         try:
             for thread in self._threads:
                 thread.start()
-            for ended in self._ended:
-                ended.wait()
+            for thread in self._threads:
+                thread.join()
         finally:
             self._failed.set()
-            for thread, ended in zip(self._threads, self._ended, strict=True):
+            for thread in self._threads:
                 if thread.ident is not None:
-                    ended.wait()
                     thread.join()
         if self._error is not None:
             raise self._error
 
     # ---- on the threads
 
-    def _main(self, lane: Lane, ended: threading.Event) -> None:
+    def _main(self, lane: Lane) -> None:
         try:
             with lane:
-                while True:
+                while not self._failed.is_set():
                     try:
                         run = self._runs.popleft()
                     except IndexError:
@@ -163,13 +161,9 @@ class _Readers:
         except BaseException as error:
             self._error = self._error or error
             self._failed.set()
-        finally:
-            ended.set()
 
     def _load(self, run: list[Span], lane: Lane) -> None:
         """Read a run through a descriptor of its own: how far to read ahead is kept there."""
-        if self._failed.is_set():
-            return
         try:
             fd = os.open(run[0].file, os.O_RDONLY)
         except OSError as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from .errors import CheckpointError
 from .residency import PAGE, available_memory, resident_bytes, resident_pages
 from .shards import index_order
+from .threads import Worker
 
 BLOCK_BYTES = 8 << 20  # of one read, and of one look at what is resident
 
@@ -204,8 +205,7 @@ class Preload:
         self._running = count
         self._ended: float | None = None if count else time.monotonic()
         self._threads = [
-            threading.Thread(target=self._main, name=f"preload-{index}", daemon=True)
-            for index in range(count)
+            Worker(target=self._main, name=f"preload-{index}") for index in range(count)
         ]
         for thread in self._threads:
             thread.start()

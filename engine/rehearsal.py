@@ -17,6 +17,7 @@ from .config import EngineConfig, SamplingParams
 from .memory import Group
 from .plan import Plan, Work
 from .sequence import Sequence
+from .threads import Worker
 
 if TYPE_CHECKING:
     from eightfold.kernels.paged import PagedBatch
@@ -49,23 +50,16 @@ def rehearsal(
         model: with all its parameters on their device, uninitialised.
         fused: whether the fused layers will run; else attention and draw alone are rehearsed.
     """
-    stopped, ended = threading.Event(), threading.Event()
-
-    def main() -> None:
-        try:
-            _run(model, architecture, config, fused, stopped)
-        finally:
-            ended.set()
-
-    thread = threading.Thread(target=main, name="rehearsal", daemon=True)
+    stopped = threading.Event()
+    run = (model, architecture, config, fused, stopped)
+    thread = Worker(target=_run, args=run, name="rehearsal")
     try:
         thread.start()
         yield
-        ended.wait()  # a join that is interrupted takes the thread for ended, up to Python 3.12
+        thread.join()
     finally:
         stopped.set()
         if thread.ident is not None:
-            ended.wait()
             thread.join()
 
 
