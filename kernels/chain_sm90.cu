@@ -77,9 +77,6 @@ __device__ __forceinline__ void mma(float (&d)[32], u64 a, u64 b, int add) {
     mma_n64(d, a, b, add);
 }
 
-__device__ __forceinline__ void wait_for_launches() {
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-}
 // What other programs wrote before they counted is visible afterwards; to bulk copies, by a fence.
 __device__ __forceinline__ void wait_for_count(const int* counter, int target) {
     int seen;
@@ -203,10 +200,10 @@ __device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, 
     for (int tile = blockIdx.x; tile < phase.tiles; tile += gridDim.x) {
         float d[ROWS / 2], up[KIND == GATED ? ROWS / 2 : 4];
         for (int step = 0; step < phase.steps; ++step) {
-            const bool first = step == 0;
-            multiply(d, ring, layout, base + layout.next(at), number++, first, first);
+            const bool fresh = step == 0;
+            multiply(d, ring, layout, base + layout.next(at), number++, fresh, fresh);
             if constexpr (KIND == GATED)
-                multiply(up, ring, layout, base + layout.next(at), number++, first, false);
+                multiply(up, ring, layout, base + layout.next(at), number++, fresh, false);
         }
         mma_wait<0>();
         arrive_warp(ring.empty[(number - 1) % SLOTS]);

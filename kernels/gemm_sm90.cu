@@ -259,13 +259,13 @@ dense_linear(const __grid_constant__ TensorMap x, const __grid_constant__ Tensor
     if (t < GROUPS * 128) {
         asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
         // Earlier launches may still read what is written here.
-        asm volatile("griddepcontrol.wait;" ::: "memory");
+        wait_for_launches();
         compute(work, ring, base, out);
     } else {
         asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
         if (t == GROUPS * 128) stream<true>(work, ring, base, weights);
         if (t == GROUPS * 128 + 32) {
-            asm volatile("griddepcontrol.wait;" ::: "memory");
+            wait_for_launches();
             stream<false>(work, ring, base, x);
         }
     }

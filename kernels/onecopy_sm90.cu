@@ -12,10 +12,7 @@
 // [block][64 keys][128 bytes], swizzled by 128 bytes: K-major for the scores, MN-major for the
 // sums. Two tiles are in shared memory, or on their way.
 //
-// Preceded by sm90.cuh, onecopy_items.cuh and onecopy_feed.cuh (group 0).
-
-// A new largest score counts once it is this far (in powers of two) above the one in use.
-constexpr float SLACK = 8.0f;
+// Preceded by sm90.cuh, softmax_sm90.cuh, onecopy_items.cuh and onecopy_feed.cuh (group 0).
 
 // s = queries * keys^T of one tile: 384 dimensions as they are, then the rotated ones.
 __device__ __forceinline__ void multiply(float (&s)[32], Rest& rest, u32 base, int slot, int parity,
@@ -42,43 +39,6 @@ __device__ __forceinline__ void multiply(float (&s)[32], Rest& rest, u32 base, i
             mma_n64(s, query + b * (BLOCK / 4) + k * 2, rotated + b * (BLOCK / 16) + k * 2, 1);
     mma_commit();
     mma_wait<0>();
-}
-
-// Scores become weights. Of a thread's 32, s[i] belongs to row i % 4 / 2 of its two rows.
-__device__ __forceinline__ void weigh(float (&s)[32], float (&top)[2], float (&sum)[2],
-                                      float (&decay)[2], float scale) {
-    const float infinity = __int_as_float(0x7F800000);
-    float most[2][2] = {{-infinity, -infinity}, {-infinity, -infinity}};
-    float added[2][2] = {}, shift[2];
-#pragma unroll
-    for (int i = 0; i < 32; ++i) most[i % 4 / 2][i % 2] = fmaxf(most[i % 4 / 2][i % 2], s[i]);
-    most[0][0] = fmaxf(most[0][0], most[0][1]);
-    most[1][0] = fmaxf(most[1][0], most[1][1]);
-#pragma unroll
-    for (int lanes = 1; lanes < 4; lanes *= 2) {
-        most[0][1] = __shfl_xor_sync(~0u, most[0][0], lanes);
-        most[1][1] = __shfl_xor_sync(~0u, most[1][0], lanes);
-        most[0][0] = fmaxf(most[0][0], most[0][1]);
-        most[1][0] = fmaxf(most[1][0], most[1][1]);
-    }
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        const float now = most[r][0] * scale;
-        decay[r] = 1.0f;
-        if (now > top[r] + SLACK) {
-            decay[r] = exp2_fast(top[r] - now);
-            top[r] = now;
-        }
-        // A row that has seen no key yet has top = -inf: shift by 0 then, not by -inf.
-        shift[r] = top[r] == -infinity ? 0.0f : top[r];
-    }
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-        s[i] = exp2_fast(s[i] * scale - shift[i % 4 / 2]);
-        added[i % 4 / 2][i % 2] += s[i];
-    }
-    sum[0] = sum[0] * decay[0] + (added[0][0] + added[0][1]);
-    sum[1] = sum[1] * decay[1] + (added[1][0] + added[1][1]);
 }
 
 __device__ __forceinline__ void score(Rest& rest, const Work& work, u32 base) {
@@ -265,7 +225,7 @@ one_copy_attention(const __grid_constant__ TensorMap cache,
         fetch_l2((t % 2 ? cos : sin) + 16 * PAIRS + t / 2 * 8);
         fetch_l2((t % 2 ? cos : sin) + 16 / G * PAIRS + t / 2 * 8);
     }
-    asm volatile("griddepcontrol.wait;" ::: "memory");
+    wait_for_launches();
     if (t < sequences) {
         rest.length[t] = lens[t];
         rest.begin[t] = split ? 0 : starts[t];

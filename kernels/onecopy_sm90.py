@@ -16,7 +16,10 @@ from .shapes import PagedShape
 from .splits import SHORT_SPLITS, most_splits
 
 HEAD_DIM, PAIRS, ROWS, TILE = 512, 64, 64, 64
-SOURCES = ("sm90.cuh", "onecopy_items.cuh", "onecopy_feed.cuh", "onecopy_sm90.cu")
+SOURCES = (
+    *("sm90.cuh", "softmax_sm90.cuh"),
+    *("onecopy_items.cuh", "onecopy_feed.cuh", "onecopy_sm90.cu"),
+)
 SHARED, THREADS, MAX_SEQUENCES = 232448, 512, 64
 
 

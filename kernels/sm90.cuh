@@ -24,6 +24,10 @@ __device__ __forceinline__ void arrive_warp(u64& bar) {
     __syncwarp();
     if (threadIdx.x % 32 == 0) arrive(bar);
 }
+// What earlier launches wrote is there, and what they read may be written.
+__device__ __forceinline__ void wait_for_launches() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
 // A barrier of the 128 threads of one warp group; numbers from 1 on.
 __device__ __forceinline__ void sync_group(int number) {
     asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory");

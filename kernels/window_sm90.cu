@@ -11,7 +11,7 @@
 // 128 bytes: keys are K-major for the scores, values MN-major for the sums.
 //
 // Defined at compile time: HQ, HK (heads), PS (page size, a power of two >= 64).
-// Preceded by sm90.cuh.
+// Preceded by sm90.cuh and softmax_sm90.cuh.
 
 constexpr int G = HQ / HK, D = 256, TILE = 64, ROWS = 128, TOKENS = ROWS / G, MAX_SEQUENCES = 64;
 constexpr int OWN = TOKENS / 2;  // tokens of a group
@@ -19,8 +19,6 @@ constexpr int BLOCK = 8192, TILE_BYTES = 4 * BLOCK;  // 64 rows of 64 dimensions
 constexpr int SLOTS = 5;  // tiles of the ring
 constexpr int QUERY = 0, QUERY_BYTES = ROWS * D * 2, RING = QUERY_BYTES;
 constexpr int REST = RING + SLOTS * TILE_BYTES;
-// A new largest score counts once it is this far (in powers of two) above the one in use.
-constexpr float SLACK = 8.0f;
 
 struct Rest {
     // What completes a phase stands beside each barrier.
@@ -157,36 +155,6 @@ __device__ __forceinline__ void sum_up(float (&acc)[128], const u32 (&weights)[4
 #pragma unroll
     for (int k = 0; k < 4; ++k) mma_n256_t(acc, weights[k], values + k * 128, add || k > 0);
     mma_commit();
-}
-
-// Scores become weights. Of a thread's 32, s[i] belongs to row i % 4 / 2 of its two rows.
-__device__ __forceinline__ void weigh(float (&s)[32], float (&top)[2], float (&sum)[2],
-                                      float (&decay)[2], float scale) {
-    const float infinity = __int_as_float(0x7F800000);
-    float most[2][2] = {{-infinity, -infinity}, {-infinity, -infinity}};
-    float added[2][2] = {}, shift[2];
-#pragma unroll
-    for (int i = 0; i < 32; ++i) most[i % 4 / 2][i % 2] = fmaxf(most[i % 4 / 2][i % 2], s[i]);
-#pragma unroll
-    for (int r = 0; r < 2; ++r) {
-        float now = fmaxf(most[r][0], most[r][1]);
-        now = fmaxf(now, __shfl_xor_sync(~0u, now, 1));
-        now = fmaxf(now, __shfl_xor_sync(~0u, now, 2)) * scale;
-        decay[r] = 1.0f;
-        if (now > top[r] + SLACK) {
-            decay[r] = exp2_fast(top[r] - now);
-            top[r] = now;
-        }
-        // A row that has seen no key yet has top = -inf: shift by 0 then, not by -inf.
-        shift[r] = top[r] == -infinity ? 0.0f : top[r];
-    }
-#pragma unroll
-    for (int i = 0; i < 32; ++i) {
-        s[i] = exp2_fast(s[i] * scale - shift[i % 4 / 2]);
-        added[i % 4 / 2][i % 2] += s[i];
-    }
-    sum[0] = sum[0] * decay[0] + (added[0][0] + added[0][1]);
-    sum[1] = sum[1] * decay[1] + (added[1][0] + added[1][1]);
 }
 
 // A product's 64 x 64 results as the left operand of the next.

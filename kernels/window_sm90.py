@@ -15,7 +15,7 @@ from .nvrtc import Kernel, kernel_or_none, tensor_map
 from .shapes import PagedShape
 
 HEAD_DIM, ROWS, TILE = 256, 128, 64
-SOURCES = ("sm90.cuh", "window_sm90.cu")
+SOURCES = ("sm90.cuh", "softmax_sm90.cuh", "window_sm90.cu")
 SHARED, THREADS, MAX_SEQUENCES = 232448, 384, 64
 NO_WINDOW = 1 << 30  # more than any context
 
