@@ -20,9 +20,9 @@ from .spans import DTYPES, Span, cut
 from .staging import Lane
 from .threads import Worker
 
-# Spans that one reader reads in a row. The kernel keeps what is read in a row in larger pieces,
+# Bytes that one reader reads in a row. The kernel keeps what is read in a row in larger pieces,
 # from which many readers copy faster than from single pages.
-RUN = 32
+RUN = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class LoaderConfig:
     """
 
     threads: int = 16
-    span_bytes: int = 8 << 20
+    span_bytes: int = 4 << 20
     buffers: int = 2
 
     def __post_init__(self) -> None:
@@ -110,14 +110,20 @@ def load(
 
 
 def _runs(spans: list[Span], readers: int) -> list[list[Span]]:
-    """Neighbouring spans of one file, as one reader is to read them."""
-    most = max(1, min(RUN, len(spans) // readers))
+    """Neighbouring spans of one file, as one reader is to read them.
+
+    The last ones are short, so that the readers end together.
+    """
     runs: list[list[Span]] = []
+    left, room = sum(span.nbytes for span in spans), 0
     for span in spans:
-        if runs and runs[-1][0].file == span.file and len(runs[-1]) < most:
+        if runs and runs[-1][0].file == span.file and span.nbytes <= room:
             runs[-1].append(span)
         else:
+            room = min(RUN, left // (2 * readers))
             runs.append([span])
+        room -= span.nbytes
+        left -= span.nbytes
     return runs
 
 

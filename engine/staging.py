@@ -3,13 +3,32 @@
 A CPU can be the device, without page locks and streams: that is how tests run the loader.
 """
 
+import ctypes
+import functools
 import mmap
+import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
 import torch
 
 from .spans import Segment
+
+
+@functools.cache
+def _driver() -> ctypes.PyDLL | None:
+    """CUDA's driver, by calls that keep the interpreter's lock; ``None`` where there is none.
+
+    PyTorch's give the lock up. Taking it again, among sixteen readers, lasts longer than the call.
+    """
+    if torch.version.cuda is None or not sys.platform.startswith("linux"):
+        return None
+    driver = ctypes.PyDLL("libcuda.so.1")
+    pointer, place = ctypes.c_void_p, ctypes.c_uint64
+    driver.cuMemcpyHtoDAsync_v2.argtypes = (place, pointer, ctypes.c_size_t, pointer)
+    driver.cuEventRecord.argtypes = (pointer, pointer)
+    return driver
 
 
 class Lane:
@@ -49,6 +68,8 @@ class Lane:
         self._views = [buffer.numpy().data for buffer in self._buffers]
         if self._stream is not None:
             torch.cuda.set_stream(self._stream)
+            for event in self._events:
+                event.record(self._stream)  # which makes it
         return self
 
     def __exit__(
@@ -82,28 +103,52 @@ class Lane:
 
     def send(self, segments: list[Segment]) -> None:
         """Copy the segments that lie in the taken buffer, one after another, to their places."""
-        buffer, at = self._buffers[self._next], 0
-        if self._stream is not None and self._next == len(self._locked):
-            # Only here: the first read has made its pages, beside those of the other readers.
-            error = torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)
-            torch.cuda.check_error(int(error))
-            self._locked.append(buffer.data_ptr())
-        for segment in segments:
-            part = buffer[at : at + segment.nbytes]
-            at += segment.nbytes
-            if self._stream is None:
+        buffer = self._buffers[self._next]
+        if self._stream is None:
+            for part, segment in _parts(buffer, segments):
                 aligned = part if part.data_ptr() % segment.dtype.itemsize == 0 else part.clone()
                 segment.place.copy_(aligned.view(segment.dtype))
-            elif segment.place.dtype == segment.dtype:
-                segment.place.view(torch.uint8).copy_(part, non_blocking=True)
+        else:
+            if self._next == len(self._locked):
+                # Only here: the first read has made its pages, beside those of the other readers.
+                error = torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)
+                torch.cuda.check_error(int(error))
+                self._locked.append(buffer.data_ptr())
+            self._to_gpu(buffer, segments, self._stream, self._events[self._next])
+        self._next = (self._next + 1) % self._count
+
+    def _to_gpu(
+        self,
+        buffer: torch.Tensor,
+        segments: list[Segment],
+        stream: torch.cuda.Stream,
+        emptied: torch.cuda.Event,
+    ) -> None:
+        """Start the copies; the event comes after them."""
+        driver = _driver()
+        for part, segment in _parts(buffer, segments):
+            if driver is not None and segment.place.dtype == segment.dtype:
+                status = driver.cuMemcpyHtoDAsync_v2(
+                    segment.place.data_ptr(), part.data_ptr(), part.nbytes, stream.cuda_stream
+                )
+                torch.cuda.check_error(status)  # the driver's numbers are the runtime's
             else:
                 raw = part.to(self._device, non_blocking=True)
                 segment.place.copy_(raw.view(segment.dtype))
-        if self._stream is not None:
-            self._events[self._next].record(self._stream)
-        self._next = (self._next + 1) % self._count
+        if driver is not None:
+            torch.cuda.check_error(driver.cuEventRecord(emptied.cuda_event, stream.cuda_stream))
+        else:
+            emptied.record(stream)
 
     def finish(self) -> None:
         """Wait until all that was sent is there."""
         if self._stream is not None:
             self._stream.synchronize()
+
+
+def _parts(buffer: torch.Tensor, segments: list[Segment]) -> Iterator[tuple[torch.Tensor, Segment]]:
+    """The segments and their bytes, one after another from the buffer's beginning."""
+    at = 0
+    for segment in segments:
+        yield buffer[at : at + segment.nbytes], segment
+        at += segment.nbytes

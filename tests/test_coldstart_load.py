@@ -21,6 +21,7 @@ from eightfold.engine.mapped import load_mapped
 from eightfold.engine.naming import match
 from eightfold.engine.shards import read_header, stored_tensors
 from eightfold.engine.skeleton import allocate_plain, build, materialise, places
+from eightfold.engine.spans import Span
 from eightfold.engine.staging import Lane
 
 CPU = torch.device("cpu")
@@ -107,6 +108,23 @@ def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -
         for file in files:
             for name, tensor in load_file(tmp_path / file).items():
                 assert torch.equal(targets[name].cpu(), tensor.to(targets[name].dtype)), name
+
+
+def test_each_span_is_in_one_run_and_the_last_runs_are_short() -> None:
+    files = [Path("a"), Path("b"), Path("c")]
+    sizes = {files[0]: 3000, files[1]: 7, files[2]: 1000}  # spans of 1 MiB
+    spans = [Span(f, i * (1 << 20), 1 << 20) for f, count in sizes.items() for i in range(count)]
+    for readers in (1, 16, 256):
+        runs = loader._runs(spans, readers)
+        assert [span for run in runs for span in run] == spans
+        assert all(len({span.file for span in run}) == 1 for run in runs)
+        lengths = [sum(span.nbytes for span in run) for run in runs]
+        assert max(lengths) <= loader.RUN
+        tail = 0
+        for length in reversed(lengths):
+            tail += length
+            assert length <= max(1 << 20, tail // (2 * readers))
+    assert loader._runs([], 4) == []
 
 
 def maps() -> str:
