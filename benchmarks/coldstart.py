@@ -194,7 +194,7 @@ class Run:
         """Our loader's streaming part on warm files, by threads and bytes of a read."""
         if self.device == "cpu":
             return  # nothing is streamed there
-        for threads, span in ((8, 4), (16, 2), (16, 4), (16, 8), (32, 4)):
+        for threads, span in ((8, 8), (16, 4), (16, 8), (16, 16), (32, 8)):
             if self.left < 20:
                 break
             found = self.worker.run(

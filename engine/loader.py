@@ -36,7 +36,7 @@ class LoaderConfig:
     """
 
     threads: int = 16
-    span_bytes: int = 4 << 20
+    span_bytes: int = 8 << 20
     buffers: int = 2
 
     def __post_init__(self) -> None:

@@ -17,12 +17,26 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """``nbytes`` of a stored tensor, and the flat part of its place that they fill."""
+    """``nbytes`` of a stored tensor, whose place, flat, they fill from an element on.
+
+    A view of that part is made where it is wanted: making all of them would delay the first read.
+    """
 
     name: str
     dtype: torch.dtype
     nbytes: int
-    place: torch.Tensor
+    whole: torch.Tensor
+    first: int
+
+    @property
+    def place(self) -> torch.Tensor:
+        """The flat part that is filled."""
+        return self.whole[self.first : self.first + self.nbytes // self.dtype.itemsize]
+
+    @property
+    def address(self) -> int:
+        """Where that part begins."""
+        return self.whole.data_ptr() + self.first * self.whole.itemsize
 
 
 @dataclass(slots=True)
@@ -72,10 +86,9 @@ def _segments(
     tensor: StoredTensor, dtype: torch.dtype, flat: torch.Tensor, most: int
 ) -> Iterator[Segment]:
     width = dtype.itemsize
-    step = most // width
-    for first in range(0, flat.shape[0], step):
-        part = flat[first : first + step]
-        yield Segment(tensor.name, dtype, part.shape[0] * width, part)
+    step, count = most // width, flat.shape[0]
+    for first in range(0, count, step):
+        yield Segment(tensor.name, dtype, min(step, count - first) * width, flat, first)
 
 
 def convertible(tensor: StoredTensor, place: torch.Tensor) -> bool:

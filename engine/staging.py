@@ -7,7 +7,6 @@ import ctypes
 import functools
 import mmap
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from types import TracebackType
 
@@ -28,7 +27,14 @@ def _driver() -> ctypes.PyDLL | None:
     pointer, place = ctypes.c_void_p, ctypes.c_uint64
     driver.cuMemcpyHtoDAsync_v2.argtypes = (place, pointer, ctypes.c_size_t, pointer)
     driver.cuEventRecord.argtypes = (pointer, pointer)
+    driver.cuEventQuery.argtypes = (pointer,)
     return driver
+
+
+def _check(status: int) -> None:
+    """Raise for what a call of the runtime, or of the driver, which has its numbers, returned."""
+    if status != 0:
+        torch.cuda.check_error(status)
 
 
 class Lane:
@@ -50,7 +56,7 @@ class Lane:
         if device.type == "cuda":
             self._stream = torch.cuda.Stream(device)
             self._stream.wait_stream(torch.cuda.current_stream(device))
-            self._events = [torch.cuda.Event() for _ in range(buffers)]
+            self._emptied = [torch.cuda.Event() for _ in range(buffers)]
 
     def __enter__(self) -> "Lane":
         # Private, since the kernel gives huge pages to nothing else unasked; locking small ones
@@ -68,7 +74,7 @@ class Lane:
         self._views = [buffer.numpy().data for buffer in self._buffers]
         if self._stream is not None:
             torch.cuda.set_stream(self._stream)
-            for event in self._events:
+            for event in self._emptied:
                 event.record(self._stream)  # which makes it
         return self
 
@@ -84,7 +90,7 @@ class Lane:
             try:
                 while self._locked:
                     status = torch.cuda.cudart().cudaHostUnregister(self._locked.pop())
-                    torch.cuda.check_error(int(status))
+                    _check(int(status))
             finally:
                 # The memory ends with its last view: unlocked before, since its addresses may be
                 # another's at once.
@@ -98,57 +104,57 @@ class Lane:
     def take(self) -> memoryview:
         """The buffer whose turn it is, once the device has emptied it."""
         if self._next < len(self._locked):
-            self._events[self._next].synchronize()
+            driver, event = _driver(), self._emptied[self._next]
+            if driver is None or driver.cuEventQuery(event.cuda_event) != 0:
+                event.synchronize()
         return self._views[self._next]
 
     def send(self, segments: list[Segment]) -> None:
         """Copy the segments that lie in the taken buffer, one after another, to their places."""
         buffer = self._buffers[self._next]
         if self._stream is None:
-            for part, segment in _parts(buffer, segments):
-                aligned = part if part.data_ptr() % segment.dtype.itemsize == 0 else part.clone()
-                segment.place.copy_(aligned.view(segment.dtype))
+            self._fill(buffer, segments)
         else:
             if self._next == len(self._locked):
                 # Only here: the first read has made its pages, beside those of the other readers.
                 error = torch.cuda.cudart().cudaHostRegister(buffer.data_ptr(), buffer.nbytes, 0)
-                torch.cuda.check_error(int(error))
+                _check(int(error))
                 self._locked.append(buffer.data_ptr())
-            self._to_gpu(buffer, segments, self._stream, self._events[self._next])
+            self._start(buffer, segments, self._stream)
         self._next = (self._next + 1) % self._count
-
-    def _to_gpu(
-        self,
-        buffer: torch.Tensor,
-        segments: list[Segment],
-        stream: torch.cuda.Stream,
-        emptied: torch.cuda.Event,
-    ) -> None:
-        """Start the copies; the event comes after them."""
-        driver = _driver()
-        for part, segment in _parts(buffer, segments):
-            if driver is not None and segment.place.dtype == segment.dtype:
-                status = driver.cuMemcpyHtoDAsync_v2(
-                    segment.place.data_ptr(), part.data_ptr(), part.nbytes, stream.cuda_stream
-                )
-                torch.cuda.check_error(status)  # the driver's numbers are the runtime's
-            else:
-                raw = part.to(self._device, non_blocking=True)
-                segment.place.copy_(raw.view(segment.dtype))
-        if driver is not None:
-            torch.cuda.check_error(driver.cuEventRecord(emptied.cuda_event, stream.cuda_stream))
-        else:
-            emptied.record(stream)
 
     def finish(self) -> None:
         """Wait until all that was sent is there."""
         if self._stream is not None:
             self._stream.synchronize()
 
+    def _fill(self, buffer: torch.Tensor, segments: list[Segment]) -> None:
+        at = 0
+        for segment in segments:
+            part = buffer[at : at + segment.nbytes]
+            at += segment.nbytes
+            aligned = part if part.data_ptr() % segment.dtype.itemsize == 0 else part.clone()
+            segment.place.copy_(aligned.view(segment.dtype))
 
-def _parts(buffer: torch.Tensor, segments: list[Segment]) -> Iterator[tuple[torch.Tensor, Segment]]:
-    """The segments and their bytes, one after another from the buffer's beginning."""
-    at = 0
-    for segment in segments:
-        yield buffer[at : at + segment.nbytes], segment
-        at += segment.nbytes
+    def _start(
+        self, buffer: torch.Tensor, segments: list[Segment], stream: torch.cuda.Stream
+    ) -> None:
+        """Start the copies, and the event after them."""
+        driver, event, at = _driver(), self._emptied[self._next], 0
+        for segment in segments:
+            if driver is not None and segment.whole.dtype == segment.dtype:
+                status = driver.cuMemcpyHtoDAsync_v2(
+                    segment.address,
+                    self._locked[self._next] + at,
+                    segment.nbytes,
+                    stream.cuda_stream,
+                )
+                _check(status)
+            else:
+                part = buffer[at : at + segment.nbytes].to(self._device, non_blocking=True)
+                segment.place.copy_(part.view(segment.dtype))
+            at += segment.nbytes
+        if driver is None:
+            event.record(stream)
+        else:
+            _check(driver.cuEventRecord(event.cuda_event, stream.cuda_stream))
