@@ -26,8 +26,8 @@ def _partial(
     if softcap > 0:
         z = tl.where(at < V, softcap * (1.0 - 2.0 / (tl.exp(2.0 * z / softcap) + 1.0)), z)
     top = tl.max(z, 0)
-    # A token forbidden by -inf has no mass, nor has a block of nothing else.
-    seen = z > float("-inf")
+    # A token forbidden by -inf has no mass, nor has a block of nothing else; NaN makes all NaN.
+    seen = z != float("-inf")
     shifted = tl.where(seen, z, 0.0) - tl.where(top > float("-inf"), top, 0.0)
     mass = tl.where(seen, tl.exp(shifted), 0.0)
     moment = mass * tl.where(seen, shifted, 0.0)
@@ -76,7 +76,7 @@ def row_entropy(
         softcap: logits become ``softcap * tanh(logits / softcap)`` first; 0 for none.
 
     Returns:
-        ``out``.
+        ``out``; NaN where a logit is NaN or infinity.
 
     Raises:
         ValueError: a shape or dtype that does not fit.

@@ -171,7 +171,9 @@ def _finish(best, best_at, chosen, out, V, NB: tl.constexpr, NBP: tl.constexpr, 
         scores = tl.load(best + row * NB + b, mask=b < NB, other=float("-inf"))
         tokens = tl.load(best_at + row * NB + b, mask=b < NB, other=V)
         token = tl.min(tl.where(scores == tl.max(scores, 0), tokens, V), 0)
-    tl.store(out + row, token.to(tl.int64))
+    # Nobody wins where logits are no numbers. The next step reads this token's embedding before the
+    # host sees that.
+    tl.store(out + row, tl.minimum(token, V - 1).to(tl.int64))
 
 
 def sampler_workspace(rows: int, vocabulary: int) -> int:
@@ -205,7 +207,10 @@ def sample_tokens(
         softcap: logits become ``softcap * tanh(logits / softcap)`` first; 0 for none.
 
     Returns:
-        ``out``.
+        ``out``. Where logits are NaN or infinite it holds some token of the vocabulary.
+
+    Raises:
+        ValueError: a shape or dtype that does not fit.
     """
     require_tensor("logits", logits, FLOATS, 2)
     require_tensor("out", out, torch.int64, 1)

@@ -95,7 +95,11 @@ def _filter(values: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Shannon entropy of softmax(logits) per row, in nats: [R, V] -> float32 [R]."""
+    """Shannon entropy of softmax(logits) per row, in nats: [R, V] -> float32 [R].
+
+    NaN where a logit is NaN or infinity; minus infinity forbids a token and adds nothing.
+    """
     logits = logits.float()
     log_probabilities = logits - logits.logsumexp(dim=-1, keepdim=True)
-    return -(log_probabilities.exp() * log_probabilities).nan_to_num(0.0).sum(dim=-1)
+    parts = log_probabilities.exp() * log_probabilities
+    return -parts.masked_fill(log_probabilities == float("-inf"), 0.0).sum(dim=-1)

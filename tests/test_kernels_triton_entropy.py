@@ -31,6 +31,18 @@ def test_forbidden_tokens_and_certainty() -> None:
     torch.testing.assert_close(out.cpu(), wanted, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("at", [3, 8500])
+def test_a_logit_that_is_no_number_shows(value: float, at: int) -> None:
+    """By it a step knows that the model is broken."""
+    logits = torch.zeros(2, 9000, device=DEVICE)
+    logits[1, at] = value
+    out = torch.full((2,), float("nan"), device=DEVICE)
+    row_entropy(logits, out, torch.empty(entropy_workspace(2, 9000), device=DEVICE))
+    assert out.isnan().tolist() == [False, True]
+    assert row_entropy_reference(logits).isnan().tolist() == [False, True]
+
+
 def test_wrong_sizes_are_refused() -> None:
     logits, space = torch.zeros(2, 10, device=DEVICE), torch.empty(6, device=DEVICE)
     with pytest.raises(ValueError, match="out holds 3"):

@@ -52,6 +52,19 @@ def test_draws_what_the_torch_sampler_draws(seed: int) -> None:
     assert out.tolist() == sample(30 * torch.tanh(logits / 30), batch).tolist()
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_no_numbers_draw_a_token_of_the_vocabulary(value: float) -> None:
+    """Its embedding is read by the next step before the host is told."""
+    settings = list(SETTINGS.values()) * 2
+    logits = torch.zeros(len(settings), 300, device=DEVICE)
+    logits[: len(SETTINGS)] = value
+    logits[len(SETTINGS) :, 299] = value
+    out = torch.full((len(settings),), -1, dtype=torch.int64, device=DEVICE)
+    space = torch.empty(sampler_workspace(len(settings), 300), device=DEVICE)
+    sample_tokens(logits, batch_of(settings, 0), out, space)
+    assert all(0 <= token < 300 for token in out.tolist())
+
+
 def test_small_workspace_is_refused() -> None:
     logits = torch.zeros(1, VOCABULARY, device=DEVICE)
     out = torch.zeros(1, dtype=torch.int64, device=DEVICE)
