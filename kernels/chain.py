@@ -19,7 +19,7 @@ from .nvrtc import Kernel, kernel_or_none, tensor_map
 
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
-DEEPEST = 4  # times as many columns in a slot of the ring, with 8 rows; else half of it
+DEEPEST = 4  # times as many columns in a slot of the ring, at most
 SHARED, THREADS = 232448, 224
 WIDEST = 8192  # a row's norms are computed in the registers of 128 threads
 COUNTERS = 8  # int32 per launch, zero at its start
@@ -88,10 +88,19 @@ def chain_fits(weights: ChainWeights) -> bool:
     )
 
 
+def _depth(rows: int) -> int:
+    """Times ``COLUMNS`` columns in a slot of the ring, for x padded to ``rows``."""
+    return DEEPEST if rows == 8 else DEEPEST // 2
+
+
+def defines(rows: int, width: int) -> tuple[tuple[str, object], ...]:
+    """The kernel's macros, for x padded to ``rows``."""
+    return (("ROWS", rows), ("WIDTH", width), ("DEPTH", _depth(rows)))
+
+
 def _kernel(device: torch.device, rows: int, width: int) -> Kernel | None:
-    defines = (("ROWS", rows), ("WIDTH", width))
-    otherwise = "layers are launched piece by piece"
-    return kernel_or_none(device, SOURCES, "layer_chain", defines, SHARED, otherwise)
+    otherwise, macros = "layers are launched piece by piece", defines(rows, width)
+    return kernel_or_none(device, SOURCES, "layer_chain", macros, SHARED, otherwise)
 
 
 def layer_chain(
@@ -173,7 +182,7 @@ def _phase(
     require(out.dtype in (torch.bfloat16, torch.float32), f"out is {out.dtype}")
     phase.tile = _tile(n, multiprocessors(x.device))
     phase.weights = _columns(weight, phase.tile, 1)
-    depth = DEEPEST if rows == 8 else DEEPEST // 2
+    depth = _depth(rows)
     phase.x = _columns(x, rows, depth)
     phase.out, phase.n, phase.steps = out.data_ptr(), n, inner // (COLUMNS * depth)
     phase.tiles = -(-n // phase.tile)

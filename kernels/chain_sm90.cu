@@ -18,9 +18,9 @@
 // depend on the rows, and no sum is split: results do not depend on the batch.
 //
 // Preceded by sm90.cuh. Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a
-// multiple of 256).
+// multiple of 256), DEPTH (blocks of 64 columns in a slot of the ring).
 
-constexpr int PHASES = 4, DEPTH = ROWS == 8 ? 4 : 2;  // blocks of 64 columns a slot
+constexpr int PHASES = 4;
 constexpr int BLOCK = 64 * 128, X_BLOCK = ROWS * 128;  // bytes of 64 weight rows, of x
 constexpr int SHARED = 232448, BARRIERS = 1024, ROOM = SHARED - BARRIERS;
 constexpr int SLOTS = 32;  // most in use at once

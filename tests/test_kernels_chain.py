@@ -3,6 +3,7 @@
 Outputs are poisoned first, rows beyond the last as well.
 """
 
+import ctypes
 import shutil
 import subprocess
 from pathlib import Path
@@ -115,14 +116,28 @@ def test_what_does_not_fit_is_refused() -> None:
         layer_chain(randn(65, 128), wide, weights, (wide, wide, randn(65, 64)), None, counters)
 
 
+def layouts_agree() -> str:
+    """What the compiler refuses where a struct of the kernel is laid out otherwise in Python."""
+    checks = ""
+    for name, own in (("Phase", chain._Phase), ("Chain", chain._Chain)):
+        checks += f"static_assert(sizeof({name}) == {ctypes.sizeof(own)});\n"
+        for field, _ in own._fields_:
+            if field != "pad":
+                offset = getattr(own, field).offset
+                checks += f"static_assert(__builtin_offsetof({name}, {field}) == {offset});\n"
+    return checks
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("rows", [8, 64])
 def test_builds_without_spills(tmp_path: Path, rows: int) -> None:
     folder = Path(chain.__file__).parent
     source = tmp_path / "chain.cu"
-    source.write_text("".join((folder / name).read_text() for name in chain.SOURCES))
-    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", f"-DROWS={rows}"]
-    command += ["-DWIDTH=5376", "-o", str(tmp_path / "chain.cubin"), str(source)]
+    text = "".join((folder / name).read_text() for name in chain.SOURCES)
+    source.write_text(text + layouts_agree())
+    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v"]
+    command += [f"-D{name}={value}" for name, value in chain.defines(rows, 5376)]
+    command += ["-o", str(tmp_path / "chain.cubin"), str(source)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert built.returncode == 0, built.stderr
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in built.stderr
