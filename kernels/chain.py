@@ -128,21 +128,7 @@ def layer_chain(
         ValueError: a shape or type that does not fit.
     """
     (rows, width), (y, normed, hidden) = residual.shape, buffers
-    inner = weights.down.shape[1]
-    require(1 <= rows <= MAX_ROWS, f"{rows} rows; layer_chain takes 1 to {MAX_ROWS}")
-    require((out is None) == (weights.following is None), "out and following go together")
-    shapes = [
-        (attended, weights.output.shape[1]), (residual, width), (y, width), (normed, width),
-        (hidden, inner),
-    ]  # fmt: skip
-    for tensor, columns in shapes:
-        require(
-            tuple(tensor.shape) == (rows, columns)
-            and tensor.dtype == torch.bfloat16
-            and tensor.is_contiguous(),
-            f"a tensor is {tensor.dtype} {tuple(tensor.shape)}; bfloat16 {(rows, columns)} fits",
-        )
-    require(counters.dtype == torch.int32 and counters.numel() >= COUNTERS, "8 int32 counters")
+    _check(attended, residual, weights, buffers, out, counters)
     first_norm = (y, weights.post_attention, weights.pre_feedforward, residual, normed)
     last_norm = (y, weights.post_feedforward, weights.next_norm, residual, normed)
     chain = _Chain(counters=counters.data_ptr(), eps=eps, rows=rows)
@@ -152,9 +138,45 @@ def layer_chain(
     chain.phases[2] = _phase(hidden, weights.down, y, padded)
     chain.phases[3] = _phase(normed, weights.following, out, padded, last_norm, scale=weights.scale)
     kernel = _kernel(residual.device, padded, width)
-    require(kernel is not None, "layer_chain cannot run here; ask chain_fits first")
+    require(kernel is not None, "layer_chain needs a Hopper GPU; ask chain_fits first")
     assert kernel is not None
     kernel.launch(multiprocessors(residual.device), THREADS, (chain,), pdl)
+
+
+def _check(
+    attended: torch.Tensor,
+    residual: torch.Tensor,
+    weights: ChainWeights,
+    buffers: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    out: torch.Tensor | None,
+    counters: torch.Tensor,
+) -> None:
+    """ValueError where the tensors of ``layer_chain`` do not fit together."""
+    (rows, width), inner, following = residual.shape, weights.down.shape[1], weights.following
+    require(1 <= rows <= MAX_ROWS, f"{rows} rows; layer_chain takes 1 to {MAX_ROWS}")
+    require((out is None) == (following is None), "out and following go together")
+    y, normed, hidden = buffers
+    activations = [
+        (attended, weights.output.shape[1]), (residual, width), (y, width), (normed, width),
+        (hidden, inner),
+    ]  # fmt: skip
+    for tensor, columns in activations:
+        require(
+            tuple(tensor.shape) == (rows, columns)
+            and tensor.dtype == torch.bfloat16
+            and tensor.is_contiguous(),
+            f"a tensor is {tensor.dtype} {tuple(tensor.shape)}; bfloat16 {(rows, columns)} fits",
+        )
+    norms = (weights.post_attention, weights.pre_feedforward, weights.post_feedforward)
+    wanted = [(norm, (width,)) for norm in (*norms, weights.next_norm)]
+    wanted += [(weights.output, (width, attended.shape[1])), (weights.gate_up, (2 * inner, width))]
+    wanted += [(weights.down, (width, inner))]
+    if following is not None and out is not None:
+        wanted += [(following, (out.shape[1], width))]
+    for each, shape in wanted:
+        require(tuple(each.shape) == shape, f"a weight is {tuple(each.shape)}; {shape} fits")
+    require(counters.dtype == torch.int32 and counters.numel() >= COUNTERS, "8 int32 counters")
+    require(residual.is_cuda, f"tensors are on {residual.device}; layer_chain needs a Hopper GPU")
 
 
 def _phase(

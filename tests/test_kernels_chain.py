@@ -6,6 +6,7 @@ Outputs are poisoned first, rows beyond the last as well.
 import ctypes
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,21 @@ def test_what_does_not_fit_is_refused() -> None:
         layer_chain(randn(8, 128), rows, weights, (rows, rows, randn(8, 64)), rows, counters)
     with pytest.raises(ValueError, match="fits"):
         layer_chain(randn(8, 64), rows, weights, (rows, rows, randn(8, 64)), None, counters)
+    whole = (randn(8, 128), rows)
+    after = ((rows, rows, randn(8, 64)), None, counters)
+    for name, wrong in (
+        ("gate_up", randn(128, 320)), ("gate_up", randn(64, 256)), ("down", randn(320, 64)),
+        ("output", randn(320, 128)), ("next_norm", randn(255)), ("post_attention", randn(1, 256)),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match="a weight is"):
+            layer_chain(*whole, replace(weights, **{name: wrong}), *after)
+    with pytest.raises(ValueError, match="a weight is"):
+        layer_chain(
+            *whole, replace(weights, following=randn(64, 128)), after[0], randn(8, 64), counters
+        )
+    if not CUDA:
+        with pytest.raises(ValueError, match="needs a Hopper GPU"):
+            layer_chain(*whole, weights, *after)
     wide = randn(65, 256)
     with pytest.raises(ValueError, match="65 rows"):
         layer_chain(randn(65, 128), wide, weights, (wide, wide, randn(65, 64)), None, counters)
