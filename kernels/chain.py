@@ -168,6 +168,7 @@ def _check(
             f"a tensor is {tensor.dtype} {tuple(tensor.shape)}; bfloat16 {(rows, columns)} fits",
         )
     norms = (weights.post_attention, weights.pre_feedforward, weights.post_feedforward)
+    wanted: list[tuple[torch.Tensor, tuple[int, ...]]]
     wanted = [(norm, (width,)) for norm in (*norms, weights.next_norm)]
     wanted += [(weights.output, (width, attended.shape[1])), (weights.gate_up, (2 * inner, width))]
     wanted += [(weights.down, (width, inner))]

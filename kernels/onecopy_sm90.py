@@ -10,12 +10,13 @@ import ctypes
 import torch
 
 from .launch import multiprocessors
-from .nvrtc import Kernel, kernel_or_none, tensor_map
+from .nvrtc import Kernel, kernel_or_none
 from .onecopy import OneCopy
+from .paged_sm90 import TILE, page_map, pointer, query_map
 from .shapes import PagedShape
 from .splits import SHORT_SPLITS, most_splits
 
-HEAD_DIM, PAIRS, ROWS, TILE = 512, 64, 64, 64
+HEAD_DIM, PAIRS, ROWS = 512, 64, 64
 SOURCES = (
     *("sm90.cuh", "softmax_sm90.cuh"),
     *("onecopy_items.cuh", "onecopy_feed.cuh", "onecopy_sm90.cu"),
@@ -73,36 +74,21 @@ def launch(
 ) -> None:  # fmt: skip
     """Chunks (``starts``, ``out``), or decode in splits (``part``, ``stats``: see ``splits``)."""
     tokens = ROWS // shape.group
-    row = shape.kv_heads * HEAD_DIM * 2
-    slots = cache.shape[0] * shape.page_size
-    # Blocks of 64 dimensions are an axis of their own: a copy lays them one after the other.
-    keys = tensor_map(
-        cache.data_ptr(), (64, slots, row // 128), (row, 128), (64, TILE, HEAD_DIM // 128)
-    )
-    blocks = HEAD_DIM // 64
-    queries = tensor_map(
-        q.data_ptr(), (64, shape.heads, shape.rows, blocks),
-        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2, 128), (64, shape.group, tokens, blocks),
-    )  # fmt: skip
     if split:
         units = shape.sequences * most_splits(table.shape[1] * shape.page_size, split, short)
     else:
         units = -(-shape.rows // tokens) + shape.sequences
-
-    def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-        return ctypes.c_void_p(0 if tensor is None else tensor.data_ptr())
-
     integer = ctypes.c_int
     kernel.launch(
         min(multiprocessors(q.device), units * shape.kv_heads),
         THREADS,
         (
-            keys, queries, pointer(table), integer(table.stride(0)), pointer(lens),
-            pointer(starts), pointer(one_copy.cos), pointer(one_copy.sin),
-            integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight),
-            pointer(out),
-            pointer(part), pointer(stats), ctypes.c_float(scale), integer(shape.sequences),
-            integer(q_len), integer(split), integer(SHORT_SPLITS.value * short), integer(short),
+            page_map(cache, shape), query_map(q, shape, tokens), pointer(table),
+            integer(table.stride(0)), pointer(lens), pointer(starts), pointer(one_copy.cos),
+            pointer(one_copy.sin), integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight),
+            pointer(out), pointer(part), pointer(stats), ctypes.c_float(scale),
+            integer(shape.sequences), integer(q_len), integer(split),
+            integer(SHORT_SPLITS.value * short), integer(short),
         ),
         pdl,
     )  # fmt: skip

@@ -11,10 +11,11 @@ import ctypes
 import torch
 
 from .launch import multiprocessors
-from .nvrtc import Kernel, kernel_or_none, tensor_map
+from .nvrtc import Kernel, kernel_or_none
+from .paged_sm90 import TILE, page_map, pointer, query_map
 from .shapes import PagedShape
 
-HEAD_DIM, ROWS, TILE = 256, 128, 64
+HEAD_DIM, ROWS = 256, 128
 SOURCES = ("sm90.cuh", "softmax_sm90.cuh", "window_sm90.cu")
 SHARED, THREADS, MAX_SEQUENCES = 232448, 384, 64
 NO_WINDOW = 1 << 30  # more than any context
@@ -50,31 +51,16 @@ def launch(
 ) -> None:  # fmt: skip
     """What ``paged_prefill`` computes, with its arguments."""
     tokens = ROWS // shape.group
-    row = shape.kv_heads * HEAD_DIM * 2
-    slots = keys.shape[0] * shape.page_size
-    blocks = HEAD_DIM // 64
-    # Blocks of 64 dimensions are an axis of their own: a copy lays them one after the other.
-    maps = [
-        tensor_map(cache.data_ptr(), (64, slots, row // 128), (row, 128), (64, TILE, blocks))
-        for cache in (keys, values)
-    ]
-    queries = tensor_map(
-        q.data_ptr(), (64, shape.heads, shape.rows, blocks),
-        (HEAD_DIM * 2, shape.heads * HEAD_DIM * 2, 128), (64, shape.group, tokens, blocks),
-    )  # fmt: skip
     units = (-(-shape.rows // tokens) + shape.sequences) * shape.kv_heads
-
-    def pointer(tensor: torch.Tensor | None) -> ctypes.c_void_p:
-        return ctypes.c_void_p(0 if tensor is None else tensor.data_ptr())
-
     integer = ctypes.c_int
     kernel.launch(
         min(multiprocessors(q.device), units),
         THREADS,
         (
-            queries, *maps, pointer(table), integer(table.stride(0)), pointer(lens),
-            pointer(starts), pointer(first_pos), pointer(out), ctypes.c_float(scale),
-            integer(shape.sequences), integer(window or NO_WINDOW),
+            query_map(q, shape, tokens), page_map(keys, shape), page_map(values, shape),
+            pointer(table), integer(table.stride(0)), pointer(lens), pointer(starts),
+            pointer(first_pos), pointer(out), ctypes.c_float(scale), integer(shape.sequences),
+            integer(window or NO_WINDOW),
         ),
         pdl=False,
     )  # fmt: skip
