@@ -48,15 +48,22 @@ class KaggleConfig:
     traces: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.problems < 1:
-            raise SolverError(f"problems must be at least 1, not {self.problems}.")
-        if isinstance(self.fallback, bool) or not LOW <= self.fallback <= HIGH:
-            raise SolverError(f"fallback must be from {LOW} to {HIGH}, not {self.fallback}.")
+        if type(self.problems) is not int or self.problems < 1:
+            given = short(repr(self.problems))
+            raise SolverError(f"problems must be an integer of at least 1, not {given}.")
+        if not in_range(self.fallback):  # it is returned where nothing else is looked at any more
+            given = short(repr(self.fallback))
+            raise SolverError(f"fallback must be an integer from {LOW} to {HIGH}, not {given}.")
 
 
 def short(error: object) -> str:
     """A fault in one line that any transport carries: its start, and its end, which tells why."""
-    text = f"{type(error).__name__}: {error}" if isinstance(error, BaseException) else str(error)
+    try:
+        text = str(error)
+    except Exception:  # what an exception makes of itself may fail too
+        text = "it cannot be printed"
+    if isinstance(error, BaseException):
+        text = f"{type(error).__name__}: {text}"
     text = " ".join(text.split())
     if len(text) <= MESSAGE:
         return text
@@ -80,6 +87,14 @@ def cell(value: Any) -> Any:
 def valid(text: str) -> str:
     """The text without lone surrogates, which can be neither tokenized, logged nor returned."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def id_text(value: Any) -> str:
+    """An id as text, cut; "" for one that cannot be printed: its problem may still be solved."""
+    try:
+        return valid(str(cell(value))[:MESSAGE])
+    except Exception:
+        return ""
 
 
 def problem_text(value: Any) -> str | None:
@@ -188,8 +203,8 @@ class Session:
         tried: _Try | None = None
         granted = 0.0
         try:
-            name = valid(str(cell(id_))[:MESSAGE])
             self.served += 1
+            name = id_text(id_)
             granted = self.budget.grant(max(0, self.config.problems - self.served))
             text = problem_text(problem)
             if text is None:
@@ -255,7 +270,8 @@ class Session:
             return
         except BaseException as error:
             tried.faults.append(short(error))
-            self._broken = True
+            # One that hung may end long after another has taken its place.
+            self._broken = self._broken or solver is self.solver
             return
         tried.answer, tried.stopped = result.answer, result.stopped
         tried.faults += [short(fault) for fault in result.faults[:4]]
@@ -264,7 +280,9 @@ class Session:
             told = dict.fromkeys(short(f"{ending}: {detail}") for ending, detail in ends if detail)
             tried.faults += list(told)[:2]
         endings = {record.get("ending") for record in result.attempts}
-        self._broken = result.answer is None and bool(endings & {"engine failed", "sandbox failed"})
+        if solver is self.solver:
+            lost = bool(endings & {"engine failed", "sandbox failed"})
+            self._broken = result.answer is None and lost
 
     def _ready(self, tried: _Try) -> Any:
         """The solver, made anew where it was lost; None where there is none in time."""
@@ -329,7 +347,7 @@ class Session:
 
         reading, self._reading = self._reading, None
         solver = Solver(self.config.solver, reading=reading)
-        print(solver.loop.engine.table(), file=sys.stderr)
+        self._say(solver.loop.engine.table())
         return solver
 
     def _record(
