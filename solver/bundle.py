@@ -75,11 +75,12 @@ class BundleConfig:
 
     def __post_init__(self) -> None:
         parts = self.python.split(".")
-        if len(parts) != 2 or not all(part.isdigit() for part in parts):
+        if len(parts) != 2 or not all(part.isascii() and part.isdigit() for part in parts):
             raise SolverError(f"python must be a version such as 3.12, not {self.python!r}.")
         if parts[0] != "3" or int(parts[1]) < 11:
             raise SolverError(f"python must be 3.11 or later, not {self.python}.")
-        if not self.platforms or any("macos" in tag or "win" in tag for tag in self.platforms):
+        tags = self.platforms
+        if not tags or any(not tag or "macos" in tag or "win" in tag for tag in tags):
             raise SolverError("platforms must be Linux tags such as manylinux_2_28_x86_64.")
 
 
@@ -113,17 +114,18 @@ def make_bundle(config: BundleConfig) -> list[Path]:
             failed.
     """
     source = source_folder()
-    freeze = read_freeze(config.freeze) if config.freeze else None
+    freeze = None if config.freeze is None else read_freeze(config.freeze)
     out = config.out.expanduser().resolve()
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise SolverError(f"{config.out} is not an empty folder; name another with --out.")
-    # Made beside it and moved at the end: a bundle is whole or not there.
-    near = next(folder for folder in out.parents if folder.exists())
     try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise SolverError(f"{config.out} is not an empty folder; name another with --out.")
+        # Made aside and moved at the end: a bundle is whole or not there. A folder that is there is
+        # kept: it may be where a shell stands, or a mount.
+        near = next(folder for folder in (out, *out.parents) if folder.exists())
         aside = tempfile.TemporaryDirectory(prefix=".eightfold-", dir=near)
     except OSError as error:
         raise SolverError(
-            f"{near} cannot be written to; name another folder with --out."
+            f"{config.out} cannot be made ({error.strerror}); name another folder with --out."
         ) from error
     with aside as name:
         work = Path(name) / "bundle"
@@ -137,13 +139,20 @@ def make_bundle(config: BundleConfig) -> list[Path]:
         (work / "eightfold.lock").write_text(lock_text(wheels), encoding="utf-8")
         (work / "README.md").write_text(readme_text(config, wheels), encoding="utf-8")
         shutil.copy(source / "notebooks" / "aimo3.ipynb", work / "aimo3.ipynb")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        work.rename(out)
+        if near == out:
+            for part in sorted(work.iterdir()):
+                part.rename(out / part.name)
+        else:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            work.rename(out)
     return sorted(out.glob("*.whl"))
 
 
-def pip(*arguments: str) -> None:
+def pip(*arguments: str, hint: str = "") -> None:
     """Runs this interpreter's pip.
+
+    Args:
+        hint: what to look at where it fails.
 
     Raises:
         SolverError: it failed; the first error that it names is told.
@@ -153,8 +162,7 @@ def pip(*arguments: str) -> None:
     if ran.returncode:
         lines = [line.strip() for line in ran.stderr.split("\n") if line.strip()]
         errors = [line for line in lines if line.startswith("ERROR")] or lines[-1:] or ["no reason"]
-        hint = "; is the package index reachable?" if arguments[0] == "download" else "."
-        raise SolverError(f"pip {arguments[0]} failed: {errors[0][:300].rstrip('.')}{hint}")
+        raise SolverError(f"pip {arguments[0]} failed: {errors[0][:300].rstrip('.')}.{hint}")
 
 
 def build_wheel(source: Path, out: Path, model_less: bool) -> Path:
@@ -197,22 +205,30 @@ def fetch(out: Path, config: BundleConfig, wanted: list[str], constraints: Path)
         target += ["--platform", platform]
     target += ["-c", str(constraints), "-d", str(out)]
     names = {one: canonicalize_name(Requirement(one).name) for one in wanted}
-    pip("download", *target, *(one for one in wanted if names[one] not in NEVER | ALONE))
-    pip("download", *target, "--no-deps", *(one for one in wanted if names[one] in ALONE))
+    hint = (
+        " Is the package index reachable, and has it wheels for "
+        f"Python {config.python} on {config.platforms[0]}?"
+    )
+    many = [one for one in wanted if names[one] not in NEVER | ALONE]
+    pip("download", *target, *many, hint=hint)
+    alone = [one for one in wanted if names[one] in ALONE]
+    pip("download", *target, "--no-deps", *alone, hint=hint)
 
 
 def read_freeze(path: Path) -> dict[str, str]:
     """Versions by name in the output of `pip freeze`; other lines are passed over.
 
     Raises:
-        SolverError: no such file, or no version in it.
+        SolverError: it cannot be read, or no version is in it.
     """
-    if not path.is_file():
-        raise SolverError(f"There is no file {path}; write it with pip freeze in the image.")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise SolverError(f"{path} is not UTF-8 text.") from error
+    except OSError as error:
+        raise SolverError(
+            f"{path} cannot be read ({error.strerror}); write it with pip freeze in the image."
+        ) from error
     pairs = [line.split("==") for line in text.splitlines()]
     versions: dict[str, str] = {
         canonicalize_name(p[0].strip()): p[1].split(";")[0].strip() for p in pairs if len(p) == 2

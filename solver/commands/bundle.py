@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
         Path(options.out),
         options.python,
         model_less=options.model_less,
-        freeze=Path(options.freeze) if options.freeze else None,
+        freeze=None if options.freeze is None else Path(options.freeze),
         dependencies=not options.no_dependencies,
         **changes,
     )
