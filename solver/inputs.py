@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ DEPTH = 8  # folders below the input folder that are looked into
 LISTED = 12  # candidates named in an error
 LANGUAGE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # all but the first are passed over
+ALWAYS = (".safetensors", ".gguf")  # no other data is kept so: a model without its config.json
 WIDE = 200  # more entries than this are a data set, not looked into
 
 
@@ -69,7 +70,7 @@ def find_inputs(root: str | Path) -> Inputs:
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         tables += [path / name for name in files if ".csv" in name.lower()]
-        if "config.json" in files and any(name.endswith(WEIGHTS) for name in files):
+        if any(name.endswith(WEIGHTS if "config.json" in files else ALWAYS) for name in files):
             models.append(path)
 
     def order(path: Path) -> tuple[int, str]:
@@ -115,10 +116,11 @@ def check_kind(config: dict[str, Any]) -> None:
 
 
 def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
-    """The largest model that fits the machine; the bundled one where none does.
+    """The largest model that fits the machine; where none does the bundled one, at need on the CPU.
 
     Raises:
-        SolverError: no model fits and none is bundled; the candidates are named.
+        SolverError: no model fits and none is bundled, the candidates are named; or there is too
+            little memory for that too.
     """
     passed: list[str] = []
     fitting: list[tuple[int, Path, Sizes]] = []
@@ -127,13 +129,21 @@ def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
             check_kind(read_json(model_folder(folder) / "config.json"))
             weights = read_weights(folder)
             fitting.append((weights.size, folder, sizes_for(machine, weights)))
-        except (SolverError, ValueError, TypeError, OSError) as error:
+        except (SolverError, ValueError, TypeError, AttributeError, OSError) as error:
             passed.append(f"{folder}: {error}"[:300])
     if fitting:
         _, folder, sizes = max(fitting, key=lambda entry: entry[0])
         return Choice(folder, sizes, tuple(passed))
     try:
-        return Choice(None, sizes_for(machine, read_weights(bundled_model())), tuple(passed))
+        weights = read_weights(bundled_model())
     except SolverError as error:
         listed = "; ".join(passed[:LISTED]) or "none"
-        raise SolverError(f"No model can be used ({error}) Candidates: {listed}") from error
+        raise SolverError(
+            "No model can be used and none is bundled; add one in Hugging Face's format to the "
+            f"inputs. Candidates: {listed}"
+        ) from error
+    try:
+        return Choice(None, sizes_for(machine, weights), tuple(passed))
+    except SolverError as error:  # a GPU that is too small even for that
+        passed.append(f"the GPU: {error}")
+        return Choice(None, sizes_for(replace(machine, gpu=0), weights), tuple(passed))

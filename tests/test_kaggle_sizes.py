@@ -220,6 +220,38 @@ def test_what_the_engine_would_refuse_is_passed_over(tmp_path: Path) -> None:
     assert "ViTModel" in said[picture]
 
 
+def test_folders_that_only_look_like_a_model_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "model-Q4.gguf").write_bytes(b"GGUF")  # brings no config.json
+    odd = checkpoint(tmp_path / "odd", 10**6)
+    (odd / "config.json").write_text('{"text_config": [1]}')
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "table.bin").write_bytes(b"0")
+    models = find_inputs(tmp_path).models
+    choice = choose_model(H100, models)
+    assert choice.model is None
+    broken, packed = choice.passed
+    assert broken.startswith(f"{odd}: ")
+    assert packed.startswith(str(tmp_path / "packed"))
+    assert "no config.json" in packed
+
+    def none() -> Path:
+        raise SolverError("none is bundled")
+
+    monkeypatch.setattr("eightfold.solver.inputs.bundled_model", none)  # --model-less
+    with pytest.raises(SolverError, match=r"add one .*Candidates: .*packed"):
+        choose_model(H100, models)
+
+
+@pytest.mark.parametrize("capability", [6.0, 8.6, 9.0])
+def test_a_gpu_too_small_for_the_bundled_model_leaves_the_cpu(capability: float) -> None:
+    choice = choose_model(Machine(GB, 4, 16 * GB, capability), ())
+    assert (choice.model, choice.sizes) == (None, choose_model(Machine(0, 4, 16 * GB), ()).sizes)
+    assert "do not fit a GPU" in choice.passed[0]
+
+
 def test_the_test_file_is_the_one_beside_the_server(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("other\n1\n")
     data = tmp_path / "competitions" / "aimo"
