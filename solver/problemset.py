@@ -34,19 +34,22 @@ def load_problems(path: str | Path) -> list[Problem]:
     `answer` may be missing or empty; `family`, where there is one, groups the summary.
 
     Raises:
-        SolverError: no such file, another kind of file, no CSV table or JSON, a missing column, an
-            answer that is no integer, an empty problem, the same id twice, or no problem at all.
+        SolverError: no such file or none that may be read, another kind of file, no CSV table or
+            JSON, a missing column, an answer that is no integer, an empty problem, the same id
+            twice, or no problem at all.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SolverError(f"There is no file of problems {path}.")
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
-    if path.suffix.lower() not in readers:
-        raise SolverError(f"{path} must be a .csv or .jsonl file.")
     try:
+        if not path.is_file():
+            raise SolverError(f"There is no file of problems {path}.")
+        if path.suffix.lower() not in readers:
+            raise SolverError(f"{path} must be a .csv or .jsonl file.")
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise SolverError(f"{path} is not UTF-8 text.") from error
+    except OSError as error:
+        raise SolverError(f"{path} cannot be read: {error.strerror}.") from error
     problems = [
         _problem(path, number, row)
         for number, row in enumerate(readers[path.suffix.lower()](path, text), 1)

@@ -191,6 +191,16 @@ def test_what_the_image_has_in_versions_that_will_do_is_left_out(
     assert {*needs, "torch"} - gone == set(kept.split())
 
 
+def test_a_folder_that_is_there_is_kept(
+    tmp_path: Path, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a shell that stands in it must see what comes
+    number = tmp_path.stat().st_ino
+    assert main(["bundle", "--out", ".", "--model-less", "--no-dependencies"]) == 0
+    assert tmp_path.stat().st_ino == number
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made.iterdir()}
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -199,7 +209,11 @@ def test_what_the_image_has_in_versions_that_will_do_is_left_out(
         ["--platform", "macosx_11_0_arm64"],
         ["--freeze", "none.txt"],
         ["--freeze", sys.executable],
+        ["--freeze", ""],
         ["--python", "3.12.1"],
+        ["--python", "3.²"],
+        ["--platform", ""],
+        ["--out", "x" * 300],
         ["--out", __file__],
         ["--out", f"{__file__}/below"],
     ],
@@ -222,7 +236,7 @@ def test_without_an_index_nothing_is_written(
     assert main(["bundle", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "index" in said
+    assert "index reachable, and has it wheels for Python 3.12 on manylinux" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -245,11 +259,11 @@ def test_wrong_rehearsals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     out = tmp_path / "out"
     for wrong in (
         *(["--limit-time", "nan"], ["--limit-time", "0"], ["--time", "3"], ["--fallback", "-1"]),
-        *(["--out", str(good)], ["--model", str(tmp_path)]),
+        *(["--out", str(good)], ["--out", "/proc/self"], ["--model", str(tmp_path)]),
     ):
         assert main(["kaggle", "rehearse", str(good), "--out", str(out), *wrong]) == 2
         assert not out.exists(), wrong
-    assert capsys.readouterr().err.count("\n") == 8
+    assert capsys.readouterr().err.count("\n") == 9
 
 
 def test_a_rehearsal_of_the_bundled_model(

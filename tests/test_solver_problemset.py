@@ -58,3 +58,9 @@ def test_bad_problem_files_are_one_sentence(
         load_problems(tmp_path / name)
     with pytest.raises(SolverError, match="no file"):
         load_problems(tmp_path / "none.csv")
+
+
+def test_a_file_that_may_not_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").symlink_to("/proc/self/mem")  # root may read all others
+    with pytest.raises(SolverError, match=r"p\.csv cannot be read: "):
+        load_problems(tmp_path / "p.csv")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,11 @@ def run(options: argparse.Namespace) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SolverError(f"{out} cannot be made a folder; name another with --out.") from error
+    try:
+        with tempfile.TemporaryFile(dir=out):
+            pass  # found out before the run: what it writes comes at the end
+    except OSError as error:
+        raise SolverError(f"{out} cannot be written to; name another with --out.") from error
     session = kaggle.start(settings)
     rows = [Row(problem.id, problem.text, problem.answer) for problem in problems]
     try:
