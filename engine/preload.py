@@ -207,8 +207,13 @@ class Preload:
         self._threads = [
             Worker(target=self._main, name=f"preload-{index}") for index in range(count)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            self._stop.set()
+            self.wait()
+            raise
 
     def __enter__(self) -> "Preload":
         return self
@@ -228,7 +233,8 @@ class Preload:
         """Wait for the end, at most ``timeout`` seconds; whether it has come."""
         until = None if timeout is None else time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(None if until is None else max(0.0, until - time.monotonic()))
+            if thread.ident is not None:
+                thread.join(None if until is None else max(0.0, until - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def progress(self) -> Progress:

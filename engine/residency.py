@@ -46,13 +46,11 @@ def resident_bytes(path: Path) -> int | None:
     Raises:
         OSError: where the file cannot be read.
     """
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        size = os.fstat(fd).st_size
-        pages = resident_pages(fd, 0, size)
+    # Not by `os.open`: an interrupt before its number is noted would leave the file open.
+    with open(path, "rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        pages = resident_pages(file.fileno(), 0, size)
         return None if pages is None else min(size, pages.count(1) * PAGE)
-    finally:
-        os.close(fd)
 
 
 def available_memory() -> int | None:

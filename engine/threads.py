@@ -2,6 +2,8 @@
 
 import threading
 
+BEGIN_SECONDS = 1.0  # after which a thread that has not begun was not made
+
 
 class Worker(threading.Thread):
     """A daemon thread whose ``join`` returns only when it has ended.
@@ -11,9 +13,25 @@ class Worker(threading.Thread):
 
     def __init__(self, *arguments: object, **options: object) -> None:
         super().__init__(*arguments, daemon=True, **options)  # type: ignore[arg-type]
-        self._over = threading.Event()
+        self._begun, self._over = threading.Event(), threading.Event()
+
+    def start(self) -> None:
+        """Start it. After an interrupt meanwhile, ``ident`` tells whether it runs.
+
+        Raises:
+            RuntimeError: where the system has no thread to give, or it was started before.
+        """
+        try:
+            super().start()
+        except RuntimeError:
+            raise
+        except BaseException:
+            # The system may have made it without its having got as far as to its number.
+            self._begun.wait(BEGIN_SECONDS)
+            raise
 
     def run(self) -> None:
+        self._begun.set()
         try:
             super().run()
         finally:
