@@ -15,7 +15,7 @@ import torch
 from .launch import multiprocessors, require
 from .linear import MAX_ROWS, skinny_linear_reference
 from .norm import add_norm_reference
-from .nvrtc import Kernel, kernel_or_none, tensor_map
+from .nvrtc import Kernel, is_hopper, kernel_or_none, tensor_map
 
 SOURCES = ("sm90.cuh", "chain_sm90.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
@@ -77,8 +77,7 @@ def chain_fits(weights: ChainWeights) -> bool:
     norms = (weights.post_attention, weights.pre_feedforward, weights.post_feedforward)
     device = weights.output.device
     return (
-        device.type == "cuda"
-        and torch.cuda.get_device_capability(device) == (9, 0)
+        is_hopper(device)
         and all(t.dtype == torch.bfloat16 for t in (*products, *norms, weights.next_norm))
         and all(t.is_contiguous() and t.data_ptr() % 16 == 0 for t in products)
         and all(t.shape[1] % (COLUMNS * DEEPEST) == 0 for t in products)

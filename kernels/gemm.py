@@ -10,7 +10,15 @@ import torch
 
 from .activation import gelu_mul_reference
 from .launch import multiprocessors, require, require_tensor
-from .nvrtc import SWIZZLE_64, SWIZZLE_128, SWIZZLE_NONE, Kernel, kernel_or_none, tensor_map
+from .nvrtc import (
+    SWIZZLE_64,
+    SWIZZLE_128,
+    SWIZZLE_NONE,
+    Kernel,
+    is_hopper,
+    kernel_or_none,
+    tensor_map,
+)
 
 SOURCES = ("sm90.cuh", "gemm_sm90.cu")
 ROWS, THREADS = 256, 384  # rows of x of a tile; of two warp groups that compute, one that loads
@@ -59,8 +67,7 @@ def dense_suits(rows: int, weight: torch.Tensor, *, gated: bool = False) -> bool
 def dense_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
     """Whether ``dense_linear`` can run with this weight on its device; compiles it there."""
     return (
-        weight.device.type == "cuda"
-        and torch.cuda.get_device_capability(weight.device) == (9, 0)
+        is_hopper(weight.device)
         and weight.dtype == torch.bfloat16
         and weight.is_contiguous()
         and not _misfit(weight, gated)

@@ -88,6 +88,11 @@ def _compile(source: str, options: Sequence[str]) -> bytes:
         nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
 
 
+def is_hopper(device: torch.device) -> bool:
+    """Whether the device runs code made for ``sm_90a``."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
+
+
 class Kernel:
     """One compiled function on one device.
 

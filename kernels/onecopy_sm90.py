@@ -6,11 +6,12 @@ the scores; on Hopper that costs two thirds of the matrix units and a third of t
 """
 
 import ctypes
+from typing import Any
 
 import torch
 
 from .launch import multiprocessors
-from .nvrtc import Kernel, kernel_or_none
+from .nvrtc import Kernel, is_hopper, kernel_or_none
 from .onecopy import OneCopy
 from .paged_sm90 import TILE, page_map, pointer, query_map
 from .shapes import PagedShape
@@ -35,31 +36,34 @@ def _kernel(
     return kernel_or_none(device, SOURCES, "one_copy_attention", defines, SHARED, otherwise)
 
 
-def kernel_for(
-    shape: PagedShape, q: torch.Tensor, one_copy: OneCopy | None, *, window: int,
-    sinks: torch.Tensor | None, scale: float, q_len: int = 1, split: int = 0,
-    short: int = 0,
-) -> Kernel | None:  # fmt: skip
-    """The kernel, or ``None`` where the call does not fit it."""
-    if one_copy is None or window or sinks is not None or scale <= 0:
-        return None
-    group = shape.group
-    fits = (
-        q.is_cuda
-        and q.dtype == torch.bfloat16
+def fits(
+    shape: PagedShape, dtype: torch.dtype, one_copy: OneCopy, *, window: int,
+    sinks: torch.Tensor | None, scale: float, q_len: int = 1, split: int = 0, short: int = 0,
+) -> bool:  # fmt: skip
+    """Whether the kernel computes such calls, on a device that has it."""
+    return (
+        not window
+        and sinks is None
+        and scale > 0
+        and dtype == torch.bfloat16
         and shape.head_dim == HEAD_DIM
         and one_copy.cos.shape[1] == PAIRS
         and one_copy.cos.shape[0] > TILE
         and one_copy.key_weight.dtype in (torch.bfloat16, torch.float32)
-        and 16 % group == 0
-        and q_len * group <= ROWS
+        and 16 % shape.group == 0
+        and q_len * shape.group <= ROWS
         and shape.page_size >= TILE
         and 0 < shape.sequences <= MAX_SEQUENCES
         and split % TILE == 0
         and short % TILE == 0
-        and torch.cuda.get_device_capability(q.device) == (9, 0)
     )
-    if not fits:
+
+
+def kernel_for(
+    shape: PagedShape, q: torch.Tensor, one_copy: OneCopy | None, **call: Any
+) -> Kernel | None:
+    """The kernel, or ``None`` where the call (see ``fits``) or the device does not suit it."""
+    if one_copy is None or not fits(shape, q.dtype, one_copy, **call) or not is_hopper(q.device):
         return None
     weight = one_copy.key_weight.dtype
     return _kernel(q.device, shape.heads, shape.kv_heads, shape.page_size, weight)

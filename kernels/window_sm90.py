@@ -11,7 +11,7 @@ import ctypes
 import torch
 
 from .launch import multiprocessors
-from .nvrtc import Kernel, kernel_or_none
+from .nvrtc import Kernel, is_hopper, kernel_or_none
 from .paged_sm90 import TILE, page_map, pointer, query_map
 from .shapes import PagedShape
 
@@ -21,13 +21,12 @@ SHARED, THREADS, MAX_SEQUENCES = 232448, 384, 64
 NO_WINDOW = 1 << 30  # more than any context
 
 
-def kernel_for(
-    shape: PagedShape, q: torch.Tensor, *, sinks: torch.Tensor | None, scale: float
-) -> Kernel | None:
-    """The kernel, or ``None`` where the call does not fit it."""
-    fits = (
-        q.is_cuda
-        and q.dtype == torch.bfloat16
+def fits(
+    shape: PagedShape, dtype: torch.dtype, *, sinks: torch.Tensor | None, scale: float
+) -> bool:
+    """Whether the kernel computes such calls, on a device that has it."""
+    return (
+        dtype == torch.bfloat16
         and shape.head_dim == HEAD_DIM
         and sinks is None
         and scale > 0
@@ -35,9 +34,14 @@ def kernel_for(
         and shape.page_size >= TILE
         and shape.rows > 0
         and 0 < shape.sequences <= MAX_SEQUENCES
-        and torch.cuda.get_device_capability(q.device) == (9, 0)
     )
-    if not fits:
+
+
+def kernel_for(
+    shape: PagedShape, q: torch.Tensor, *, sinks: torch.Tensor | None, scale: float
+) -> Kernel | None:
+    """The kernel, or ``None`` where the call or the device does not suit it."""
+    if not fits(shape, q.dtype, sinks=sinks, scale=scale) or not is_hopper(q.device):
         return None
     defines = (("HQ", shape.heads), ("HK", shape.kv_heads), ("PS", shape.page_size))
     otherwise = "Triton attends to chunks"

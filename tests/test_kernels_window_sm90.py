@@ -6,20 +6,28 @@ NaN lies wherever no key does that a row may see, outputs are poisoned.
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from kernel_device import CUDA, DEVICE, DTYPE, poisoned_caches, relative
 
+import eightfold.kernels.prefill as triton_prefill
 import eightfold.kernels.window_sm90 as sm90
 from eightfold.kernels.prefill import default_config, paged_prefill
 from eightfold.kernels.reference import paged_prefill_reference
-from eightfold.kernels.shapes import paged_shape
+from eightfold.kernels.shapes import PagedShape
 
 HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
 needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 LIMIT = 2.5e-3  # weights and results are rounded to bfloat16: 1.7e-3 each
+
+
+@pytest.fixture(autouse=True)
+def _no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton's kernel would pass these tests in the place of one that does not compile."""
+    monkeypatch.setattr(triton_prefill, "_paged_prefill", None)
 
 
 def build(
@@ -102,17 +110,20 @@ def test_rows_of_nobody_are_left_alone() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     assert default_config(256).hopper
-    case = build([3], [5], 64, 4, 2)
-    q, caches = case["q"], (case["key_cache"], case["value_cache"])
-    shape = paged_shape(q, *caches, case["table"], case["lens"], q, None)
-    given = {"sinks": None, "scale": 1.0}
+    shape = PagedShape(rows=3, heads=8, head_dim=256, kv_heads=4, page_size=64, sequences=2)
+    call = {"sinks": None, "scale": 1.0}
+    assert sm90.fits(shape, torch.bfloat16, **call)
+    assert not sm90.fits(shape, torch.float16, **call)
+    assert not sm90.fits(shape, torch.bfloat16, sinks=torch.zeros(8), scale=1.0)
+    assert not sm90.fits(shape, torch.bfloat16, sinks=None, scale=-1.0)
+    for name, wrong in (
+        ("head_dim", 128), ("heads", 12), ("page_size", 32), ("rows", 0), ("sequences", 65),
+    ):  # fmt: skip
+        assert not sm90.fits(replace(shape, **{name: wrong}), torch.bfloat16, **call), name
+    q = torch.zeros(3, 8, 256, dtype=torch.bfloat16)
+    assert sm90.kernel_for(shape, q, **call) is None, "a CPU has no such kernel"
     if HOPPER:
-        assert sm90.kernel_for(shape, q, **given) is not None
-    else:
-        assert sm90.kernel_for(shape, q, **given) is None
-    assert sm90.kernel_for(shape, q.float().half(), **given) is None
-    assert sm90.kernel_for(shape, q, sinks=torch.zeros(4), scale=1.0) is None
-    assert sm90.kernel_for(shape, q, sinks=None, scale=-1.0) is None
+        assert sm90.kernel_for(shape, q.to(DEVICE), **call) is not None
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
