@@ -1,4 +1,4 @@
-"""Attention jobs of ``kernels.py``: decode and prefill, sliding, global, global with one copy."""
+"""Attention jobs of ``kernel_times.py``: decode and prefill, sliding, global and with one copy."""
 
 import functools
 
@@ -44,8 +44,9 @@ class AttentionJobs(Buffers):
         workspace = None
         if config.split:
             need = decode_workspace(
-                rows, q_len, HEADS, head_dim, pages * PAGE, config.split, config.short
-            )
+                rows, q_len, HEADS, head_dim, pages * PAGE, config.split, config.short,
+                1024 if sliding else 0,
+            )  # fmt: skip
             workspace = torch.full((need,), float("nan"), device=self.device)
         shared = {"q_len": q_len, "window": 1024 if sliding else 0,
                   "first_pos": firsts if sliding else None, "one_copy": one_copy}  # fmt: skip

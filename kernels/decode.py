@@ -280,9 +280,10 @@ def paged_decode(
             sequence, its output is 0.
         window: keys a row sees, itself included; 0 for all.
         first_pos: int32 [sequences], position of the table's first entry, a multiple of the page
-            size; ``None`` for 0.
+            size; ``None`` for 0, which it must be without a window.
         sinks: [heads] logits that take weight but add no value.
-        workspace: float32, ``decode_workspace(...)`` elements, where ``config.split`` is set.
+        workspace: float32, ``decode_workspace(...)`` elements for tables of this width, where
+            ``config.split`` is set.
 
     Returns:
         ``out``, [sequences * q_len, heads, head_dim].
@@ -297,7 +298,8 @@ def paged_decode(
         f"{shape.sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}",
     )
     _check(config, one_copy)
-    part, stats = _parts(shape, config, q_len, table.shape[1] * shape.page_size, workspace)
+    tokens = table.shape[1] * shape.page_size
+    part, stats = _parts(shape, config, q_len, tokens, window, workspace)
     kernel = None
     if part is not None and config.hopper:
         kernel = kernel_for(
@@ -336,14 +338,16 @@ def _check(config: DecodeConfig, one_copy: OneCopy | None) -> None:
 
 
 def _parts(
-    shape: PagedShape, config: DecodeConfig, q_len: int, tokens: int, workspace: torch.Tensor | None
-) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    shape: PagedShape, config: DecodeConfig, q_len: int, tokens: int, window: int,
+    workspace: torch.Tensor | None,
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
     """Where splits leave their sums and statistics; ``None`` for both without splits."""
     if not config.split:
         return None, None
     need = decode_workspace(
-        shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split, config.short
-    )
+        shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split, config.short,
+        window,
+    )  # fmt: skip
     have = 0 if workspace is None else workspace.numel()
     require(have >= need, f"workspace holds {have} float32; {need} are needed")
     assert workspace is not None

@@ -124,6 +124,14 @@ def decode_workspace(
     max_tokens: int,
     split: int,
     short: int = 0,
+    window: int = 0,
 ) -> int:
-    """float32 elements ``paged_decode`` needs where it splits: partial sums of every split."""
-    return sequences * most_splits(max_tokens, split, short) * q_len * heads * (head_dim + 2)
+    """float32 elements ``paged_decode`` needs where it splits: partial sums of every split.
+
+    Args:
+        max_tokens: that a row of the table has room for.
+        window: as in ``paged_decode``. A table that begins at one need not begin where a split
+            does: a sequence may have a part of one more.
+    """
+    splits = most_splits(max_tokens, split, short) + (window > 0)
+    return sequences * splits * q_len * heads * (head_dim + 2)

@@ -1,4 +1,4 @@
-"""Paged decode attention against float64, on random shapes with poisoned pages and outputs.
+"""Paged decode attention against float64, with poisoned pages and outputs.
 
 About 12 seconds in Triton's interpreter.
 """
@@ -63,8 +63,9 @@ def run(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
     if config.split:
         most = table.shape[1] * case["key_cache"].shape[1]
         need = decode_workspace(
-            table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split, config.short
-        )
+            table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split, config.short,
+            case["window"],
+        )  # fmt: skip
         workspace = torch.full((need,), float("nan"), device=q.device)
     return paged_decode(**case, out=out, workspace=workspace, config=config, **extra)
 
@@ -129,6 +130,22 @@ def test_sinks_take_weight_only(split: int) -> None:
     sinks = torch.tensor([0.5, -1.0, 3.0, 0.0], device=DEVICE)
     out = run(case, DecodeConfig(tile=16, split=split), sinks=sinks, scale=0.2)
     assert relative(out, paged_decode_reference(**case, sinks=sinks, scale=0.2)) < ATTENTION_LIMIT
+
+
+def test_a_window_over_the_border_of_two_splits_has_room_for_both() -> None:
+    """Its table has room for 28 tokens, less than a split; what lies behind the workspace stays."""
+    case = build(5, [97, 64], heads=2, kv_heads=1, head_dim=16, page_size=4, window=23)
+    held = case["table"].shape[1] * 4
+    assert held == 28
+    config = DecodeConfig(tile=32, split=96)
+    need = decode_workspace(2, 1, 2, 16, held, 96, window=23)
+    memory = torch.full((4 * need,), 7.0, device=DEVICE)
+    out = torch.full_like(case["q"], float("nan"))
+    paged_decode(**case, out=out, workspace=memory[:need], config=config)
+    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    assert (memory[need:] == 7.0).all()
+    with pytest.raises(ValueError, match="are needed"):
+        paged_decode(**case, out=out, workspace=memory[: need - 1], config=config)
 
 
 def test_tile_spanning_pages() -> None:
