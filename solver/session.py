@@ -192,6 +192,7 @@ class Session:
         self._make = make or self._make_solver
         self._loading = threading.Lock()
         self._broken = False
+        self._why_none = "there is no solver"
         self._closed = False
         self.loader = threading.Thread(target=self._load, name="loader", daemon=True)
         self.loader.start()
@@ -293,9 +294,8 @@ class Session:
             self._renew(tried)
             self.loader.join(max(0.0, tried.deadline - time.monotonic() - RETURN_SECONDS))
         if self.solver is None:
-            tried.faults.append(
-                "the model is still loading" if self.loader.is_alive() else "there is no solver"
-            )
+            lacks = "the model is still loading" if self.loader.is_alive() else self._why_none
+            tried.faults.append(lacks)
         return self.solver
 
     def _renew(self, tried: _Try) -> None:
@@ -323,7 +323,8 @@ class Session:
                 self._close(solver)
             self._say(f"solver ready after {time.monotonic() - began:.0f} s")
         except BaseException as error:
-            self._say(f"the solver could not be made: {short(error)}")
+            self._why_none = short(f"the solver could not be made: {short(error)}")
+            self._say(self._why_none)
             # Where the old one only hung, it may yet come back.
             self.solver, self._old = self._old, None
 

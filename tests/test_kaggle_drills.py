@@ -183,9 +183,11 @@ def test_why_no_attempt_answered_is_said(tmp_path: Path, capfd: pytest.CaptureFi
     assert "No module named 'comm'" in capfd.readouterr().err
 
 
-def test_a_solver_that_cannot_be_made(capfd: pytest.CaptureFixture[str]) -> None:
-    begin(fail)
+def test_a_solver_that_cannot_be_made(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    begin(fail, log=tmp_path / "log")
     assert [ask("p") for _ in range(5)] == [123] * 5
+    for line in map(json.loads, (tmp_path / "log").read_text().splitlines()):
+        assert "could not be made: MemoryError: no memory" in line["faults"][-1]
     assert max(len(line) for line in capfd.readouterr().err.splitlines()) <= 600
 
 
