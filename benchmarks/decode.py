@@ -21,9 +21,10 @@ from bandwidth import read_bandwidth
 from gemma import SHAPES, random_model, step_parts
 from verification import verification_seconds
 
-from eightfold.engine import Engine, EngineConfig, SamplingParams
+from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
 
 SETTLE, STEPS = 8, 48  # steps before and while measuring
+PROMPT = 8192  # tokens, where prefill is measured
 # Gemma's own defaults for sampling.
 SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "top_k": 64, "stop_token_ids": ()}
 
@@ -131,16 +132,16 @@ def compare_hf(model: Any, batch: int, context: int) -> dict[str, Any]:
 
 def measure_prefill(engine: Engine, arguments: argparse.Namespace, result: dict[str, Any]) -> int:
     """Eight prompts of 8,192 tokens, and the profile of a step; sequences submitted by then."""
-    taken = start(engine, arguments.batch, 8192, new=1)
+    taken = start(engine, arguments.batch, PROMPT, new=1)
     submitted = 1 + arguments.batch
     stop(engine, submitted)
-    rate = round(arguments.batch * 8192 / taken)
+    rate = round(arguments.batch * PROMPT / taken)
     result["prefill_tokens_per_s"] = rate
-    print(f"prefill of {arguments.batch} x 8192: {rate} tok/s", flush=True)
-    engine.submit(prompts(1, 8192)[0], SamplingParams(**SAMPLING))
-    for _ in range(min(3, 8192 // arguments.chunk - 2)):
+    print(f"prefill of {arguments.batch} x {PROMPT}: {rate} tok/s", flush=True)
+    engine.submit(prompts(1, PROMPT)[0], SamplingParams(**SAMPLING))
+    for _ in range(min(3, PROMPT // arguments.chunk - 2)):
         engine.step()
-    found, idle = profile(engine, steps=min(4, max(1, 8192 // arguments.chunk - 3)))
+    found, idle = profile(engine, steps=min(4, max(1, PROMPT // arguments.chunk - 3)))
     stop(engine, submitted + 1)
     print(f"a prefill step of {arguments.chunk} tokens, device idle {idle:.2%}")
     print_profile(found, {}, 1.0)
@@ -169,28 +170,42 @@ def measure_decode(
         stop(engine, submitted)
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    device = torch.device("cuda")
-    contexts = [int(text) for text in arguments.contexts.split(",")]
-    bandwidth = read_bandwidth(device)
-    print(f"{torch.cuda.get_device_name()}, reads {bandwidth / 1e12:.3f} TB/s", flush=True)
-    model = random_model(arguments.model, device)
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    config = EngineConfig(
+def settings(arguments: argparse.Namespace) -> EngineConfig:
+    """The engine's; ValueError where they do not fit together."""
+    return EngineConfig(
         max_running=arguments.batch,
         max_step_tokens=arguments.chunk,
         max_context=arguments.max_context,
         memory_fraction=arguments.memory_fraction,
         prefix_cache=False,
     )
-    engine = Engine(model, config)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Everything, printed as it comes.
+
+    Raises:
+        ModelError: where the GPU's memory does not hold the model and a cache.
+    """
+    device, contexts = torch.device("cuda"), arguments.contexts
+    bandwidth = read_bandwidth(device)
+    print(f"{torch.cuda.get_device_name()}, reads {bandwidth / 1e12:.3f} TB/s", flush=True)
+    model = random_model(arguments.model, device)
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    engine = Engine(model, settings(arguments))
     made = time.perf_counter() - begin
     start(engine, 1, 16)
     stop(engine, 1)
     ready = time.perf_counter() - begin
     room = (engine.stats()["pages"][0]) * 64
     print(engine.table())
+    needed = arguments.batch * (max(PROMPT, *contexts) + 2 * (SETTLE + STEPS))
+    if room < needed:
+        raise ModelError(
+            f"{arguments.batch} sequences need room for {needed} tokens, and there is room for "
+            f"{room}; lower --contexts or --batch"
+        )
     print(f"engine made in {made:.1f} s, first token after {ready:.1f} s")
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(), "model": arguments.model, "bandwidth": bandwidth,
@@ -212,24 +227,53 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
-def main() -> int:
+def whole(text: str) -> int:
+    """A whole number from 1 on, for argparse."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
+    return int(text)
+
+
+def numbers(text: str) -> list[int]:
+    """Whole numbers with commas between them, for argparse."""
+    return [whole(part.strip()) for part in text.split(",")]
+
+
+def parsed() -> argparse.Namespace:
+    """The command line; exits with 2 and one sentence where it is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=sorted(SHAPES), default="gemma-4-31b-shapes")
-    parser.add_argument("--contexts", default="1024,7000,15000,32000")
-    parser.add_argument("--batch", type=int, default=8)
-    parser.add_argument("--chunk", type=int, default=1024, help="most tokens of one step")
-    parser.add_argument("--max-context", type=int, default=40960, help="most tokens a sequence")
+    parser.add_argument("--contexts", type=numbers, default="1024,7000,15000,32000")
+    parser.add_argument("--batch", type=whole, default=8)
+    parser.add_argument("--chunk", type=whole, default=1024, help="most tokens of one step")
+    parser.add_argument("--max-context", type=whole, default=40960, help="most tokens a sequence")
     parser.add_argument("--memory-fraction", type=float)
     parser.add_argument("--compare", choices=["hf"])
     arguments = parser.parse_args()
-    longest = max(int(text) for text in arguments.contexts.split(","))
-    if longest + 2 * (SETTLE + STEPS) > arguments.max_context:
-        parser.error(f"a context of {longest} does not fit --max-context {arguments.max_context}")
+    longest = max(PROMPT, *arguments.contexts) + 2 * (SETTLE + STEPS)
+    if longest > arguments.max_context:
+        parser.error(
+            f"prompts of {PROMPT} tokens and contexts of {arguments.contexts} need --max-context "
+            f"{longest}, not {arguments.max_context}"
+        )
+    try:
+        settings(arguments)
+    except ValueError as error:
+        parser.error(str(error))
+    return arguments
+
+
+def main() -> int:
+    arguments = parsed()
     if not torch.cuda.is_available():
         print("benchmarks/decode.py needs a CUDA device", file=sys.stderr)
         return 2
     begin = time.perf_counter()
-    result = measure(arguments)
+    try:
+        result = measure(arguments)
+    except (ModelError, torch.OutOfMemoryError) as error:
+        print(f"benchmarks/decode.py: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
     print(json.dumps({**result, "seconds": round(time.perf_counter() - begin, 1)}))
     return 0
 

@@ -73,6 +73,10 @@ CHAINS: dict[str, dict[str, LinearConfig]] = {
         name: LinearConfig(64, 128, 4, 5, 4, 0, True) for name in ("o sliding", "o global", "down")
     },
 }
+KINDS = (
+    *("launch", "linear", "small", "sampling", "layer", "prefill", "dense", "decode"),
+    "chain",  # only where asked for
+)
 ROWS = (8, 16, 32, 64)  # of a step: sequences times drafted tokens
 
 
@@ -111,7 +115,7 @@ def _decode_jobs() -> list[tuple]:
 
 
 def jobs(only: list[str]) -> list[tuple]:
-    """Every job as (method, arguments); small enough to send to the compile workers."""
+    """Every job of the kinds asked for, as (method, arguments): small enough for the workers."""
     found: list[tuple] = []
     if "launch" in only:
         found += [("launch", kind, rows) for kind in ("sliding", "global") for rows in (8, 64)]
