@@ -114,14 +114,15 @@ def files_of(folder: Path) -> tuple[list[File], list[str]]:
         except OSError as error:
             faults.append(f"{path} ({error.strerror})")
     unit_of, rank = _shards({file.path.parent for file in found})
+    real = {file.path: os.path.realpath(file.path) for file in found}
     sizes: dict[Path, int] = {}
     for file in found:
-        unit = unit_of.get(file.path, file.path)
+        unit = unit_of.get(real[file.path], file.path)
         sizes[unit] = sizes.get(unit, 0) + file.size
 
     def place(file: File) -> tuple[int, Path, int]:
-        unit = unit_of.get(file.path, file.path)
-        return -sizes[unit], unit, rank.get(file.path, 0)
+        unit = unit_of.get(real[file.path], file.path)
+        return -sizes[unit], unit, rank.get(real[file.path], 0)
 
     return sorted(found, key=place), faults
 
@@ -140,14 +141,17 @@ def _check_folder(folder: str | Path) -> None:
         raise CheckpointError(f"{folder} is no folder; give the one that it is in")
 
 
-def _shards(folders: set[Path]) -> tuple[dict[Path, Path], dict[Path, int]]:
-    """Of every sharded checkpoint's files: the unit (its folder) and the place within it."""
-    unit: dict[Path, Path] = {}
-    rank: dict[Path, int] = {}
+def _shards(folders: set[Path]) -> tuple[dict[str, Path], dict[str, int]]:
+    """Of every sharded checkpoint's files: the unit (its folder) and the place within it.
+
+    By their real paths: in a download cache a folder has but links to them.
+    """
+    unit: dict[str, Path] = {}
+    rank: dict[str, int] = {}
     for folder in folders:
         try:
-            files = index_order(folder)
-        except (CheckpointError, OSError):
+            files = [os.path.realpath(file) for file in index_order(folder)]
+        except (OSError, ValueError):
             continue  # a broken index is the loader's to report
         unit |= dict.fromkeys(files, folder)
         rank |= {file: at for at, file in enumerate(files)}
@@ -180,6 +184,7 @@ class Preload:
 
     Raises:
         CheckpointError: where there is no such folder, or it cannot be looked at.
+        ModelError: where the system has no threads to give.
     """
 
     def __init__(self, folder: str | Path, config: PreloadConfig | None = None) -> None:

@@ -98,6 +98,33 @@ def test_order_is_largest_first_with_shards_in_index_order(tmp_path: Path) -> No
     assert [file.path.name for file in files][:5] == ["big", *names, "middle"]
 
 
+def test_shards_that_are_links_into_the_folder_are_in_index_order(tmp_path: Path) -> None:
+    # As a download cache has them: met first under names that tell nothing.
+    (tmp_path / "snapshot").mkdir()
+    for index, size in enumerate((100, 300, 200), start=1):
+        fill(tmp_path / "blobs" / f"{9 - index}", size)
+        link = tmp_path / "snapshot" / f"model-{index}.safetensors"
+        link.symlink_to(f"../blobs/{9 - index}")
+    weight_map = {str(i): f"model-{i}.safetensors" for i in (3, 1, 2)}
+    index_file = tmp_path / "snapshot" / "model.safetensors.index.json"
+    index_file.write_text(json.dumps({"weight_map": weight_map}))
+    fill(tmp_path / "other", 500)
+    files, faults = files_of(tmp_path)
+    assert faults == []
+    assert [file.size for file in files][:4] == [100, 300, 200, 500]
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800", "", ".", "none", "../x", 3, None], ids=repr)
+def test_an_index_that_names_what_is_no_file(tmp_path: Path, name: object) -> None:
+    fill(tmp_path / "small", 10)
+    fill(tmp_path / "large", 1000)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": name, "y": "small"}}))
+    files, faults = files_of(tmp_path)
+    assert faults == []
+    assert {file.path.name for file in files} == {"small", "large", index.name}
+
+
 def test_links_loops_pipes_and_broken_links(tmp_path: Path) -> None:
     elsewhere = fill(tmp_path / "store" / "blob", 100)
     folder = tmp_path / "model"
