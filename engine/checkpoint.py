@@ -134,6 +134,11 @@ def _by_transformers(
         )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    except (KeyError, TypeError) as error:  # an index without "metadata", which it alone wants
+        raise CheckpointError(
+            f"{folder} cannot be loaded: transformers, which this checkpoint needs, cannot read it "
+            f"({type(error).__name__}: {_first_line(error)})"
+        ) from error
     logger.info("%s: loaded by transformers, as %s", folder, model.dtype)
     shapes = [
         f"{name} is {tuple(found)} and should be {tuple(wanted)}"

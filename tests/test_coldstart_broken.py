@@ -103,3 +103,25 @@ def test_broken_indexes(tmp_path: Path, change, words: str) -> None:
     index.write_text(json.dumps({"weight_map": change(weight_map)}))
     with pytest.raises(CheckpointError, match=words):
         opened(tmp_path)
+
+
+@pytest.mark.parametrize("index", [{}, {"metadata": None}], ids=["without metadata", "null"])
+@pytest.mark.parametrize("tied_twice", [False, True], ids=["read here", "read by transformers"])
+def test_an_index_without_what_only_transformers_wants(
+    tmp_path: Path, index: dict, tied_twice: bool
+) -> None:
+    reference = models.save("gemma4", tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").rename(tmp_path / "one.safetensors")
+    if tied_twice:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        save_file(tensors, tmp_path / "one.safetensors")
+    weight_map = {"weight_map": dict.fromkeys(tensors, "one.safetensors")}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index | weight_map))
+    if tied_twice:
+        words = r"transformers, which .*\((KeyError: 'metadata'|TypeError: .*)\)"
+        with pytest.raises(CheckpointError, match=words) as error:
+            opened(tmp_path)
+        assert "\n" not in str(error.value)
+    else:
+        assert torch.equal(opened(tmp_path)[0].lm_head.weight, reference.lm_head.weight)
