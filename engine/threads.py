@@ -2,6 +2,8 @@
 
 import threading
 
+from .errors import ModelError
+
 BEGIN_SECONDS = 1.0  # after which a thread that has not begun was not made
 
 
@@ -19,12 +21,17 @@ class Worker(threading.Thread):
         """Start it. After an interrupt meanwhile, ``ident`` tells whether it runs.
 
         Raises:
-            RuntimeError: where the system has no thread to give, or it was started before.
+            ModelError: where the system has no thread to give.
+            RuntimeError: where it was started before.
         """
         try:
             super().start()
-        except RuntimeError:
-            raise
+        except RuntimeError as error:
+            if self.ident is not None:
+                raise
+            raise ModelError(
+                f"a thread cannot be started ({error}); allow the process more threads and memory"
+            ) from error
         except BaseException:
             # The system may have made it without its having got as far as to its number.
             self._begun.wait(BEGIN_SECONDS)

@@ -70,16 +70,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     # What transformers says of a damaged checkpoint is raised as well, and told in one sentence.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
-    parser = make_parser()
     try:
-        options = parser.parse_args(argv)
+        options = make_parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said what is wrong, or printed the help
         return int(stop.code or 0)
+    except KeyboardInterrupt:  # the commands are imported there
+        return _interrupted()
     try:
         return int(options.run(options))
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
+        return _interrupted()
     except BrokenPipeError:
         sys.stderr.close()  # the reader has gone; nothing more can be said
         return FAILED
@@ -92,6 +92,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"eightfold {options.command}: {sentence(reason)}", file=sys.stderr)
             return FAILED
         raise
+
+
+def _interrupted() -> int:
+    print("Interrupted.", file=sys.stderr)
+    return INTERRUPTED
 
 
 def _is_loss(error: Exception) -> bool:

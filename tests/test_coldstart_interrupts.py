@@ -1,4 +1,4 @@
-"""Interrupts at moments that are hard to hit: no thread and no open file is left."""
+"""Interrupts at moments that are hard to hit, and no threads: nothing is left running or open."""
 
 import io
 import os
@@ -13,6 +13,7 @@ import pytest
 
 from eightfold.engine import preload, residency, threads
 from eightfold.engine.threads import Worker
+from eightfold.solver import cli
 
 MIB = 1 << 20
 
@@ -96,3 +97,37 @@ def test_a_look_at_a_file_interrupted_once_it_is_open(tmp_path: Path) -> None:
     finally:
         sys.setprofile(None)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_interrupted_while_the_commands_are_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "make_parser", interrupted)
+    assert cli.main(["preload", "."]) == 130
+    assert capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_a_system_that_has_no_threads_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "f").write_bytes(bytes(20 * MIB))
+    real, started = threading.Thread.start, []
+
+    def start(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    before = set(threading.enumerate())
+    assert cli.main(["preload", str(tmp_path), "--chunk", "1"]) == 2
+    assert capsys.readouterr().err == (
+        "eightfold preload: a thread cannot be started (can't start new thread); allow the process "
+        "more threads and memory.\n"
+    )
+    assert len(started) == 2
+    assert set(threading.enumerate()) == before
