@@ -1,4 +1,4 @@
-"""Settings that would break `predict`, and what happens around it. Stubs in the solver's place; 15 s."""
+"""Settings that would break `predict`, and faults around it. Stubs in the solver's place; 15 s."""
 
 from __future__ import annotations
 
