@@ -129,13 +129,16 @@ def _listed() -> tuple[int, float]:
 def best_gpu(listing: str) -> tuple[int, float]:
     """The largest GPU in nvidia-smi's lines of MiB and compute capability that runs our kernels.
 
-    Where none does, the largest.
+    Where none does, the largest. One of which a size is not told ("[N/A]") is passed over, which is
+    said on standard error.
     """
     found = []
-    for line in listing.splitlines():
-        if line.strip():
+    for line in filter(str.strip, listing.splitlines()):
+        try:
             memory, capability = line.split(",")
             found.append((runs_on(float(capability)), int(memory) << 20, float(capability)))
+        except ValueError:
+            print(f"passed over: a GPU that nvidia-smi tells of as {line!r:.80}", file=sys.stderr)
     return max(found)[1:] if found else (0, 0.0)
 
 

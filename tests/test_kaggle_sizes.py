@@ -86,6 +86,12 @@ def test_a_gpu_that_runs_the_kernels_comes_first(
     assert best_gpu(listing) == (mebibytes << 20, capability)
 
 
+def test_a_gpu_whose_size_is_not_told_is_passed_over(capsys: pytest.CaptureFixture[str]) -> None:
+    assert best_gpu("[N/A], 9.0\n81559, 9.0\n") == (81559 << 20, 9.0)
+    assert "'[N/A], 9.0'" in capsys.readouterr().err
+    assert best_gpu("No devices were found\n") == (0, 0.0)
+
+
 @pytest.mark.parametrize("capability", [7.5, 12.0])
 @pytest.mark.parametrize("told", [None, True])
 def test_whether_pytorch_computes_on_another_gpu_is_tried(
