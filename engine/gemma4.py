@@ -2,8 +2,10 @@
 
 A layer is eight launches: q/k/v as one product; norms, rotary and cache write; attention; output
 product; residual and norms; gate and up as one product with their activation; down product;
-residual and norms. Full-attention layers with ``attention_k_eq_v`` keep one copy of K and V: the
-cache holds the normalised vector alone (see :mod:`eightfold.kernels.decode`).
+residual and norms. On Hopper, for few rows, all from the output product to the next layer's q/k/v
+are one (see :mod:`eightfold.kernels.chain`). Full-attention layers with ``attention_k_eq_v`` keep
+one copy of K and V: the cache holds the normalised vector alone (see
+:mod:`eightfold.kernels.onecopy`).
 """
 
 from collections.abc import Iterator

@@ -33,7 +33,7 @@ class Products:
         )
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-        """``out = x @ weight.T``."""
+        """``out = x @ weight.T``: x [rows, in], weight [out, in], out [rows, out]."""
         rows = x.shape[0]
         if rows <= MAX_ROWS:
             skinny_linear(x, weight, out, pdl=True)
@@ -45,7 +45,12 @@ class Products:
     def gated(
         self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, gate_up: torch.Tensor | None
     ) -> None:
-        """``out = gelu_tanh(x @ gate.T) * (x @ up.T)``; gate_up: given where they are ``apart``."""
+        """``out = gelu_tanh(x @ gate.T) * (x @ up.T)``.
+
+        Args:
+            x: [rows, in]. weight: [2 * inner, in], gate rows first. out: [rows, inner].
+            gate_up: [rows, 2 * inner], overwritten; given where they are ``apart``.
+        """
         if gate_up is not None:
             torch.mm(x, weight.T, out=gate_up)
             gelu_mul(gate_up, out)

@@ -20,7 +20,11 @@ def _gelu_mul(gate_up, out, N: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def gelu_mul(gate_up: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """[rows, 2N] -> ``out`` [rows, N]: gelu_tanh of the first half of each row times the second."""
+    """[rows, 2N] -> ``out`` [rows, N]: gelu_tanh of the first half of each row times the second.
+
+    Raises:
+        ValueError: a shape or dtype that does not fit.
+    """
     require_tensor("gate_up", gate_up, FLOATS, 2)
     require_tensor("out", out, FLOATS, 2)
     rows, n = out.shape

@@ -179,6 +179,8 @@ def draw_candidates(
         maxima: float32 [R * blocks], gets each block's largest scaled logit.
         chosen: int32 [R], gets the token drawn, or -1.
         workspace: float32, ``candidates_workspace(R, V)`` elements.
+
+    All of it is checked by ``sample_tokens``.
     """
     rows, vocabulary = logits.shape
     blocks = -(-vocabulary // BLOCK)

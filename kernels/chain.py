@@ -124,7 +124,7 @@ def layer_chain(
         counters: int32 [8], zero.
 
     Raises:
-        ValueError: a shape or type that does not fit.
+        ValueError: a shape, type or device that does not fit.
     """
     (rows, width), (y, normed, hidden) = residual.shape, buffers
     _check(attended, residual, weights, buffers, out, counters)

@@ -328,7 +328,8 @@ def paged_decode(
 
 def _check(config: DecodeConfig, one_copy: OneCopy | None) -> None:
     tile = config.tile
-    require(tile >= 16, f"tile is {tile}; it must be at least 16")
+    sound = tile >= 16 and tile & (tile - 1) == 0
+    require(sound, f"tile is {tile}; it must be a power of two from 16")
     # Triton 3.6 miscompiles 64 one-copy keys for Hopper: rotated keys in registers feed wgmma.
     require(one_copy is None or tile <= 32, "one copy needs a tile of at most 32 keys")
     require(
@@ -393,11 +394,6 @@ def default_config(window: int, one_copy: bool = False) -> DecodeConfig:
     """
     if window:
         return DecodeConfig(tile=32, stages=8)
-    return DecodeConfig(
-        tile=32,
-        split=1024 if one_copy else 512,
-        short=256 if one_copy else 0,
-        stages=5,
-        per_sm=2,
-        hopper=one_copy,
-    )
+    if one_copy:
+        return DecodeConfig(tile=32, split=1024, short=256, stages=5, per_sm=2, hopper=True)
+    return DecodeConfig(tile=32, split=512, stages=5, per_sm=2)

@@ -31,6 +31,9 @@ def choose_tokens(tokens: torch.Tensor, source: torch.Tensor, drawn: torch.Tenso
 
     Args:
         tokens, source: int32 [T]. drawn: int64 [R], what the step before drew.
+
+    Raises:
+        ValueError: a shape or dtype that does not fit.
     """
     require_tensor("tokens", tokens, torch.int32, 1)
     require_tensor("source", source, torch.int32, 1)

@@ -68,6 +68,9 @@ def add_norm(
 
     Returns:
         ``out``.
+
+    Raises:
+        ValueError: a shape or dtype that does not fit.
     """
     require_tensor("residual", residual, FLOATS, 2)
     rows, n = residual.shape

@@ -23,7 +23,11 @@ class OneCopy:
 
 
 def chunk_width(head_dim: int, pairs: int) -> int:
-    """Width of the pieces a one-copy head is cut into; the first of each half holds the pairs."""
+    """Width of the pieces a one-copy head is cut into; the first of each half holds the pairs.
+
+    Raises:
+        ValueError: the head's halves are no multiples of it.
+    """
     width = max(16, power_of_two(pairs))
     require(
         head_dim % (2 * width) == 0,

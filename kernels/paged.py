@@ -53,7 +53,16 @@ def attend(
     one_copy: OneCopy | None = None,
     workspace: torch.Tensor | None = None,
 ) -> None:
-    """Attention of a step's rows [T, heads, head_dim]: its single tokens, then its chunks."""
+    """Attention of a step's rows: its single tokens, then its chunks.
+
+    Args:
+        query, out: [T, heads, head_dim]; rows of nobody are left as they are, or become 0.
+        window: ``None`` or 0 for all tokens.
+        The rest as in ``paged_decode``.
+
+    Raises:
+        ValueError: a shape, dtype or option that does not fit.
+    """
     s, n = batch.decodes, batch.decodes * batch.q_len
     shared: dict[str, Any] = {
         "window": window or 0, "scale": scale, "sinks": sinks, "one_copy": one_copy,

@@ -190,6 +190,11 @@ def paged_prefill(
     ):  # fmt: skip
         return out
     require(config.rows >= shape.group, f"{config.rows} rows hold no group of {shape.group} heads")
+    for name, size in (("rows", config.rows), ("tile", config.tile)):
+        require(
+            size >= 16 and size & (size - 1) == 0,
+            f"{name} is {size}; it must be a power of two from 16",
+        )
     block = config.rows // shape.group
     grid = (-(-shape.rows // block) + sequences, shape.kv_heads)  # each may end in a part of one
     unused = lens

@@ -93,6 +93,9 @@ def norm_rotate_write(
 
     Returns:
         ``q_out``.
+
+    Raises:
+        ValueError: a shape or dtype that does not fit.
     """
     one_copy = value_cache is None
     launch.require((k_weight is None) == one_copy, "k_weight and value_cache go together")

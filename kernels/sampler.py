@@ -32,6 +32,10 @@ from .sampling import SamplingBatch
 PASSES, WAYS, RANGE = 6, 16, 64.0
 LANES = 1024
 SEARCH_WARPS = 8
+SETTINGS = {
+    **dict.fromkeys(("temperature", "top_p", "min_p"), torch.float32),
+    **dict.fromkeys(("top_k", "seeds", "positions"), torch.int64),
+}
 
 
 @triton.jit
@@ -217,6 +221,10 @@ def sample_tokens(
     rows, vocabulary = logits.shape
     blocks = -(-vocabulary // BLOCK)
     need = sampler_workspace(rows, vocabulary)
+    for name, dtype in SETTINGS.items():
+        setting = getattr(batch, name)
+        require_tensor(name, setting, dtype, 1)
+        require(len(setting) == rows, f"{name} holds {len(setting)} settings for {rows} rows")
     require(out.shape[0] == rows, f"out holds {out.shape[0]} tokens for {rows} rows")
     require(workspace.numel() >= need, f"workspace holds {workspace.numel()}; {need} are needed")
     padded = triton.next_power_of_2(blocks)

@@ -35,7 +35,11 @@ def paged_shape(
     out: torch.Tensor,
     one_copy: OneCopy | None,
 ) -> PagedShape:
-    """The sizes of a call; ValueError where its tensors do not fit together."""
+    """The sizes of a call, whose arguments are those of ``paged_decode``.
+
+    Raises:
+        ValueError: its tensors do not fit together.
+    """
     require_tensor("q", q, FLOATS, 3)
     require_tensor("key_cache", key_cache, q.dtype, 4)
     require_tensor("table", table, torch.int32, 2)

@@ -191,5 +191,7 @@ def test_clear_errors() -> None:
         run(dict(case, table=case["table"].long()), DecodeConfig(tile=16))
     with pytest.raises(ValueError, match="value_cache is missing"):
         run(dict(case, value_cache=None), DecodeConfig(tile=16))
+    with pytest.raises(ValueError, match="tile is 24; it must be a power of two"):
+        run(case, DecodeConfig(tile=24))
     with pytest.raises(ValueError, match="do not fit"):
         run(dict(case, q_len=2), DecodeConfig(tile=16))

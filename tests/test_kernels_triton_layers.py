@@ -158,5 +158,7 @@ def test_clear_errors() -> None:
         skinny_linear(x, randn(32, 32), poisoned(4, 32))
     with pytest.raises(ValueError, match="out is"):
         skinny_linear(x, weight, poisoned(4, 32), config=LinearConfig(splits=2))
+    with pytest.raises(ValueError, match="tile_k is 48; it must be a power of two"):
+        skinny_linear(x, weight, poisoned(4, 32), config=LinearConfig(tile_k=48))
     with pytest.raises(ValueError, match="go together"):
         add_norm(None, x, None, None, poisoned(4, 64))

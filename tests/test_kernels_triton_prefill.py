@@ -74,3 +74,6 @@ def test_clear_errors() -> None:
         paged_prefill(**{**case, "value_cache": None}, out=case["q"].clone())
     with pytest.raises(ValueError, match="hold no group"):
         paged_prefill(**case, out=case["q"].clone(), config=PrefillConfig(rows=1))
+    for wrong in (PrefillConfig(rows=48), PrefillConfig(tile=24)):
+        with pytest.raises(ValueError, match="a power of two"):
+            paged_prefill(**case, out=case["q"].clone(), config=wrong)

@@ -3,6 +3,8 @@
 About 15 seconds in Triton's interpreter.
 """
 
+from dataclasses import replace
+
 import pytest
 import torch
 from kernel_device import CUDA, DEVICE
@@ -63,6 +65,20 @@ def test_logits_that_are_no_numbers_draw_a_token_of_the_vocabulary(value: float)
     space = torch.empty(sampler_workspace(len(settings), 300), device=DEVICE)
     sample_tokens(logits, batch_of(settings, 0), out, space)
     assert all(0 <= token < 300 for token in out.tolist())
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    logits = torch.zeros(2, 300, device=DEVICE)
+    out = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    space = torch.empty(sampler_workspace(2, 300), device=DEVICE)
+    batch = batch_of([(1.0, 3, 1.0, 0.0)] * 2, 0)
+    for wrong, message in (
+        ({"top_p": batch.top_p[:1]}, "top_p holds 1 settings for 2 rows"),
+        ({"top_k": batch.top_k.int()}, "top_k is torch.int32"),
+        ({"seeds": batch.seeds.float()}, "seeds is torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample_tokens(logits, replace(batch, **wrong), out, space)
 
 
 def test_small_workspace_is_refused() -> None:
