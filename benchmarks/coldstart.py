@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import mmap
 import multiprocessing
 import os
@@ -165,6 +166,8 @@ class Run:
             if "seconds" not in row[kind]:
                 row["note"] = row.pop(kind)["note"]
                 break
+            if row[kind].get("resident"):
+                row["note"] = f"not cold: {row[kind]['resident']:.0%} resident before"
 
     def first_token(self, cold: bool) -> None:
         """Phases of a fresh process up to its first token, in seconds since it was started."""
@@ -273,6 +276,12 @@ def read_rate(files: list[Path], threads: int, direct: bool = False) -> float:
     return total[0] / (time.monotonic() - began)
 
 
+def has_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--h100", action="store_true", help="--gb 20 --device cuda --seconds 350")
@@ -284,8 +293,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.h100:
         options.gb, options.device, options.seconds = 20.0, "cuda", 350.0
+    for name in ("gb", "seconds"):
+        if not 0 < getattr(options, name) < math.inf:
+            parser.error(f"--{name} must be more than 0, not {getattr(options, name)}")
     if options.folder.exists():
         parser.error(f"{options.folder} exists; name a folder that may be made and removed")
+    if options.device == "cuda" and not has_gpu():
+        parser.error("PyTorch finds no GPU here; name --device cpu")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
     options.device = {"cuda": "cuda:0"}.get(options.device, options.device)
     run = Run(options)
