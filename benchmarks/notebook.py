@@ -305,7 +305,7 @@ def arguments() -> argparse.Namespace:
     if not set(wanted) <= set(NAMES):
         parser.error(f"--only takes {', '.join(NAMES)}, divided by commas")
     if options.large is not None and not 0 < options.large < 1000:
-        parser.error(f"--large takes GB on the disk, from above 0 to below 1000, not {options.large}")
+        parser.error(f"--large takes GB on the disk, above 0 and below 1000, not {options.large}")
     options.runs = ["large"] if options.large else [name for name in NAMES if name in wanted]
     try:
         options.problems = load_problems(options.problems)
