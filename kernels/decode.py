@@ -25,6 +25,7 @@ from .launch import (
     multiprocessors,
     power_of_two,
     require,
+    require_tile,
     wait_for_inputs,
 )
 from .onecopy import OneCopy, chunk_width, fold_key_weight, rebuild_keys
@@ -328,8 +329,7 @@ def paged_decode(
 
 def _check(config: DecodeConfig, one_copy: OneCopy | None) -> None:
     tile = config.tile
-    sound = tile >= 16 and tile & (tile - 1) == 0
-    require(sound, f"tile is {tile}; it must be a power of two from 16")
+    require_tile("tile", tile)
     # Triton 3.6 miscompiles 64 one-copy keys for Hopper: rotated keys in registers feed wgmma.
     require(one_copy is None or tile <= 32, "one copy needs a tile of at most 32 keys")
     require(

@@ -74,6 +74,12 @@ def require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
+def require_tile(name: str, size: int) -> None:
+    """Raise ValueError unless Triton's products take tiles of this size."""
+    if size < 16 or size & (size - 1):
+        raise ValueError(f"{name} is {size}; it must be a power of two from 16")
+
+
 def require_tensor(
     name: str, tensor: torch.Tensor, dtype: torch.dtype | tuple[torch.dtype, ...], dims: int
 ) -> None:

@@ -23,6 +23,7 @@ from .launch import (
     let_next_start,
     require,
     require_tensor,
+    require_tile,
     wait_for_inputs,
 )
 
@@ -152,11 +153,8 @@ def skinny_linear(
     require_tensor("weight", weight, x.dtype, 2)
     (rows, inner), n = x.shape, weight.shape[0] // (2 if gated else 1)
     config = config or linear_config(rows, n, inner, gated)
-    for name, size in (("tile_n", config.tile_n), ("tile_k", config.tile_k)):
-        require(
-            size >= 16 and size & (size - 1) == 0,
-            f"{name} is {size}; it must be a power of two from 16",
-        )
+    require_tile("tile_n", config.tile_n)
+    require_tile("tile_k", config.tile_k)
     require(1 <= rows <= MAX_ROWS, f"{rows} rows; skinny_linear takes 1 to {MAX_ROWS}")
     require(weight.shape[1] == inner, f"x has {inner} columns, weight {weight.shape[1]}")
     wanted = (config.splits, rows, n) if config.splits > 1 else (rows, n)

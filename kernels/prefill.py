@@ -13,7 +13,7 @@ import triton.language as tl
 
 from . import onecopy_sm90, window_sm90
 from .decode import page_tile
-from .launch import power_of_two, require, require_tensor
+from .launch import power_of_two, require, require_tensor, require_tile
 from .onecopy import OneCopy
 from .reference import paged_prefill_reference
 from .shapes import PagedShape, paged_shape
@@ -190,11 +190,8 @@ def paged_prefill(
     ):  # fmt: skip
         return out
     require(config.rows >= shape.group, f"{config.rows} rows hold no group of {shape.group} heads")
-    for name, size in (("rows", config.rows), ("tile", config.tile)):
-        require(
-            size >= 16 and size & (size - 1) == 0,
-            f"{name} is {size}; it must be a power of two from 16",
-        )
+    require_tile("rows", config.rows)
+    require_tile("tile", config.tile)
     block = config.rows // shape.group
     grid = (-(-shape.rows // block) + sequences, shape.kv_heads)  # each may end in a part of one
     unused = lens
