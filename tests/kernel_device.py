@@ -9,6 +9,8 @@ import torch
 pytest.importorskip("triton")
 
 CUDA = torch.cuda.is_available()
+HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
+needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 DEVICE = "cuda" if CUDA else "cpu"
 DTYPE = torch.bfloat16 if CUDA else torch.float32
 ATTENTION_LIMIT = 8e-3 if CUDA else 2e-5

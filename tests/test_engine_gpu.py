@@ -13,6 +13,7 @@ from typing import Any
 import models
 import pytest
 import torch
+from kernel_device import needs_hopper
 from test_engine_architectures import RIGHT
 from test_engine_models import drive
 from transformers import AutoModelForCausalLM
@@ -101,10 +102,7 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
     judge.close(name)
 
 
-@pytest.mark.skipif(
-    not torch.cuda.is_available() or torch.cuda.get_device_capability() != (9, 0),
-    reason="needs a Hopper GPU",
-)
+@needs_hopper
 def test_the_wide_model_runs_by_hopper_kernels() -> None:
     model = models.build("gemma4_chain")
     architecture = one_copy_architecture(inspect(model.config))

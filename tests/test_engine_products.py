@@ -6,7 +6,7 @@ On Hopper in bfloat16 by every kernel there is for them; without a GPU in Triton
 import models
 import pytest
 import torch
-from kernel_device import CUDA, DEVICE, DTYPE, relative
+from kernel_device import CUDA, DEVICE, DTYPE, HOPPER, relative
 
 from eightfold.engine.architecture import inspect
 from eightfold.engine.buffers import view
@@ -15,7 +15,6 @@ from eightfold.engine.gemma4 import Gemma4Decoder, one_copy_architecture
 from eightfold.kernels import gemm
 from eightfold.kernels.activation import gelu_mul_reference
 
-HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
 LIMIT = 6e-3 if CUDA else 1e-5
 
 

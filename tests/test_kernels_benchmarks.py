@@ -1,5 +1,6 @@
 """The command lines of the GPU benchmarks: what cannot be is refused in a sentence, anywhere."""
 
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,40 +12,31 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("program", "options", "told"),
     [
-        (["--contexts", "abc"], "'abc' is not a whole number"),
-        (["--contexts", "1000,,7000"], "'' is not a whole number"),
-        (["--batch", "0"], "'0' is not a whole number"),
-        (["--batch", "8", "--chunk", "4"], "max_step_tokens (4) must be at least max_running (8)"),
-        (["--contexts", "50000"], "need --max-context 50112"),
-        (["--contexts", "5", "--max-context", "4000"], "need --max-context 8304"),
-        (["--memory-fraction", "2"], "memory_fraction must be in (0, 1]"),
+        ("decode", ["--contexts", "abc"], "'abc' is not a whole number"),
+        ("decode", ["--contexts", "1000,,7000"], "'' is not a whole number"),
+        ("decode", ["--batch", "0"], "'0' is not a whole number"),
+        (
+            *("decode", ["--batch", "8", "--chunk", "4"]),
+            "max_step_tokens (4) must be at least max_running (8)",
+        ),
+        ("decode", ["--contexts", "50000"], "need --max-context 50112"),
+        ("decode", ["--contexts", "5", "--max-context", "4000"], "need --max-context 8304"),
+        ("decode", ["--memory-fraction", "2"], "memory_fraction must be in (0, 1]"),
+        ("kernel_times", ["--only", "launch,nonsense"], "--only takes launch, linear"),
+        ("kernel_times", ["--workers", "0"], "--workers must be at least 1"),
     ],
 )
-def test_decode(
-    options: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_what_cannot_be_is_refused(
+    program: str, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
-    import decode
-
-    refused(decode.main, options, told, monkeypatch, capsys)
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        (["--only", "launch,nonsense"], "--only takes launch, linear"),
-        (["--workers", "0"], "--workers must be at least 1"),
-    ],
-)
-def test_kernel_times(
-    options: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.syspath_prepend(FOLDER)
-    import kernel_times
-
-    refused(kernel_times.main, options, told, monkeypatch, capsys)
+    monkeypatch.setattr(sys, "argv", ["benchmark", *options])
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(program).main()
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
 
 
 def test_every_kind_of_job_has_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -52,11 +44,3 @@ def test_every_kind_of_job_has_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     import kernel_jobs
 
     assert all(kernel_jobs.jobs([kind]) for kind in kernel_jobs.KINDS)
-
-
-def refused(main: Any, options: list[str], told: str, monkeypatch: Any, capsys: Any) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmark", *options])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert told in capsys.readouterr().err

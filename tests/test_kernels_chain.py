@@ -11,13 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_device import CUDA, DEVICE, relative
+from kernel_device import CUDA, DEVICE, HOPPER, needs_hopper, relative
 
 from eightfold.kernels import chain
 from eightfold.kernels.chain import ChainWeights, chain_fits, layer_chain, layer_chain_reference
 
-HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
-needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 LIMIT = 6e-3
 
 

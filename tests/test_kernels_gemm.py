@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_device import CUDA, DEVICE, relative
+from kernel_device import DEVICE, HOPPER, needs_hopper, relative
 
 from eightfold.kernels import gemm
 from eightfold.kernels.gemm import (
@@ -19,8 +19,6 @@ from eightfold.kernels.gemm import (
     dense_share,
 )
 
-HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
-needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 LIMIT = 3e-3  # one rounding to bfloat16 is 1.7e-3
 
 

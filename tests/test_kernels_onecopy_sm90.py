@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_device import ATTENTION_LIMIT, CUDA, DEVICE, poisoned_caches, relative, rotary
+from kernel_device import ATTENTION_LIMIT, DEVICE, needs_hopper, poisoned_caches, relative, rotary
 
 import eightfold.kernels.decode as triton_decode
 import eightfold.kernels.onecopy_sm90 as sm90
@@ -18,9 +18,6 @@ from eightfold.kernels.onecopy import OneCopy
 from eightfold.kernels.prefill import PrefillConfig, paged_prefill
 from eightfold.kernels.reference import paged_decode_reference, paged_prefill_reference
 from eightfold.kernels.shapes import PagedShape
-
-HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
-needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 
 
 @pytest.fixture(autouse=True)

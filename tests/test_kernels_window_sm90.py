@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kernel_device import CUDA, DEVICE, DTYPE, poisoned_caches, relative
+from kernel_device import DEVICE, DTYPE, HOPPER, needs_hopper, poisoned_caches, relative
 
 import eightfold.kernels.prefill as triton_prefill
 import eightfold.kernels.window_sm90 as sm90
@@ -19,8 +19,6 @@ from eightfold.kernels.prefill import default_config, paged_prefill
 from eightfold.kernels.reference import paged_prefill_reference
 from eightfold.kernels.shapes import PagedShape
 
-HOPPER = CUDA and torch.cuda.get_device_capability() == (9, 0)
-needs_hopper = pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
 LIMIT = 2.5e-3  # weights and results are rounded to bfloat16: 1.7e-3 each
 
 
