@@ -282,10 +282,11 @@ def test_control_groups_around_this_process(
 
 
 def test_interrupted_on_the_command_line(tmp_path: Path) -> None:
-    # A disk that gives a byte at a time, so that the command is in the middle on any machine.
+    # A disk that gives a byte at a time, so that the command is in the middle on any machine. Its
+    # threads write a line at once each: what print writes in two parts, they would mix.
     code = (
         "import os, sys, signal, threading; from eightfold.solver.cli import main;"
-        "os.preadv = lambda *_: (print('reading', flush=True), threading.Event().wait(0.2), 1)[2];"
+        "os.preadv = lambda *_: (os.write(1, b'reading\\n'), threading.Event().wait(0.2), 1)[2];"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "sys.exit(main(['preload', sys.argv[1]]))"
     )
