@@ -195,7 +195,7 @@ def _paged_decode(
     wait_for_inputs(PDL)
     G: tl.constexpr = HQ // HK
     ss = tl.arange(0, SP)
-    _, _, _, counts = splits_of(lens, first_pos, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
+    _, _, _, counts = splits_of(lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
     ends = tl.cumsum(counts, 0)
     items = tl.sum(counts, 0) * HK
     n = tl.arange(0, N)
@@ -204,7 +204,7 @@ def _paged_decode(
         h = item % HK
         index = item // HK
         s = tl.sum((ends <= index).to(tl.int32), 0)
-        length, low, size, _count = splits_of(lens, first_pos, s, True, QLEN, WINDOW, SPLIT, SHORT)
+        length, low, size, _count = splits_of(lens, s, True, QLEN, WINDOW, SPLIT, SHORT)
         first = 0
         if HAS_FIRST:
             first = tl.load(first_pos + s)

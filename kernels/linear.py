@@ -100,7 +100,7 @@ def _skinny_linear(
     m = tl.arange(0, BM)
     # Rows beyond the last are computed on the last and not stored: no mask on the weights.
     w_rows = w_pointer + tl.minimum(n, N - 1).to(tl.int64) * K
-    up_rows = w_rows + N.to(tl.int64) * K
+    up_rows = w_rows + tl.cast(N, tl.int64) * K  # N = 1 is a constant, which has no .to
     x_rows = x + tl.minimum(m, M - 1) * K
     begin = part * PER_SPLIT * BK
     if PREFETCH:

@@ -124,10 +124,12 @@ __device__ __forceinline__ void feed(Rest& rest, const Work& work, const TensorM
                 store_shared(base + ROTATED + BLOCK + at + r * 2048, b[r]);
             }
             // Beyond the last key lies what nobody wrote: as values it must be finite.
-            if (k0 + TILE > item.length)
+            if (k0 + TILE > item.length) {
+                sync_group(3);  // all have read their rows
                 for (int i = (item.length - k0) * 64 + threadIdx.x; i < TILE * 64; i += 128)
                     store_shared(keys + (i / 8 % 8) * BLOCK + i / 64 * 128 + i % 8 * 16,
                                  make_uint4(0, 0, 0, 0));
+            }
             fence_async();
             arrive(rest.rotated);
         }

@@ -190,7 +190,8 @@ __device__ __forceinline__ void add_up(Rest& rest, const Work& work, const Tenso
                 factor[1] = 1.0f / rest.total[slot][row + 8];
             }
             mma_wait<0>();
-            sync_group(1 + half);
+            // Constants: a number in a register takes all 16 barriers of the multiprocessor.
+            if (half) sync_group(2); else sync_group(1);
             if (loads) {
                 load(ahead, rest, work, cache, base, half, slot);
                 arrive(rest.free[slot]);

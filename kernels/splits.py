@@ -20,7 +20,7 @@ SHORT_SPLITS = tl.constexpr(8)
 
 @triton.jit
 def splits_of(
-    lens, first_pos, s, live,
+    lens, s, live,
     QLEN: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr, SHORT: tl.constexpr,
 ):  # fmt: skip
     """Per sequence: length, first visible key, tokens per split, and the number of splits.
@@ -55,7 +55,7 @@ def _combine(
     head = tl.program_id(0) % HQ
     ss = tl.arange(0, SP)
     d = tl.arange(0, DP)
-    _, _, _, counts = splits_of(lens, lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
+    _, _, _, counts = splits_of(lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
     before = tl.sum(tl.where(ss < s, counts, 0), 0)
     count = tl.sum(tl.where(ss == s, counts, 0), 0)
     top = tl.full([], float("-inf"), tl.float32)

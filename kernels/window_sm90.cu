@@ -277,14 +277,16 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
             if (tile == to - 1) arrive_warp(rest.unused);
             mask();
             weigh(s, top, sum, decay, work.scale);
-            // In the arms of the branch: before it the assembler would wait ahead of the weights.
+            // Here for the next tile, which is read after this one whatever it is: the assembler
+            // moves a wait for products ahead of the weights, but not across this loop.
+            Place next = place;
+            next.step();
+            wait(rest.full[next.slot], next.parity);
+            mma_wait<0>();
+            settle(acc);
             if (__any_sync(~0u, decay[0] != 1.0f || decay[1] != 1.0f)) {
-                mma_wait<0>();
-                settle(acc);
 #pragma unroll
                 for (int i = 0; i < 128; ++i) acc[i] *= i % 4 < 2 ? decay[0] : decay[1];
-            } else {
-                mma_wait<0>();
             }
             settle(s);
             settle(acc);

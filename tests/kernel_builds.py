@@ -116,21 +116,33 @@ def layers() -> Iterator[Build]:
     yield activation._gelu_mul, LAYER, {"N": 21504, "BLOCK": 2048}, 8
 
 
+def with_ones(kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> dict[str, Any]:
+    """``constants`` and, as a launch with 1 in the place of any whole number makes them, ones."""
+    whole = {
+        param.name: 1
+        for param in kernel.params
+        if types.get(param.name) == "i32" and not param.do_not_specialize
+    }
+    return whole | constants
+
+
 def main() -> int:
     failed = 0
-    for kernel, types, constants, warps in (*sampling(), *attention(), *layers()):
-        names = kernel.arg_names
-        source = ASTSource(
-            kernel,
-            {name: "constexpr" if name in constants else types[name] for name in names},
-            {(names.index(name),): constants[name] for name in names if name in constants},
-        )
-        try:
-            triton.compile(source, target=HOPPER, options={"num_warps": warps})
-            print("built", kernel.fn.__name__)
-        except Exception as error:
-            failed += 1
-            print("FAILED", kernel.fn.__name__, error)
+    for kernel, types, given, warps in (*sampling(), *attention(), *layers()):
+        ones = with_ones(kernel, types, given)
+        for constants in (given, ones) if ones != given else (given,):
+            names = kernel.arg_names
+            source = ASTSource(
+                kernel,
+                {name: "constexpr" if name in constants else types[name] for name in names},
+                {(names.index(name),): constants[name] for name in names if name in constants},
+            )
+            try:
+                triton.compile(source, target=HOPPER, options={"num_warps": warps})
+                print("built", kernel.fn.__name__)
+            except Exception as error:
+                failed += 1
+                print("FAILED", kernel.fn.__name__, error)
     return bool(failed)
 
 
