@@ -288,10 +288,32 @@ def test_a_rehearsal_of_the_bundled_model(
     assert main(["kaggle", "rehearse", str(table), *options, "--limit-time", "1"]) == 1
 
 
+def code_cells() -> list[str]:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_first_cell_finds_the_bundle_where_links_lead_in_circles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "datasets" / "someone" / "bundle"
+    below.mkdir(parents=True)
+    (below / "eightfold.lock").touch()
+    for name in ("one", "two", "three"):  # without a memory of folders 3 to the power of 40 paths
+        (tmp_path / "datasets" / name).symlink_to(tmp_path / "datasets")
+    ran: list[list[object]] = []
+    monkeypatch.setenv("EIGHTFOLD_INPUT", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    exec(code_cells()[0], {})
+    (command,) = ran
+    lock = Path(str(command[-1]))
+    assert lock.samefile(below / "eightfold.lock")
+    assert lock.parent == command[command.index("--find-links") + 1]
+
+
 def test_the_notebook_runs(tmp_path: Path) -> None:
     client = pytest.importorskip("jupyter_client")
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    code = code_cells()
     assert not any('"/' in text or "'/" in text for text in code), "no absolute paths"
     data = tmp_path / "input" / "competitions" / "anything"
     data.mkdir(parents=True)
