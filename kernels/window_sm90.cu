@@ -277,8 +277,8 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
             if (tile == to - 1) arrive_warp(rest.unused);
             mask();
             weigh(s, top, sum, decay, work.scale);
-            // Here for the next tile, which is read after this one whatever it is: the assembler
-            // moves a wait for products ahead of the weights, but not across this loop.
+            // The ring's next tile, keys or values, is waited for here already: the assembler
+            // moves a wait for products ahead of the weights, but not across this wait's loop.
             Place next = place;
             next.step();
             wait(rest.full[next.slot], next.parity);

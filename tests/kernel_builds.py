@@ -116,33 +116,36 @@ def layers() -> Iterator[Build]:
     yield activation._gelu_mul, LAYER, {"N": 21504, "BLOCK": 2048}, 8
 
 
-def with_ones(kernel: Any, types: dict[str, str], constants: dict[str, Any]) -> dict[str, Any]:
-    """``constants`` and, as a launch with 1 in the place of any whole number makes them, ones."""
-    whole = {
-        param.name: 1
-        for param in kernel.params
-        if types.get(param.name) == "i32" and not param.do_not_specialize
-    }
-    return whole | constants
+def builds() -> Iterator[Build]:
+    """All kernels, and again with 1 in the place of each whole number, where it is a constant."""
+    for kernel, types, constants, warps in (*sampling(), *attention(), *layers()):
+        yield kernel, types, constants, warps
+        ones = {
+            param.name: 1
+            for param in kernel.params
+            if types.get(param.name) == "i32"
+            and param.name not in constants
+            and not param.do_not_specialize
+        }
+        if ones:
+            yield kernel, types, constants | ones, warps
 
 
 def main() -> int:
     failed = 0
-    for kernel, types, given, warps in (*sampling(), *attention(), *layers()):
-        ones = with_ones(kernel, types, given)
-        for constants in (given, ones) if ones != given else (given,):
-            names = kernel.arg_names
-            source = ASTSource(
-                kernel,
-                {name: "constexpr" if name in constants else types[name] for name in names},
-                {(names.index(name),): constants[name] for name in names if name in constants},
-            )
-            try:
-                triton.compile(source, target=HOPPER, options={"num_warps": warps})
-                print("built", kernel.fn.__name__)
-            except Exception as error:
-                failed += 1
-                print("FAILED", kernel.fn.__name__, error)
+    for kernel, types, constants, warps in builds():
+        names = kernel.arg_names
+        source = ASTSource(
+            kernel,
+            {name: "constexpr" if name in constants else types[name] for name in names},
+            {(names.index(name),): constants[name] for name in names if name in constants},
+        )
+        try:
+            triton.compile(source, target=HOPPER, options={"num_warps": warps})
+            print("built", kernel.fn.__name__)
+        except Exception as error:
+            failed += 1
+            print("FAILED", kernel.fn.__name__, error)
     return bool(failed)
 
 
