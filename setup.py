@@ -30,8 +30,9 @@ setup(
     package_data={
         "eightfold.demo": ["model/*", "*.md"],
         **{
-            f"eightfold.{part}": ["py.typed", "*.md", "*.json", "*.txt", "*.cu", "*.cuh"]
-            for part in PARTS[:-1]
+            name: ["py.typed", "*.md", "*.json", "*.txt", "*.cu", "*.cuh"]
+            for name in PACKAGES
+            if name != "eightfold.demo"
         },
     },
     install_requires=[
@@ -61,5 +62,5 @@ setup(
             "polars>=1.0",
         ],
     },
-    entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:main"]},
+    entry_points={"console_scripts": ["eightfold = eightfold.solver.cli.command_line:main"]},
 )

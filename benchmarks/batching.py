@@ -283,7 +283,7 @@ def limit(model: PreTrainedModel) -> float:
     """Tokens per second that no engine can exceed (see above)."""
     if model.device.type == "cpu":
         return SEQUENCES / bare_step(model)
-    from bandwidth import read_bandwidth
+    from support.read_bandwidth import read_bandwidth
 
     weights = {tensor.data_ptr(): tensor.nbytes for tensor in model.parameters()}
     if not model.config.get_text_config().tie_word_embeddings:

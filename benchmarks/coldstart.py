@@ -29,8 +29,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import loaders
-from randommodel import write_checkpoint
+from support import rival_loaders
+from support.random_checkpoint import write_checkpoint
 
 MIB = 1 << 20
 FIRST_TOKEN_SECONDS = 75.0  # kept for it while loaders run
@@ -62,7 +62,7 @@ class Worker:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=loaders.serve, args=(theirs, *self._arguments))
+        self._process = context.Process(target=rival_loaders.serve, args=(theirs, *self._arguments))
         self._process.start()
         theirs.close()
         if self._answer(START_SECONDS) != "ready":
@@ -100,8 +100,8 @@ class Run:
         if self.device != "cpu":
             self.link_runtime()
         self.limits()
-        names = loaders.installed()
-        self.result["not installed"] = sorted(set(loaders.LOADERS) - set(names))
+        names = rival_loaders.installed()
+        self.result["not installed"] = sorted(set(rival_loaders.LOADERS) - set(names))
         reserve = min(FIRST_TOKEN_SECONDS, self.left / 4)
         for name in names:
             self.load(name, reserve)
@@ -138,10 +138,10 @@ class Run:
     def limits(self) -> None:
         """Rates in bytes a second; the disk's is the best of three ways to read a third each."""
         limits = self.result["limits"]
-        files = loaders.shards(self.folder)
+        files = rival_loaders.shards(self.folder)
         third = -(-len(files) // 3)
         parts = [files[i : i + third] for i in range(0, len(files), third)]
-        self.result["resident after drop"] = loaders.drop(self.folder)
+        self.result["resident after drop"] = rival_loaders.drop(self.folder)
         limits["disk, 8 threads"] = read_rate(parts[0], 8)
         limits["disk, 16 threads"] = read_rate(parts[1], 16)
         limits["disk, direct"] = read_rate(parts[2], 16, direct=True)
@@ -176,8 +176,8 @@ class Run:
         row: dict[str, Any] = {"cold": cold}
         self.result["first token"].append(row)
         if cold:
-            row["resident"] = loaders.drop(self.folder)
-        program = str(Path(__file__).with_name("firsttoken.py"))
+            row["resident"] = rival_loaders.drop(self.folder)
+        program = str(Path(__file__).with_name("support") / "first_token_process.py")
         command = [sys.executable, program, str(self.folder), self.device, str(time.time())]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             timer = threading.Timer(self.left - 5, process.kill)
@@ -210,8 +210,8 @@ class Run:
     def limits_again(self) -> None:
         """The disk's rate at the end: whether it drifted."""
         if self.left > 5 + self.nbytes / 3 / self.result["limits"]["disk"]:
-            loaders.drop(self.folder)
-            part = loaders.shards(self.folder)[:2]
+            rival_loaders.drop(self.folder)
+            part = rival_loaders.shards(self.folder)[:2]
             self.result["limits"]["disk at the end"] = read_rate(part, 16)
 
     def say(self, text: str) -> None:

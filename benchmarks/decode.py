@@ -17,9 +17,9 @@ from collections import defaultdict
 from typing import Any
 
 import torch
-from bandwidth import read_bandwidth
-from gemma import SHAPES, random_model, step_parts
-from verification import verification_seconds
+from support.gemma4_random_model import SHAPES, random_model, step_parts
+from support.read_bandwidth import read_bandwidth
+from support.verification_step import verification_seconds
 
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
 

@@ -19,10 +19,8 @@ from collections.abc import Callable
 from dataclasses import asdict
 
 import torch
-from bandwidth import read_bandwidth
-from kernel_attention import AttentionJobs
-from kernel_buffers import Result, relative, timed
-from kernel_jobs import (
+from support.attention_jobs import AttentionJobs
+from support.layer_jobs import (
     CHAINS,
     HEADS,
     HIDDEN,
@@ -35,17 +33,28 @@ from kernel_jobs import (
     describe,
     jobs,
 )
+from support.read_bandwidth import read_bandwidth
+from support.timing_buffers import Result, relative, timed
 
-from eightfold.kernels.activation import gelu_mul, gelu_mul_reference
-from eightfold.kernels.chain import COUNTERS, ChainWeights, layer_chain, layer_chain_reference
-from eightfold.kernels.decode import decode_workspace, default_config, paged_decode
-from eightfold.kernels.gemm import dense_linear, dense_linear_reference
-from eightfold.kernels.linear import LinearConfig, skinny_linear, skinny_linear_reference
-from eightfold.kernels.norm import add_norm, add_norm_reference
-from eightfold.kernels.onecopy import OneCopy
-from eightfold.kernels.rotary import norm_rotate_write
-from eightfold.kernels.sampler import sample_tokens, sampler_workspace
-from eightfold.kernels.sampling import SamplingBatch, sample
+from eightfold.kernels.attention.one_copy import OneCopy
+from eightfold.kernels.attention.paged_decode import decode_workspace, default_config, paged_decode
+from eightfold.kernels.layers.gated_gelu import gelu_mul, gelu_mul_reference
+from eightfold.kernels.layers.layer_tail import (
+    COUNTERS,
+    ChainWeights,
+    layer_chain,
+    layer_chain_reference,
+)
+from eightfold.kernels.layers.linear_few_rows import (
+    LinearConfig,
+    skinny_linear,
+    skinny_linear_reference,
+)
+from eightfold.kernels.layers.linear_many_rows import dense_linear, dense_linear_reference
+from eightfold.kernels.layers.rms_norm import add_norm, add_norm_reference
+from eightfold.kernels.layers.rotary_embedding import norm_rotate_write
+from eightfold.kernels.sampling.torch_sampler import SamplingBatch, sample
+from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
 
 ERROR_LIMIT = 1e-2  # relative Frobenius norm; of draws, share of tokens that differ
 

@@ -29,11 +29,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from image import MODEL, TOKENIZER, Image, make_image, make_inputs, write_table
-from jupyterkernel import Kernel, kill
+from support.kaggle_image import MODEL, TOKENIZER, Image, make_image, make_inputs, write_table
+from support.notebook_kernel import Kernel, kill
 
 from eightfold.solver import SolverError
-from eightfold.solver.problemset import Problem, load_problems
+from eightfold.solver.problem_set import Problem, load_problems
 
 NAMES = ("notebook", "plain", "memory", "rehearsal", "float32")
 WITHOUT_GPU = ("notebook", "memory", "rehearsal")  # the others are the same on a CPU
@@ -171,7 +171,12 @@ def memory_taken(image: Image, run: Run, folder: Path) -> None:
     for the engine or nearly so; after another, all."""
     hog: subprocess.Popen[str] | None = None
     if has_gpu():
-        command = [sys.executable, str(Path(__file__).with_name("gpuhog.py")), "300", "900"]
+        command = [
+            sys.executable,
+            str(Path(__file__).with_name("support") / "gpu_memory_hog.py"),
+            "300",
+            "900",
+        ]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         hog = subprocess.Popen(command, text=True, process_group=0, **pipes)
         say(f"  another process: {hog.stdout.readline().strip()}")
@@ -224,7 +229,7 @@ def rehearsal(image: Image, run: Run, folder: Path) -> None:
 
 
 def large(image: Image, run: Run, folder: Path, gb: float) -> None:
-    from randommodel import write_checkpoint
+    from support.random_checkpoint import write_checkpoint
 
     began = time.monotonic()
     model = image.base / "input" / "models" / "somebody" / "random" / "1"

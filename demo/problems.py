@@ -19,8 +19,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
-from eightfold.demo.families import ANSWERS, FAMILIES, Family, Params, fill, fill_slots
-from eightfold.sandbox.inprocess import new_namespace, run_cell
+from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
+
+from .families import ANSWERS, FAMILIES, Family, Params, fill, fill_slots
 
 HELD_OUT_SHARE = 64
 """One in this many draws of numbers is held out."""

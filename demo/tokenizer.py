@@ -20,8 +20,9 @@ from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from eightfold.demo.traces import Trace, write_trace
-from eightfold.solver.prompts import Prompts
+from eightfold.solver.chat.prompt_texts import Prompts
+
+from .training_traces import Trace, write_trace
 
 HERE = Path(__file__).parent
 TEMPLATE = HERE / "chat_template.jinja"

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from eightfold.demo.muon import Optimizer
-from eightfold.demo.network import Attend, Network, Shape, load_weights, save_configs, save_weights
-from eightfold.demo.rows import LENGTH, OWNERS, POSITIONS, TARGETS, TOKENS, Supply
+from .muon_optimizer import Optimizer
+from .training_network import Attend, Network, Shape, load_weights, save_configs, save_weights
+from .training_rows import LENGTH, OWNERS, POSITIONS, TARGETS, TOKENS, Supply
 
 HERE = Path(__file__).parent
 Loss = Callable[[Network, Tensor], Tensor]
@@ -266,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
         supply.close()
     export(network, options.source, options.out)
     if options.evaluate:
-        from eightfold.demo.evaluate import report
+        from .generate_accuracy import report
 
         print(report(options.out, options.evaluate, attempts=8, seed=1), flush=True)
         count = options.evaluate // 2

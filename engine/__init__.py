@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .config import EngineConfig, SamplingParams
-from .errors import CheckpointError, ModelError, UnsupportedModelError
-from .plan import Event
+from .engine_config import EngineConfig, SamplingParams
+from .model_errors import CheckpointError, ModelError, UnsupportedModelError
+from .scheduling.scheduled_step import Event
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from . import architecture as architectures
-from .checkpoint import Meanwhile, end_tokens, load_weights, read_config
-from .config import EngineConfig, SamplingParams
-from .devices import by_kernels, device_named, device_of, dtype_for, too_large
-from .errors import ModelError
-from .flight import Flight
-from .memory import Memory
-from .placement import allocation, fused_architecture, place
-from .plan import Event
-from .rehearsal import rehearsal
-from .scheduler import Scheduler
+from .engine_config import EngineConfig, SamplingParams
+from .execution.in_flight_step import Flight
+from .loading.checkpoint import Meanwhile, end_tokens, load_weights, read_config
+from .model_errors import ModelError
+from .models import architecture as architectures
+from .scheduling.page_tables import Memory
+from .scheduling.scheduled_step import Event
+from .scheduling.scheduler import Scheduler
+from .startup.device_selection import by_kernels, device_named, device_of, dtype_for, too_large
+from .startup.kernel_warmup import rehearsal
+from .startup.kv_cache_sizing import allocation, fused_architecture, place
 
 
 class Engine:
@@ -197,7 +197,7 @@ class Engine:
         return tokens
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start (see :class:`~eightfold.engine.stats.Stats`) and pages now."""
+        """Counters since the start (see `Stats`) and pages now."""
         with self._changed:
             memory = self._scheduler.memory
             return {

@@ -3,9 +3,9 @@
 Importing this package imports neither numpy nor zmq: the pool's thread does, when it starts.
 """
 
-from .config import Limits, PoolConfig
-from .errors import SandboxError
-from .kernel import Execution, Kernel
-from .pool import KernelPool
+from .host.kernel_pool import KernelPool
+from .host.leased_kernel import Execution, Kernel
+from .pool_config import Limits, PoolConfig
+from .sandbox_errors import SandboxError
 
 __all__ = ["Execution", "Kernel", "KernelPool", "Limits", "PoolConfig", "SandboxError"]

@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from .config import PoolConfig
-from .errors import SandboxError
-from .isolation import PROTECTIONS
-from .pool import KernelPool
+from .host.kernel_pool import KernelPool
+from .isolation.privilege_drop import PROTECTIONS
+from .pool_config import PoolConfig
+from .sandbox_errors import SandboxError
 
 # What a cell tries for each protection; it prints "held" where it was stopped.
 _ATTEMPTS = {

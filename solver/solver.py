@@ -13,14 +13,14 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
-from eightfold.solver.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
-from eightfold.solver.checkpoint import model_folder, sampling_values
-from eightfold.solver.config import MAX_ATTEMPTS, SolverConfig, SolverError
-from eightfold.solver.loop import EngineLoop
-from eightfold.solver.problem import Plan, ProblemRun, Progress
-from eightfold.solver.prompts import prompts_for
-from eightfold.solver.protocol import Protocol, end_token_ids, load_protocol
-from eightfold.solver.vote import vote
+from .attempts.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
+from .attempts.engine_loop import EngineLoop
+from .attempts.problem_run import Plan, ProblemRun, Progress
+from .attempts.voting import vote
+from .chat.prompt_texts import prompts_for
+from .chat.protocol_choice import Protocol, end_token_ids, load_protocol
+from .model_folder import model_folder, sampling_values
+from .solver_config import MAX_ATTEMPTS, SolverConfig, SolverError
 
 RELEASE_SECONDS = 3.0
 """How long a problem waits for its kernels to be given back before it ends without them."""
@@ -239,7 +239,7 @@ class Solver(AbstractContextManager["Solver"]):
 
     def _start_reading(self, folder: Path | None) -> Any:
         """Fills the page cache while libraries are imported and kernels start."""
-        from eightfold.engine.preload import Preload
+        from eightfold.engine.loading.file_preload import Preload
 
         assert folder is not None
         return Preload(folder)

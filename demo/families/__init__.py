@@ -1,15 +1,7 @@
 """The families of problems, and what a family is."""
 
-from eightfold.demo.families import (
-    counting,
-    digits,
-    divisors,
-    equations,
-    modular,
-    plane,
-    sequences,
-)
-from eightfold.demo.families.family import ANSWERS, Family, Params, fill, fill_slots
+from . import counting, digits, divisors, equations, modular, plane, sequences
+from .family import ANSWERS, Family, Params, fill, fill_slots
 
 FAMILIES: tuple[Family, ...] = (
     *divisors.FAMILIES,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from eightfold.demo.families.family import Params, family, number
+from .family import Params, family, number
 
 
 def _interval(r: Random, high: int, width: int) -> Params:

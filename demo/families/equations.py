@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from eightfold.demo.families.family import Params, family, modulus, number
+from .family import Params, family, modulus, number
 
 
 def _roots(r: Random) -> Params | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import gcd
 from random import Random
 
-from eightfold.demo.families.family import Params, family, modulus, number
+from .family import Params, family, modulus, number
 
 
 def _linear(r: Random) -> Params | None:

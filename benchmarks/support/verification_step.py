@@ -1,0 +1,50 @@
+"""Seconds of a step in which each sequence brings several rows, as when drafts are verified."""
+
+import torch
+import transformers
+from support.read_bandwidth import seconds
+
+from eightfold.engine.execution.kv_cache import KVCache
+from eightfold.engine.models.architecture import inspect
+from eightfold.engine.models.decoder import Limits
+from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
+from eightfold.engine.scheduling.page_tables import Group
+from eightfold.kernels.attention.attention_dispatch import PagedBatch
+
+PAGE_SIZE = 64
+
+
+def verification_seconds(
+    model: transformers.PreTrainedModel, sequences: int, q_len: int, context: int
+) -> float:
+    """Model and lm_head, without sampling, in a captured graph."""
+    device = model.device
+    architecture = one_copy_architecture(inspect(model.config))
+    assert architecture is not None
+    rows, pages = sequences * q_len, -(-context // PAGE_SIZE)
+    limits = Limits(running=rows, step_tokens=rows, context=pages * PAGE_SIZE)
+    groups = [Group(window, sequences * pages + 1) for window in architecture.windows]
+    cache = KVCache(architecture, groups, PAGE_SIZE, device, model.dtype)
+    decoder = Gemma4Decoder(model, architecture, limits, PAGE_SIZE)
+    at = torch.arange(context - q_len, context, device=device, dtype=torch.int32)
+    table = torch.arange(1, sequences * pages + 1, device=device, dtype=torch.int32)
+    table = table.view(sequences, pages)
+    slots = table[:, at // PAGE_SIZE] * PAGE_SIZE + at % PAGE_SIZE
+    batch = PagedBatch(
+        slots=slots.flatten().int(),
+        table=table,
+        first_pos=torch.zeros(sequences, dtype=torch.int32, device=device),
+        lens=torch.full((sequences,), context, dtype=torch.int32, device=device),
+        starts=torch.zeros(1, dtype=torch.int32, device=device),
+        decodes=sequences,
+        q_len=q_len,
+    )
+    tokens = torch.arange(rows, device=device, dtype=torch.int32) + 10
+    positions = at.repeat(sequences)
+    batches = dict.fromkeys(architecture.windows, batch)
+    with torch.inference_mode():
+        decoder.logits(tokens, positions, batches, cache, None)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            decoder.logits(tokens, positions, batches, cache, None)
+    return seconds(graph.replay, 10)

@@ -1,0 +1,1 @@
+"""Runs scheduled steps on a CPU or a GPU, over the paged KV cache."""

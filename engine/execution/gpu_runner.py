@@ -1,0 +1,191 @@
+"""Runs planned steps by the GPU kernels: decode steps as captured graphs, the rest as launches."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from eightfold.kernels.attention.attention_dispatch import PagedBatch
+from eightfold.kernels.attention.flash_attn_prefill import Kind
+from eightfold.kernels.layers.token_embedding import choose_tokens
+from eightfold.kernels.sampling.row_entropy import entropy_workspace, row_entropy
+from eightfold.kernels.sampling.torch_sampler import SamplingBatch
+from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
+
+from ..models.architecture import Architecture
+from ..models.decoder import Decoder, Limits
+from ..scheduling.scheduled_step import Plan, Work
+from .gpu_batch import (
+    Layout,
+    group_arrays,
+    padded_rows,
+    row_starts,
+    sampling_arrays,
+    step_arrays,
+    table_width,
+)
+from .in_flight_step import Draws, Flight
+from .kv_cache import KVCache
+from .step_upload import Upload, packed_bytes
+
+Tensors = dict[str, torch.Tensor]
+
+
+def attention_kinds(architecture: Architecture, model: nn.Module) -> list[Kind]:
+    """Kinds of the layers that flash-attn might compute: those of two copies, without sinks."""
+    if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
+        return []
+    heads = int(architecture.config.num_attention_heads)
+    return [
+        Kind(heads, layer.kv_heads, layer.head_dim, layer.window or 0)
+        for layer in architecture.layers
+        if not layer.one_copy
+    ]
+
+
+class DecodeGraph:
+    """A captured step of ``size`` single tokens."""
+
+    def __init__(self, runner: "GpuRunner", size: int) -> None:
+        self._layout = Layout(size, 0, size)
+        self._upload = Upload(runner.device, runner.upload_bytes(self._layout))
+        views = self._upload(runner.arrays([], self._layout, size))
+        runner.compute(views, self._layout)  # compiles, and must not be captured
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph, pool=runner.graph_pool):
+            runner.compute(views, self._layout)
+
+    def launch(self, runner: "GpuRunner", works: list[Work]) -> None:
+        self._upload(runner.arrays(works, self._layout, self._layout.rows))
+        self._graph.replay()
+
+
+class GpuRunner:
+    """A decoder, its cache, and the tokens that the last step drew.
+
+    Args:
+        graphs: whether to capture decode steps; the decoder must be capturable.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        cache: KVCache,
+        limits: Limits,
+        vocabulary: int,
+        device: torch.device,
+        graphs: bool,
+    ) -> None:
+        self.decoder = decoder
+        self.cache = cache
+        self.device = device
+        self.limits = limits
+        self.flash: frozenset[Kind] = frozenset()  # layers whose chunks flash-attn computes
+        self.draws = Draws(limits.decode_rows, device)
+        self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
+        self._graphs: dict[int, DecodeGraph] = {}
+        rows = limits.decode_rows
+        self._sampler_space = torch.empty(sampler_workspace(rows, vocabulary), device=device)
+        self._entropy_space = torch.empty(entropy_workspace(rows, vocabulary), device=device)
+        largest = Layout(rows, rows, max(limits.rows, rows))
+        self._upload = Upload(device, self.upload_bytes(largest))
+
+    @torch.inference_mode()
+    def launch(self, plan: Plan) -> Flight:
+        """Start a step; on a GPU this returns while it runs."""
+        self.cache.make(plan.moves)
+        works = plan.works
+        layout = Layout.of(works, self.limits.running)
+        if self.graph_pool and not layout.chunks and all(work.samples for work in works):
+            self._graph(layout.rows).launch(self, works)
+        else:
+            drawn = sum(work.samples for work in works)
+            views = self._upload(self.arrays(works, layout, padded_rows(drawn) if drawn else 0))
+            self.compute(views, layout)
+        return self.draws.depart(plan)
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Compile and capture the decode steps, largest first: later ones fit into its memory."""
+        if self.graph_pool:
+            for size in self.limits.decode_sizes:
+                self._graph(size)
+
+    @torch.inference_mode()
+    def compile(self, size: int) -> None:
+        """Launch a step of ``size`` single tokens of nobody, without a graph."""
+        layout = Layout(size, 0, size)
+        self.compute(self._upload(self.arrays([], layout, size)), layout)
+
+    def _graph(self, size: int) -> DecodeGraph:
+        graph = self._graphs.get(size)
+        if graph is None:
+            graph = self._graphs[size] = DecodeGraph(self, size)
+        return graph
+
+    # ---- one step's inputs
+
+    def arrays(self, works: list[Work], layout: Layout, sampling: int) -> dict[str, np.ndarray]:
+        """Host arrays of a step that draws for up to ``sampling`` rows."""
+        arrays = step_arrays(works, self.draws.row_of, layout)
+        for g, window in enumerate(self.cache.windows):
+            tokens = 1 if not layout.chunks else self.limits.step_tokens
+            width = table_width(window, tokens, self.limits.context, self.cache.page_size)
+            group = group_arrays(works, g, window, self.cache.page_size, layout, width)
+            arrays |= {f"{name}{g}": array for name, array in group.items()}
+        drawn = [work for work in works if work.samples]
+        arrays |= sampling_arrays(drawn, sampling)
+        if layout.chunks or len(drawn) < len(works):
+            rows = np.zeros(sampling, dtype=np.int32)
+            pairs = zip(works, row_starts(works, layout), strict=True)
+            last = [row + work.count - 1 for work, row in pairs if work.samples]
+            rows[: len(last)] = last
+            arrays["rows"] = rows
+        return arrays
+
+    def upload_bytes(self, layout: Layout) -> int:
+        """Bytes of the arrays of any step of this layout."""
+        return packed_bytes(self.arrays([], layout, max(1, layout.decodes)))
+
+    # ---- on the device
+
+    def compute(self, views: Tensors, layout: Layout) -> None:
+        """Queue a step's launches: model, and draw and entropies where it samples.
+
+        Entropies nobody asked for are computed too: they cost microseconds, a second set of graphs
+        would cost memory and a pause for its capture.
+        """
+        tokens = choose_tokens(views["tokens"], views["source"], self.draws.tokens)
+        batches = {
+            window: PagedBatch(
+                slots=views[f"slots{g}"],
+                table=views[f"table{g}"],
+                first_pos=views[f"first_pos{g}"],
+                lens=views[f"lens{g}"],
+                starts=views[f"starts{g}"],
+                decodes=layout.decodes,
+                flash=self.flash,
+            )
+            for g, window in enumerate(self.cache.windows)
+        }
+        logits = self.decoder.logits(
+            tokens, views["positions"], batches, self.cache, views.get("rows")
+        )
+        rows, softcap = logits.shape[0], self.decoder.softcap
+        if not rows:  # a step of chunks that end no prompt
+            return
+        batch = SamplingBatch(
+            temperature=views["temperature"],
+            top_k=views["top_k"],
+            top_p=views["top_p"],
+            min_p=views["min_p"],
+            seeds=views["seeds"],
+            positions=views["places"],
+            max_top_k=0,
+            greedy=False,
+            filtered=True,
+        )
+        sample_tokens(
+            logits, batch, self.draws.tokens[:rows], self._sampler_space, softcap=softcap, pdl=True
+        )
+        out = self.draws.entropies[:rows]
+        row_entropy(logits, out, self._entropy_space, softcap=softcap, pdl=True)

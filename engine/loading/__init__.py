@@ -1,0 +1,1 @@
+"""Reads checkpoints into memory, on a CPU or a GPU."""

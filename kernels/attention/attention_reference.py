@@ -1,0 +1,84 @@
+"""What ``paged_decode`` and ``paged_prefill`` compute, in float64, one sequence at a time."""
+
+import torch
+
+from .one_copy import OneCopy, rebuild_keys
+
+
+def paged_decode_reference(
+    q: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor | None,
+    table: torch.Tensor,
+    lens: torch.Tensor,
+    *,
+    one_copy: OneCopy | None = None,
+    sinks: torch.Tensor | None = None,
+    first_pos: torch.Tensor | None = None,
+    scale: float = 1.0,
+    window: int = 0,
+    q_len: int = 1,
+) -> torch.Tensor:
+    """What ``paged_decode`` computes, in float64, one sequence at a time."""
+    page_size = key_cache.shape[1]
+    group = q.shape[1] // key_cache.shape[2]
+    out = torch.zeros(q.shape, dtype=torch.float64, device=q.device)
+    for s, length in enumerate(lens.tolist()):
+        if not length:
+            continue
+        first = 0 if first_pos is None else int(first_pos[s])
+        low = max(0, length - q_len - window + 1) if window else 0
+        at = torch.arange(low, length, device=q.device)
+        pages = table[s].long()[(at - first) // page_size]
+        slots = pages * page_size + at % page_size
+        values = (key_cache if value_cache is None else value_cache).flatten(0, 1)[slots].double()
+        rows = slice(s * q_len, (s + 1) * q_len)
+        row_at = torch.arange(length - q_len, length, device=q.device)
+        query = q[rows].double()
+        if one_copy is None:
+            keys = key_cache.flatten(0, 1)[slots].double()
+        else:
+            keys = rebuild_keys(values, one_copy, at)
+            still = OneCopy(torch.ones_like(one_copy.key_weight), one_copy.cos, one_copy.sin)
+            query = rebuild_keys(query, still, row_at)
+        scores = torch.einsum("rhd,khd->hrk", query, keys.repeat_interleave(group, 1)) * scale
+        seen = (at[None, :] <= row_at[:, None]) & (row_at[:, None] >= 0)
+        if window:
+            seen &= at[None, :] > row_at[:, None] - window
+        scores = scores.masked_fill(~seen, float("-inf"))
+        if sinks is not None:
+            sink = sinks.double()[:, None, None].expand(-1, q_len, 1)
+            scores = torch.cat([scores, sink], 2)
+        weights = scores.softmax(2)[..., : at.shape[0]].nan_to_num(0.0)
+        out[rows] = torch.einsum("hrk,khd->rhd", weights, values.repeat_interleave(group, 1))
+    return out
+
+
+def paged_prefill_reference(
+    q: torch.Tensor,
+    key_cache: torch.Tensor,
+    value_cache: torch.Tensor | None,
+    table: torch.Tensor,
+    starts: torch.Tensor,
+    lens: torch.Tensor,
+    *,
+    first_pos: torch.Tensor | None = None,
+    **options: object,
+) -> torch.Tensor:
+    """What ``paged_prefill`` computes, in float64: a sequence's chunk is so many decode rows."""
+    parts = []
+    for s in range(table.shape[0]):
+        begin, end = int(starts[s]), int(starts[s + 1])
+        parts.append(
+            paged_decode_reference(
+                q[begin:end],
+                key_cache,
+                value_cache,
+                table[s : s + 1],
+                lens[s : s + 1],
+                q_len=end - begin,
+                first_pos=None if first_pos is None else first_pos[s : s + 1],
+                **options,  # type: ignore[arg-type]
+            )
+        )
+    return torch.cat(parts)

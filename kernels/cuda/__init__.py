@@ -1,0 +1,1 @@
+"""CUDA C++ sources, and how they are compiled and launched."""

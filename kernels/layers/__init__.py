@@ -1,0 +1,1 @@
+"""Everything in a decoder layer but its attention."""

@@ -1,0 +1,218 @@
+"""Linear layers of few rows (1 to 64): bound by reading the weights once.
+
+The product is computed transposed, ``W [tile_n, tile_k] @ x^T [tile_k, rows]``: weight rows fill
+the matrix unit's M, the few activation rows its N. Each program streams one block of weight rows,
+or one of ``splits`` equal parts of it along K; parts are float32 and are added in a fixed order by
+the kernel that reads them, never by atomics.
+
+Before a program waits for its input it asks for the first ``prefetch`` bytes of its weight rows to
+be brought into L2: under dependent launch this fills the time the small kernels before it take.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+import triton
+import triton.language as tl
+from triton.tools.tensor_descriptor import TensorDescriptor
+
+from ..triton_launch import (
+    FLOATS,
+    dependent,
+    let_next_start,
+    require,
+    require_tensor,
+    require_tile,
+    wait_for_inputs,
+)
+
+MAX_ROWS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class LinearConfig:
+    """tile_n: weight rows per program, a gated layer counts gate and up rows as one. tile_k:
+    columns per step. splits: parts along K. prefetch: bytes of each weight row asked for early.
+    tma: weights through the bulk copy engine."""
+
+    tile_n: int = 64
+    tile_k: int = 128
+    warps: int = 4
+    stages: int = 4
+    splits: int = 1
+    prefetch: int = 0
+    tma: bool = False
+
+
+@triton.jit
+def prefetch_l2(pointers, BYTES: tl.constexpr):
+    """Start bringing BYTES (a multiple of 16) from each 16-byte aligned pointer into L2."""
+    tl.inline_asm_elementwise(
+        "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
+        "=r,l,r",
+        [pointers.to(tl.int64), tl.full([], BYTES, tl.int32)],
+        dtype=tl.int32,
+        is_pure=False,
+        pack=1,
+    )
+
+
+@triton.jit
+def gelu_tanh(x):
+    """GELU, tanh approximation, of float32 (``gelu_pytorch_tanh``)."""
+    inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
+    # tanh(u) = 1 - 2 / (exp(2u) + 1) does not overflow to NaN at either end.
+    return x * (1.0 - 1.0 / (tl.exp(2.0 * inner) + 1.0))
+
+
+@triton.jit
+def _load_weights(
+    w, w_rows, n0, k0, k, K: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr
+):  # fmt: skip
+    if TMA:
+        tile = w.load([n0, k0])
+    elif EVEN_K:
+        tile = tl.load(w_rows[:, None] + k[None, :], eviction_policy="evict_first")
+    else:
+        tile = tl.load(w_rows[:, None] + k[None, :], mask=(k < K)[None, :], other=0.0,
+                       eviction_policy="evict_first")  # fmt: skip
+    return tile
+
+
+@triton.jit(do_not_specialize=["M"])
+def _skinny_linear(
+    x, w, w_pointer, out, M, N,
+    K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    SPLITS: tl.constexpr, GATED: tl.constexpr, PREFETCH: tl.constexpr, TMA: tl.constexpr,
+    STAGES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """out [M, N] = x [M, K] @ w [N, K]^T, or gelu(x @ gate^T) * (x @ up^T) with w = [gate; up].
+
+    With SPLITS > 1, out is float32 [SPLITS, M, N].
+    """
+    EVEN_K: tl.constexpr = K % BK == 0
+    BLOCKS: tl.constexpr = (K + BK - 1) // BK
+    PER_SPLIT: tl.constexpr = (BLOCKS + SPLITS - 1) // SPLITS
+    n0 = tl.program_id(0) // SPLITS * BN
+    part = tl.program_id(0) % SPLITS
+    n = n0 + tl.arange(0, BN)
+    m = tl.arange(0, BM)
+    # Rows beyond the last are computed on the last and not stored: no mask on the weights.
+    w_rows = w_pointer + tl.minimum(n, N - 1).to(tl.int64) * K
+    up_rows = w_rows + tl.cast(N, tl.int64) * K  # N = 1 is a constant, which has no .to
+    x_rows = x + tl.minimum(m, M - 1) * K
+    begin = part * PER_SPLIT * BK
+    if PREFETCH:
+        prefetch_l2(w_rows + begin, PREFETCH)
+        if GATED:
+            prefetch_l2(up_rows + begin, PREFETCH)
+    let_next_start(PDL)
+    wait_for_inputs(PDL)
+    acc = tl.zeros([BN, BM], tl.float32)
+    up_acc = tl.zeros([BN, BM], tl.float32)
+    end = tl.minimum(begin + PER_SPLIT * BK, BLOCKS * BK)
+    for k0 in tl.range(begin, end, BK, num_stages=STAGES):
+        k = k0 + tl.arange(0, BK)
+        if EVEN_K:
+            rows = tl.load(x_rows[None, :] + k[:, None])
+        else:
+            rows = tl.load(x_rows[None, :] + k[:, None], mask=(k < K)[:, None], other=0.0)
+        acc = tl.dot(_load_weights(w, w_rows, n0, k0, k, K, EVEN_K, TMA), rows, acc)
+        if GATED:
+            up = _load_weights(w, up_rows, n0 + N, k0, k, K, EVEN_K, TMA)
+            up_acc = tl.dot(up, rows, up_acc)
+    if GATED:
+        acc = gelu_tanh(acc) * up_acc
+    to = out + (part * M + m[None, :]).to(tl.int64) * N + n[:, None]
+    tl.store(to, acc.to(out.dtype.element_ty), mask=(m < M)[None, :] & (n < N)[:, None])
+
+
+def skinny_linear(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    *,
+    gated: bool = False,
+    config: LinearConfig | None = None,
+    pdl: bool = False,
+) -> torch.Tensor:
+    """``x @ weight.T`` for at most 64 rows.
+
+    Args:
+        x: [rows, K]. weight: [N, K], or [2N, K] (gate rows, then up rows) where gated.
+        out: [rows, N] of any float type; float32 [splits, rows, N] where the config splits K: the
+            sum over its first axis is the result (``add_norm`` and ``norm_rotate_write`` take it
+            so).
+        gated: out = gelu_tanh(x @ gate.T) * (x @ up.T).
+
+    Raises:
+        ValueError: a shape or dtype that does not fit.
+    """
+    require_tensor("x", x, FLOATS, 2)
+    require_tensor("weight", weight, x.dtype, 2)
+    (rows, inner), n = x.shape, weight.shape[0] // (2 if gated else 1)
+    config = config or linear_config(rows, n, inner, gated)
+    require_tile("tile_n", config.tile_n)
+    require_tile("tile_k", config.tile_k)
+    require(1 <= rows <= MAX_ROWS, f"{rows} rows; skinny_linear takes 1 to {MAX_ROWS}")
+    require(weight.shape[1] == inner, f"x has {inner} columns, weight {weight.shape[1]}")
+    wanted = (config.splits, rows, n) if config.splits > 1 else (rows, n)
+    require(tuple(out.shape) == wanted, f"out is {tuple(out.shape)}; it must be {wanted}")
+    require(
+        config.splits == 1 or (out.dtype == torch.float32 and not gated),
+        "parts along K need a float32 out and no gate",
+    )
+    # A prefetch must not leave the row: the next row belongs to another program.
+    prefetch = 0 if x.device.type != "cuda" else min(config.prefetch, inner * x.element_size())
+    grid = (-(-n // config.tile_n) * config.splits,)
+    w = weight
+    if config.tma:
+        require(n % config.tile_n == 0, "tma needs N to be a multiple of tile_n")
+        w = TensorDescriptor.from_tensor(weight, [config.tile_n, config.tile_k])
+    _skinny_linear[grid](
+        x, w, weight, out, rows, n,
+        K=inner, BM=_tile_rows(rows), BN=config.tile_n, BK=config.tile_k,
+        SPLITS=config.splits, GATED=gated, PREFETCH=prefetch // 16 * 16, TMA=config.tma,
+        STAGES=config.stages, num_warps=config.warps, **dependent(pdl),
+    )  # fmt: skip
+    return out
+
+
+def _tile_rows(rows: int) -> int:
+    """Two sizes only: each is compiled for every layer before the first token."""
+    return 16 if rows <= 16 else MAX_ROWS
+
+
+def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
+    """The fastest measured on an H100 in Gemma-4-31B's shapes (docs/log-kernels.md).
+
+    Splitting K gains up to 1 us a layer and costs its reader as much, so nothing is split. Five
+    stages of few rows leave room for a second program on a multiprocessor: with dependent launch
+    the next layer's. Where all programs fit at once, two a multiprocessor, 64 rows do best so.
+    """
+    tile_n = 128 if rows > 32 and n > 65536 else 64
+    if n % tile_n or inner % 128:
+        return LinearConfig(tile_n=64 if n >= 4096 else 32, tile_k=128)
+    if gated:
+        return LinearConfig(64, 128, 4, 4, tma=True)
+    if n > 65536:
+        if rows > 32:
+            return LinearConfig(128, 128, 8, 4, tma=True)
+        return LinearConfig(64, 128, 4, 6, prefetch=1024, tma=True)
+    if rows > 32:
+        return LinearConfig(64, 128, 4, 3 if 8192 < n <= 16384 else 5, tma=True)
+    if rows <= 16 and n > 16384 and inner % 256 == 0:
+        return LinearConfig(64, 256, 4, 5, tma=True)
+    return LinearConfig(64, 128, 4, 5, tma=True)
+
+
+def skinny_linear_reference(
+    x: torch.Tensor, weight: torch.Tensor, gated: bool = False
+) -> torch.Tensor:
+    """What ``skinny_linear`` computes (its parts summed), in float64."""
+    product = x.double() @ weight.double().T
+    if not gated:
+        return product
+    gate, up = product.chunk(2, dim=1)
+    return F.gelu(gate, approximate="tanh") * up

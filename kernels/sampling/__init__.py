@@ -1,0 +1,1 @@
+"""Drawing tokens from logits, reproducibly, and the entropy of their distribution."""

@@ -1,0 +1,1 @@
+"""What a kernel gives up, and what /proc says of it."""

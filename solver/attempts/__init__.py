@@ -1,0 +1,1 @@
+"""Attempts at a problem, the engine and tool behind them, and the vote."""

@@ -1,0 +1,1 @@
+"""Runs over many problems: their records, scores and intervals."""

@@ -1,0 +1,214 @@
+"""What the machine has, and the settings that follow from it and from a checkpoint's size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eightfold.kernels.supported_gpus import BFLOAT16_FROM, refusal, runs_on
+
+from ..model_folder import read_json
+from ..solver import SMALL_MODEL
+from ..solver_config import SolverError
+
+GB = 10**9
+OVERHEAD = 2 * GB  # of a GPU: CUDA context, step graphs, activations
+TOKENS_EACH = 8192  # an attempt is worth its place where the pools hold so many tokens for it
+CONTEXT = 65_536
+KERNEL_BYTES = GB // 2  # host memory to expect of one Python kernel
+LIMITS = tuple(
+    Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")
+)
+"""Of a container, under control groups of version 2 and 1."""
+TRIAL = "import torch; torch.ones(1, device='cuda').add_(1).item()"
+TRIAL_SECONDS = 300  # torch may come from a cold disk
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Sizes in bytes; `gpu` is the memory of the GPU to take, 0 without one; `capability` its
+    compute capability."""
+
+    gpu: int
+    cpus: int
+    ram: int
+    capability: float = 9.0
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A checkpoint's size in bytes, and what its KV takes in bfloat16.
+
+    Attributes:
+        token: KV bytes a token takes in the layers with full attention.
+        both: the same without our kernels, which keep one copy of keys and values where they are
+            equal.
+        sequence: KV bytes a sequence takes in the sliding-window layers, window full.
+        context: positions the checkpoint was made for.
+    """
+
+    size: int
+    token: int
+    sequence: int
+    context: int
+    both: int = 0
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Settings for a machine; `max_context` None leaves it to the engine."""
+
+    device: str
+    attempts: int
+    kernels: int
+    early_stop: int
+    max_context: int | None
+    threads: int
+
+
+def look_at_machine() -> Machine:
+    """This machine, without importing torch: nvidia-smi tells of GPUs."""
+    try:
+        cpus = len(os.sched_getaffinity(0))
+    except AttributeError:
+        cpus = os.cpu_count() or 1
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for limit in LIMITS:
+        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+            ram = min(ram, int(text))
+    memory, capability = gpu()
+    return Machine(memory, cpus, ram, capability)
+
+
+def gpu() -> tuple[int, float]:
+    """Bytes and compute capability of the GPU to take, zeros where there is none.
+
+    One that the kernels do not run on serves by plain PyTorch. Of which GPUs a build of PyTorch has
+    code for is not told before it is run: a process of its own tries, since torch must not be
+    imported here yet. What comes of it is said on standard error.
+    """
+    memory, capability = _listed()
+    if not memory or runs_on(capability):
+        return memory, capability
+    if torch_runs():
+        print(f"plain PyTorch serves on the GPU: {refusal(capability)}", file=sys.stderr)
+        return memory, capability
+    print(
+        f"passed over: a GPU of compute capability {capability:g}, on which this PyTorch does not "
+        "compute",
+        file=sys.stderr,
+    )
+    return 0, 0.0
+
+
+def torch_runs() -> bool:
+    """Whether this PyTorch computes on the GPU."""
+    command = (sys.executable, "-c", TRIAL)
+    try:
+        return not subprocess.run(command, capture_output=True, timeout=TRIAL_SECONDS).returncode
+    except (OSError, subprocess.SubprocessError):
+        return False
+
+
+def _listed() -> tuple[int, float]:
+    """The best GPU that nvidia-smi tells of."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+        return 0, 0.0
+    query = "--query-gpu=memory.total,compute_cap"
+    command = ("nvidia-smi", query, "--format=csv,noheader,nounits")
+    try:
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
+        return best_gpu(shown.stdout)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return 0, 0.0
+
+
+def best_gpu(listing: str) -> tuple[int, float]:
+    """The largest GPU in nvidia-smi's lines of MiB and compute capability that runs our kernels.
+
+    Where none does, the largest. One of which a size is not told ("[N/A]") is passed over, which is
+    said on standard error.
+    """
+    found = []
+    for line in filter(str.strip, listing.splitlines()):
+        try:
+            memory, capability = line.split(",")
+            found.append((runs_on(float(capability)), int(memory) << 20, float(capability)))
+        except ValueError:
+            print(f"passed over: a GPU that nvidia-smi tells of as {line!r:.80}", file=sys.stderr)
+    return max(found)[1:] if found else (0, 0.0)
+
+
+def read_weights(folder: Path) -> Weights:
+    """Sizes of a checkpoint from its config.json and the lengths of its files."""
+    config: dict[str, Any] = read_json(folder / "config.json")
+    config = config.get("text_config") or config
+    layers = int(config.get("num_hidden_layers") or 1)
+    heads = int(config.get("num_attention_heads") or 1)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    width = int(config.get("head_dim") or int(config.get("hidden_size") or heads) // heads)
+    kinds = list(config.get("layer_types") or ["full_attention"] * layers)
+    kinds = kinds[: layers - int(config.get("num_kv_shared_layers") or 0)]
+    full_width = int(config.get("global_head_dim") or width)
+    full_heads = kv_heads
+    copies = 2
+    if config.get("attention_k_eq_v"):
+        full_heads = int(config.get("num_global_key_value_heads") or kv_heads)
+        # The fused layers alone keep one, and there are none for experts or per-layer inputs.
+        plain = config.get("enable_moe_block") or config.get("hidden_size_per_layer_input")
+        copies = 2 if plain else 1
+    full = sum(kind == "full_attention" for kind in kinds)
+    window = int(config.get("sliding_window") or 0)
+    return Weights(
+        size=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        token=full * full_heads * full_width * copies * 2,
+        both=full * full_heads * full_width * 2 * 2,
+        sequence=(len(kinds) - full) * kv_heads * width * 2 * 2 * window,
+        context=int(config.get("max_position_embeddings") or CONTEXT),
+    )
+
+
+def sizes_for(machine: Machine, weights: Weights) -> Sizes:
+    """Attempts, kernels, context and threads; a function of its arguments alone.
+
+    Raises:
+        SolverError: the weights do not fit.
+    """
+    kernels_held = max(1, min(16, machine.ram // 4 // KERNEL_BYTES))
+    context = min(CONTEXT, weights.context)
+    if machine.gpu:
+        # What lacks units for bfloat16 computes in float32.
+        wide = 1 if machine.capability >= BFLOAT16_FROM else 2
+        token = wide * (weights.token if runs_on(machine.capability) else weights.both)
+        sequence = wide * weights.sequence
+        room = int(machine.gpu * 0.95) - OVERHEAD - wide * weights.size
+        least = sequence + TOKENS_EACH * token
+        if room < least:
+            what = "GPU" if wide == 1 else "GPU that computes in float32"
+            raise SolverError(_too_large(weights, machine.gpu, what))
+        attempts = max(1, min(8, room // max(least, 1)))
+        held = (room - attempts * sequence) // max(token, 1)
+        device, threads = "cuda", max(1, min(8, machine.cpus // 2))
+        context = max(2048, min(context, int(held)))
+    else:
+        # float32 on a CPU: checkpoints are kept at half that.
+        if 2 * weights.size > machine.ram // 2:
+            raise SolverError(_too_large(weights, machine.ram, "computer without a GPU"))
+        attempts = 8
+        # Layers of a small model are too short to be shared (see `Solver`).
+        device, threads = "cpu", 1 if weights.size < SMALL_MODEL else min(16, machine.cpus)
+    kernels = min(kernels_held, 2 * attempts)
+    early = max(1, (attempts + 1) // 2)
+    own = context if machine.gpu else None
+    return Sizes(device, attempts, kernels, early, own, threads)
+
+
+def _too_large(weights: Weights, memory: int, what: str) -> str:
+    return (
+        f"The model's weights of {weights.size / GB:.1f} GB do not fit a {what} with "
+        f"{memory / GB:.1f} GB; take a smaller model."
+    )

@@ -1,0 +1,58 @@
+"""Linear layers laid out for oneDNN compute what torch's own do."""
+
+import pytest
+import torch
+from helpers import tiny_models
+from torch import nn
+
+from eightfold.engine.models import cpu_linear
+from eightfold.engine.models.cpu_linear import PackedLinear, pack
+
+pytestmark = pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN"
+)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(("inputs", "outputs"), [(320, 768), (768, 320), (7, 10)])
+def test_equals_the_plain_layer(inputs: int, outputs: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(inputs, outputs, bias=bias)
+    layer = PackedLinear(plain)
+    for shape in ((1, 1), (8,), (1, 200)):
+        rows = torch.randn(*shape, inputs)
+        with torch.inference_mode():
+            torch.testing.assert_close(layer(rows), plain(rows), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="tried with AVX-512 alone"
+)
+def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
+    torch.manual_seed(0)
+    layer = PackedLinear(nn.Linear(320, 768))
+    rows = torch.randn(64, 320)
+    with torch.inference_mode():
+        together = layer(rows)
+        for count in (1, 2, 7, 8, 17):
+            assert torch.equal(layer(rows[:count]), together[:count])
+
+
+def test_a_model_keeps_its_weights_and_what_is_not_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.build("llama")
+    weights = {name: id(parameter) for name, parameter in model.named_parameters()}
+    linear = [name for name, child in model.named_modules() if type(child) is nn.Linear]
+    monkeypatch.setattr(cpu_linear, "LARGEST", 1)
+    assert not pack(model)
+    assert not any(isinstance(child, PackedLinear) for child in model.modules())
+    monkeypatch.undo()
+    assert pack(model)
+    found = [name for name, child in model.named_modules() if isinstance(child, PackedLinear)]
+    assert found == linear
+    assert {name: id(parameter) for name, parameter in model.named_parameters()} == weights
+
+
+def test_other_types_stay_as_they_are() -> None:
+    model = tiny_models.build("llama").to(torch.bfloat16)
+    pack(model)
+    assert not any(isinstance(child, PackedLinear) for child in model.modules())

@@ -1,0 +1,181 @@
+"""The GPU runner: fused Gemma 4 layers, and transformers' modules over the GPU kernels.
+
+Without a GPU the kernels run in Triton's interpreter, in float32 and without graphs.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny_models
+from helpers.engine_driver import drive, generate
+
+from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
+from eightfold.engine.execution import gpu_runner
+from eightfold.engine.models import gemma4_decoder
+
+DEVICE = "cpu"  # float32: on a GPU see test_engine_gpu.py
+CONFIG = EngineConfig(
+    device=DEVICE, fused=True, max_step_tokens=24, max_running=4, max_context=64, page_size=16
+)
+NEW = 4
+LENGTHS = (3, 21, 9)
+
+
+def greedy(**changes: object) -> SamplingParams:
+    return SamplingParams(
+        **{"temperature": 0, "max_new_tokens": NEW, "stop_token_ids": (), **changes}  # type: ignore[arg-type]
+    )
+
+
+def prompts() -> list[list[int]]:
+    generator = torch.Generator().manual_seed(7)
+    return [
+        torch.randint(3, tiny_models.VOCABULARY, (n,), generator=generator).tolist()
+        for n in LENGTHS
+    ]
+
+
+@pytest.mark.parametrize("name", tiny_models.FUSED_BUILDERS)
+def test_greedy_tokens_equal_generate(name: str, tmp_path: Path) -> None:
+    reference = tiny_models.save(name, tmp_path)
+    wanted = [generate(reference, prompt, NEW) for prompt in prompts()]
+    assert len(set(wanted[0])) > 1, "a reference that repeats one token proves little"
+    engine = Engine(tmp_path, CONFIG)
+    for layer in engine._runner.decoder.layers:
+        loaded = layer.qkv.untyped_storage().nbytes()
+        assert loaded == layer.qkv.nbytes, "q, k and v were loaded into one tensor"
+    seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
+    drawn = drive(engine)
+    assert [drawn[seq] for seq in seqs] == wanted
+    one_copy = [values is None for _, values in engine._runner.cache.layers]
+    assert one_copy == [False, name == "gemma4_one_copy"]
+
+
+def test_pause_fork_and_lookahead() -> None:
+    reference = tiny_models.build("gemma4_one_copy")
+    prompt, tool = prompts()[1], [5, 9, 11]
+    before = generate(reference, prompt, 3)
+    first = before.index(before[2]) + 1
+    model = tiny_models.build("gemma4_one_copy").to(DEVICE)
+    engine = Engine(model, replace(CONFIG, lookahead=1))
+    seq = engine.submit(prompt, greedy(pause_token_ids=(before[2],), max_new_tokens=first + 4))
+    assert drive(engine)[seq] == before[:first]
+    twin = engine.fork(seq, 1, [3])[0]
+    for each in (seq, twin):
+        engine.resume(each, tool)
+    drawn = drive(engine)
+    after = generate(reference, [*prompt, *before[:first], *tool], 4)
+    end = after.index(before[2]) + 1 if before[2] in after else 4
+    assert drawn[seq] == drawn[twin] == after[:end]
+    assert engine.stats()["recomputed_tokens"] == 0
+
+
+def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
+    params = SamplingParams(
+        temperature=0.8, top_p=0.9, top_k=40, min_p=0.01, seed=2**63 + 5, max_new_tokens=NEW,
+        entropy=True, stop_token_ids=(),
+    )  # fmt: skip
+    found = []
+    for fused in (True, False):
+        device = DEVICE if fused else "cpu"
+        config = replace(CONFIG, fused=fused, device=device)
+        engine = Engine(tiny_models.build("gemma4_one_copy").to(device), config)
+        for prompt in prompts()[1:]:
+            engine.submit(prompt, params)
+        events = []
+        while engine.has_work():
+            events += engine.step()
+        found.append(events)
+    assert [(e.seq, e.tokens) for e in found[0]] == [(e.seq, e.tokens) for e in found[1]]
+    for mine, other in zip(*found, strict=True):
+        assert mine.entropies == pytest.approx(other.entropies, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["gemma4_e2b", "qwen3", "gpt_oss"])
+def test_modules_over_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = [generate(tiny_models.build(name), prompt, NEW) for prompt in prompts()]
+    monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: True)
+    config = replace(CONFIG, fused=False)
+    engine = Engine(tiny_models.build(name).to(DEVICE), config)
+    seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
+    drawn = drive(engine)
+    assert [drawn[seq] for seq in seqs] == wanted
+
+
+@pytest.mark.parametrize("kind", ["fused", "modules", "plain"])
+def test_the_head_sees_only_what_samples(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside three single tokens one of a long prompt is computed in each step, then four alone."""
+    asked = [[5], [17], [90], prompts()[1]]
+    wanted = [generate(tiny_models.build("gemma4_one_copy"), prompt, NEW) for prompt in asked]
+    monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: kind != "plain")
+    config = replace(CONFIG, fused=kind == "fused", max_step_tokens=4, lookahead=0)
+    engine = Engine(tiny_models.build("gemma4_one_copy"), config)
+    seen = rows_of_the_head(engine, monkeypatch)
+    drawn: dict[int, list[int]] = {}
+    steps = []
+    seqs = [engine.submit(prompt, greedy()) for prompt in asked]
+    while engine.has_work():
+        events = engine.step()
+        for event in events:
+            drawn.setdefault(event.seq, []).extend(event.tokens)
+        steps.append((sum(seen), len(events)))
+        seen.clear()
+    assert [drawn[seq] for seq in seqs] == wanted
+    three = 3 if kind == "plain" else 4  # padded
+    assert steps == [(three, 3)] * NEW + [(0, 0)] * 4 + [(1, 1)] * NEW
+
+
+def test_the_last_layer_only_fills_its_cache_where_nothing_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    prompt = list(range(3, 14))
+    wanted = generate(tiny_models.build("gemma4_one_copy"), prompt, NEW)
+    engine = Engine(tiny_models.build("gemma4_one_copy"), replace(CONFIG, max_step_tokens=4))
+    layers, attend = len(engine._runner.decoder.layers), gemma4_decoder.attend
+    calls: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        return attend(*arguments, **options)
+
+    monkeypatch.setattr(gemma4_decoder, "attend", counted)
+    seq, drawn, steps = engine.submit(prompt, greedy()), [], []
+    while not drawn:
+        drawn += [token for event in engine.step() for token in event.tokens]
+        steps.append(len(calls))
+        calls.clear()
+    assert steps[:3] == [layers - 1, layers - 1, layers], "chunks of 4, 4 and 3 tokens"
+    while engine.has_work():
+        drawn += [token for event in engine.step() for token in event.tokens]
+    assert drawn == wanted
+    assert seq == 0
+
+
+def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Filled by each product with the head's weights; no more rows than that are drawn."""
+    seen: list[int] = []
+    runner, draw, multiply = engine._runner, gpu_runner.sample_tokens, gemma4_decoder.skinny_linear
+
+    def sample_tokens(logits: torch.Tensor, batch: Any, *rest: Any, **options: Any) -> Any:
+        assert len(batch.seeds) == len(logits) == sum(seen) > 0
+        return draw(logits, batch, *rest, **options)
+
+    def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *rest: Any, **options: Any) -> Any:
+        if weight is runner.decoder._head:
+            seen.append(len(x))
+        return multiply(x, weight, *rest, **options)
+
+    monkeypatch.setattr(gpu_runner, "sample_tokens", sample_tokens)
+    monkeypatch.setattr(gemma4_decoder, "skinny_linear", skinny_linear)
+    if not engine.config.fused:
+        model = getattr(runner, "model", None) or runner.decoder._model
+        model.lm_head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2]))
+    return seen
+
+
+def test_what_has_no_fused_kernels_is_named() -> None:
+    with pytest.raises(UnsupportedModelError, match="no fused kernels for this llama model"):
+        Engine(tiny_models.build("llama").to(DEVICE), CONFIG)

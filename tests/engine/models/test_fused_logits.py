@@ -1,0 +1,68 @@
+"""The fused layers' logits against transformers', teacher-forced: relative Frobenius norm and how
+often both have the same first choice.
+
+On a GPU in bfloat16, held against the error of transformers' own bfloat16; without one in Triton's
+interpreter in float32.
+"""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny_models
+from helpers.engine_driver import drive
+from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, relative
+
+from eightfold.engine import Engine, EngineConfig, SamplingParams
+
+NEW, LENGTHS = 3, (1, 40)
+
+
+def recorded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Filled with the float32 logits of each step, after the softcap, on the host."""
+    found: list[torch.Tensor] = []
+    decoder: Any = engine._runner.decoder
+    compute, cap = decoder.logits, decoder.softcap
+
+    def logits(*arguments: Any) -> torch.Tensor:
+        out = compute(*arguments)
+        if len(out):
+            found.append((cap * torch.tanh(out / cap) if cap else out).cpu().clone())
+        return out
+
+    monkeypatch.setattr(decoder, "logits", logits)
+    engine._runner.graph_pool = None  # a replayed graph would not pass by here
+    return found
+
+
+@pytest.mark.parametrize("name", [*tiny_models.FUSED_BUILDERS, *tiny_models.WIDE_BUILDERS])
+def test_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.build(name)
+    exact, plain = copy.deepcopy(model).float().to(DEVICE), copy.deepcopy(model).to(DEVICE, DTYPE)
+    config = EngineConfig(
+        device=DEVICE, fused=True, max_step_tokens=24, max_running=1, max_context=128,
+        page_size=16, memory_fraction=0.01 if CUDA else None, lookahead=0,
+    )  # fmt: skip
+    engine = Engine(model.to(DEVICE, DTYPE), config)
+    found = recorded(engine, monkeypatch)
+    settings = SamplingParams(temperature=0, max_new_tokens=NEW, stop_token_ids=())
+    for length in LENGTHS:
+        found.clear()
+        generator = torch.Generator().manual_seed(length)
+        prompt = torch.randint(3, tiny_models.VOCABULARY, (length,), generator=generator).tolist()
+        seq = engine.submit(prompt, settings)
+        drawn = drive(engine)[seq]
+        ids = torch.tensor([prompt + drawn[:-1]], device=DEVICE)
+        with torch.inference_mode():
+            wanted, usual = (
+                each(ids).logits[0, length - 1 :].float().cpu() for each in (exact, plain)
+            )
+        mine = torch.stack([row[0] for row in found])
+        error, limit = relative(mine, wanted), 1.5 * relative(usual, wanted) + 1e-5
+        same = int((mine.argmax(1) == wanted.argmax(1)).sum())
+        print(f"{name}: relative error {error:.1e} of {limit:.1e}, first choice {same} of {NEW}")
+        assert mine.shape == wanted.shape
+        assert error < limit
+        if not CUDA:
+            assert same == NEW

@@ -1,0 +1,126 @@
+"""Architectures beside those of tiny_models.py: each is either run rightly or refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import transformers
+from helpers import tiny_models
+from helpers.config_variants import BOTH, LAYERS, RIGHT, rope
+from helpers.engine_driver import drive, generate
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
+from eightfold.engine.models.architecture import inspect
+
+SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 64}
+
+
+# (factors that depend on the longest position of the batch)
+LONG = rope(
+    "longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, original_max_position_embeddings=32
+)
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_greedy_tokens_equal_generate_beyond_the_window_and_across_a_pause(name: str) -> None:
+    torch.manual_seed(0)
+    # Chosen so that no token is drawn again and again.
+    scale = 0.1 if "tied" in name else 1.0 if "gemma" in name else 20.0
+    reference = tiny_models.randomise(AutoModelForCausalLM.from_config(RIGHT[name]()), scale)
+    model = AutoModelForCausalLM.from_config(RIGHT[name]())
+    model.load_state_dict(reference.state_dict())
+    prompt, tool = torch.randint(3, tiny_models.VOCABULARY, (40,)).tolist(), [5, 9, 11]
+    first = generate(reference, prompt, 6)
+    assert len(set(first)) > 1, "a reference that repeats one token proves little"
+    end = first.index(first[4]) + 1
+    second = generate(reference, [*prompt, *first[:end], *tool], 6)
+    engine = Engine(model, EngineConfig(max_step_tokens=16, max_running=8, page_size=8))
+    params = SamplingParams(
+        temperature=0, pause_token_ids=(first[4],), stop_token_ids=(), max_new_tokens=end + 6
+    )
+    seq = engine.submit(prompt, params)
+    other = engine.submit(prompt[:7], SamplingParams(temperature=0, max_new_tokens=9))
+    drawn = drive(engine)
+    assert drawn[seq] == first[:end]
+    assert drawn[other] == generate(reference, prompt[:7], 9)[: len(drawn[other])]
+    engine.resume(seq, tool)
+    drawn = drive(engine)
+    stop = second.index(first[4]) + 1 if first[4] in second else 6
+    assert drawn[seq] == second[:stop]
+
+
+MOSHI = {**LAYERS, "sliding_window": tiny_models.WINDOW, "ffn_dim": 64}  # its masks have no window
+
+REFUSED = [
+    (lambda: transformers.Qwen3NextConfig(**SMALL), "qwen3_next has 'linear_attention' layers"),
+    (lambda: transformers.JambaConfig(**SMALL), "jamba"),
+    (lambda: transformers.FalconH1Config(**SMALL), "falcon_h1"),
+    (lambda: transformers.MambaConfig(**SMALL), "mamba"),
+    (lambda: transformers.GPT2Config(n_layer=2, n_embd=32, n_head=4), "gpt2"),
+    (lambda: transformers.OPTConfig(**SMALL, num_attention_heads=4, ffn_dim=64), "opt"),
+    (lambda: transformers.BloomConfig(n_layer=2, hidden_size=32, n_head=4), "bloom"),
+    (lambda: transformers.BertConfig(num_hidden_layers=1, hidden_size=24), "bert"),
+    (lambda: transformers.T5Config(num_layers=1, d_model=32, d_ff=64), "t5"),
+    (lambda: transformers.DeepseekV3Config(**SMALL, n_routed_experts=8), "deepseek_v3"),
+    (lambda: transformers.Llama4TextConfig(**SMALL), "llama4_text has 'chunked_attention' layers"),
+    (lambda: transformers.Lfm2Config(**LAYERS, layer_types=["conv", BOTH[1]]), "'conv' layers"),
+    (lambda: transformers.MllamaConfig(), "mllama"),
+    (
+        lambda: transformers.MoshiConfig(**MOSHI),
+        "layer 0 of moshi sees all tokens|moshi does not let",
+    ),
+    (lambda: transformers.DiffLlamaConfig(**LAYERS), "diffllama does not (attend once|let its)"),
+    (lambda: transformers.DogeConfig(**LAYERS), "doge asks attention for a mask of its own"),
+    (
+        lambda: transformers.Gemma3TextConfig(**LAYERS, use_bidirectional_attention=True),
+        "not causal",
+    ),
+    (
+        lambda: transformers.LlamaConfig(**LAYERS, **rope("dynamic", factor=2.0)),
+        "llama uses 'dynamic' rotary",
+    ),
+    (
+        lambda: transformers.Gemma3TextConfig(
+            **LAYERS,
+            layer_types=BOTH,
+            rope_parameters={
+                "full_attention": rope("dynamic", factor=2.0)["rope_parameters"],
+                "sliding_attention": rope("default")["rope_parameters"],
+            },
+        ),
+        "gemma3_text uses 'dynamic' rotary",
+    ),
+    (
+        lambda: transformers.Phi3Config(**LAYERS, original_max_position_embeddings=32, **LONG),
+        "phi3 uses 'longrope' rotary",
+    ),
+    (
+        lambda: transformers.LlamaConfig(**LAYERS, hidden_act="none"),
+        "transformers cannot build this llama model",
+    ),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_what_cannot_be_paged_is_named_before_a_weight_is_read(
+    make, words: str, tmp_path: Path
+) -> None:
+    config: PretrainedConfig = make()
+    config.save_pretrained(tmp_path)
+    # Any read of the weights would fail on these bytes.
+    (tmp_path / "model.safetensors").write_bytes(b"not read")
+    with pytest.raises(UnsupportedModelError, match=words) as error:
+        Engine(tmp_path)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 300
+
+
+def test_what_a_model_asks_of_attention_is_the_same_after_inspection() -> None:
+    """The dry run has a configuration of its own: that of the caller is not touched."""
+    config = RIGHT["gemma2_softcap"]()
+    before = config.to_dict(), config._attn_implementation
+    found = inspect(config)
+    assert (config.to_dict(), config._attn_implementation) == before
+    assert found.softcap
+    assert not inspect(RIGHT["olmo3"]()).softcap

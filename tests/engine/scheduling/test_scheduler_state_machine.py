@@ -1,0 +1,137 @@
+"""Hypothesis looks for the shortest order of events that breaks the scheduler."""
+
+from helpers.fake_runner import FakeEngine, expected
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    Bundle,
+    RuleBasedStateMachine,
+    consumes,
+    initialize,
+    invariant,
+    multiple,
+    rule,
+)
+
+from eightfold.engine.engine_config import SamplingParams
+
+WINDOW, CONTEXT = 6, 40
+SEEDS = st.integers(0, 3)
+
+
+class Machine(RuleBasedStateMachine):
+    """Sequences over tiny pools; a mirror holds what each must have drawn."""
+
+    sequences = Bundle("sequences")
+
+    @initialize(
+        full=st.sampled_from([11, 14, 24]),
+        sliding=st.sampled_from([8, 12, 24]),
+        host=st.sampled_from([0, 3, 20]),
+        lookahead=st.integers(0, 1),
+        running=st.sampled_from([1, 3, 8]),
+        prefix_cache=st.booleans(),
+    )
+    def make(
+        self, full: int, sliding: int, host: int, lookahead: int, running: int, prefix_cache: bool
+    ) -> None:
+        self.engine = FakeEngine(
+            full, sliding, WINDOW, host, lookahead, running, 8, CONTEXT, prefix_cache
+        )
+        self.mirror: dict[int, list[int]] = {}
+        self.seeds: dict[int, int] = {}
+        self.status: dict[int, str] = {}
+
+    def add(self, seq: int, tokens: list[int], seed: int, status: str = "running") -> int:
+        self.mirror[seq], self.seeds[seq], self.status[seq] = list(tokens), seed, status
+        return seq
+
+    @rule(
+        target=sequences,
+        tokens=st.integers(1, 20),
+        seed=SEEDS,
+        limit=st.sampled_from([None, 1, 6]),
+        pauses=st.sampled_from([(), (2, 3, 4, 5), tuple(range(2, 23))]),
+    )
+    def submit(self, tokens: int, seed: int, limit: int | None, pauses: tuple[int, ...]) -> int:
+        prompt = [7 + i % 3 for i in range(tokens)]
+        params = SamplingParams(
+            seed=seed, max_new_tokens=limit, pause_token_ids=pauses, stop_token_ids=(0, 1)
+        )
+        return self.add(self.engine.scheduler.submit(list(prompt), params), prompt, seed)
+
+    @rule(target=sequences, parent=sequences, seeds=st.lists(SEEDS, min_size=1, max_size=2))
+    def fork(self, parent: int, seeds: list[int]):
+        if self.status[parent] == "finished" or len(self.engine.scheduler.sequences) > 12:
+            return multiple()
+        twins = self.engine.scheduler.fork(parent, seeds)
+        for twin, seed in zip(twins, seeds, strict=True):
+            self.add(twin, self.mirror[parent], seed, self.status[parent])
+        return multiple(*twins)
+
+    @rule(seq=sequences, count=st.sampled_from([0, 1, 3, 9]))
+    def resume(self, seq: int, count: int) -> None:
+        fits = len(self.mirror[seq]) + count < CONTEXT
+        if self.status[seq] == "paused" and fits:
+            assert self.engine.scheduler.resume(seq, [8] * count)
+            self.mirror[seq] += [8] * count
+            self.status[seq] = "running"
+
+    @rule(seq=consumes(sequences))
+    def cancel(self, seq: int) -> None:
+        assert self.engine.scheduler.cancel(seq) == (self.status[seq] != "finished")
+        self.status[seq] = "finished"
+
+    @rule(count=st.integers(1, 12))
+    def step(self, count: int) -> None:
+        for _ in range(count):
+            in_flight = len(self.engine.flights) > self.engine.lookahead
+            for event in self.engine.land() if in_flight else self.engine.step():
+                for token in event.tokens:
+                    mirror = self.mirror[event.seq]
+                    assert token == expected(self.seeds[event.seq], mirror, WINDOW)
+                    mirror.append(token)
+                self.status[event.seq] = event.status
+            self.engine.check()
+
+    @rule()
+    def depart(self) -> None:
+        """A step is planned and launched; what follows comes while it is in flight."""
+        if len(self.engine.flights) <= self.engine.lookahead:
+            self.engine.depart()
+
+    @rule()
+    def fail(self) -> None:
+        self.engine.fail()
+
+    @invariant()
+    def sound(self) -> None:
+        if hasattr(self, "engine"):
+            self.engine.check()
+
+    def teardown(self) -> None:
+        """Everything comes to an end, and every page comes back."""
+        if not hasattr(self, "engine"):
+            return
+        for _ in range(2_000):
+            for seq in [seq for seq, status in self.status.items() if status == "paused"]:
+                self.cancel(seq)
+            if all(status == "finished" for status in self.status.values()):
+                break
+            self.step(1)
+        assert all(status == "finished" for status in self.status.values()), "nothing moves"
+        self.engine.run()
+        assert not self.engine.scheduler.sequences
+        for pool in self.engine.memory.pools:
+            assert pool.available == pool.capacity
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=400,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)

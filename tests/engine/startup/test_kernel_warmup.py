@@ -1,0 +1,376 @@
+"""Kernels compiled beside the load: all that the start launches, and nothing that could break it.
+
+Without a GPU the kernels run in Triton's interpreter, which compiles nothing: there the keys are
+compared by which Triton would find what it has compiled.
+"""
+
+import gc
+import logging
+import signal
+import sys
+import threading
+import weakref
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton
+from helpers import tiny_models
+from helpers.engine_driver import drive, generate
+from helpers.kernel_cases.kernel_devices import HOPPER
+from triton.backends.compiler import GPUTarget
+from triton.compiler import make_backend
+from triton.runtime.interpreter import InterpretedFunction
+from triton.runtime.jit import create_function_from_signature
+
+from eightfold.engine import CheckpointError, Engine, EngineConfig, SamplingParams
+from eightfold.engine import engine as engine_module
+from eightfold.engine.execution import gpu_runner
+from eightfold.engine.loading import checkpoint
+from eightfold.engine.loading.meta_model import allocate_plain
+from eightfold.engine.startup import kernel_warmup
+from eightfold.kernels.cuda import nvrtc
+from eightfold.kernels.layers import linear_many_rows
+from eightfold.kernels.triton_launch import multiprocessors
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU compiles")
+CONFIG = EngineConfig(max_step_tokens=130, max_running=41, max_context=128, page_size=16)
+SMALL = replace(CONFIG, max_running=2, max_step_tokens=8, max_context=64, fused=True)
+NEW = 3
+
+
+@pytest.fixture
+def by_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernels' part of the engine on the CPU."""
+    monkeypatch.setattr(engine_module, "by_kernels", lambda *_: True)
+    monkeypatch.setattr(kernel_warmup, "CHUNK", 72)
+    allocation = engine_module.allocation
+    monkeypatch.setattr(  # files are not mapped, as on a GPU
+        engine_module, "allocation", lambda fused: allocation(fused) or allocate_plain
+    )
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
+    """Keys of the launches so far by the thread they were made on.
+
+    None is carried out but the choice of tokens, which modules look up.
+    """
+    found: dict[str, set[str]] = defaultdict(set)
+    run = InterpretedFunction.run
+    backend = make_backend(GPUTarget("cuda", 90, 32))
+    binders: dict[Any, Callable[..., Any]] = {}
+
+    def noted(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+        if self.fn not in binders:
+            kernel = triton.JITFunction(self.fn, **self.kwargs)
+            binders[self.fn] = create_function_from_signature(
+                kernel.signature, kernel.params, backend
+            )
+        _, specialization, others = binders[self.fn](*args, **options)
+        key = f"{self.fn.__name__} {specialization} {others}"
+        found[threading.current_thread().name].add(key)
+        if self.fn.__name__ == "_choose":
+            run(self, *args, grid=grid, warmup=warmup, **options)
+
+    monkeypatch.setattr(InterpretedFunction, "run", noted)
+    return found
+
+
+def greedy(new: int = NEW) -> SamplingParams:
+    return SamplingParams(temperature=0, max_new_tokens=new, stop_token_ids=())
+
+
+def prompts(*lengths: int) -> list[list[int]]:
+    generator = torch.Generator().manual_seed(7)
+    return [torch.randint(3, 128, (n,), generator=generator).tolist() for n in lengths]
+
+
+def serve(engine: Engine) -> None:
+    """Steps of all layouts: prompts alone and beside single tokens, and 1 to 40 single tokens."""
+    for count in (1, 2, 3, 9, 20, 40):
+        for prompt in prompts(*range(20, 20 + count)):
+            engine.submit(prompt, greedy())
+        drive(engine)
+    for new, prompt in enumerate(prompts(5, 5, 5)):
+        engine.submit(prompt, greedy(4 + new))
+    for _ in range(2):
+        engine.step()
+    engine.submit(prompts(90)[0], greedy())
+    drive(engine)
+
+
+def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [r.getMessage() for r in caplog.records if r.name == kernel_warmup.__name__]
+
+
+def rehearsing() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "rehearsal"]
+
+
+def rehearsed_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loads that begin when the rehearsal has ended: the interpreter writes weights back."""
+    load = checkpoint.load
+
+    def late(*arguments: Any) -> Any:
+        for thread in rehearsing():
+            thread.join()
+        return load(*arguments)
+
+    monkeypatch.setattr(checkpoint, "load", late)
+
+
+@interpreted
+@pytest.mark.parametrize("running", [8, 41])
+@pytest.mark.parametrize("name", [*tiny_models.FUSED_BUILDERS, "gemma4_e2b", "qwen3", "gpt_oss"])
+def test_its_launches_have_the_keys_of_the_real_ones(
+    name: str, running: int, by_interpreter: None, launched: dict[str, set[str]], tmp_path: Path
+) -> None:
+    tiny_models.save(name, tmp_path)
+    fused = name in tiny_models.FUSED_BUILDERS
+    engine = Engine(tmp_path, replace(CONFIG, fused=fused or None, max_running=running))
+    serve(engine)
+    beside, real = launched.pop("rehearsal"), set().union(*launched.values())
+    kernels = {key.split()[0] for key in real}
+    assert kernels >= {"_paged_decode", "_paged_prefill", "_search", "_settle", "_partial"}
+    assert ("_skinny_linear" in kernels) == fused
+    assert sorted(real - beside) == []
+
+
+@interpreted
+@pytest.mark.parametrize("context", [2, 3, 64])
+@pytest.mark.parametrize("running", [1, 40])
+def test_the_largest_step_is_of_sequences_that_the_context_holds(
+    running: int, context: int, launched: dict[str, set[str]]
+) -> None:
+    config = EngineConfig(
+        device="cpu", fused=True, max_running=running, max_context=context, page_size=16
+    )
+    engine = Engine(tiny_models.build("gemma4_one_copy"), config)
+    assert engine.max_context == context
+    assert any(key.startswith("_paged_prefill") for key in launched["MainThread"])
+    works = kernel_warmup.largest_step(engine._runner, running, 512, longest=context).works
+    assert sum(work.count for work in works) == min(512, running * context)
+    assert max(work.start + work.count for work in works) == context
+    assert sorted(works, key=lambda work: work.count > 1) == works
+
+
+@interpreted
+@pytest.mark.parametrize("running", [1, 2, 16, 64])
+def test_a_budget_of_one_token_a_sequence(running: int, launched: dict[str, set[str]]) -> None:
+    config = EngineConfig(
+        device="cpu", fused=True, max_running=running, max_step_tokens=running, page_size=16
+    )
+    engine = Engine(tiny_models.build("gemma4_one_copy"), config)
+    works = kernel_warmup.largest_step(engine._runner, running, running).works
+    assert sum(work.count for work in works) == max(2, running)
+    assert works[-1].count == 2  # chunks have kernels of their own, whatever the budget
+
+
+@interpreted
+def test_tokens_are_those_of_generate(
+    by_interpreter: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The rehearsal has run to its end, and left the places of the weights where they were."""
+    reference = tiny_models.save("gemma4_one_copy", tmp_path)
+    rehearsed_first(monkeypatch)
+    (prompt,) = prompts(13)
+    engine = Engine(tmp_path, SMALL)
+    seq = engine.submit(prompt, greedy())
+    assert drive(engine)[seq] == generate(reference, prompt, NEW)
+
+
+@interpreted
+def test_what_fails_in_it_is_one_warning(
+    by_interpreter: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    reference = tiny_models.save("gemma4_one_copy", tmp_path)
+    sound = gpu_runner.choose_tokens
+
+    def broken(*tensors: torch.Tensor) -> torch.Tensor:
+        if threading.current_thread().name == "rehearsal":
+            raise RuntimeError("no such kernel\nand its long listing")
+        return sound(*tensors)
+
+    monkeypatch.setattr(gpu_runner, "choose_tokens", broken)
+    with caplog.at_level(logging.WARNING):
+        engine = Engine(tmp_path, SMALL)
+    assert messages(caplog) == [
+        "the kernels are compiled after the load, not beside it: RuntimeError: no such kernel"
+    ]
+    (prompt,) = prompts(9)
+    seq = engine.submit(prompt, greedy())
+    assert drive(engine)[seq] == generate(reference, prompt, NEW)
+
+
+@pytest.mark.parametrize("error", [CheckpointError("cut short"), KeyboardInterrupt()], ids=repr)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
+def test_a_load_that_ends_early_ends_it(
+    device: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It stops after the step it is in; its runner and all memory are gone."""
+    tiny_models.save("gemma4_one_copy", tmp_path)
+    if device == "cpu":
+        monkeypatch.setattr(engine_module, "by_kernels", lambda *_: True)
+    begun = threading.Event()
+    stops: list[threading.Event] = []
+    runners: list[weakref.ref[Any]] = []
+    steps = []
+    run = kernel_warmup._run
+
+    def noted(*arguments: Any) -> None:
+        stops.append(arguments[-1])
+        run(*arguments)
+
+    def waits(runner: Any, _: Any) -> None:
+        runners.append(weakref.ref(runner))
+        steps.append("launch")
+        begun.set()
+        assert stops[0].wait(60)  # the step goes on while the load has failed
+
+    def fails(*_: Any) -> None:
+        assert begun.wait(60)
+        raise error
+
+    monkeypatch.setattr(kernel_warmup, "_run", noted)
+    monkeypatch.setattr(gpu_runner.GpuRunner, "launch", waits)
+    monkeypatch.setattr(gpu_runner.GpuRunner, "compile", lambda *_: steps.append("compile"))
+    monkeypatch.setattr(checkpoint, "load", fails)
+    gc.collect()
+    before = torch.cuda.memory_allocated() if device == "cuda" else 0
+    with pytest.raises(type(error)):
+        Engine(tmp_path, replace(SMALL, device=device))
+    assert rehearsing() == []
+    assert steps == ["launch"]
+    error.__traceback__ = None  # its frames hold the model
+    gc.collect()
+    assert [runner() for runner in runners] == [None]
+    assert (torch.cuda.memory_allocated() if device == "cuda" else 0) == before
+
+
+def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, ended = threading.Event(), threading.Event()
+    main = threading.main_thread().ident
+    assert main is not None
+
+    def run(*arguments: Any) -> None:
+        begun.set()
+        assert arguments[-1].wait(60), "it was not told to stop"
+        ended.set()
+
+    model: Any = None
+    monkeypatch.setattr(kernel_warmup, "_run", run)
+
+    def load() -> None:
+        with kernel_warmup.rehearsal(model, model, CONFIG, False):
+            assert begun.wait(60)
+            threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
+
+    # What a shell runs in the background ignores interrupts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            load()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.is_set()
+    assert rehearsing() == []
+
+
+def test_an_interrupt_while_it_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, ended = threading.Thread.start, threading.Event()
+
+    def interrupted_start(thread: threading.Thread) -> None:
+        start(thread)
+        raise KeyboardInterrupt
+
+    def run(*arguments: Any) -> None:
+        assert arguments[-1].wait(60), "it was not told to stop"
+        ended.set()
+
+    model: Any = None
+    monkeypatch.setattr(kernel_warmup, "_run", run)
+    monkeypatch.setattr(threading.Thread, "start", interrupted_start)
+    with pytest.raises(KeyboardInterrupt), kernel_warmup.rehearsal(model, model, CONFIG, False):
+        pytest.fail("it was entered")
+    assert ended.is_set()
+    assert rehearsing() == []
+
+
+@interpreted
+def test_nothing_is_rehearsed_without_the_kernels_or_a_load(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(kernel_warmup, "_run", lambda *_: pytest.fail("rehearsed"))
+    model = tiny_models.save("gemma4_one_copy", tmp_path)
+    Engine(tmp_path, EngineConfig(device="cpu"))
+    Engine(tmp_path, replace(SMALL, device="cpu"))
+    Engine(model, SMALL)
+
+
+@cuda
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain", "gemma4_e2b", "qwen3"])
+def test_the_start_compiles_nothing_after_the_load(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    tiny_models.build(name).bfloat16().save_pretrained(tmp_path)
+    # The products of the largest step fill their tiles, others of more than 64 rows do not.
+    programs = multiprocessors(torch.device("cuda"))
+    monkeypatch.setattr(
+        linear_many_rows, "LEAST_SHARE", linear_many_rows.dense_share(200, 768, True, programs)
+    )
+    forget_kernels()
+    compiled: list[str] = []
+    place, runtime = engine_module.place, triton.knobs.runtime
+    loaded: list[tuple[int, int]] = []
+
+    def placed(*arguments: Any) -> Any:
+        loaded.append((len(compiled), nvrtc.kernel_or_none.cache_info().misses))
+        return place(*arguments)
+
+    monkeypatch.setattr(engine_module, "place", placed)
+    monkeypatch.setattr(
+        runtime, "jit_post_compile_hook", lambda **given: compiled.append(given["repr"])
+    )
+    # Eight decode in one size of layer_chain; steps that a prompt joins take others.
+    running = 8 if name == "gemma4_chain" else 41
+    config = replace(CONFIG, max_step_tokens=300, max_running=running, memory_fraction=0.01)
+    serve(Engine(tmp_path, config))
+    ((triton_kernels, nvrtc_kernels),) = loaded
+    assert triton_kernels >= 10
+    # The trial of flash-attn, where that is installed, follows the load.
+    assert [name for name in compiled[triton_kernels:] if "_gather_window" not in name] == []
+    assert nvrtc.kernel_or_none.cache_info().misses == nvrtc_kernels
+    if name == "gemma4_chain" and HOPPER:
+        assert nvrtc_kernels > 0
+
+
+def forget_kernels() -> None:
+    """As in a fresh process: what was compiled before is not found."""
+    for name, module in list(sys.modules.items()):
+        if name.startswith("eightfold.kernels."):
+            for value in vars(module).values():
+                if isinstance(value, triton.JITFunction):
+                    value.device_caches.clear()
+    nvrtc.kernel_or_none.cache_clear()
+
+
+@cuda
+def test_without_room_there_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    reference = tiny_models.build("gemma4_one_copy").bfloat16()
+    reference.save_pretrained(tmp_path)
+    monkeypatch.setattr(kernel_warmup, "ROOM", 1 << 50)
+    monkeypatch.setattr(kernel_warmup, "_steps", lambda *_: pytest.fail("rehearsed"))
+    with caplog.at_level(logging.INFO, kernel_warmup.__name__):
+        Engine(tmp_path, replace(CONFIG, memory_fraction=0.01))
+    assert messages(caplog) == [
+        "no kernels are compiled beside the load: too little memory is free"
+    ]

@@ -1,0 +1,127 @@
+"""Pools as they are sized let every sequence run at once, and say what they cannot hold."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from helpers import tiny_models
+from helpers.engine_driver import drive
+
+from eightfold.engine import Engine
+from eightfold.engine.engine_config import EngineConfig, SamplingParams
+from eightfold.engine.execution.kv_cache import bytes_per_page, size_groups
+from eightfold.engine.model_errors import ModelError
+from eightfold.engine.models.architecture import Architecture, LayerSpec
+from eightfold.engine.scheduling.page_tables import Memory
+from eightfold.engine.scheduling.scheduled_step import Sampled
+from eightfold.engine.scheduling.scheduler import Scheduler
+from eightfold.engine.startup import kv_cache_sizing
+from eightfold.kernels.attention import torch_attention
+
+WINDOW = 256
+
+
+def architecture(window: int | None = WINDOW) -> Architecture:
+    layers = (LayerSpec(0, window, 2, 16, 0), LayerSpec(1, None, 1, 32, 1, one_copy=True))
+    return Architecture(None, None, layers, 100_000, wrapped=False)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("running", [1, 3, 8])
+@pytest.mark.parametrize("size", [16, 64])
+@pytest.mark.parametrize("chunk", [16, 100, 256])
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahead: int) -> None:
+    config = EngineConfig(max_running=running, max_step_tokens=chunk, max_context=1500)
+    groups, context = size_groups(architecture(), config, size, 2, 1 << 30)
+    assert context == 1500
+    scheduler = Scheduler(Memory(groups, size), running, chunk, context)
+    params = SamplingParams(stop_token_ids=())
+    waiting = {scheduler.submit([3] * (700 + 13 * i), params) for i in range(running)}
+    flights, steps = [], 0
+    while waiting:
+        plan = scheduler.plan()
+        if plan is not None:
+            flights.append(plan)
+        if plan is None or len(flights) > lookahead:
+            done = flights.pop(0)
+            drawn = sum(work.samples for work in done.works)
+            events = scheduler.commit(done, Sampled([5] * drawn, [0.0] * drawn))
+            waiting -= {event.seq for event in events}
+        steps += 1
+        # Prompts of about 750 tokens: no sequence waits for another one to end.
+        assert steps < running * (2 + 2 * 800 // max(1, chunk - running)) + 10
+    assert scheduler.stats.preempted == 0
+
+
+def test_one_copy_is_charged_once() -> None:
+    assert bytes_per_page(architecture(), None, 64, 2) == 32 * 64 * 2
+    assert bytes_per_page(architecture(), WINDOW, 64, 2) == 2 * 2 * 16 * 64 * 2
+
+
+def test_a_budget_that_holds_nothing_is_refused() -> None:
+    with pytest.raises(ModelError, match="does not hold two pages"):
+        size_groups(architecture(), EngineConfig(), 64, 2, 20_000)
+    config = EngineConfig(max_step_tokens=1024, max_context=4096, sliding_pages=8)
+    with pytest.raises(ModelError, match="lower max_step_tokens"):
+        size_groups(architecture(), config, 64, 2, 1 << 30)
+
+
+def test_the_context_is_halved_until_a_step_leaves_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner: Any = SimpleNamespace(device=torch.device("cuda"))
+    tried = []
+
+    def rehearse(_: Any, running: int, tokens: int, context: int) -> int:
+        tried.append(context)
+        if context > 20_000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return context * 1000
+
+    monkeypatch.setattr(kv_cache_sizing, "rehearse", rehearse)
+    monkeypatch.setattr(kv_cache_sizing, "_free", lambda _: 20_000_000)
+    config = EngineConfig(max_step_tokens=512)
+    assert kv_cache_sizing._largest_step(runner, config, 65_536) == (4_096_000, 4096)
+    assert tried == [65_536, 32_768, 16_384, 8192, 4096]
+    monkeypatch.setattr(kv_cache_sizing, "_free", lambda _: 1000)
+    assert kv_cache_sizing._largest_step(runner, config, 1000) == (500_000, 500), "none is shorter"
+    monkeypatch.setattr(kv_cache_sizing, "rehearse", lambda *_: rehearse(*_[:3], 20_001))
+    with pytest.raises(ModelError, match="leaves no memory for the KV cache; lower"):
+        kv_cache_sizing._largest_step(runner, config, 65_536)
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gpt_oss"])
+@pytest.mark.parametrize("context", [0, 2, 24, 512])
+def test_plain_steps_of_any_context_are_rehearsed(name: str, context: int) -> None:
+    runner = Engine(
+        tiny_models.build(name), EngineConfig(max_running=4, max_step_tokens=24)
+    )._runner
+    shapes = []
+    forward = runner._forward
+
+    def noted(batch: Any) -> torch.Tensor:
+        shapes.append(batch)
+        return forward(batch)
+
+    runner._forward = noted
+    kv_cache_sizing.rehearse(runner, 4, 24, context)
+    (batch,) = shapes
+    assert batch.tokens.shape == (1, 24)
+    full = batch.attention[None]
+    assert full.decode_slots.shape == (3, max(2, context))
+    assert len(full.chunks[0].slots) == max(22, context)
+    assert int(max(chunk.slots.max() for chunk in full.chunks)) < runner.cache.page_size
+
+
+@pytest.mark.parametrize("name", ["gemma4", "gpt_oss"])
+def test_keys_gathered_in_parts_give_the_same_tokens(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = []
+    for keys in (1 << 16, 100, 1):
+        monkeypatch.setattr(torch_attention, "DECODE_KEYS", keys)
+        engine = Engine(tiny_models.build(name), EngineConfig(max_running=5, max_context=128))
+        params = SamplingParams(temperature=0, max_new_tokens=20, stop_token_ids=())
+        seqs = [engine.submit(list(range(3, 3 + 9 * n)), params) for n in range(1, 6)]
+        drawn = drive(engine)
+        found.append([drawn[seq] for seq in seqs])
+    assert found[0] == found[1] == found[2]

@@ -1,0 +1,159 @@
+"""Random operations on real tiny models in pools far too small, every drawn token verified.
+
+The storms of test_engine_storm.py do the same to the scheduler alone, for longer.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from helpers import tiny_models
+from helpers.token_replay import Record, verify
+
+from eightfold.engine import Engine, EngineConfig, SamplingParams
+
+CONTEXT, STEP = 64, 8
+PAUSES = [tuple(range(first, tiny_models.VOCABULARY, 3)) for first in (3, 5)]
+
+
+class DeviceError(Exception):
+    """A device that fails."""
+
+
+class Stress:
+    """An engine whose device fails now and then, and a record of each sequence."""
+
+    def __init__(self, name: str, seed: int) -> None:
+        self.random = random.Random(seed)
+        pick = self.random.choice
+        page = pick([1, 4, 8])
+        sliding = -(-(tiny_models.WINDOW + STEP) // page) + 3
+        config = EngineConfig(
+            page_size=page,
+            max_running=pick([2, 4]),
+            max_step_tokens=STEP,
+            max_context=CONTEXT,
+            full_pages=CONTEXT // page + 1 + pick([0, 3, CONTEXT // page]),
+            sliding_pages=sliding + pick([0, 2, 4 * sliding]),
+            offload_bytes=pick([0, 4_000, 10_000_000]),
+            prefix_cache=pick([True, False]),
+            lookahead=seed % 2,
+        )
+        self.engine = Engine(tiny_models.build(name), config)
+        self.records: dict[int, Record] = {}
+        self.live: set[int] = set()
+        self.paused: set[int] = set()
+        self._launch, self._fails = self.engine._runner.launch, ""
+        self.engine._runner.launch = self.launch  # type: ignore[method-assign]
+
+    def launch(self, plan: Any) -> Any:
+        """The runner's, failing before or after the forward pass where that was asked for."""
+        fails, self._fails = self._fails, ""
+        flight = None if fails == "before" else self._launch(plan)
+        if fails:
+            raise DeviceError
+        return flight
+
+    def add(self, seq: int, tokens: list[int], params: SamplingParams) -> None:
+        self.records[seq] = Record(list(tokens), params)
+        self.live.add(seq)
+
+    def submit(self) -> None:
+        pick = self.random.choice
+        start = [(7 * i + 3) % tiny_models.VOCABULARY for i in range(self.random.randrange(40))]
+        params = SamplingParams(
+            temperature=pick([0, 0.7, 1.0]), top_k=pick([0, 5]), top_p=pick([1.0, 0.9]),
+            min_p=pick([0, 0.05]), seed=self.random.randrange(2**64),
+            max_new_tokens=pick([None, 1, 12]), entropy=pick([True, False]),
+            pause_token_ids=pick([(), *PAUSES]), stop_token_ids=pick([None, (4, 10), ()]),
+        )  # fmt: skip
+        tokens = [*start, self.random.randrange(3, tiny_models.VOCABULARY)]
+        self.add(self.engine.submit(tokens, params), tokens, params)
+
+    def fork(self) -> None:
+        if self.live and len(self.live) < 16:
+            seq = self.random.choice(sorted(self.live))
+            seeds = [self.random.randrange(9) for _ in range(self.random.randint(1, 2))]
+            for twin, seed in zip(self.engine.fork(seq, len(seeds), seeds), seeds, strict=True):
+                self.add(
+                    twin, self.records[seq].tokens, replace(self.records[seq].params, seed=seed)
+                )
+                if seq in self.paused:
+                    self.paused.add(twin)
+
+    def resume(self) -> None:
+        if not self.paused:
+            return
+        seq = self.random.choice(sorted(self.paused))
+        room = CONTEXT - 1 - len(self.records[seq].tokens)
+        count = min(room, self.random.choice([0, 0, 1, 5, 30]))
+        answer = [self.random.randrange(3, tiny_models.VOCABULARY) for _ in range(count)]
+        with pytest.raises(ValueError, match="needs room"):
+            self.engine.resume(seq, [3] * (room + 1))
+        assert self.engine.resume(seq, answer)
+        self.records[seq].tokens += answer
+        self.paused.remove(seq)
+
+    def cancel(self) -> None:
+        if self.live:
+            seq = self.random.choice(sorted(self.live))
+            assert self.engine.cancel(seq)
+            self.live.discard(seq)
+            self.paused.discard(seq)
+
+    def fail(self) -> None:
+        self._fails = self.random.choice(["before", "after"])
+
+    def step(self) -> None:
+        try:
+            events = self.engine.step()
+        except DeviceError:
+            return
+        for event in events:
+            self.records[event.seq].add(event.tokens, event.entropies)
+            if event.status == "paused":
+                self.paused.add(event.seq)
+                if self.random.random() < 0.3:  # while the step after it is in flight
+                    self.resume()
+            elif event.status == "finished":
+                self.live.discard(event.seq)
+
+    def run(self, operations: int) -> None:
+        choices: list[tuple[Callable[[], None], float]] = [
+            (self.step, 60), (self.submit, 9), (self.fork, 5), (self.resume, 8), (self.cancel, 2),
+            (self.fail, 1),
+        ]  # fmt: skip
+        actions, weights = zip(*choices, strict=True)
+        for action in self.random.choices(actions, weights, k=operations):
+            if action == self.submit and len(self.live) > 10:
+                continue
+            action()
+            self.engine.check()
+        while self.live:
+            for seq in sorted(self.paused):
+                assert self.engine.cancel(seq)
+                self.live.discard(seq)
+            self.paused.clear()
+            self.step()
+            self.engine.check()
+        while self.engine.has_work():  # what was cancelled while it was in flight
+            self.step()
+            self.engine.check()
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("name", ["gemma4", "gemma4_kv", "gemma4_e2b", "gpt_oss", "llama"])
+def test_every_token_is_what_its_context_gives(name: str, seed: int) -> None:
+    stress = Stress(name, seed)
+    stress.run(150)
+    reference = tiny_models.build(name)
+    for record in stress.records.values():
+        verify(reference, record)
+    stats = stress.engine.stats()
+    assert stats["pages_available"] == stats["pages"]
+    for what in ("pauses", "forked_tokens"):
+        assert stats[what] > 0, what
+    assert stats["sampled_tokens"] > 50
+    assert stats["recomputed_tokens"] + stats["restored"] > 0

@@ -1,0 +1,145 @@
+"""Paged decode attention against float64, with poisoned pages and outputs.
+
+About 12 seconds in Triton's interpreter.
+"""
+
+import pytest
+import torch
+from helpers.kernel_cases.decode_cases import decode_case, run
+from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative, rotary
+
+from eightfold.kernels.attention.paged_decode import (
+    DecodeConfig,
+    OneCopy,
+    decode_workspace,
+    fold_key_weight,
+    paged_decode,
+    paged_decode_reference,
+    rebuild_keys,
+)
+
+CASES = {
+    "plain": {"lens": [37, 1, 64], "heads": 4, "kv_heads": 2, "head_dim": 64},
+    "window": {"lens": [70, 5, 33], "heads": 4, "kv_heads": 2, "head_dim": 32, "window": 24},
+    "window_rows": {
+        "lens": [70, 5, 34],
+        "heads": 4,
+        "kv_heads": 2,
+        "head_dim": 32,
+        "window": 24,
+        "q_len": 3,
+    },
+    "odd_dim": {"lens": [19, 40], "heads": 6, "kv_heads": 2, "head_dim": 80},
+    "group_of_one": {
+        "lens": [9, 0, 50],
+        "heads": 3,
+        "kv_heads": 3,
+        "head_dim": 64,
+        "page_size": 64,
+    },
+    "one_copy": {"lens": [45, 100, 3], "heads": 8, "kv_heads": 2, "head_dim": 128, "pairs": 16},
+    "one_copy_rows": {
+        "lens": [45, 70],
+        "heads": 8,
+        "kv_heads": 1,
+        "head_dim": 64,
+        "pairs": 5,
+        "q_len": 4,
+    },
+}
+
+
+@pytest.mark.parametrize("split", [0, 32])
+@pytest.mark.parametrize("name", CASES)
+def test_matches_float64(name: str, split: int) -> None:
+    case = decode_case(len(name), **CASES[name])
+    out = run(case, DecodeConfig(tile=16, split=split, stages=2))
+    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+
+
+@pytest.mark.parametrize("options", [{}, {"pairs": 8, "q_len": 3}, {"window": 140}])
+def test_short_sequences_have_short_splits(options: dict) -> None:
+    """Eight splits of 16 tokens at most; longer sequences beside them have splits of 48."""
+    case = decode_case(11, [128, 129, 40, 0, 200], heads=4, kv_heads=2, head_dim=64, **options)
+    out = run(case, DecodeConfig(tile=16, split=48, short=16))
+    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    first = {name: case[name][:1] for name in ("table", "lens")}
+    if case["first_pos"] is not None:
+        first["first_pos"] = case["first_pos"][:1]
+    rows = case["q_len"]
+    alone = dict(case, **first, q=case["q"][:rows])
+    small = run(alone, DecodeConfig(tile=16, split=16))
+    torch.testing.assert_close(small, out[:rows], rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("split", [0, 32])
+def test_sinks_take_weight_only(split: int) -> None:
+    case = decode_case(3, [20, 41], heads=4, kv_heads=2, head_dim=32)
+    sinks = torch.tensor([0.5, -1.0, 3.0, 0.0], device=DEVICE)
+    out = run(case, DecodeConfig(tile=16, split=split), sinks=sinks, scale=0.2)
+    assert relative(out, paged_decode_reference(**case, sinks=sinks, scale=0.2)) < ATTENTION_LIMIT
+
+
+def test_a_window_over_the_border_of_two_splits_has_room_for_both() -> None:
+    """Its table has room for 28 tokens, less than a split; what lies behind the workspace stays."""
+    case = decode_case(5, [97, 64], heads=2, kv_heads=1, head_dim=16, page_size=4, window=23)
+    held = case["table"].shape[1] * 4
+    assert held == 28
+    config = DecodeConfig(tile=32, split=96)
+    need = decode_workspace(2, 1, 2, 16, held, 96, window=23)
+    memory = torch.full((4 * need,), 7.0, device=DEVICE)
+    out = torch.full_like(case["q"], float("nan"))
+    paged_decode(**case, out=out, workspace=memory[:need], config=config)
+    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    assert (memory[need:] == 7.0).all()
+    with pytest.raises(ValueError, match="are needed"):
+        paged_decode(**case, out=out, workspace=memory[: need - 1], config=config)
+
+
+def test_tile_spanning_pages() -> None:
+    case = decode_case(4, [50, 33], heads=4, kv_heads=2, head_dim=32, page_size=16, window=20)
+    out = run(case, DecodeConfig(tile=32))
+    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+
+
+def test_result_is_independent_of_the_batch_and_of_rows_beside_it() -> None:
+    """Bitwise: alone, in a batch, and as the last of several verified rows."""
+    config = DecodeConfig(tile=16, split=32)
+    case = decode_case(5, [90, 61, 30], heads=4, kv_heads=2, head_dim=64, pairs=8, q_len=2)
+    both = run(case, config)
+    alone = dict(case, table=case["table"][1:2], lens=case["lens"][1:2], q=case["q"][2:4])
+    torch.testing.assert_close(run(alone, config), both[2:4], rtol=0, atol=0)
+    last = dict(case, q=case["q"][1::2].contiguous(), q_len=1)
+    torch.testing.assert_close(run(last, config), both[1::2], rtol=0, atol=0)
+
+
+def test_folded_query_and_rebuilt_key_equal_the_original_scores() -> None:
+    """q.k of the checkpoint's formula equals q'.k' of the one-copy one, in float64."""
+    torch.manual_seed(0)
+    head_dim, pairs = 64, 8
+    n, q_hat = torch.randn(5, 1, head_dim).double(), torch.randn(5, 1, head_dim).double()
+    w_q, w_k = torch.randn(head_dim), torch.randn(head_dim)
+    cos, sin = (t.cpu() for t in rotary(9, pairs))
+    at = torch.arange(5)
+
+    def rotate(x: torch.Tensor) -> torch.Tensor:
+        return rebuild_keys(x, OneCopy(torch.ones(head_dim), cos, sin), at)
+
+    wanted = (rotate(q_hat * w_q) * rotate(n * w_k)).sum(-1)
+    folded = rotate(q_hat * fold_key_weight(w_q, w_k, pairs))
+    got = (folded * rebuild_keys(n, OneCopy(w_k, cos, sin), at)).sum(-1)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
+
+
+def test_clear_errors() -> None:
+    case = decode_case(6, [20], heads=4, kv_heads=2, head_dim=32)
+    with pytest.raises(ValueError, match=r"float32; .* are needed"):
+        paged_decode(**case, out=case["q"].clone(), config=DecodeConfig(tile=16, split=32))
+    with pytest.raises(ValueError, match=r"table is torch\.int64"):
+        run(dict(case, table=case["table"].long()), DecodeConfig(tile=16))
+    with pytest.raises(ValueError, match="value_cache is missing"):
+        run(dict(case, value_cache=None), DecodeConfig(tile=16))
+    with pytest.raises(ValueError, match="tile is 24; it must be a power of two"):
+        run(case, DecodeConfig(tile=24))
+    with pytest.raises(ValueError, match="do not fit"):
+        run(dict(case, q_len=2), DecodeConfig(tile=16))

@@ -1,0 +1,155 @@
+"""Sampling against the exact filtered distribution, and its noise."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    LogitsProcessorList,
+    MinPLogitsWarper,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from eightfold.engine.engine_config import LEAST_TEMPERATURE, SamplingParams
+from eightfold.engine.execution.cpu_batch import _sampling
+from eightfold.engine.scheduling.scheduled_step import Work
+from eightfold.engine.scheduling.sequence import Sequence
+from eightfold.kernels.sampling.philox import exponential, philox, philox_vocabulary
+from eightfold.kernels.sampling.torch_sampler import SamplingBatch, entropy, sample
+
+CPU = torch.device("cpu")
+
+
+def batch(params: list[SamplingParams], positions: list[int] | None = None) -> SamplingBatch:
+    works = []
+    for index, param in enumerate(params):
+        position = positions[index] if positions else index
+        seq = Sequence(index, [], 0, param, frozenset())
+        works.append(Work(seq, 0, position, True, False, 0))
+    return _sampling(works)
+
+
+def filtered(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
+    """The distribution that transformers' own processors leave."""
+    steps = LogitsProcessorList([TemperatureLogitsWarper(params.temperature)])
+    if params.top_k:
+        steps.append(TopKLogitsWarper(params.top_k))
+    if params.top_p < 1:
+        steps.append(TopPLogitsWarper(params.top_p))
+    if params.min_p:
+        steps.append(MinPLogitsWarper(params.min_p))
+    return steps(torch.zeros(1, 1, dtype=torch.long), logits[None].clone()).softmax(-1)[0]
+
+
+def test_philox_known_answers() -> None:
+    # Random123's kat_vectors, philox4x32-10, counters whose last two words are zero.
+    assert philox(torch.tensor(0), torch.tensor(0), torch.tensor(0)).item() == 0x6627E8D5
+    words = philox(torch.tensor(0), torch.tensor(0), torch.arange(4)).tolist()
+    assert words == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
+    bits = philox(torch.tensor(1), torch.arange(1000), torch.tensor(5))
+    assert len(set(bits.tolist())) == 1000
+
+
+def test_the_whole_vocabulary_at_once_gives_each_token_its_own_bits() -> None:
+    seeds, positions = torch.tensor([3, 2**62 + 5]), torch.tensor([0, 77])
+    together = philox_vocabulary(seeds, positions, 30)
+    alone = philox(seeds[:, None], positions[:, None], torch.arange(30)[None, :])
+    assert together.shape == (2, 30)
+    assert (together == alone).all()
+
+
+def test_philox_uses_all_64_bits_of_the_seed() -> None:
+    low, high = torch.tensor(7), torch.tensor(7 + (3 << 32))
+    top = torch.tensor(np.array([2**64 - 1], dtype=np.uint64).astype(np.int64))
+    draws = {philox(s, torch.tensor(1), torch.tensor(1)).item() for s in (low, high, top)}
+    assert len(draws) == 3
+
+
+def test_exponential_is_finite_at_the_small_end_and_has_mean_one() -> None:
+    edges = exponential(torch.tensor([0, 1, 2**31, 2**32 - 1]))
+    assert edges[0] > 0
+    assert edges[0] < 1e-9
+    assert edges[3] == float("inf")
+    noise = exponential(philox(torch.tensor(3), torch.tensor(0), torch.arange(200_000)))
+    assert abs(noise.mean().item() - 1) < 0.01
+
+
+COMBINATIONS = [
+    {},
+    {"temperature": 0.6},
+    {"top_k": 5},
+    {"top_p": 0.8},
+    {"min_p": 0.1},
+    {"top_k": 8, "top_p": 0.95, "temperature": 1.4},
+    {"top_k": 20, "min_p": 0.05, "temperature": 1.5},
+    {"top_p": 0.95, "min_p": 0.02, "temperature": 0.7},
+    {"temperature": 1.3, "top_k": 12, "top_p": 0.9, "min_p": 0.03},
+]
+
+
+@pytest.mark.parametrize("over", ["positions", "seeds"])
+@pytest.mark.parametrize("changes", COMBINATIONS, ids=str)
+def test_chi_square_against_the_exact_distribution(changes: dict, over: str) -> None:
+    """20,000 draws, one a position or one a seed; 0.001 quantile, so the seeds are fixed."""
+    draws = 20_000
+    torch.manual_seed(0)
+    logits = torch.randn(30) * 2
+    if over == "positions":
+        settings = batch([SamplingParams(seed=99, **changes)] * draws)
+    else:
+        each = [SamplingParams(seed=seed, **changes) for seed in range(draws)]
+        settings = batch(each, [7] * draws)
+    drawn = sample(logits.expand(draws, -1), settings)
+    counts = np.bincount(drawn.numpy(), minlength=30)
+    probabilities = filtered(logits, SamplingParams(**changes)).numpy().astype(float)
+    assert counts[probabilities == 0].sum() == 0, "a dropped token was drawn"
+    kept = probabilities > 0
+    expected = probabilities[kept] / probabilities[kept].sum() * draws
+    statistic = ((counts[kept] - expected) ** 2 / expected).sum()
+    degrees = kept.sum() - 1
+    assert degrees > 0, "one token left proves nothing"
+    # Wilson and Hilferty (1931): the chi-square quantile from the normal one, 3.09 for 0.999.
+    bound = degrees * (1 - 2 / (9 * degrees) + 3.09 * np.sqrt(2 / (9 * degrees))) ** 3
+    assert statistic < bound
+
+
+def test_the_smallest_temperature_takes_the_most_likely_token() -> None:
+    torch.manual_seed(2)
+    logits = torch.randn(50, 40) * 30
+    for changes in ({}, {"top_p": 0.9}, {"top_k": 7, "min_p": 0.1}):
+        params = [SamplingParams(temperature=LEAST_TEMPERATURE, seed=3, **changes)] * 50
+        assert torch.equal(sample(logits, batch(params)), logits.argmax(-1))
+
+
+def test_rows_of_different_settings_are_drawn_as_if_alone() -> None:
+    torch.manual_seed(1)
+    settings = [
+        SamplingParams(temperature=0),
+        SamplingParams(seed=4, top_k=3),
+        SamplingParams(seed=2**64 - 1, temperature=0.5, top_p=0.7),
+        SamplingParams(seed=6, min_p=0.2),
+        SamplingParams(seed=7, top_k=50, top_p=0.5),
+        SamplingParams(seed=8),
+    ]
+    logits = torch.randn(len(settings), 40) * 3
+    positions = [10, 20, 30, 40, 50, 60]
+    together = sample(logits, batch(settings, positions)).tolist()
+    assert together[0] == logits[0].argmax().item()
+    for row, params in enumerate(settings):
+        alone = sample(logits[row : row + 1], batch([params], [positions[row]]))
+        assert alone.item() == together[row]
+
+
+def test_only_the_most_likely_token_is_left_by_the_sharpest_filters() -> None:
+    logits = torch.tensor([[0.0, 3.0, 2.9, -1.0]])
+    for changes in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
+        for seed in range(20):
+            assert sample(logits, batch([SamplingParams(seed=seed, **changes)])).item() == 1
+
+
+def test_entropy_in_nats() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0, 0.0], [50.0, -50.0, -50.0, -50.0]])
+    assert entropy(logits).tolist() == pytest.approx([np.log(4), 0.0], abs=1e-5)
+    masked = torch.tensor([[0.0, 0.0, float("-inf"), float("-inf")]])
+    assert entropy(masked).item() == pytest.approx(np.log(2), abs=1e-6)

@@ -1,0 +1,76 @@
+"""The sampler's kernels draw the tokens of the torch sampler, and no token it would drop.
+
+About 15 seconds in Triton's interpreter.
+"""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers.kernel_cases.kernel_devices import CUDA, DEVICE
+from helpers.kernel_cases.sampling_cases import batch_of
+
+from eightfold.kernels.sampling.torch_sampler import sample
+from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
+
+VOCABULARY = 5003
+# temperature, top_k, top_p, min_p
+SETTINGS = {
+    "greedy": (0.0, 5, 0.5, 0.1),
+    "plain": (1.0, 0, 1.0, 0.0),
+    "hot": (1.7, 0, 1.0, 0.0),
+    "top_k": (1.0, 20, 1.0, 0.0),
+    "top_k of one": (1.0, 1, 1.0, 0.0),
+    "top_k beyond the range": (0.05, 5000, 1.0, 0.0),
+    "top_p": (1.0, 0, 0.9, 0.0),
+    "small top_p": (1.0, 0, 0.01, 0.0),
+    "min_p": (0.8, 0, 1.0, 0.05),
+    "all": (0.7, 64, 0.95, 0.02),
+}
+
+
+@pytest.mark.parametrize("seed", range(8 if CUDA else 1))
+def test_draws_what_the_torch_sampler_draws(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    settings = list(SETTINGS.values())
+    logits = torch.randn(len(settings), VOCABULARY, generator=generator).to(DEVICE) * 3
+    batch = batch_of(settings, seed)
+    out = torch.full((len(settings),), -1, dtype=torch.int64, device=DEVICE)
+    need = sampler_workspace(len(settings), VOCABULARY)
+    workspace = torch.full((need,), float("nan"), device=DEVICE)
+    sample_tokens(logits, batch, out, workspace, softcap=30.0)
+    assert out.tolist() == sample(30 * torch.tanh(logits / 30), batch).tolist()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_logits_that_are_no_numbers_draw_a_token_of_the_vocabulary(value: float) -> None:
+    """Its embedding is read by the next step before the host is told."""
+    settings = list(SETTINGS.values()) * 2
+    logits = torch.zeros(len(settings), 300, device=DEVICE)
+    logits[: len(SETTINGS)] = value
+    logits[len(SETTINGS) :, 299] = value
+    out = torch.full((len(settings),), -1, dtype=torch.int64, device=DEVICE)
+    space = torch.empty(sampler_workspace(len(settings), 300), device=DEVICE)
+    sample_tokens(logits, batch_of(settings, 0), out, space)
+    assert all(0 <= token < 300 for token in out.tolist())
+
+
+def test_settings_that_do_not_fit_are_refused() -> None:
+    logits = torch.zeros(2, 300, device=DEVICE)
+    out = torch.zeros(2, dtype=torch.int64, device=DEVICE)
+    space = torch.empty(sampler_workspace(2, 300), device=DEVICE)
+    batch = batch_of([(1.0, 3, 1.0, 0.0)] * 2, 0)
+    for wrong, message in (
+        ({"top_p": batch.top_p[:1]}, "top_p holds 1 settings for 2 rows"),
+        ({"top_k": batch.top_k.int()}, "top_k is torch.int32"),
+        ({"seeds": batch.seeds.float()}, "seeds is torch.float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sample_tokens(logits, replace(batch, **wrong), out, space)
+
+
+def test_small_workspace_is_refused() -> None:
+    logits = torch.zeros(1, VOCABULARY, device=DEVICE)
+    out = torch.zeros(1, dtype=torch.int64, device=DEVICE)
+    with pytest.raises(ValueError, match="are needed"):
+        sample_tokens(logits, batch_of([(1.0, 0, 1.0, 0.0)], 0), out, logits[0, :9])

@@ -1,0 +1,179 @@
+"""The text of a cell: the same from the real kernel and from `run_cell`. About 6 s."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from eightfold.sandbox import Kernel, KernelPool, PoolConfig
+from eightfold.sandbox.text import cell_text as out
+from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
+
+# Run in this order in one kernel and one namespace.
+CELLS = [
+    "1+1",
+    "x = 5",
+    "x",
+    "x;",
+    "print('a'); 7",
+    "print('a', end=''); 7",
+    "print()",
+    "None",
+    "print(1)\nundefined",
+    "def f(n):\n    return 1 / n\n\nf(0)",
+    "f(0)",
+    "f(4)",
+    "x = = 3",
+    "if x:\nprint(1)",
+    "print(1)\nreturn 4",
+    "'abc",
+    "(1,",
+    "\n\n1/0",
+    "  y = 3\n  y",
+    "def g(n):\n    return g(n + 1)\ng(0)",
+    "def a(): b()\ndef b(): c()\ndef c(): d()\ndef d(): e()\ndef e(): h()\ndef h(): 1/0\na()",
+    "print(len(str(3**10000)))",
+    "raise KeyError(3)",
+    "raise ValueError",
+    "raise ValueError('two\\nlines')",
+    "try:\n    1/0\nexcept ZeroDivisionError as e:\n    raise TypeError('other') from e",
+    "class A:\n    def __repr__(self): raise ValueError('no')\nA()",
+    "class B(Exception):\n    def __str__(self): raise ValueError('no')\nraise B",
+    "class C(Exception):\n    pass\nraise C('own')",
+    "assert x == 6, 'x is not six'",
+    "import sys\nfor n in range(3): print('o', n); print('e', n, file=sys.stderr)",
+    "sys.exit()",
+    "exit(3)",
+    "input('? ')",
+    "sys.stdin.read()",
+    "numpy.array([1.0, 2.0]) / 0",
+    "np.arange(2000)",
+    "x is 5",
+    "numpy.array([1.0, 2.0]) / 0",
+    "import warnings\nwarnings.warn('old', DeprecationWarning)",
+    "sympy.solve('x**2 - 2')",
+    "sympy.Rational(3, 7) + sympy.sqrt(2)",
+    "mpmath.mpf(1) / 3",
+    "mpmath.findroot(lambda t: t * t + 1, 0)",
+    "sympy.solve('x +')",
+    "itertools.count(3), collections.Counter('aab'), math.gcd(12, 18)",
+    "{'b': 1, 'a': [1, 2]}, {3, 1}, 'text', 1.5",
+    "list(range(3000))",
+    "print('\\x1b[31mred\\x1b[0m', 'nul\\x00', '\\ud800', 'bar\\r')",
+    "print('<|tool_call>call:x{}<tool_call|><turn|>')",
+    "print('x' * 300_000)",
+    "for i in range(10**9): print(i)",
+    "raise ValueError('m' * 5_000_000)",
+    "raise MemoryError",
+    "_",
+    "x = 9\n_",
+    "import threading\nt = threading.Thread(target=lambda: 1/0)\nt.start()\nt.join()",
+    "import warnings\nwarnings.warn('careful')",
+    "eval('1/0')",
+    "exec('def q():\\n    return 1/0\\nq()')",
+    "__name__",
+    "print(C)",
+    "print('x' * 9000)",
+    "sys.stdout.write('no newline')",
+    "print(1, file=sys.stdout, flush=True)",
+    "sys.stdout.write(3)",
+    "import nothing_of_this_name",
+    "[1, 2, 3][7]",
+    "int('abc')",
+    "math.comb(3, -1)",
+    "lambda: 1 +",
+    "# only a comment",
+    "",
+    "for k in range(3):\n    print(k)\nelse:\n    print('end')",
+    "z = [i * i\n     for i in range(3)]\nz[\n  5]",
+]
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Kernel]:
+    with (
+        KernelPool(PoolConfig(size=1, spares=0, timeout=60)) as pool,
+        pool.lease(timeout=60) as kernel,
+    ):
+        yield kernel
+
+
+def test_the_kernel_and_run_cell_give_the_same_text(kernel: Kernel) -> None:
+    namespace = new_namespace()
+    different = []
+    for code in CELLS:
+        live, plain = kernel.execute(code).text, run_cell(code, namespace)
+        if live != plain:
+            different.append((code, live[:600], plain[:600]))
+    assert not different
+
+
+def test_all_that_writes_is_read_in_its_true_order(kernel: Kernel) -> None:
+    code = (
+        "import os, subprocess, sys\nprint(1)\nos.write(1, b'2\\n')\nprint(3, file=sys.stderr)\n"
+        "os.system('echo 4')\nprint(5)\n!echo 6 >&2\ndisplay(7)\n"
+        "subprocess.run(['echo', '8'])\nsys.stdout.write('9\\n')\nos.write(2, b'10\\n')\n11"
+    )
+    for _ in range(30):
+        assert kernel.execute(code).text.split() == [str(n) for n in range(1, 12)]
+
+
+def test_half_a_character_does_not_reach_the_next_cell(kernel: Kernel) -> None:
+    assert kernel.execute("import os\nn = os.write(1, b'a\\xf0\\x9f')").text == "a\ufffd"
+    assert kernel.execute("print('b')").text == "b"
+
+
+def test_run_cell_writes_the_documented_format() -> None:
+    namespace = new_namespace()
+    assert run_cell("print('a')\n2 + 2", namespace) == "a\n4"
+    assert run_cell("x = 1", namespace) == out.NO_OUTPUT
+    assert run_cell("def f(n):\n    return 1 / n\n\nf(0)", namespace) == (
+        "Traceback (most recent call last):\n"
+        "  line 4: f(0)\n"
+        "  line 2, in f: return 1 / n\n"
+        "ZeroDivisionError: division by zero"
+    )
+    assert run_cell("mpmath.mp.dps, np.__name__", namespace) == "(64, 'numpy')"
+
+
+def test_a_keyboard_interrupt_of_the_caller_is_passed_on() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_cell("raise KeyboardInterrupt", new_namespace())
+
+
+def test_cut_keeps_head_and_tail_and_says_how_much_is_gone() -> None:
+    text = "".join(chr(97 + i % 26) for i in range(10_000))
+    short = out.cut(text, 1000)
+    head, _, rest = short.partition("\n[... 9000 characters left out ...]\n")
+    assert (len(head), len(rest)) == (600, 400)
+    assert text.startswith(head)
+    assert text.endswith(rest)
+    assert out.cut(text, 10_000) == text
+
+
+def test_recursion_shows_the_first_and_last_three_frames() -> None:
+    text = run_cell("def g(n):\n    return g(n + 1)\ng(0)", new_namespace())
+    lines = text.splitlines()
+    assert lines[0] == out.HEADER
+    assert lines[4] == "  ..."
+    assert len(lines) == 9
+    assert lines[-1].startswith("RecursionError: maximum recursion depth exceeded")
+
+
+def test_messages_are_one_line() -> None:
+    for line in (
+        out.timeout_line(6, killed=False, where="line 3: while True: pass"),
+        out.timeout_line(6, killed=False),
+        out.timeout_line(6, killed=True),
+        out.cancelled_line(killed=True),
+        out.died_line("signal 11"),
+        out.replayed_line(3),
+    ):
+        assert line
+        assert "\n" not in line
+
+
+def test_printed_marks_cannot_forge_a_block() -> None:
+    budget = out.Budget()
+    assert out.BLOCK not in budget.take(f"a{out.BLOCK}b")
+    assert out.join_pieces("a" + out.block("v") + "b") == "a\nv\nb"
+    assert out.join_pieces("a\n" + out.block("v") + out.block("w")) == "a\nv\nw\n"

@@ -1,0 +1,274 @@
+"""What is left when leases, pools and processes end, whenever and however they do. About 45 s."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from helpers.cell_waits import RUNNING, wait_until, when_running
+
+from eightfold.sandbox import Kernel, KernelPool, PoolConfig, SandboxError
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[KernelPool]:
+    # On a busy machine an interrupted cell needs its time; none of these needs it all.
+    with KernelPool(PoolConfig(size=1, spares=1, timeout=60, grace=60)) as pool:
+        yield pool
+
+
+def test_what_a_cell_leaves_running_ends_with_the_lease(pool: KernelPool) -> None:
+    code = (
+        "import subprocess, threading\n"
+        "p = subprocess.Popen(['sleep', '1234'], start_new_session=True)\n"
+        "q = subprocess.Popen(['sh', '-c', 'sleep 4321 & echo $!; wait'],\n"
+        "                     stdout=-1, start_new_session=True)\n"
+        "threading.Thread(target=lambda: [None for _ in iter(int, 1)]).start()\n"
+        "print(p.pid, q.pid, int(q.stdout.readline()))"
+    )
+    with pool.lease(timeout=60) as kernel:
+        left = [psutil.Process(int(pid)) for pid in kernel.execute(code).text.split()]
+        assert kernel.pid is not None
+        left.append(psutil.Process(kernel.pid))
+        assert all(process.is_running() for process in left)
+    assert not psutil.wait_procs(left, timeout=60)[1]
+
+
+def test_a_process_that_leaves_its_parent_is_ended_within_the_lease(pool: KernelPool) -> None:
+    code = (
+        "import os\n"
+        "r, w = os.pipe()\n"
+        "if os.fork() == 0:\n"
+        "    os.setsid()\n"
+        "    daemon = os.fork()\n"
+        "    if daemon == 0: os.execvp('sleep', ['sleep', '4321'])\n"
+        "    os.write(w, str(daemon).encode())\n"
+        "    os._exit(0)\n"
+        "print(int(os.read(r, 20)))"
+    )
+    with pool.lease(timeout=60) as kernel:
+        # Python 3.12 and later warn of the fork first.
+        daemon = int(kernel.execute(code).text.splitlines()[-1])
+        # The template may have ended it already: it looks whenever it wakes.
+        wait_until(lambda: not psutil.pid_exists(daemon))
+        assert kernel.execute("6 * 7").text == "42"
+
+
+def test_interrupt_from_another_thread_ends_the_cell_and_keeps_variables(
+    pool: KernelPool,
+) -> None:
+    with pool.lease(timeout=60) as kernel:
+        kernel.execute("x = 5")
+        thread = when_running(kernel, kernel.interrupt)
+        result = kernel.execute("print('in')\n" + RUNNING + "while True: pass")
+        thread.join()
+        assert (result.status, result.cancelled, result.killed) == ("timeout", True, False)
+        assert result.text == "in\nInterrupted: the cell was stopped. Variables are kept."
+        assert kernel.execute("x").text == "5"
+        kernel.interrupt()  # nothing runs: the next cell must not feel it
+        assert kernel.execute("x + 1").text == "6"
+
+
+def test_kill_from_another_thread_ends_even_a_stuck_cell(pool: KernelPool) -> None:
+    with pool.lease(timeout=60) as kernel:
+        kernel.execute("x = 5")
+        thread = when_running(kernel, kernel.kill)
+        result = kernel.execute(RUNNING + "sum(range(10**12))")
+        thread.join()
+        assert (result.status, result.cancelled, result.killed) == ("timeout", True, True)
+        assert kernel.execute("x").error == "NameError"
+
+
+def test_a_dead_template_is_replaced() -> None:
+    with KernelPool(PoolConfig(size=1, spares=0, timeout=60)) as pool:
+        pool.wait_ready(1, timeout=60)
+        first = pool.stats()["template_pid"]
+        os.kill(first, signal.SIGKILL)
+
+        def answers() -> bool:
+            with pool.lease(timeout=60) as kernel:
+                return kernel.execute("6 * 7").text == "42"
+
+        wait_until(answers)
+        wait_until(lambda: pool.stats()["template_pid"] not in (None, first))
+
+
+def test_release_while_a_cell_runs_and_use_afterwards() -> None:
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        kernel = pool.lease(timeout=60)
+        thread = when_running(kernel, kernel.release)
+        assert kernel.execute(RUNNING + "while True: pass", timeout=60).killed
+        thread.join()
+        with pytest.raises(SandboxError, match="released"):
+            kernel.execute("1")
+        kernel.release()
+    with pytest.raises(SandboxError, match="closed"):
+        pool.lease()
+
+
+SCRIPT = """
+import json, sys, time
+from eightfold.sandbox import KernelPool, PoolConfig
+pool = KernelPool(PoolConfig(size=2, spares=0))
+pool.wait_ready(2, timeout=60)
+kernel = pool.lease()
+pid = kernel.execute("import subprocess; subprocess.Popen(['sleep', '999']).pid").text
+print(json.dumps({**pool.stats(), "extra": int(pid)}), flush=True)
+if sys.argv[1] == "raise":
+    raise ValueError
+if sys.argv[1] == "end":
+    sys.exit(0)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", ["end", "raise", "SIGTERM", "SIGKILL"])
+def test_nothing_is_left_when_the_process_goes(how: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), how],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    stats = json.loads(process.stdout.readline())
+    pids = [stats["template_pid"], stats["extra"], *stats["pids"]]
+    left = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    if how.startswith("SIG"):
+        assert len(left) == 4
+        process.send_signal(getattr(signal, how))
+    process.wait(60)
+    process.stdout.close()
+    assert not psutil.wait_procs(left, timeout=60)[1]
+    wait_until(lambda: not Path(stats["folder"]).exists())
+
+
+def held(processes: list[psutil.Process]) -> list[int]:
+    """Descriptors, threads and children of the processes: the least of some looks.
+
+    While one looks, the pool and its template open files of /proc and remove folders.
+    """
+    looks = []
+    for _ in range(20):
+        fds = sum(process.num_fds() for process in processes)
+        threads = sum(process.num_threads() for process in processes)
+        looks.append((fds, threads, sum(len(process.children()) for process in processes)))
+        time.sleep(0.01)
+    return list(map(min, zip(*looks, strict=True)))
+
+
+def memory(processes: list[psutil.Process]) -> int:
+    """Resident megabytes."""
+    return sum(process.memory_info().rss for process in processes) // 1_000_000
+
+
+def test_leases_leave_descriptors_threads_and_memory_flat() -> None:
+    with KernelPool(PoolConfig(size=2, spares=0, timeout=60)) as pool:
+        pool.wait_ready(2, timeout=60)
+        processes = [psutil.Process(), psutil.Process(pool.stats()["template_pid"])]
+        early: list[int] = []
+        for turn in range(60):
+            with pool.lease(timeout=60) as kernel:
+                if turn % 10 == 5:
+                    assert kernel.execute("import os; os._exit(1)").status == "died"
+                assert kernel.execute("1 + 1").text.endswith("2")
+            if turn == 19:
+                pool.wait_ready(2, timeout=60)
+                wait_until(lambda: len(processes[1].children()) == 2)
+                early, before = held(processes), memory(processes)
+        pool.wait_ready(2, timeout=60)
+        wait_until(lambda: held(processes) == early)
+        assert memory(processes) <= before + 6
+
+
+def test_the_scratch_folder_vanishes_with_the_lease() -> None:
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.execute("open('f', 'w').write('abc')").status == "ok"
+            assert kernel.connection_file is not None
+            folder = kernel.connection_file.parent.parent
+            assert (folder / "scratch" / "f").read_text() == "abc"
+            kernel.execute("import os; os.mkdir('d'); open('d/f', 'w'); os.chmod('d', 0)")
+        wait_until(lambda: not folder.exists())
+
+
+def test_release_at_any_moment_ends_the_cell_at_once() -> None:
+    with KernelPool(PoolConfig(size=2, spares=1)) as pool:
+        for turn in range(12):
+            kernel = pool.lease(timeout=60)
+            outcome: list[object] = []
+
+            def run(kernel: Kernel = kernel, outcome: list[object] = outcome) -> None:
+                try:
+                    outcome.append(kernel.execute("while True: pass", timeout=60).cancelled)
+                except SandboxError:  # the release came first
+                    outcome.append(True)
+
+            thread = threading.Thread(target=run)
+            thread.start()
+            time.sleep(turn * 0.0005)
+            kernel.release()
+            thread.join(30)  # the cell's own limit is twice that
+            assert outcome == [True]
+
+
+def test_a_kill_is_heard_while_an_interrupt_waits() -> None:
+    config = PoolConfig(size=1, spares=0, grace=3600)
+    with KernelPool(config) as pool, pool.lease(timeout=60) as kernel:
+        thread = when_running(kernel, kernel.kill)
+        interrupted = "import signal\nsignal.signal(signal.SIGINT, lambda *_: {})\nwhile True: pass"
+        # Unheard, it would last longer than a test may.
+        result = kernel.execute(interrupted.format(RUNNING.strip()), timeout=0.5)
+        thread.join()
+        assert (result.killed, result.cancelled) == (True, False)
+
+
+def test_closing_a_pool_in_use_ends_every_lease() -> None:
+    for pause in (0.0, 0.02, 0.3):
+        pool = KernelPool(PoolConfig(size=3, spares=0))
+        pool.wait_ready(1, timeout=60)
+        wrong: list[BaseException] = []
+
+        def work(pool: KernelPool = pool, wrong: list[BaseException] = wrong) -> None:
+            try:
+                while True:
+                    with pool.lease(timeout=60) as kernel:
+                        kernel.execute("import time; time.sleep(0.01)", timeout=20)
+                        kernel.execute("import os; os._exit(0)", timeout=20)
+                        kernel.execute("while True: pass", timeout=0.05)
+            except SandboxError:
+                pass
+            except BaseException as error:
+                wrong.append(error)
+
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        time.sleep(pause)
+        folder = Path(pool.stats()["folder"])
+        before = psutil.Process(pool.stats()["template_pid"])
+        pool.close()
+        for thread in threads:
+            thread.join(30)
+        assert not wrong
+        assert not any(thread.is_alive() for thread in threads)
+        assert not before.is_running()
+        assert not folder.exists()
+        assert not pool._taken
+
+
+def test_a_pool_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with KernelPool(PoolConfig(size=1)) as pool:
+        with pytest.raises(SandboxError, match=r"template process: .*No such file"):
+            pool.lease(timeout=60)
+        with pytest.raises(SandboxError, match="No such file"):
+            pool.wait_ready(1, timeout=60)

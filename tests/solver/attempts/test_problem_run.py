@@ -1,0 +1,122 @@
+"""Attempts at a problem together: calls, votes, early stops, limits (4 s)."""
+
+from __future__ import annotations
+
+from helpers.scripted_engine import TOKENIZER, Playback, boxed, call, endings, solve
+
+
+def test_vote_of_tool_using_attempts() -> None:
+    result, engine, pool = solve([[call("6*7"), boxed(42)], [boxed(41)], [call("x"), boxed(42)]])
+    assert result.answer == 42
+    assert result.votes == {42: 2, 41: 1}
+    assert sorted(pool.ran) == ["6*7", "x"]
+    assert '<|"|>out 6*7<|"|>' in engine.resumed[0][0]
+    assert endings(result) == ["answered"] * 3
+    assert result.stopped == "all ended"
+    assert result.tokens == sum(record["tokens"] for record in result.attempts) > 0
+    turn = result.attempts[0]["turns"][0]
+    assert turn["calls"][0]["output"] == "out 6*7"
+    assert turn["text"].endswith("<|tool_response>")
+    assert turn["appended"] == TOKENIZER.encode(engine.resumed[0][0])
+
+
+def test_prompt_is_submitted_once_and_forked() -> None:
+    engine = Playback([[boxed(1)]] * 4)
+    submitted = []
+    original = engine.submit
+    engine.submit = lambda ids, params: submitted.append(ids) or original(ids, params)  # type: ignore
+    result, _, _ = solve([[boxed(1)]] * 4, engine)
+    assert len(submitted) == 1
+    assert list(result.prompt) == submitted[0]
+    assert "from 0 to 99999" in TOKENIZER.decode(submitted[0])
+
+
+def test_agreement_cancels_the_rest_within_one_step() -> None:
+    engine = Playback([[boxed(7)], [boxed(7)], ["long " * 10_000]])
+    cancelled_at = []
+    original = engine.cancel
+    engine.cancel = lambda seq: cancelled_at.append(engine.steps) or original(seq)  # type: ignore
+    result, _, _ = solve([[]] * 3, engine, early_stop=2)
+    assert result.answer == 7
+    assert result.stopped == "agreement"
+    assert endings(result)[2] == "cancelled by consensus"
+    steps_to_agree = -(-len(TOKENIZER.encode(boxed(7))) // engine.per_step)
+    assert max(cancelled_at) == steps_to_agree
+
+
+def test_uncatchable_lead_stops_too() -> None:
+    scripts = [[boxed(7)], [boxed(7)], [boxed(7)], [boxed(8)], ["long " * 10_000]]
+    result, _, _ = solve(scripts, early_stop=4)
+    assert result.stopped == "lead"
+    assert result.answer == 7
+
+
+def test_without_early_stop_every_attempt_ends_by_itself() -> None:
+    result, _, _ = solve([[boxed(7)]] * 5, early_stop=0)
+    assert endings(result) == ["answered"] * 5
+
+
+def test_agreement_interrupts_a_running_cell() -> None:
+    scripts = [[call("hang"), boxed(1)], ["slow " * 30 + boxed(7)], ["slow " * 30 + boxed(7)]]
+    # `solve` waits a few seconds for the kernels, and sees that they were given back.
+    result, _, _ = solve(scripts, early_stop=2, tool_timeout=600.0)
+    assert endings(result)[0] == "cancelled by consensus"
+    assert result.answer == 7
+
+
+def test_time_ends_tokens_and_cells() -> None:
+    scripts = [["x" * 1_000_000], [call("hang")], [boxed(3)]]
+    result, _, _ = solve(scripts, time=2.0, early_stop=0, tool_timeout=600.0)
+    assert endings(result) == ["time", "time", "answered"]
+    assert result.answer == 3
+    assert result.stopped == "time"
+
+
+def test_malformed_calls_get_an_error_back() -> None:
+    bad = "<|tool_call>call:python{code:1}<tool_call|><|tool_response>"
+    result, engine, pool = solve([[bad, "<|tool_response>", boxed(2)]])
+    assert result.answer == 2
+    assert "ToolError: python takes one string argument named code" in engine.resumed[0][0]
+    assert "ToolError: there was no call before the response" in engine.resumed[0][1]
+    assert pool.most == 0
+    assert result.attempts[0]["error_kinds"] == ["malformed", "malformed"]
+    assert (result.calls, result.errors) == (2, 2)
+
+
+def test_several_calls_in_one_turn_share_a_kernel_in_order() -> None:
+    result, engine, pool = solve([[call("a", "error", "b"), boxed(2)]])
+    assert pool.ran == ["a", "error", "b"]
+    assert pool.most == 1
+    text = engine.resumed[0][0]
+    assert text.index("out a") < text.index("ZeroDivisionError") < text.index("out b")
+    assert result.attempts[0]["error_kinds"] == ["ZeroDivisionError"]
+
+
+def test_call_ended_by_the_end_token_is_answered_in_its_place() -> None:
+    ended = call("a").replace("<|tool_response>", "<turn|>")
+    result, engine, _ = solve([[ended, boxed(2)]])
+    assert result.answer == 2
+    grown = TOKENIZER.decode(engine.sequences[1].tokens)
+    assert "<tool_call|><|tool_response>response:python{value:" in grown
+    assert "<tool_call|><turn|>" not in grown
+
+
+def test_turns_are_bounded() -> None:
+    result, _, pool = solve([[call("a")] * 10], turns=3)
+    assert endings(result) == ["turns used up"]
+    assert pool.ran == ["a"] * 3
+    assert result.answer is None
+    assert solve([[call("a"), boxed(1)]], turns=0)[0].answer is None
+
+
+def test_context_full_by_tokens_and_by_tool_output() -> None:
+    engine = Playback([["x" * 10_000], [call("a"), boxed(1)]])
+    engine.max_context = 1200
+    result, _, _ = solve([[]] * 2, engine)
+    assert endings(result)[0] == "context full"
+    long = call("y" * 700)
+    engine = Playback([[long, boxed(1)]])
+    engine.max_context = len(result.prompt) + len(TOKENIZER.encode(long)) + 500
+    result, _, _ = solve([[]], engine)
+    assert endings(result) == ["context full"]
+    assert result.attempts[0]["detail"] == "no room"

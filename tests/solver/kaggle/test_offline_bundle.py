@@ -1,0 +1,340 @@
+"""The bundle installs without an index, and the notebook runs from its inputs. About 50 s.
+
+The fresh environment sees this one's packages less our own and what the bundle brings, so that
+torch is not installed again.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Set
+from pathlib import Path
+from zipfile import ZipFile
+
+import polars as pl
+import pytest
+from packaging.requirements import Requirement
+
+from eightfold.solver import SolverError
+from eightfold.solver.cli.command_line import main
+from eightfold.solver.kaggle import offline_bundle as parts
+from eightfold.solver.kaggle.gateway_stand_in import Row
+from eightfold.solver.kaggle.offline_bundle import BundleConfig, left_out, make_bundle, read_freeze
+
+ROOT = Path(__file__).resolve().parents[3]
+NOTEBOOK = ROOT / "notebooks" / "aimo3.ipynb"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle") / "out"
+    assert main(["bundle", "--out", str(out), "--no-dependencies"]) == 0
+    return out
+
+
+def environment(folder: Path, lacks: Set[str] = frozenset()) -> Path:
+    """A fresh interpreter with links to this one's packages, ours and those named left out."""
+    links = folder / "links"
+    links.mkdir()
+    files = [importlib.metadata.files(name) or [] for name in lacks]
+    gone = {file.parts[0] for package in files for file in package}
+    for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(place).iterdir():
+            hidden = entry.name.startswith(("eightfold", "__editable__", "pip")) or (
+                entry.suffix == ".pth"
+            )
+            if not hidden and entry.name not in gone:
+                (links / entry.name).symlink_to(entry)
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+    (site,) = (folder / "venv").glob("lib/python3*/site-packages")
+    (site / "packages.pth").write_text(f"{links}\n")
+    return folder / "venv" / "bin" / "python"
+
+
+def pip_install(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index"]
+    # Neither the user's settings nor other folders of wheels may help.
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
+    clean["PIP_CONFIG_FILE"] = os.devnull
+    return subprocess.run(
+        [*command, *arguments], env=clean, cwd="/", capture_output=True, text=True, timeout=200
+    )
+
+
+@pytest.mark.parametrize("way", ["by name", "by lock"])
+def test_installs_without_an_index(way: str, made: Path, tmp_path: Path) -> None:
+    python = environment(tmp_path)
+    what = {
+        "by name": ["eightfold"],
+        "by lock": ["--no-deps", "--require-hashes", "-r", str(made / "eightfold.lock")],
+    }[way]
+    run = pip_install(python, "--find-links", str(made), *what)
+    assert run.returncode == 0, run.stderr
+    look = "from eightfold.demo import model_path; print(model_path())"
+    seen = subprocess.run([python, "-c", look], cwd="/", capture_output=True, text=True)
+    assert Path(seen.stdout.strip()).is_relative_to(tmp_path / "venv"), seen.stderr
+
+
+def test_a_changed_wheel_is_refused(made: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(made, tmp_path / "copy")
+    lock = copy / "eightfold.lock"
+    head, _, digest = lock.read_text().strip().rpartition(":")
+    lock.write_text(f"{head}:{digest[::-1]}\n")
+    python = environment(tmp_path)
+    options = ["--no-deps", "--require-hashes", "-r", str(lock)]
+    run = pip_install(python, "--find-links", str(copy), *options)
+    assert run.returncode != 0
+    assert "HASH" in run.stderr.upper()
+
+
+def test_what_is_in_it(made: Path, tmp_path: Path) -> None:
+    names = {path.name for path in made.iterdir()}
+    assert {"README.md", "eightfold.lock", "aimo3.ipynb"} < names
+    assert (made / "aimo3.ipynb").read_bytes() == NOTEBOOK.read_bytes()
+    small = make_bundle(BundleConfig(tmp_path / "small", model_less=True, dependencies=False))
+    (large,) = made.glob("*.whl")
+    assert small[0].stat().st_size < large.stat().st_size - 20 * 10**6
+    with pytest.raises(SolverError, match="not an empty folder"):
+        make_bundle(BundleConfig(made))
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory: pytest.TempPathFactory) -> None:
+    try:
+        quick = ("--no-deps", "--retries", "0", "--timeout", "10")
+        parts.pip("download", *quick, "-d", str(tmp_path_factory.mktemp("probe")), "truststore")
+    except SolverError as error:
+        pytest.skip(f"the package index cannot be reached: {error}")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("index")
+def test_an_environment_gets_all_that_it_lacks_from_the_bundle(tmp_path: Path) -> None:
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    wheels = make_bundle(BundleConfig(tmp_path / "out", python))
+    brought = {parts.name_of(wheel) for wheel in wheels} - {"eightfold"}
+    here = {
+        parts.canonicalize_name(found.metadata["Name"])
+        for found in importlib.metadata.distributions()
+    }
+    fresh = environment(tmp_path, brought & here)
+    look = [fresh, "-c", "import transformers"]
+    assert subprocess.run(look, cwd="/", capture_output=True).returncode != 0
+    run = pip_install(fresh, "--find-links", str(tmp_path / "out"), "eightfold")
+    assert run.returncode == 0, run.stderr
+    problem = "What is the remainder when $5^{8985}$ is divided by 66?"
+    command = [fresh.parent / "eightfold", "solve", problem, "--kernels", "8"]
+    solved = subprocess.run(command, cwd="/", capture_output=True, text=True, timeout=200)
+    assert "answer: 23" in solved.stdout, solved.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("index")
+def test_wheels_for_the_image(tmp_path: Path) -> None:
+    wheels = make_bundle(BundleConfig(tmp_path / "out"))
+    names = {parts.name_of(wheel) for wheel in wheels}
+    assert {"eightfold", "transformers", "tokenizers", "accelerate"} <= names
+    assert not names & {"torch", "triton", "numpy"}
+    for wheel in wheels:
+        assert wheel.name.endswith(("-none-any.whl", "x86_64.whl")), wheel
+    lock = (tmp_path / "out" / "eightfold.lock").read_text()
+    assert lock.count("--hash=sha256:") == len(wheels)
+    pinned = (ROOT / "constraints.txt").read_text().split("\n")
+    (ours,) = (wheel for wheel in wheels if parts.name_of(wheel) == "transformers")
+    assert f"transformers=={parts.version_of(ours)}" in pinned, "a version that is tested"
+    for wheel in wheels:
+        for need in map(Requirement, parts.requirements(wheel)):
+            name = parts.canonicalize_name(need.name)
+            due = need.marker is None or need.marker.evaluate({"python_version": "3.12"})
+            if due and name not in names | parts.NEVER:
+                assert parts.PRESENT[name] in need.specifier, f"{wheel.name} needs {need}"
+    # An image that has all this needs ours alone.
+    freeze = tmp_path / "freeze.txt"
+    freeze.write_text("\n".join(f"{parts.name_of(w)}=={parts.version_of(w)}" for w in wheels))
+    kept = set(wheels) - set(left_out(tmp_path / "out", read_freeze(freeze)))
+    assert {parts.name_of(wheel) for wheel in kept} == {"eightfold"}
+    freeze.write_text("transformers==4.57.0\ntokenizers==0.22.0\n")
+    old = left_out(tmp_path / "out", read_freeze(freeze))
+    assert "transformers" not in {parts.name_of(wheel) for wheel in old}
+
+
+@pytest.mark.parametrize(
+    ("image", "kept"),
+    [
+        ({}, "eightfold a b c"),
+        ({"eightfold": "2", "a": "2", "b": "1", "c": "1"}, "eightfold"),
+        ({"a": "2", "b": "1", "c": "1"}, "eightfold"),
+        ({"a": "1", "b": "1", "c": "1"}, "eightfold a"),
+        ({"a": "1", "c": "1"}, "eightfold a b"),
+        ({"a": "2", "c": "1"}, "eightfold b"),
+        ({"a": "2", "b": "0.9", "c": "0.9"}, "eightfold"),
+        ({"a": "2", "c": "0.9"}, "eightfold b c"),
+        ({"a": "2.0.dev1+here", "b": "0", "c": "0"}, "eightfold a"),
+        ({"a": "unknown", "b": "1", "c": "1"}, "eightfold a"),
+    ],
+)
+def test_what_the_image_has_in_versions_that_will_do_is_left_out(
+    image: dict[str, str], kept: str, tmp_path: Path
+) -> None:
+    needs = {"eightfold": ["a>=2", "torch>=2"], "a": ["b"], "b": ["c>=1", "other"], "c": ["a"]}
+    for name, lines in {**needs, "torch": []}.items():
+        with ZipFile(tmp_path / f"{name}-2-py3-none-any.whl", "w") as wheel:
+            text = "".join(f"Requires-Dist: {line}\n" for line in lines)
+            wheel.writestr(f"{name}-2.dist-info/METADATA", f"Name: {name}\n{text}")
+    gone = {parts.name_of(wheel) for wheel in left_out(tmp_path, image)}
+    assert {*needs, "torch"} - gone == set(kept.split())
+
+
+def test_a_folder_that_is_there_is_kept(tmp_path: Path, made: Path) -> None:
+    number = tmp_path.stat().st_ino  # a shell that stands in it must see what comes
+    assert main(["bundle", "--out", str(tmp_path), "--model-less", "--no-dependencies"]) == 0
+    assert tmp_path.stat().st_ino == number
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made.iterdir()}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--python", "3"],
+        ["--python", "2.7"],
+        ["--platform", "macosx_11_0_arm64"],
+        ["--freeze", "none.txt"],
+        ["--freeze", sys.executable],
+        ["--freeze", ""],
+        ["--python", "3.12.1"],
+        ["--python", "3.²"],
+        ["--platform", ""],
+        ["--out", "x" * 300],
+        ["--out", __file__],
+        ["--out", f"{__file__}/below"],
+    ],
+)
+def test_wrong_input_is_one_sentence(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["bundle", "--out", str(tmp_path / "out"), *arguments]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_an_index_nothing_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    assert main(["bundle", "--out", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "index reachable, and has it wheels for Python 3.12 on manylinux" in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_clone_is_needed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(parts, "__file__", str(tmp_path / "eightfold" / "solver" / "bundle.py"))
+    assert main(["bundle", "--out", "out"]) == 2
+    assert "clone" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_rehearsals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kaggle", "rehearse", str(tmp_path / "none.csv")]) == 2
+    (tmp_path / "bad.csv").write_text("id,text\n1,2\n")
+    assert main(["kaggle", "rehearse", str(tmp_path / "bad.csv")]) == 2
+    good = tmp_path / "good.csv"
+    good.write_text("id,problem\n1,x\n")
+    out = tmp_path / "out"
+    for wrong in (
+        *(["--limit-time", "nan"], ["--limit-time", "0"], ["--time", "3"], ["--fallback", "-1"]),
+        *(["--out", str(good)], ["--out", "/proc/self"], ["--model", str(tmp_path)]),
+    ):
+        assert main(["kaggle", "rehearse", str(good), "--out", str(out), *wrong]) == 2
+        assert not out.exists(), wrong
+    assert capsys.readouterr().err.count("\n") == 9
+
+
+def test_a_rehearsal_of_the_bundled_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "problems.csv"
+    table.write_text(
+        '\ufeffid,problem,answer\r\n007,"What is the remainder when $5^{8985}$ is\n""divided"" by'
+        ' 66?",23\r\n8,"What is the value of $d(23326)$, where $d(n)$ is the number of divisors'
+        ' of $n$?",9\r\n',
+        encoding="utf-8",
+    )
+    options = ["--out", str(tmp_path / "out"), "--attempts", "4", "--kernels", "4", "--json"]
+    assert main(["kaggle", "rehearse", str(table), *options]) == 0
+    shown = capsys.readouterr().out
+    line = json.loads(shown.splitlines()[-1])
+    assert (line["known"], line["fallbacks"]) == (2, 0)
+    assert line["answers"]["8"] == 8
+    frame = pl.read_parquet(tmp_path / "out" / "submission.parquet")
+    assert frame.schema == {"id": pl.String, "answer": pl.Int64}
+    assert dict(frame.rows()) == line["answers"]
+    assert set(line["answers"]) == {"007", "8"}
+    assert f"{line['right']} of 2 right" in shown
+    # No time, no answer: the exit code says so.
+    assert main(["kaggle", "rehearse", str(table), *options, "--limit-time", "1"]) == 1
+
+
+def code_cells() -> list[str]:
+    cells = json.loads(NOTEBOOK.read_text())["cells"]
+    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+
+
+def test_the_first_cell_finds_the_bundle_where_links_lead_in_circles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    below = tmp_path / "datasets" / "someone" / "bundle"
+    below.mkdir(parents=True)
+    (below / "eightfold.lock").touch()
+    for name in ("one", "two", "three"):  # without a memory of folders 3 to the power of 40 paths
+        (tmp_path / "datasets" / name).symlink_to(tmp_path / "datasets")
+    ran: list[list[object]] = []
+    monkeypatch.setenv("EIGHTFOLD_INPUT", str(tmp_path))
+    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
+    exec(code_cells()[0], {})
+    (command,) = ran
+    lock = Path(str(command[-1]))
+    assert lock.samefile(below / "eightfold.lock")
+    assert lock.parent == command[command.index("--find-links") + 1]
+
+
+def test_the_notebook_runs(tmp_path: Path) -> None:
+    client = pytest.importorskip("jupyter_client")
+    code = code_cells()
+    assert not any('"/' in text or "'/" in text for text in code), "no absolute paths"
+    data = tmp_path / "input" / "competitions" / "anything"
+    data.mkdir(parents=True)
+    rows = [
+        Row("a", "What is the value of $d(23326)$, where $d(n)$ is the number of divisors of $n$?"),
+        Row("b", "What is the remainder when $5^{8985}$ is divided by 66?"),
+    ]
+    frame = pl.DataFrame({"id": [r.id for r in rows], "problem": [r.problem for r in rows]})
+    frame.write_csv(data / "test.csv")
+    variables = {**os.environ, "EIGHTFOLD_INPUT": str(tmp_path / "input")}
+    variables.pop("KAGGLE_IS_COMPETITION_RERUN", None)
+    manager, kernel = client.manager.start_new_kernel(
+        kernel_name="python3", cwd=str(tmp_path), env=variables
+    )
+    try:
+        for text in code:
+            reply = kernel.execute_interactive(text, timeout=120, output_hook=lambda _: None)
+            assert reply["content"]["status"] == "ok", reply["content"]
+    finally:
+        kernel.stop_channels()
+        manager.shutdown_kernel(now=True)
+    table = pl.read_parquet(tmp_path / "submission.parquet")
+    assert dict(table.rows()) == {"a": 8, "b": pow(5, 8985, 66)}
+    assert len((tmp_path / "kaggle.jsonl").read_text().splitlines()) == 2
