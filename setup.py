@@ -9,7 +9,7 @@ from pathlib import Path
 
 from setuptools import find_packages, setup
 
-PARTS = ("engine", "kernels", "sandbox", "solver", "demo")
+PARTS = ("common", "kernels", "engine", "sandbox", "solver", "demo")
 PACKAGES = {
     f"eightfold.{name}": name.replace(".", "/")
     for part in PARTS

@@ -13,6 +13,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
+from eightfold.common.error_text import one_line
+
 from .attempts.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
 from .attempts.engine_loop import EngineLoop
 from .attempts.problem_run import Plan, ProblemRun, Progress
@@ -193,7 +195,7 @@ class Solver(AbstractContextManager["Solver"]):
         try:
             return self.solve(problem, **options)
         except Exception as error:
-            fault = f"{type(error).__name__}: {error}"[:1000]
+            fault = one_line(error, 1000)
             return Result(None, {}, (), time.monotonic() - began, 0, 0, 0, "failed", (fault,))
 
     def _make_run(

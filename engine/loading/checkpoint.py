@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from eightfold.common.error_text import first_line
+
 from ..model_errors import CheckpointError
 from ..models.architecture import Architecture
 from .cpu_loader import load_mapped
@@ -55,7 +57,7 @@ def read_config(folder: str | Path) -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder}/config.json cannot be used: {_first_line(error)}"
+            f"{folder}/config.json cannot be used: {first_line(error)}"
         ) from error
 
 
@@ -133,11 +135,11 @@ def _by_transformers(
             use_safetensors=True,
         )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+        raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from error
     except (KeyError, TypeError) as error:  # an index without "metadata", which it alone wants
         raise CheckpointError(
             f"{folder} cannot be loaded: transformers, which this checkpoint needs, cannot read it "
-            f"({type(error).__name__}: {_first_line(error)})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from error
     logger.info("%s: loaded by transformers, as %s", folder, model.dtype)
     shapes = [
@@ -175,11 +177,6 @@ def end_tokens(model: PreTrainedModel) -> frozenset[int]:
         if ids is not None:
             found |= set(ids) if isinstance(ids, (list, tuple)) else {int(ids)}
     return frozenset(found)
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
 
 
 @contextmanager

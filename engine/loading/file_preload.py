@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from eightfold.common.host_memory import available_memory
+
 from ..model_errors import CheckpointError
-from .os_page_cache import PAGE, available_memory, resident_bytes, resident_pages
+from .os_page_cache import PAGE, resident_bytes, resident_pages
 from .safetensors_headers import index_order
 from .worker_thread import Worker
 

@@ -9,6 +9,8 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 
+from eightfold.common.error_text import first_line
+
 from ..model_errors import UnsupportedModelError
 from .attention_probe import Ask, attention_asks
 
@@ -162,7 +164,7 @@ def _without_weights(text: PretrainedConfig) -> PreTrainedModel:
     except Exception as error:  # whatever a model makes of settings that do not fit together
         raise UnsupportedModelError(
             f"transformers cannot build this {text.model_type} model: "
-            f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+            f"{type(error).__name__}: {first_line(error)}"
         ) from error
 
 

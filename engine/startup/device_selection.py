@@ -5,6 +5,7 @@ import logging
 import torch
 from transformers import PreTrainedModel
 
+from eightfold.common.error_text import first_line
 from eightfold.kernels.supported_gpus import BFLOAT16_FROM, refusal, runs_on
 
 from ..engine_config import EngineConfig
@@ -61,7 +62,7 @@ def _unusable(device: torch.device) -> str | None:
     try:
         torch.zeros(2, device=device).add_(1).tolist()
     except RuntimeError as error:
-        first = str(error).strip().splitlines()[0]
+        first = first_line(error)
         if "out of memory" in first:  # no reason to compute on the CPU, which takes hours
             raise ModelError(
                 "the GPU's memory is taken, by another process perhaps; free it"

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import PreTrainedModel
 
+from eightfold.common.error_text import one_line
+
 from ..engine_config import EngineConfig, SamplingParams
 from ..execution.kv_cache import KVCache
 from ..loading.worker_thread import Worker
@@ -85,11 +87,9 @@ def _run(
             if on_gpu:
                 torch.cuda.current_stream(device).synchronize()
     except Exception as error:  # whatever it is, the start itself meets it again or does without
-        first = (str(error).strip().splitlines() or [""])[0]
         logger.warning(
-            "the kernels are compiled after the load, not beside it: %s: %s",
-            type(error).__name__,
-            first,
+            "the kernels are compiled after the load, not beside it: %s",
+            one_line(error),
         )
         return
     logger.info("kernels compiled in %.1f s beside the load", time.monotonic() - began)

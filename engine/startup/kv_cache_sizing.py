@@ -1,6 +1,5 @@
 """Puts a model on its device: the runner, and a cache of the size that memory allows."""
 
-import os
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +7,12 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from eightfold.common.host_memory import available_memory, total_memory
+
 from ..engine_config import EngineConfig
 from ..execution.cpu_runner import Runner
 from ..execution.kv_cache import KVCache, size_groups
 from ..loading.meta_model import Allocate
-from ..loading.os_page_cache import available_memory
 from ..model_errors import ModelError, UnsupportedModelError
 from ..models.architecture import Architecture
 from ..models.cpu_linear import pack
@@ -238,6 +238,6 @@ def _free(device: torch.device) -> int:
 
 
 def _host_memory() -> int:
-    """Bytes that can be had without swapping, or half of all where that is not told."""
+    """Bytes that can be allocated without swapping, or half of all if that is unknown."""
     found = available_memory()
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2 if found is None else found
+    return total_memory() // 2 if found is None else found

@@ -26,10 +26,11 @@ from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type
 
+from eightfold.common.valid_text import escape_surrogates
+
 from ..text.cell_text import (
     OutputLimit,
     cell_name,
-    encodable,
     exception_line,
     exception_name,
     format_error,
@@ -110,7 +111,7 @@ class CellShell(ZMQInteractiveShell):
         self.showtraceback()
 
     def _show(self, error: BaseException, tb: TracebackType | None) -> None:
-        text = encodable(format_error(error, Cell.name, tb))
+        text = escape_surrogates(format_error(error, Cell.name, tb))
         self._last_traceback = [text]
         Cell.show(text)
         Cell.stream.publish()
@@ -118,7 +119,7 @@ class CellShell(ZMQInteractiveShell):
         content = {
             "traceback": [text],
             "ename": exception_name(error),
-            "evalue": encodable(exception_line(error)),
+            "evalue": escape_surrogates(exception_line(error)),
         }
         topic = hook.topic.replace(b"execute_result", b"error") if hook.topic else None
         hook.session.send(hook.pub_socket, "error", content, hook.parent_header, ident=topic)
@@ -225,7 +226,7 @@ class CellKernel(IPythonKernel):
             reply.update(
                 status="error",
                 ename=exception_name(error),
-                evalue=encodable(exception_line(error)),
+                evalue=escape_surrogates(exception_line(error)),
                 traceback=shell._last_traceback or [],
                 user_expressions={},
             )

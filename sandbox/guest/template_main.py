@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eightfold.common.error_text import one_line
+
 from ..isolation.process_tree import children_of
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -165,7 +167,7 @@ class Template:
             code = 0
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                report = {"error": f"{type(error).__name__}: {error}"[:500]}
+                report = {"error": one_line(error, 500)}
                 report["trace"] = traceback.format_exc()[-2000:]
                 os.write(fds[1], json.dumps(report).encode())
         finally:

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from eightfold.common.valid_text import escape_surrogates
+
 from ..sandbox_errors import SandboxError
 from ..text import cell_text
 from ..text.preamble import SOFT_RESET
@@ -144,7 +146,7 @@ class Kernel(AbstractContextManager["Kernel"]):
                 note = cell_text.block("The Python process had ended. All variables are gone.")
         started = time.monotonic()
         process.clear_text()
-        request = process.request("execute_request", execute_request(cell_text.encodable(code)))
+        request = process.request("execute_request", execute_request(escape_surrogates(code)))
         outcome, reply = self._wait(process, request, started + limit)
         if outcome == "reply":
             result = self._answered(process, reply, started, note)

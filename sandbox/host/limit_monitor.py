@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.common.host_memory import total_memory
+
 from ..isolation import process_tree
 from .process_handles import KernelProcess
 
@@ -28,7 +30,7 @@ class Watch:
     def __init__(self, pool: KernelPool) -> None:
         self.pool = pool
         self.limits = pool.config.limits
-        self.together = pool.config.memory or machine_memory() * 3 // 4
+        self.together = pool.config.memory or total_memory() * 3 // 4
         self._next = 0.0
         self._free = -1  # bytes free on the disk when deleted files were last looked for
 
@@ -94,14 +96,3 @@ class Watch:
             if process in self.pool._taken or process in self.pool._ready:
                 process.death = reason
                 process.kill()
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this machine, or the container around this process, has."""
-    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            memory = min(memory, int(Path("/sys/fs/cgroup", name).read_text()))
-        except (OSError, ValueError):
-            continue
-    return memory

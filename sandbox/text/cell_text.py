@@ -22,6 +22,8 @@ import traceback
 from collections.abc import Callable, Iterable
 from types import TracebackType
 
+from eightfold.common.valid_text import escape_surrogates
+
 TEXT_LIMIT = 6_000  # characters of a cell's text that reach the model
 OUTPUT_LIMIT = 100_000  # characters a cell may print before it is stopped
 VALUE_LIMIT = 50_000  # characters of an echoed value or of one displayed object
@@ -70,19 +72,10 @@ def cut_value(text: str, limit: int) -> str:
     return text[:head] + left_out(len(text) - head - tail) + text[len(text) - tail :]
 
 
-def encodable(text: str) -> str:
-    """`text` with lone surrogates written as escapes, so that it can travel as UTF-8."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return text
-
-
 def clean(text: str) -> str:
     """`text` without ANSI escapes and control characters; carriage returns become line ends."""
     text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return encodable(_CONTROL.sub("", text))
+    return escape_surrogates(_CONTROL.sub("", text))
 
 
 BLOCK = "\x00"  # starts a piece of its own; a cell cannot print it: `Budget.take` drops it
@@ -128,11 +121,11 @@ class Budget:
         self.used += len(text)
         if len(text) > room:
             text = f"{text[:room]}\n{left_out(len(text) - room)}\n" if room >= 0 else ""
-        return encodable(text.replace(BLOCK, "") if BLOCK in text else text)
+        return escape_surrogates(text.replace(BLOCK, "") if BLOCK in text else text)
 
     def charge(self, text: str) -> str:
         """Charge a shown object; returns its text, cut where it is long."""
-        text = cut_value(encodable(text.replace(BLOCK, "")), VALUE_LIMIT)
+        text = cut_value(escape_surrogates(text.replace(BLOCK, "")), VALUE_LIMIT)
         self.used += max(len(text), DISPLAY_COST)
         return text
 
@@ -183,7 +176,7 @@ def user_frames(error: BaseException, tb: TracebackType | None, current: str) ->
 def exception_name(error: BaseException) -> str:
     """The name of its class, of sensible length, whatever a metaclass makes of it."""
     name: str = type.__dict__["__name__"].__get__(type(error))
-    return encodable(cut_value(name, LINE_LIMIT))
+    return escape_surrogates(cut_value(name, LINE_LIMIT))
 
 
 def exception_line(error: BaseException) -> str:

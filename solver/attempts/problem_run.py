@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from eightfold.common.error_text import one_line
+
 from ..chat.chat_protocol import Protocol
 from .attempt import Action, Attempt, CallRecord, CallTools, Ending, Feed, Limits, State
 from .attempt_statistics import Signals
@@ -145,7 +147,7 @@ class ProblemRun:
 
     def fault(self, error: Exception, final: bool) -> None:
         """Notes a failed step; gives up where it was the last try."""
-        self.faults.append(f"{type(error).__name__}: {error}"[:1000])
+        self.faults.append(one_line(error, 1000))
         if final:
             self._end_all(Ending.ENGINE, self.faults[-1])
 
@@ -251,7 +253,7 @@ class ProblemRun:
             if self._on_end is not None:
                 self._on_end(attempt)
         except Exception as error:
-            self.faults.append(f"{type(error).__name__}: {error}"[:1000])
+            self.faults.append(one_line(error, 1000))
         if self._ending:
             return
         signals = self.signals()
@@ -273,7 +275,7 @@ class ProblemRun:
             try:
                 self._detach(attempt)
             except Exception as error:
-                self.faults.append(f"{type(error).__name__}: {error}"[:1000])
+                self.faults.append(one_line(error, 1000))
         for attempt in running:
             self._guard(attempt, partial(self._end, attempt, ending, detail))
         self._finish(self.stopped or str(ending))

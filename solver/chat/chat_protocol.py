@@ -12,9 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eightfold.common.valid_text import replace_surrogates
+
 from .prompt_texts import Prompts
 from .tool_call import Call, MalformedCall
-from .untrusted_text import PlainText, encodable
+from .untrusted_text import PlainText
 
 MARK = "EIGHTFOLDMARK"
 """Stands for the text of a message while the framing around it is read off the chat template."""
@@ -77,7 +79,7 @@ class Protocol:
 
         Strings of control tokens inside the problem are encoded as plain text.
         """
-        problem = encodable(problem.strip())
+        problem = replace_surrogates(problem.strip())
         if not self.plain.has_control(problem):
             return self._encode(self._render(self._messages(problem)))
         before, after = self._render(self._messages(MARK)).split(MARK)

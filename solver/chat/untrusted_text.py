@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from eightfold.common.valid_text import replace_surrogates
+
 _BYTE = re.compile("<0x[0-9A-F]{2}>")
 
 
@@ -14,11 +16,6 @@ def _is_control(content: str) -> bool:
     return len(content) > 1 and any(
         character.isascii() and not character.isspace() for character in content
     )
-
-
-def encodable(text: str) -> str:
-    """The text with question marks for lone surrogates, which no tokenizer takes."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 class PlainText:
@@ -51,12 +48,12 @@ class PlainText:
         return [text[a:b] for a, b in zip(cuts, [*cuts[1:], len(text)], strict=True) if a < b]
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `encodable(text)`, none of which is a control token.
+        """Token ids of `replace_surrogates(text)`, none of which is a control token.
 
         Raises:
             ValueError: the tokenizer maps a single character to a control token.
         """
-        text = encodable(text)
+        text = replace_surrogates(text)
         ids: list[int] = []
         for piece in self.pieces(text):
             found = self._ids(piece)

@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from eightfold.common.error_text import one_line
+from eightfold.common.valid_text import replace_surrogates
+
 from ..answers.boxed_answer import HIGH, LOW
 from ..solver_config import SolverConfig, SolverError
 from ..time_budget import Budget, BudgetConfig
@@ -49,26 +52,11 @@ class KaggleConfig:
 
     def __post_init__(self) -> None:
         if type(self.problems) is not int or self.problems < 1:
-            given = short(repr(self.problems))
+            given = one_line(repr(self.problems))
             raise SolverError(f"problems must be an integer of at least 1, not {given}.")
         if not in_range(self.fallback):  # it is returned where nothing else is looked at any more
-            given = short(repr(self.fallback))
+            given = one_line(repr(self.fallback))
             raise SolverError(f"fallback must be an integer from {LOW} to {HIGH}, not {given}.")
-
-
-def short(error: object) -> str:
-    """A fault in one line that any transport carries: its start, and its end, which tells why."""
-    try:
-        text = str(error)
-    except Exception:  # what an exception makes of itself may fail too
-        text = "it cannot be printed"
-    if isinstance(error, BaseException):
-        text = f"{type(error).__name__}: {text}"
-    text = " ".join(text.split())
-    if len(text) <= MESSAGE:
-        return text
-    head = MESSAGE // 3
-    return f"{text[:head]} ... {text[head + 5 - MESSAGE :]}"
 
 
 def cell(value: Any) -> Any:
@@ -84,15 +72,10 @@ def cell(value: Any) -> Any:
     return value
 
 
-def valid(text: str) -> str:
-    """The text without lone surrogates, which can be neither tokenized, logged nor returned."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def id_text(value: Any) -> str:
     """An id as text, cut; "" for one that cannot be printed: its problem may still be solved."""
     try:
-        return valid(str(cell(value))[:MESSAGE])
+        return replace_surrogates(str(cell(value))[:MESSAGE])
     except Exception:
         return ""
 
@@ -104,7 +87,7 @@ def problem_text(value: Any) -> str | None:
         value = value.decode("utf-8", "replace")
     if not isinstance(value, str) or len(value) > TEXT_LIMIT:
         return None
-    text = valid(value).strip()
+    text = replace_surrogates(value).strip()
     return None if not text or text.lower() == "nan" else text
 
 
@@ -216,13 +199,15 @@ class Session:
                 tried = self._try(name, text, began + granted)
                 found = tried.best()
                 if found is None:
-                    note += short("; ".join(tried.faults) or tried.stopped or "no attempt answered")
+                    note += one_line(
+                        "; ".join(tried.faults) or tried.stopped or "no attempt answered"
+                    )
                 else:
                     answer, note = found, tried.stopped
         except BaseException as error:  # nothing may leave: it would end the whole run
             if isinstance(error, KeyboardInterrupt) and not scored():
                 raise  # a person at the keyboard
-            note += short(error)
+            note += one_line(error)
         self.fallbacks += note.startswith(FALLBACK)
         self._record(name, answer, note, began, granted, tried)
         return answer_frame(name, answer)
@@ -252,7 +237,7 @@ class Session:
                 if not self._broken:
                     break
         except BaseException as error:
-            tried.faults.append(short(error))
+            tried.faults.append(one_line(error))
         finally:
             tried.done.set()
 
@@ -267,18 +252,20 @@ class Session:
         try:
             result = solver.solve(tried.text, key=tried.id, seconds=left, on_attempt=tried.ended)
         except SolverError as error:  # the problem's fault, not the solver's
-            tried.faults.append(short(error))
+            tried.faults.append(one_line(error))
             return
         except BaseException as error:
-            tried.faults.append(short(error))
+            tried.faults.append(one_line(error))
             # One that hung may end long after another has taken its place.
             self._broken = self._broken or solver is self.solver
             return
         tried.answer, tried.stopped = result.answer, result.stopped
-        tried.faults += [short(fault) for fault in result.faults[:4]]
+        tried.faults += [one_line(fault) for fault in result.faults[:4]]
         if result.answer is None:
             ends = [(record.get("ending"), record.get("detail")) for record in result.attempts]
-            told = dict.fromkeys(short(f"{ending}: {detail}") for ending, detail in ends if detail)
+            told = dict.fromkeys(
+                one_line(f"{ending}: {detail}") for ending, detail in ends if detail
+            )
             tried.faults += list(told)[:2]
         endings = {record.get("ending") for record in result.attempts}
         if solver is self.solver:
@@ -323,7 +310,7 @@ class Session:
                 self._close(solver)
             self._say(f"solver ready after {time.monotonic() - began:.0f} s")
         except BaseException as error:
-            self._why_none = short(f"the solver could not be made: {short(error)}")
+            self._why_none = one_line(f"the solver could not be made: {one_line(error)}")
             self._say(self._why_none)
             # Where the old one only hung, it may yet come back.
             self.solver, self._old = self._old, None
@@ -336,7 +323,7 @@ class Session:
             try:
                 solver.close()
             except Exception as error:
-                self._say(f"the solver did not close: {short(error)}")
+                self._say(f"the solver did not close: {one_line(error)}")
 
         thread = threading.Thread(target=end, name="closer", daemon=True)
         thread.start()
@@ -378,7 +365,7 @@ class Session:
                 self.config.traces, [{"id": name, **r} for r in (tried.records if tried else [])]
             )
         except Exception as error:
-            self._say(f"the log could not be written: {short(error)}")
+            self._say(f"the log could not be written: {one_line(error)}")
 
     def _say(self, text: str) -> None:
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from eightfold.common.host_memory import total_memory
 from eightfold.kernels.supported_gpus import BFLOAT16_FROM, refusal, runs_on
 
 from ..model_folder import read_json
@@ -20,9 +21,6 @@ OVERHEAD = 2 * GB  # of a GPU: CUDA context, step graphs, activations
 TOKENS_EACH = 8192  # an attempt is worth its place where the pools hold so many tokens for it
 CONTEXT = 65_536
 KERNEL_BYTES = GB // 2  # host memory to expect of one Python kernel
-LIMITS = tuple(
-    Path("/sys/fs/cgroup", name) for name in ("memory.max", "memory/memory.limit_in_bytes")
-)
 """Of a container, under control groups of version 2 and 1."""
 TRIAL = "import torch; torch.ones(1, device='cuda').add_(1).item()"
 TRIAL_SECONDS = 300  # torch may come from a cold disk
@@ -76,12 +74,8 @@ def look_at_machine() -> Machine:
         cpus = len(os.sched_getaffinity(0))
     except AttributeError:
         cpus = os.cpu_count() or 1
-    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in LIMITS:
-        if limit.is_file() and (text := limit.read_text().strip()).isdigit():
-            ram = min(ram, int(text))
     memory, capability = gpu()
-    return Machine(memory, cpus, ram, capability)
+    return Machine(memory, cpus, total_memory(), capability)
 
 
 def gpu() -> tuple[int, float]:

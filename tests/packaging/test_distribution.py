@@ -21,7 +21,7 @@ import pytest
 
 from eightfold.demo import model_path
 
-PARTS = ("engine", "kernels", "sandbox", "solver", "demo")
+PARTS = ("common", "kernels", "engine", "sandbox", "solver", "demo")
 
 
 def test_nothing_is_installed_outside_the_namespace() -> None:
@@ -68,7 +68,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycach
 LOOK = """
 import importlib, importlib.util, json
 found = {}
-for name in ("engine", "kernels", "sandbox", "solver", "demo"):
+for name in ("common", "engine", "kernels", "sandbox", "solver", "demo"):
     found[name] = importlib.import_module(f"eightfold.{name}").__path__[0]
 from eightfold.demo import model_path
 found["model"] = str(model_path())

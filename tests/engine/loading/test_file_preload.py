@@ -251,37 +251,6 @@ def test_stop_ends_early_and_may_be_called_twice(
     assert report.read <= 16 * MIB
 
 
-def test_memory_of_a_control_group(tmp_path: Path) -> None:
-    files = {
-        "max": "1000\n",
-        "current": "600\n",
-        "memory.stat": "active_file 50\ninactive_file 100\n",
-    }
-    for name, text in files.items():
-        (tmp_path / name).write_text(text)
-    kinds = ("active_file", "inactive_file")
-    assert os_page_cache._group(tmp_path, "max", "current", kinds) == 550
-    (tmp_path / "max").write_text("max\n")
-    assert os_page_cache._group(tmp_path, "max", "current", kinds) is None
-    assert os_page_cache._group(tmp_path, "none", "current", kinds) is None
-
-
-def test_control_groups_around_this_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(os_page_cache, "CGROUP", tmp_path)
-    groups = list(os_page_cache._groups())
-    assert (tmp_path, "memory.max") in [group[:2] for group in groups]
-    assert (tmp_path / "memory", "memory.limit_in_bytes") in [group[:2] for group in groups]
-    deepest = max((g for g in groups), key=lambda group: len(group[0].parts))
-    folder, limit, usage, kinds = deepest
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / limit).write_text("5000\n")
-    (folder / usage).write_text("4000\n")
-    (folder / "memory.stat").write_text(f"{kinds[0]} 30\n{kinds[1]} 4\n")
-    assert os_page_cache.available_memory() == 1034
-
-
 def test_interrupted_on_the_command_line(tmp_path: Path) -> None:
     # A disk that gives a byte at a time, so that the command is in the middle on any machine. Its
     # threads write a line at once each: what print writes in two parts, they would mix.

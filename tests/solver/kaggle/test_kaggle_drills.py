@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from eightfold.common.error_text import one_line
 from eightfold.solver import SolverError, time_budget
 from eightfold.solver.kaggle import kaggle_session, predict_endpoint
 from eightfold.solver.kaggle.gateway_stand_in import (
@@ -24,7 +25,7 @@ from eightfold.solver.kaggle.gateway_stand_in import (
     check_prediction,
     run_gateway,
 )
-from eightfold.solver.kaggle.kaggle_session import RETURN_SECONDS, short
+from eightfold.solver.kaggle.kaggle_session import RETURN_SECONDS
 from eightfold.solver.solver import Result
 from eightfold.solver.time_budget import BudgetConfig
 
@@ -183,7 +184,7 @@ def test_an_exception_is_retried_on_a_new_solver_and_said_shortly(tmp_path: Path
     assert line["answer"] == 7
     assert not line["fallback"]
     assert all(len(fault) <= 300 for fault in line["faults"])
-    assert len(short(RuntimeError("x" * 10**6))) == 300
+    assert len(one_line(RuntimeError("x" * 10**6))) == 300
 
 
 def test_why_no_attempt_answered_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

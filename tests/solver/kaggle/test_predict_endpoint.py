@@ -16,10 +16,10 @@ import numpy as np
 import polars as pl
 import pytest
 
+from eightfold.common.error_text import one_line
 from eightfold.solver import SolverError, solver
 from eightfold.solver.kaggle import predict_endpoint
 from eightfold.solver.kaggle.gateway_stand_in import Row, run_gateway
-from eightfold.solver.kaggle.kaggle_session import short
 from eightfold.solver.solver import Result
 from eightfold.solver.time_budget import Budget, BudgetConfig
 
@@ -73,7 +73,7 @@ def test_what_cannot_be_printed_costs_neither_answer_nor_retry(tmp_path: Path) -
     def fail() -> int:
         raise MuteError
 
-    assert short(MuteError()) == "MuteError: it cannot be printed"
+    assert one_line(MuteError()) == "MuteError: it cannot be printed"
     made: list[Stub] = []
 
     def make() -> Stub:
