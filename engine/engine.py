@@ -14,9 +14,9 @@ from transformers import PreTrainedModel
 
 from .engine_config import EngineConfig, SamplingParams
 from .execution.in_flight_step import Flight
+from .inspection import architecture as architectures
 from .loading.checkpoint import Meanwhile, end_tokens, load_weights, read_config
 from .model_errors import ModelError
-from .models import architecture as architectures
 from .scheduling.page_tables import Memory
 from .scheduling.scheduled_step import Event
 from .scheduling.scheduler import Scheduler

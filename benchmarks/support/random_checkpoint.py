@@ -47,7 +47,7 @@ def write_checkpoint(folder: Path, gb: float) -> int:
     """Shards of one random buffer, each tensor beginning elsewhere in it; bytes of all tensors."""
     import torch
 
-    from eightfold.engine.loading.meta_model import build, places
+    from eightfold.engine.inspection.meta_model import build, places
 
     config = model_config(gb)
     folder.mkdir(parents=True, exist_ok=True)

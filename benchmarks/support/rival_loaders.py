@@ -40,8 +40,8 @@ def ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]:
 @cache
 def looked_at(folder: Path) -> Any:
     """What the engine finds out about the layers; no loader's business, and so not timed."""
+    from eightfold.engine.inspection.architecture import inspect
     from eightfold.engine.loading.checkpoint import read_config
-    from eightfold.engine.models.architecture import inspect
 
     return inspect(read_config(folder))
 

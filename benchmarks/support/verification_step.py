@@ -4,9 +4,9 @@ import torch
 import transformers
 from support.read_bandwidth import seconds
 
+from eightfold.engine.execution.decoder import Limits
 from eightfold.engine.execution.kv_cache import KVCache
-from eightfold.engine.models.architecture import inspect
-from eightfold.engine.models.decoder import Limits
+from eightfold.engine.inspection.architecture import inspect
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 from eightfold.engine.scheduling.page_tables import Group
 from eightfold.kernels.attention.attention_dispatch import PagedBatch

@@ -6,9 +6,9 @@ from transformers import PreTrainedModel
 
 from eightfold.kernels.sampling.torch_sampler import entropy, sample
 
-from ..models.hf_attention import Step
 from ..scheduling.scheduled_step import Plan
 from .cpu_batch import Batch, build
+from .hf_attention import Step
 from .in_flight_step import Flight
 from .kv_cache import KVCache
 
@@ -20,7 +20,7 @@ class Runner:
     """The model, its cache, and the tokens that the last step drew, on any device.
 
     Args:
-        step: what :func:`eightfold.engine.models.hf_attention.bind` returned for model and cache.
+        step: what `hf_attention.bind` returned for model and cache.
     """
 
     def __init__(self, model: PreTrainedModel, cache: KVCache, step: Step) -> None:

@@ -11,9 +11,9 @@ from eightfold.kernels.sampling.row_entropy import entropy_workspace, row_entrop
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch
 from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
 
-from ..models.architecture import Architecture
-from ..models.decoder import Decoder, Limits
+from ..inspection.architecture import Architecture
 from ..scheduling.scheduled_step import Plan, Work
+from .decoder import Decoder, Limits
 from .gpu_batch import (
     Layout,
     group_arrays,

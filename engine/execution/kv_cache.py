@@ -3,8 +3,8 @@
 import torch
 
 from ..engine_config import EngineConfig
+from ..inspection.architecture import Architecture, LayerSpec
 from ..model_errors import ModelError
-from ..models.architecture import Architecture, LayerSpec
 from ..scheduling.page_tables import Group
 from ..scheduling.scheduled_step import Move
 

@@ -13,11 +13,11 @@ from transformers.utils import logging as transformers_logging
 
 from eightfold.common.error_text import first_line
 
+from ..inspection.architecture import Architecture
+from ..inspection.meta_model import Allocate, build, materialise, places
 from ..model_errors import CheckpointError
-from ..models.architecture import Architecture
 from .cpu_loader import load_mapped
 from .gpu_loader import load
-from .meta_model import Allocate, build, materialise, places
 from .read_spans import DTYPES
 from .safetensors_headers import StoredTensor, stored_tensors
 from .weight_names import Matching, match

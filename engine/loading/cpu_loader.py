@@ -13,9 +13,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel
 
+from ..inspection.meta_model import fill_parameters, places
 from ..model_errors import CheckpointError
 from .gpu_loader import LoadReport
-from .meta_model import fill_parameters, places
 from .safetensors_headers import StoredTensor
 
 

@@ -24,11 +24,11 @@ from eightfold.kernels.layers.rms_norm import add_norm
 from eightfold.kernels.layers.rotary_embedding import norm_rotate_write
 from eightfold.kernels.layers.token_embedding import embed_norm
 
+from ..execution.decoder import Limits
 from ..execution.kv_cache import KVCache
-from ..loading.meta_model import allocate_plain
+from ..inspection.architecture import Architecture, LayerSpec
+from ..inspection.meta_model import allocate_plain
 from .activation_buffers import Buffers, view
-from .architecture import Architecture, LayerSpec
-from .decoder import Limits
 from .linear_dispatch import Products
 
 

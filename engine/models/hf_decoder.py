@@ -5,10 +5,10 @@ from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 
+from ..execution.decoder import Limits
+from ..execution.hf_attention import bind
 from ..execution.kv_cache import KVCache
-from .architecture import Architecture
-from .decoder import Limits
-from .hf_attention import bind
+from ..inspection.architecture import Architecture
 
 
 class ModuleDecoder:

@@ -9,8 +9,8 @@ from eightfold.common.error_text import first_line
 from eightfold.kernels.supported_gpus import BFLOAT16_FROM, refusal, runs_on
 
 from ..engine_config import EngineConfig
+from ..inspection.architecture import Architecture
 from ..model_errors import ModelError, UnsupportedModelError
-from ..models.architecture import Architecture
 
 
 def device_of(model: PreTrainedModel, config: EngineConfig) -> torch.device:

@@ -15,8 +15,8 @@ from eightfold.common.error_text import one_line
 
 from ..engine_config import EngineConfig, SamplingParams
 from ..execution.kv_cache import KVCache
+from ..inspection.architecture import Architecture, attention_modules
 from ..loading.worker_thread import Worker
-from ..models.architecture import Architecture, attention_modules
 from ..scheduling.page_tables import Group
 from ..scheduling.scheduled_step import Plan, Work
 from ..scheduling.sequence import Sequence
@@ -99,8 +99,8 @@ def _steps(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
 ) -> Iterator[Callable[[], object]]:
     """Launches of the steps that the start runs and captures, in memory made for them."""
+    from ..execution.decoder import Limits
     from ..execution.gpu_runner import GpuRunner
-    from ..models.decoder import Limits
 
     device, page_size = model.device, config.page_size or GPU_PAGE_SIZE
     tokens = min(config.max_step_tokens, config.max_running + CHUNK)

@@ -11,12 +11,12 @@ from eightfold.common.host_memory import available_memory, total_memory
 
 from ..engine_config import EngineConfig
 from ..execution.cpu_runner import Runner
+from ..execution.hf_attention import bind
 from ..execution.kv_cache import KVCache, size_groups
-from ..loading.meta_model import Allocate
+from ..inspection.architecture import Architecture
+from ..inspection.meta_model import Allocate
 from ..model_errors import ModelError, UnsupportedModelError
-from ..models.architecture import Architecture
 from ..models.cpu_linear import pack
-from ..models.hf_attention import bind
 from ..scheduling.page_tables import Group
 from .kernel_warmup import GPU_PAGE_SIZE, SHORT_TOKENS, largest_step
 
@@ -149,8 +149,8 @@ def _by_kernels(
     from eightfold.kernels.attention.flash_attn_prefill import Chunks
     from eightfold.kernels.attention.prefill_autotune import choose
 
+    from ..execution.decoder import Limits
     from ..execution.gpu_runner import GpuRunner, attention_kinds
-    from ..models.decoder import Limits
 
     device, width = model.device, model.dtype.itemsize
     page_size = config.page_size or GPU_PAGE_SIZE

@@ -20,8 +20,8 @@ from eightfold.engine import (
     SamplingParams,
     UnsupportedModelError,
 )
+from eightfold.engine.inspection.architecture import inspect
 from eightfold.engine.loading.checkpoint import read_config
-from eightfold.engine.models.architecture import inspect
 from eightfold.engine.startup.device_selection import by_kernels, device_named, dtype_for
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from eightfold.engine.inspection.architecture import Architecture, inspect
 from eightfold.engine.loading.checkpoint import load_weights, read_config
-from eightfold.engine.models.architecture import Architecture, inspect
 
 CPU = torch.device("cpu")
 

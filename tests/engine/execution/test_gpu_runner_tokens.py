@@ -20,8 +20,8 @@ from transformers import AutoModelForCausalLM
 
 from eightfold.demo import model_path
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
-from eightfold.engine.models.architecture import inspect
-from eightfold.engine.models.decoder import Limits
+from eightfold.engine.execution.decoder import Limits
+from eightfold.engine.inspection.architecture import inspect
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

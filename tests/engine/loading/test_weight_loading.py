@@ -16,15 +16,15 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from eightfold.engine import CheckpointError
+from eightfold.engine.inspection.architecture import inspect
+from eightfold.engine.inspection.meta_model import allocate_plain, build, materialise, places
 from eightfold.engine.loading import checkpoint, gpu_loader
 from eightfold.engine.loading.checkpoint import end_tokens, load_weights, read_config
 from eightfold.engine.loading.cpu_loader import load_mapped
-from eightfold.engine.loading.meta_model import allocate_plain, build, materialise, places
 from eightfold.engine.loading.pinned_ring import Lane
 from eightfold.engine.loading.read_spans import Span
 from eightfold.engine.loading.safetensors_headers import read_header, stored_tensors
 from eightfold.engine.loading.weight_names import match
-from eightfold.engine.models.architecture import inspect
 
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, no_gpu])]

@@ -8,9 +8,9 @@ import torch
 from helpers import tiny_models
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, HOPPER, relative
 
+from eightfold.engine.execution.decoder import Limits
+from eightfold.engine.inspection.architecture import inspect
 from eightfold.engine.models.activation_buffers import view
-from eightfold.engine.models.architecture import inspect
-from eightfold.engine.models.decoder import Limits
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 from eightfold.kernels.layers import linear_many_rows
 from eightfold.kernels.layers.gated_gelu import gelu_mul_reference

@@ -11,7 +11,7 @@ from helpers.engine_driver import drive, generate
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
-from eightfold.engine.models.architecture import inspect
+from eightfold.engine.inspection.architecture import inspect
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 64}
 

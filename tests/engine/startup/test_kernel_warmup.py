@@ -30,8 +30,8 @@ from triton.runtime.jit import create_function_from_signature
 from eightfold.engine import CheckpointError, Engine, EngineConfig, SamplingParams
 from eightfold.engine import engine as engine_module
 from eightfold.engine.execution import gpu_runner
+from eightfold.engine.inspection.meta_model import allocate_plain
 from eightfold.engine.loading import checkpoint
-from eightfold.engine.loading.meta_model import allocate_plain
 from eightfold.engine.startup import kernel_warmup
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.layers import linear_many_rows

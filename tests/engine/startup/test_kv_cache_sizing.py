@@ -11,8 +11,8 @@ from helpers.engine_driver import drive
 from eightfold.engine import Engine
 from eightfold.engine.engine_config import EngineConfig, SamplingParams
 from eightfold.engine.execution.kv_cache import bytes_per_page, size_groups
+from eightfold.engine.inspection.architecture import Architecture, LayerSpec
 from eightfold.engine.model_errors import ModelError
-from eightfold.engine.models.architecture import Architecture, LayerSpec
 from eightfold.engine.scheduling.page_tables import Memory
 from eightfold.engine.scheduling.scheduled_step import Sampled
 from eightfold.engine.scheduling.scheduler import Scheduler

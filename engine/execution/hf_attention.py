@@ -9,9 +9,9 @@ from transformers import AttentionInterface, PreTrainedModel
 
 from eightfold.kernels.attention.torch_attention import AttentionBatch, paged_attention, write_cache
 
-from ..execution.kv_cache import KVCache
-from .architecture import Architecture, LayerSpec, attention_modules
-from .attention_probe import unmet
+from ..inspection.architecture import Architecture, LayerSpec, attention_modules
+from ..inspection.attention_probe import unmet
+from .kv_cache import KVCache
 
 if TYPE_CHECKING:
     from eightfold.kernels.attention.attention_dispatch import PagedBatch

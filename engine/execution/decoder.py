@@ -8,9 +8,9 @@ import torch
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 from eightfold.kernels.attention.paged_decode import decode_workspace, default_config
 
-from ..execution.gpu_batch import padded_rows, table_width
-from ..execution.kv_cache import KVCache
-from .architecture import LayerSpec
+from ..inspection.architecture import LayerSpec
+from .gpu_batch import padded_rows, table_width
+from .kv_cache import KVCache
 
 
 class Decoder(Protocol):

@@ -1,0 +1,1 @@
+"""What the engine must know of a model before it reads a weight."""
