@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from .engine_config import EngineConfig, SamplingParams
 from .model_errors import CheckpointError, ModelError, UnsupportedModelError
-from .scheduling.scheduled_step import Event
+from .scheduling.events import Event
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -17,8 +17,8 @@ from .execution.in_flight_step import Flight
 from .inspection import architecture as architectures
 from .loading.checkpoint import Meanwhile, end_tokens, load_weights, read_config
 from .model_errors import ModelError
-from .scheduling.page_tables import Memory
-from .scheduling.scheduled_step import Event
+from .scheduling.events import Event
+from .scheduling.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
 from .startup.device_selection import by_kernels, device_named, device_of, dtype_for, too_large
 from .startup.kernel_warmup import rehearsal
@@ -77,7 +77,7 @@ class Engine:
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(
-            Memory(placement.groups, placement.page_size, config.prefix_cache),
+            PageTables(placement.groups, placement.page_size, config.prefix_cache),
             config.max_running,
             config.max_step_tokens,
             self.max_context,
@@ -197,11 +197,11 @@ class Engine:
         return tokens
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start (see `Stats`) and pages now."""
+        """Counters since the start (see `EngineCounters`) and pages now."""
         with self._changed:
-            memory = self._scheduler.memory
+            memory = self._scheduler.page_tables
             return {
-                **asdict(self._scheduler.stats),
+                **asdict(self._scheduler.counters),
                 "pages_available": [pool.available for pool in memory.pools],
                 "pages": [pool.capacity for pool in memory.pools],
                 "cache_bytes": self._runner.cache.nbytes,
@@ -209,7 +209,7 @@ class Engine:
 
     def table(self) -> str:
         """Lines for people: what takes how much memory, and how much context that leaves."""
-        memory, running = self._scheduler.memory, self.config.max_running
+        memory, running = self._scheduler.page_tables, self.config.max_running
         full = [
             pool.capacity * memory.page_size
             for group, pool in zip(memory.groups, memory.pools, strict=True)

@@ -8,7 +8,7 @@ from eightfold.engine.execution.decoder import Limits
 from eightfold.engine.execution.kv_cache import KVCache
 from eightfold.engine.inspection.architecture import inspect
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
-from eightfold.engine.scheduling.page_tables import Group
+from eightfold.engine.scheduling.page_tables import PageGroup
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 
 PAGE_SIZE = 64
@@ -23,7 +23,7 @@ def verification_seconds(
     assert architecture is not None
     rows, pages = sequences * q_len, -(-context // PAGE_SIZE)
     limits = Limits(running=rows, step_tokens=rows, context=pages * PAGE_SIZE)
-    groups = [Group(window, sequences * pages + 1) for window in architecture.windows]
+    groups = [PageGroup(window, sequences * pages + 1) for window in architecture.windows]
     cache = KVCache(architecture, groups, PAGE_SIZE, device, model.dtype)
     decoder = Gemma4Decoder(model, architecture, limits, PAGE_SIZE)
     at = torch.arange(context - q_len, context, device=device, dtype=torch.int32)
@@ -31,12 +31,12 @@ def verification_seconds(
     table = table.view(sequences, pages)
     slots = table[:, at // PAGE_SIZE] * PAGE_SIZE + at % PAGE_SIZE
     batch = PagedBatch(
-        slots=slots.flatten().int(),
-        table=table,
+        slot_mapping=slots.flatten().int(),
+        page_table=table,
         first_pos=torch.zeros(sequences, dtype=torch.int32, device=device),
-        lens=torch.full((sequences,), context, dtype=torch.int32, device=device),
-        starts=torch.zeros(1, dtype=torch.int32, device=device),
-        decodes=sequences,
+        seq_lens=torch.full((sequences,), context, dtype=torch.int32, device=device),
+        query_starts=torch.zeros(1, dtype=torch.int32, device=device),
+        num_decodes=sequences,
         q_len=q_len,
     )
     tokens = torch.arange(rows, device=device, dtype=torch.int32) + 10

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from eightfold.kernels.attention.torch_attention import AttentionBatch, Chunk
+from eightfold.kernels.attention.torch_fallback import TorchAttentionBatch, PrefillChunk
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch
 
-from ..scheduling.scheduled_step import Work
+from ..scheduling.scheduled_step import ScheduledTokens
 
 CPU = torch.device("cpu")
 
@@ -26,44 +26,44 @@ class Batch:
     positions: torch.Tensor
     carried: tuple[tuple[int, ...], tuple[int, ...]]
     sample_rows: torch.Tensor
-    attention: dict[int | None, AttentionBatch]
+    attention: dict[int | None, TorchAttentionBatch]
     sampling: SamplingBatch | None
     entropy: bool
 
 
 def build(
-    works: list[Work],
+    scheduled: list[ScheduledTokens],
     windows: tuple[int | None, ...],
     page_size: int,
     device: torch.device = CPU,
 ) -> Batch:
-    """Stage the works of one plan for a model on ``device``."""
+    """Stage the scheduled tokens of one plan for a model on ``device``."""
     tokens: list[int] = []
     positions: list[int] = []
     carried: list[tuple[int, int]] = []
     sample_rows: list[int] = []
-    for work in works:
-        end = work.start + work.count
-        known = work.seq.tokens[work.start : end]
+    for entry in scheduled:
+        end = entry.start + entry.count
+        known = entry.seq.tokens[entry.start : end]
         tokens += known
-        if work.carried:
-            carried.append((len(tokens), work.seq.id))
+        if entry.carried:
+            carried.append((len(tokens), entry.seq.id))
             tokens.append(0)
-        positions += range(work.start, end)
-        if work.samples:
+        positions += range(entry.start, end)
+        if entry.samples:
             sample_rows.append(len(tokens) - 1)
-    sampling = [work for work in works if work.samples]
+    sampling = [entry for entry in scheduled if entry.samples]
     return Batch(
         tokens=_tensor(np.array(tokens)[None], device),
         positions=_tensor(np.array(positions)[None], device),
         carried=(tuple(row for row, _ in carried), tuple(seq for _, seq in carried)),
         sample_rows=_tensor(np.array(sample_rows, dtype=np.int64), device),
         attention={
-            window: _attention(works, group, window, page_size, device)
+            window: _attention(scheduled, group, window, page_size, device)
             for group, window in enumerate(windows)
         },
         sampling=_sampling(sampling, device) if sampling else None,
-        entropy=any(work.seq.params.entropy for work in sampling),
+        entropy=any(entry.seq.params.entropy for entry in sampling),
     )
 
 
@@ -72,36 +72,40 @@ def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
 
 
 def _attention(
-    works: list[Work], group: int, window: int | None, page_size: int, device: torch.device
-) -> AttentionBatch:
+    scheduled: list[ScheduledTokens],
+    group: int,
+    window: int | None,
+    page_size: int,
+    device: torch.device,
+) -> TorchAttentionBatch:
     write: list[np.ndarray] = []
     decode_rows: list[int] = []
     decode_slots: list[np.ndarray] = []
-    chunks: list[Chunk] = []
+    chunks: list[PrefillChunk] = []
     row = 0
-    for work in works:
-        end = work.start + work.count
-        low = 0 if window is None else max(0, work.start - window + 1)
+    for entry in scheduled:
+        end = entry.start + entry.count
+        low = 0 if window is None else max(0, entry.start - window + 1)
         first = low // page_size
-        table = np.array(work.seq.tables[group][first : -(-end // page_size)])
+        table = np.array(entry.seq.tables[group][first : -(-end // page_size)])
         slots = (table[:, None] * page_size + np.arange(page_size)).reshape(-1)
         slots = slots[low - first * page_size : end - first * page_size]
-        write.append(slots[-work.count :])
-        if work.count == 1:
+        write.append(slots[-entry.count :])
+        if entry.count == 1:
             decode_rows.append(row)
             decode_slots.append(slots)
         else:
-            query = np.arange(work.start, end)[:, None]
+            query = np.arange(entry.start, end)[:, None]
             key = np.arange(low, end)[None, :]
             visible = key <= query
             if window is not None:
                 visible &= key > query - window
             chunks.append(
-                Chunk(row, row + work.count, _tensor(slots, device), _tensor(visible, device))
+                PrefillChunk(row, row + entry.count, _tensor(slots, device), _tensor(visible, device))
             )
-        row += work.count
+        row += entry.count
     padded, mask = _pad(decode_slots) if decode_slots else (None, None)
-    return AttentionBatch(
+    return TorchAttentionBatch(
         write_slots=_tensor(np.concatenate(write), device),
         decode_rows=_tensor(np.array(decode_rows), device) if decode_rows else None,
         decode_slots=None if padded is None else _tensor(padded, device),
@@ -122,8 +126,8 @@ def _pad(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
     return slots, np.arange(width)[None, :] < lengths[:, None]
 
 
-def _sampling(works: list[Work], device: torch.device = CPU) -> SamplingBatch:
-    params = [work.seq.params for work in works]
+def _sampling(scheduled: list[ScheduledTokens], device: torch.device = CPU) -> SamplingBatch:
+    params = [entry.seq.params for entry in scheduled]
     drawn = [p for p in params if p.temperature > 0]
     top_ks = [p.top_k for p in drawn]
 
@@ -137,8 +141,8 @@ def _sampling(works: list[Work], device: torch.device = CPU) -> SamplingBatch:
         top_p=floats("top_p"),
         min_p=floats("min_p"),
         seeds=_tensor(seeds, device),
-        positions=_tensor(np.array([work.start + work.count for work in works]), device),
+        positions=_tensor(np.array([entry.start + entry.count for entry in scheduled]), device),
         max_top_k=max(top_ks) if top_ks and min(top_ks) > 0 else 0,
-        greedy=not drawn,
-        filtered=any(p.top_k or p.top_p < 1 or p.min_p > 0 for p in drawn),
+        all_greedy=not drawn,
+        any_filtered=any(p.top_k or p.top_p < 1 or p.min_p > 0 for p in drawn),
     )

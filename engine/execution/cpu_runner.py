@@ -6,7 +6,7 @@ from transformers import PreTrainedModel
 
 from eightfold.kernels.sampling.torch_sampler import entropy, sample
 
-from ..scheduling.scheduled_step import Plan
+from ..scheduling.scheduled_step import StepPlan
 from .cpu_batch import Batch, build
 from .hf_attention import Step
 from .in_flight_step import Flight
@@ -32,14 +32,14 @@ class Runner:
         self._last_row: dict[int, int] = {}
 
     @torch.inference_mode()
-    def launch(self, plan: Plan) -> Flight:
+    def launch(self, plan: StepPlan) -> Flight:
         """Run a step."""
-        self.cache.make(plan.moves)
-        batch = build(plan.works, self.cache.windows, self.cache.page_size, self.device)
+        self.cache.make(plan.page_copies)
+        batch = build(plan.scheduled, self.cache.windows, self.cache.page_size, self.device)
         self._fill_carried(batch)
         logits = self._forward(batch)
         self._last_row = {
-            work.seq.id: row for row, work in enumerate(w for w in plan.works if w.samples)
+            entry.seq.id: row for row, entry in enumerate(w for w in plan.scheduled if w.samples)
         }
         if batch.sampling is None:
             return Flight(plan, None, None, None)

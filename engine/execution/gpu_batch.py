@@ -1,4 +1,4 @@
-"""A step's works as the page tables that the GPU kernels read."""
+"""A step's scheduled tokens as the page tables that the GPU kernels read."""
 
 from dataclasses import dataclass
 
@@ -6,12 +6,12 @@ import numpy as np
 
 from eightfold.kernels.attention.attention_dispatch import NO_SLOT
 
-from ..scheduling.scheduled_step import Work
+from ..scheduling.scheduled_step import ScheduledTokens
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How works become rows: ``decodes`` rows of one token, then the chunks', then padding.
+    """Rows of a step: ``decodes`` rows of one token, then the chunks', then padding.
 
     Steps of single tokens alone have a power of two of rows, so that few graphs serve them all.
     Others are padded to 16 rows only: products of many rows are computed in tiles of 128, and a
@@ -23,10 +23,10 @@ class Layout:
     rows: int
 
     @staticmethod
-    def of(works: list[Work], max_running: int) -> "Layout":
-        """Single tokens come first in ``works``."""
-        singles = sum(work.count == 1 for work in works)
-        tokens = sum(work.count for work in works[singles:])
+    def of(scheduled: list[ScheduledTokens], max_running: int) -> "Layout":
+        """Single tokens come first in ``scheduled``."""
+        singles = sum(entry.count == 1 for entry in scheduled)
+        tokens = sum(entry.count for entry in scheduled[singles:])
         if not tokens:
             decodes = padded_rows(singles)
             return Layout(decodes, 0, decodes)
@@ -38,26 +38,31 @@ def padded_rows(count: int) -> int:
     return 1 << (count - 1).bit_length()
 
 
-def row_starts(works: list[Work], layout: Layout) -> list[int]:
-    """First row of each work."""
+def row_starts(scheduled: list[ScheduledTokens], layout: Layout) -> list[int]:
+    """First row of each entry."""
     starts, row = [], layout.decodes
-    for index, work in enumerate(works):
-        if work.count == 1:
+    for index, entry in enumerate(scheduled):
+        if entry.count == 1:
             starts.append(index)
         else:
             starts.append(row)
-            row += work.count
+            row += entry.count
     return starts
 
 
 def table_width(window: int | None, tokens: int, max_context: int, page_size: int) -> int:
-    """Pages of one table row for works of up to ``tokens`` tokens, a multiple of 16."""
+    """Pages of one table row for entries of up to ``tokens`` tokens, a multiple of 16."""
     span = max_context if window is None else min(window + tokens - 1, max_context)
     return -(-(-(-span // page_size) + 1) // 16) * 16
 
 
 def group_arrays(
-    works: list[Work], group: int, window: int | None, page_size: int, layout: Layout, width: int
+    scheduled: list[ScheduledTokens],
+    group: int,
+    window: int | None,
+    page_size: int,
+    layout: Layout,
+    width: int,
 ) -> dict[str, np.ndarray]:
     """Host arrays of one group's `PagedBatch`."""
     slots = np.full(layout.rows, NO_SLOT, dtype=np.int32)
@@ -67,22 +72,24 @@ def group_arrays(
     lens = np.zeros(sequences, dtype=np.int32)
     starts = np.zeros(layout.chunks + 1, dtype=np.int32)
     chunk = 0
-    for index, (work, row) in enumerate(zip(works, row_starts(works, layout), strict=True)):
-        end = work.start + work.count
-        low = 0 if window is None else max(0, work.start - window + 1)
+    for index, (entry, row) in enumerate(
+        zip(scheduled, row_starts(scheduled, layout), strict=True)
+    ):
+        end = entry.start + entry.count
+        low = 0 if window is None else max(0, entry.start - window + 1)
         first = low // page_size
-        pages = work.seq.tables[group][first : -(-end // page_size)]
-        if work.count == 1:
+        pages = entry.seq.tables[group][first : -(-end // page_size)]
+        if entry.count == 1:
             s = index
         else:
             s = layout.decodes + chunk
             chunk += 1
-            starts[chunk:] = row + work.count - layout.decodes
+            starts[chunk:] = row + entry.count - layout.decodes
         table[s, : len(pages)] = pages
         first_pos[s], lens[s] = first * page_size, end
-        at = np.arange(work.start, end)
+        at = np.arange(entry.start, end)
         written = table[s, at // page_size - first] * page_size + at % page_size
-        slots[row : row + work.count] = written
+        slots[row : row + entry.count] = written
     return {
         "slots": slots,
         "table": table,
@@ -93,7 +100,7 @@ def group_arrays(
 
 
 def step_arrays(
-    works: list[Work], sources: dict[int, int], layout: Layout
+    scheduled: list[ScheduledTokens], sources: dict[int, int], layout: Layout
 ) -> dict[str, np.ndarray]:
     """Tokens, positions and, for tokens still on the device, the row that drew them.
 
@@ -103,18 +110,18 @@ def step_arrays(
     tokens = np.zeros(layout.rows, dtype=np.int32)
     positions = np.zeros(layout.rows, dtype=np.int32)
     source = np.full(layout.rows, -1, dtype=np.int32)
-    for work, row in zip(works, row_starts(works, layout), strict=True):
-        end = work.start + work.count
-        known = work.seq.tokens[work.start : end]
+    for entry, row in zip(scheduled, row_starts(scheduled, layout), strict=True):
+        end = entry.start + entry.count
+        known = entry.seq.tokens[entry.start : end]
         tokens[row : row + len(known)] = known
-        positions[row : row + work.count] = np.arange(work.start, end)
-        if work.carried:
-            source[row + work.count - 1] = sources[work.seq.id]
+        positions[row : row + entry.count] = np.arange(entry.start, end)
+        if entry.carried:
+            source[row + entry.count - 1] = sources[entry.seq.id]
     return {"tokens": tokens, "positions": positions, "source": source}
 
 
-def sampling_arrays(works: list[Work], rows: int) -> dict[str, np.ndarray]:
-    """Settings of the works that sample, padded with greedy rows to ``rows``."""
+def sampling_arrays(scheduled: list[ScheduledTokens], rows: int) -> dict[str, np.ndarray]:
+    """Settings of the entries that sample, padded with greedy rows to ``rows``."""
     arrays: dict[str, np.ndarray] = {
         "seeds": np.zeros(rows, dtype=np.int64),
         "places": np.zeros(rows, dtype=np.int64),
@@ -123,10 +130,10 @@ def sampling_arrays(works: list[Work], rows: int) -> dict[str, np.ndarray]:
         "top_p": np.ones(rows, dtype=np.float32),
         "min_p": np.zeros(rows, dtype=np.float32),
     }
-    for row, work in enumerate(works):
-        params = work.seq.params
+    for row, entry in enumerate(scheduled):
+        params = entry.seq.params
         arrays["seeds"][row] = np.uint64(params.seed).astype(np.int64)
-        arrays["places"][row] = work.start + work.count
+        arrays["places"][row] = entry.start + entry.count
         arrays["top_k"][row] = params.top_k
         arrays["temperature"][row] = params.temperature
         arrays["top_p"][row] = params.top_p

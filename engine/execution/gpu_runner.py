@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
-from eightfold.kernels.attention.flash_attn_prefill import Kind
-from eightfold.kernels.layers.token_embedding import choose_tokens
-from eightfold.kernels.sampling.row_entropy import entropy_workspace, row_entropy
+from eightfold.kernels.attention.flash_attn.flash_attn_prefill import AttentionSpec
+from eightfold.kernels.layers.token_embedding import fill_sampled_tokens
+from eightfold.kernels.sampling.row_entropy import entropy_workspace_size, row_entropy
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch
-from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
+from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace_size
 
 from ..inspection.architecture import Architecture
-from ..scheduling.scheduled_step import Plan, Work
+from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from .decoder import Decoder, Limits
 from .gpu_batch import (
     Layout,
@@ -30,13 +30,13 @@ from .step_upload import Upload, packed_bytes
 Tensors = dict[str, torch.Tensor]
 
 
-def attention_kinds(architecture: Architecture, model: nn.Module) -> list[Kind]:
+def attention_specs(architecture: Architecture, model: nn.Module) -> list[AttentionSpec]:
     """Kinds of the layers that flash-attn might compute: those of two copies, without sinks."""
     if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
         return []
     heads = int(architecture.config.num_attention_heads)
     return [
-        Kind(heads, layer.kv_heads, layer.head_dim, layer.window or 0)
+        AttentionSpec(heads, layer.kv_heads, layer.head_dim, layer.window or 0)
         for layer in architecture.layers
         if not layer.one_copy
     ]
@@ -54,8 +54,8 @@ class DecodeGraph:
         with torch.cuda.graph(self._graph, pool=runner.graph_pool):
             runner.compute(views, self._layout)
 
-    def launch(self, runner: "GpuRunner", works: list[Work]) -> None:
-        self._upload(runner.arrays(works, self._layout, self._layout.rows))
+    def launch(self, runner: "GpuRunner", scheduled: list[ScheduledTokens]) -> None:
+        self._upload(runner.arrays(scheduled, self._layout, self._layout.rows))
         self._graph.replay()
 
 
@@ -79,27 +79,28 @@ class GpuRunner:
         self.cache = cache
         self.device = device
         self.limits = limits
-        self.flash: frozenset[Kind] = frozenset()  # layers whose chunks flash-attn computes
+        # Layers whose prefill chunks flash-attn computes.
+        self.flash_attn_specs: frozenset[AttentionSpec] = frozenset()
         self.draws = Draws(limits.decode_rows, device)
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[int, DecodeGraph] = {}
         rows = limits.decode_rows
-        self._sampler_space = torch.empty(sampler_workspace(rows, vocabulary), device=device)
-        self._entropy_space = torch.empty(entropy_workspace(rows, vocabulary), device=device)
+        self._sampler_space = torch.empty(sampler_workspace_size(rows, vocabulary), device=device)
+        self._entropy_space = torch.empty(entropy_workspace_size(rows, vocabulary), device=device)
         largest = Layout(rows, rows, max(limits.rows, rows))
         self._upload = Upload(device, self.upload_bytes(largest))
 
     @torch.inference_mode()
-    def launch(self, plan: Plan) -> Flight:
+    def launch(self, plan: StepPlan) -> Flight:
         """Start a step; on a GPU this returns while it runs."""
-        self.cache.make(plan.moves)
-        works = plan.works
-        layout = Layout.of(works, self.limits.running)
-        if self.graph_pool and not layout.chunks and all(work.samples for work in works):
-            self._graph(layout.rows).launch(self, works)
+        self.cache.make(plan.page_copies)
+        scheduled = plan.scheduled
+        layout = Layout.of(scheduled, self.limits.running)
+        if self.graph_pool and not layout.chunks and all(entry.samples for entry in scheduled):
+            self._graph(layout.rows).launch(self, scheduled)
         else:
-            drawn = sum(work.samples for work in works)
-            views = self._upload(self.arrays(works, layout, padded_rows(drawn) if drawn else 0))
+            drawn = sum(entry.samples for entry in scheduled)
+            views = self._upload(self.arrays(scheduled, layout, padded_rows(drawn) if drawn else 0))
             self.compute(views, layout)
         return self.draws.depart(plan)
 
@@ -124,20 +125,22 @@ class GpuRunner:
 
     # ---- one step's inputs
 
-    def arrays(self, works: list[Work], layout: Layout, sampling: int) -> dict[str, np.ndarray]:
+    def arrays(
+        self, scheduled: list[ScheduledTokens], layout: Layout, sampling: int
+    ) -> dict[str, np.ndarray]:
         """Host arrays of a step that draws for up to ``sampling`` rows."""
-        arrays = step_arrays(works, self.draws.row_of, layout)
+        arrays = step_arrays(scheduled, self.draws.row_of, layout)
         for g, window in enumerate(self.cache.windows):
             tokens = 1 if not layout.chunks else self.limits.step_tokens
             width = table_width(window, tokens, self.limits.context, self.cache.page_size)
-            group = group_arrays(works, g, window, self.cache.page_size, layout, width)
+            group = group_arrays(scheduled, g, window, self.cache.page_size, layout, width)
             arrays |= {f"{name}{g}": array for name, array in group.items()}
-        drawn = [work for work in works if work.samples]
+        drawn = [entry for entry in scheduled if entry.samples]
         arrays |= sampling_arrays(drawn, sampling)
-        if layout.chunks or len(drawn) < len(works):
+        if layout.chunks or len(drawn) < len(scheduled):
             rows = np.zeros(sampling, dtype=np.int32)
-            pairs = zip(works, row_starts(works, layout), strict=True)
-            last = [row + work.count - 1 for work, row in pairs if work.samples]
+            pairs = zip(scheduled, row_starts(scheduled, layout), strict=True)
+            last = [row + entry.count - 1 for entry, row in pairs if entry.samples]
             rows[: len(last)] = last
             arrays["rows"] = rows
         return arrays
@@ -154,16 +157,16 @@ class GpuRunner:
         Entropies nobody asked for are computed too: they cost microseconds, a second set of graphs
         would cost memory and a pause for its capture.
         """
-        tokens = choose_tokens(views["tokens"], views["source"], self.draws.tokens)
+        tokens = fill_sampled_tokens(views["tokens"], views["source"], self.draws.tokens)
         batches = {
             window: PagedBatch(
-                slots=views[f"slots{g}"],
-                table=views[f"table{g}"],
+                slot_mapping=views[f"slots{g}"],
+                page_table=views[f"table{g}"],
                 first_pos=views[f"first_pos{g}"],
-                lens=views[f"lens{g}"],
-                starts=views[f"starts{g}"],
-                decodes=layout.decodes,
-                flash=self.flash,
+                seq_lens=views[f"lens{g}"],
+                query_starts=views[f"starts{g}"],
+                num_decodes=layout.decodes,
+                flash_attn_specs=self.flash_attn_specs,
             )
             for g, window in enumerate(self.cache.windows)
         }
@@ -181,8 +184,8 @@ class GpuRunner:
             seeds=views["seeds"],
             positions=views["places"],
             max_top_k=0,
-            greedy=False,
-            filtered=True,
+            all_greedy=False,
+            any_filtered=True,
         )
         sample_tokens(
             logits, batch, self.draws.tokens[:rows], self._sampler_space, softcap=softcap, pdl=True

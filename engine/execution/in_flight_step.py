@@ -6,7 +6,7 @@ from math import isnan
 import torch
 
 from ..model_errors import ModelError
-from ..scheduling.scheduled_step import Plan, Sampled
+from ..scheduling.scheduled_step import StepPlan, StepResult
 
 DEPTH = 3  # results being read, and those of the steps in flight
 
@@ -18,13 +18,13 @@ class Flight:
     broken: whether a logit is no number, where entropies do not tell.
     """
 
-    plan: Plan
+    plan: StepPlan
     tokens: torch.Tensor | None
     entropies: torch.Tensor | None
     done: torch.cuda.Event | None
     broken: torch.Tensor | None = None
 
-    def wait(self) -> Sampled:
+    def wait(self) -> StepResult:
         """Block until what was drawn is on the host.
 
         Raises:
@@ -33,7 +33,7 @@ class Flight:
         if self.done is not None:
             self.done.synchronize()
         if self.tokens is None:
-            return Sampled([], [])
+            return StepResult([], [])
         tokens = self.tokens.tolist()
         entropies = [0.0] * len(tokens) if self.entropies is None else self.entropies.tolist()
         if any(isnan(entropy) for entropy in entropies) or (
@@ -43,7 +43,7 @@ class Flight:
                 "the model's logits are not numbers (NaN): its weights are broken, or its type "
                 "overflows, as float16 does for models made for bfloat16"
             )
-        return Sampled(tokens, entropies)
+        return StepResult(tokens, entropies)
 
 
 class Draws:
@@ -62,10 +62,10 @@ class Draws:
         self._host = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(DEPTH)]
         self._turn = 0
 
-    def depart(self, plan: Plan) -> Flight:
+    def depart(self, plan: StepPlan) -> Flight:
         """The flight of a step whose launches are all queued."""
-        sampling = [work for work in plan.works if work.samples]
-        self.row_of = {work.seq.id: row for row, work in enumerate(sampling)}
+        sampling = [entry for entry in plan.scheduled if entry.samples]
+        self.row_of = {entry.seq.id: row for row, entry in enumerate(sampling)}
         count = len(sampling)
         self._turn = (self._turn + 1) % DEPTH
         host = self._host[self._turn]

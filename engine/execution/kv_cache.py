@@ -5,8 +5,8 @@ import torch
 from ..engine_config import EngineConfig
 from ..inspection.architecture import Architecture, LayerSpec
 from ..model_errors import ModelError
-from ..scheduling.page_tables import Group
-from ..scheduling.scheduled_step import Move
+from ..scheduling.page_tables import PageGroup
+from ..scheduling.scheduled_step import PageCopy
 
 
 def bytes_per_page(
@@ -23,7 +23,7 @@ def bytes_per_page(
 
 def size_groups(
     architecture: Architecture, config: EngineConfig, page_size: int, width: int, budget: int
-) -> tuple[list[Group], int]:
+) -> tuple[list[PageGroup], int]:
     """Pages of each group for ``budget`` bytes, and the most tokens one sequence may then hold.
 
     Sliding pools get what ``max_running`` sequences need at most, but no more than half of the
@@ -62,7 +62,7 @@ def size_groups(
     by_window = dict(zip(sorted(windows, key=lambda window: window is None), pages, strict=True))
     total = sum(by_window[w] * cost for w, cost in zip(windows, costs, strict=True))
     share = config.offload_bytes / total
-    groups = [Group(w, by_window[w], int(by_window[w] * share)) for w in windows]
+    groups = [PageGroup(w, by_window[w], int(by_window[w] * share)) for w in windows]
     return groups, context
 
 
@@ -89,7 +89,7 @@ class KVCache:
     def __init__(
         self,
         architecture: Architecture,
-        groups: list[Group],
+        groups: list[PageGroup],
         page_size: int,
         device: torch.device,
         dtype: torch.dtype,
@@ -100,7 +100,7 @@ class KVCache:
         self._device, self._dtype = device, dtype
         self.allocate(groups)
 
-    def allocate(self, groups: list[Group]) -> None:
+    def allocate(self, groups: list[PageGroup]) -> None:
         """Make room for so many pages; what was held before is lost."""
         self.layers: list[tuple[torch.Tensor, torch.Tensor | None]] = []
         self._device_pages: list[list[torch.Tensor]] = [[] for _ in groups]
@@ -113,11 +113,11 @@ class KVCache:
         tensors: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
         for (g, *shape), layers in own.items():
             copies = sum(layer.copies for layer in layers)
-            joint = self._empty(copies, groups[g].pages, *shape, device=self._device)
+            joint = self._empty(copies, groups[g].page_count, *shape, device=self._device)
             joint[:, 0] = 0
             self._device_pages[g].append(joint)
-            if groups[g].host_pages:
-                self._host_pages[g].append(self._empty(copies, groups[g].host_pages, *shape))
+            if groups[g].host_page_count:
+                self._host_pages[g].append(self._empty(copies, groups[g].host_page_count, *shape))
             parts = iter(joint.unbind(0))
             for layer in layers:
                 tensors[layer.index] = (next(parts), None if layer.one_copy else next(parts))
@@ -137,14 +137,14 @@ class KVCache:
         """Bytes on the device."""
         return sum(tensor.nbytes for group in self._device_pages for tensor in group)
 
-    def make(self, moves: list[Move]) -> None:
-        """Make the moves in their order: a later one may read what an earlier one wrote."""
-        for kind, group, source, target in moves:
+    def make(self, copies: list[PageCopy]) -> None:
+        """Make the copies in their order: a later one may read what an earlier one wrote."""
+        for kind, group, source, target in copies:
             device, host = self._device_pages[group], self._host_pages[group]
-            origin = host if kind == "in" else device
-            destination = host if kind == "out" else device
+            origin = host if kind == "restore" else device
+            destination = host if kind == "offload" else device
             for source_tensor, target_tensor in zip(origin, destination, strict=True):
-                if kind == "copy":
+                if kind == "fork":
                     target_tensor[:, target] = source_tensor[:, source]
                     continue
                 # Across the bus a strided copy would be staged and waited for: one per layer.

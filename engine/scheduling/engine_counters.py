@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 
 @dataclass(slots=True)
-class Stats:
+class EngineCounters:
     """All counts are of tokens, steps or sequences.
 
     ``computed_tokens`` went through the model; of them ``recomputed_tokens`` had been computed

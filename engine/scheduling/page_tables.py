@@ -5,26 +5,26 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 from .page_pool import PagePool
-from .scheduled_step import Move
+from .scheduled_step import PageCopy
 from .sequence import FREED, Sequence
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class PageGroup:
     """Layers that share page tables: all full-attention layers, or all of one sliding window.
 
     Args:
         window: tokens a query sees, itself included; ``None`` for full attention.
-        pages: pages of the pool, the null page included.
-        host_pages: pages of host memory behind the pool.
+        page_count: pages of the pool, the null page included.
+        host_page_count: pages of host memory behind the pool.
     """
 
     window: int | None
-    pages: int
-    host_pages: int = 0
+    page_count: int
+    host_page_count: int = 0
 
 
-class Memory:
+class PageTables:
     """Who holds which page. Pure bookkeeping: the tensors are elsewhere.
 
     Args:
@@ -33,7 +33,9 @@ class Memory:
         prefix_cache: keep full pages findable by content after their last holder let go.
     """
 
-    def __init__(self, groups: Iterable[Group], page_size: int, prefix_cache: bool = True) -> None:
+    def __init__(
+        self, groups: Iterable[PageGroup], page_size: int, prefix_cache: bool = True
+    ) -> None:
         self.groups = tuple(groups)
         self.page_size = page_size
         self.prefix_cache = prefix_cache
@@ -41,8 +43,8 @@ class Memory:
 
     def reset(self) -> None:
         """Start over with every page free and nothing cached; no sequence may hold any."""
-        self.pools = [PagePool(group.pages) for group in self.groups]
-        self._host_free = [list(range(group.host_pages)) for group in self.groups]
+        self.pools = [PagePool(group.page_count) for group in self.groups]
+        self._host_free = [list(range(group.host_page_count)) for group in self.groups]
 
     # ---- sizes
 
@@ -167,7 +169,7 @@ class Memory:
 
     # ---- forks
 
-    def attach_fork(self, child: Sequence, parent: Sequence) -> list[Move] | None:
+    def attach_fork(self, child: Sequence, parent: Sequence) -> list[PageCopy] | None:
         """Share the parent's full pages with ``child`` and copy the last partial one.
 
         Returns the copies to make, or ``None`` where the parent's pages do not reach that far, are
@@ -185,54 +187,54 @@ class Memory:
             return None
         if partial and any(pool.available < 1 for pool in self.pools):
             return None
-        moves = []
+        copies = []
         for g, (pool, start) in enumerate(zip(self.pools, starts, strict=True)):
             source = parent.tables[g]
             table = [FREED] * start + [pool.share(page) for page in source[start:full]]
             if partial:
                 table.append(pool.take())
-                moves.append(Move("copy", g, source[full], table[full]))
+                copies.append(PageCopy("fork", g, source[full], table[full]))
             child.tables.append(table)
         child.computed = child.high_water = length
-        return moves
+        return copies
 
     # ---- host memory
 
-    def offload(self, seq: Sequence) -> list[Move] | None:
+    def offload(self, seq: Sequence) -> list[PageCopy] | None:
         """Move the pages of ``seq`` to the host; ``None`` where the host has no room for them."""
         live = [len(_live(table)) for table in seq.tables]
         if any(need > len(free) for need, free in zip(live, self._host_free, strict=True)):
             return None
-        moves, host_tables = [], []
+        copies, host_tables = [], []
         for g, table in enumerate(seq.tables):
             host: list[int] = []
             for page in table:
                 host.append(FREED if page == FREED else self._host_free[g].pop())
                 if page != FREED:
-                    moves.append(Move("out", g, page, host[-1]))
+                    copies.append(PageCopy("offload", g, page, host[-1]))
                     self.pools[g].release(page)
             host_tables.append(host)
         seq.tables, seq.host_tables = [], host_tables
-        return moves
+        return copies
 
-    def restore(self, seq: Sequence) -> tuple[list[Move], list[tuple[int, int]]] | None:
-        """Bring offloaded pages back: the moves, and the host pages free once they are made."""
+    def restore(self, seq: Sequence) -> tuple[list[PageCopy], list[tuple[int, int]]] | None:
+        """Bring offloaded pages back: the copies, and the host pages free once they are made."""
         if seq.host_tables is None:
             raise AssertionError(f"sequence {seq.id} has no pages on the host")
         live = [len(_live(table)) for table in seq.host_tables]
         if any(need > pool.available for need, pool in zip(live, self.pools, strict=True)):
             return None
-        moves, freed = [], []
+        copies, freed = [], []
         for g, host in enumerate(seq.host_tables):
             table = []
             for page in host:
                 table.append(FREED if page == FREED else self.pools[g].take())
                 if page != FREED:
-                    moves.append(Move("in", g, page, table[-1]))
+                    copies.append(PageCopy("restore", g, page, table[-1]))
                     freed.append((g, page))
             seq.tables.append(table)
         seq.host_tables = None
-        return moves, freed
+        return copies, freed
 
     def free_host(self, pages: Iterable[tuple[int, int]]) -> None:
         """Give back host pages, as (group, page), whose copies are made."""
@@ -264,9 +266,9 @@ class Memory:
             pool.check([page for s in sequences if s.tables for page in _live(s.tables[g])])
             host = [page for s in sequences if s.host_tables for page in _live(s.host_tables[g])]
             host += [page for group, page in moving if group == g]
-            assert sorted(host + self._host_free[g]) == list(range(self.groups[g].host_pages)), (
-                "host pages are lost or held twice"
-            )
+            assert sorted(host + self._host_free[g]) == list(
+                range(self.groups[g].host_page_count)
+            ), "host pages are lost or held twice"
         for seq in sequences:
             for g, table in enumerate(seq.tables):
                 assert len(table) * self.page_size >= seq.computed, "computed tokens have no page"

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from .sequence import Sequence, Status
 
 
-class Queues:
+class RunQueues:
     """Each live sequence is in exactly one of these.
 
     ``running``: advanced by every step, oldest first. ``ready``: hold pages and want to run, having

@@ -10,16 +10,17 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..engine_config import SamplingParams
-from .engine_counters import Stats
-from .page_tables import Memory
-from .run_queues import Queues
-from .scheduled_step import Event, Plan, Sampled
+from .engine_counters import EngineCounters
+from .events import Event
+from .page_tables import PageTables
+from .run_queues import RunQueues
+from .scheduled_step import StepPlan, StepResult
 from .sequence import Sequence, Status
-from .step_planner import Planner
+from .step_planner import StepPlanner
 
 
 class Scheduler:
-    """Queues of sequences over one :class:`Memory`.
+    """Queues of sequences over one :class:`PageTables`.
 
     Args:
         memory: the page tables.
@@ -34,29 +35,30 @@ class Scheduler:
 
     def __init__(
         self,
-        memory: Memory,
+        page_tables: PageTables,
         max_running: int,
         max_step_tokens: int,
         max_context: int,
         stop_ids: Iterable[int] = (),
     ) -> None:
-        for g, pool in enumerate(memory.pools):
-            need = memory.pages_needed(g, max_context, max_step_tokens)
+        for g, pool in enumerate(page_tables.pools):
+            need = page_tables.pages_needed(g, max_context, max_step_tokens)
             if need > pool.capacity:
                 raise ValueError(
-                    f"a sequence of {max_context} tokens needs {need} pages of {memory.page_size} "
-                    f"tokens, but the pool has {pool.capacity}; lower max_context or enlarge it"
+                    f"a sequence of {max_context} tokens needs {need} pages of "
+                    f"{page_tables.page_size} tokens, but the pool has {pool.capacity}; lower "
+                    "max_context or enlarge it"
                 )
-        self.memory = memory
+        self.page_tables = page_tables
         self.max_context = max_context
         self.stop_ids = frozenset(stop_ids)
-        self.stats = Stats()
+        self.counters = EngineCounters()
         self.sequences: dict[int, Sequence] = {}
-        self.queues = Queues()
-        self.planner = Planner(
-            memory, self.queues, self.stats, max_running, max_step_tokens, max_context
+        self.queues = RunQueues()
+        self.planner = StepPlanner(
+            page_tables, self.queues, self.counters, max_running, max_step_tokens, max_context
         )
-        self._steps_in_flight: deque[Plan] = deque()
+        self._steps_in_flight: deque[StepPlan] = deque()
         self._events: list[Event] = []
         self._next_id = 0
 
@@ -138,7 +140,7 @@ class Scheduler:
                 raise ValueError(f"there is no sequence {seq_id}")
             return False
         self._events.append(Event(seq.id, status="finished", reason="cancelled"))
-        self.stats.cancelled += 1
+        self.counters.cancelled += 1
         self._finish(seq)
         if not seq.steps_in_flight:
             self._free(seq)
@@ -159,55 +161,55 @@ class Scheduler:
 
     # ---- plan
 
-    def plan(self) -> Plan | None:
+    def plan(self) -> StepPlan | None:
         """The next step's work, or ``None`` where nothing can run before a commit."""
         self._attach_forks()
         planner = self.planner
-        works = planner.build()
-        while not works:
+        scheduled = planner.build()
+        while not scheduled:
             if self._steps_in_flight or not self.queues.wanting:
                 return None
             planner.reclaim()
-            works = planner.build()
-        plan = Plan(works, planner.moves, planner.host_pages)
-        planner.moves, planner.host_pages = [], []
-        for work in works:
-            seq = work.seq
-            end = work.start + work.count
-            self.stats.recomputed_tokens += max(0, min(end, seq.high_water) - work.start)
+            scheduled = planner.build()
+        plan = StepPlan(scheduled, planner.page_copies, planner.freed_host_pages)
+        planner.page_copies, planner.freed_host_pages = [], []
+        for entry in scheduled:
+            seq = entry.seq
+            end = entry.start + entry.count
+            self.counters.recomputed_tokens += max(0, min(end, seq.high_water) - entry.start)
             seq.high_water = max(seq.high_water, end)
             seq.computed = end
-            seq.tokens_in_flight += work.count
+            seq.tokens_in_flight += entry.count
             seq.steps_in_flight += 1
-            seq.pending += work.samples
-        self.stats.steps += 1
-        self.stats.computed_tokens += plan.token_count
+            seq.pending += entry.samples
+        self.counters.steps += 1
+        self.counters.computed_tokens += plan.token_count
         self._steps_in_flight.append(plan)
         return plan
 
     # ---- commit
 
-    def commit(self, plan: Plan, sampled: Sampled) -> list[Event]:
+    def commit(self, plan: StepPlan, result: StepResult) -> list[Event]:
         """Take in what the oldest step in flight drew; end, pause and free what it decides."""
         if not self._steps_in_flight or self._steps_in_flight[0] is not plan:
             raise AssertionError("steps are committed in the order they were planned")
         self._steps_in_flight.popleft()
-        self.memory.free_host(plan.host_pages)
-        draws = iter(zip(sampled.tokens, sampled.entropies, strict=True))
-        for work in plan.works:
-            seq = work.seq
+        self.page_tables.free_host(plan.freed_host_pages)
+        draws = iter(zip(result.tokens, result.entropies, strict=True))
+        for entry in plan.scheduled:
+            seq = entry.seq
             seq.steps_in_flight -= 1
-            seq.tokens_in_flight -= work.count
-            if work.samples:
+            seq.tokens_in_flight -= entry.count
+            if entry.samples:
                 token, entropy = next(draws)
-                if work.epoch == seq.epoch:
+                if entry.epoch == seq.epoch:
                     seq.pending -= 1
                     self._append(seq, token, entropy)
                 else:
-                    self.stats.dropped_tokens += 1
+                    self.counters.dropped_tokens += 1
             if seq.status is not Status.FINISHED:
-                self.memory.register(seq)
-                self.memory.trim(seq)
+                self.page_tables.register(seq)
+                self.page_tables.trim(seq)
             elif not seq.steps_in_flight:
                 self._free(seq)
         return self.take_events()
@@ -220,7 +222,7 @@ class Scheduler:
     def _append(self, seq: Sequence, token: int, entropy: float) -> None:
         seq.tokens.append(token)
         seq.sampled += 1
-        self.stats.sampled_tokens += 1
+        self.counters.sampled_tokens += 1
         limit = seq.params.max_new_tokens
         reason = None
         if token in seq.stop_ids:
@@ -240,10 +242,10 @@ class Scheduler:
             )
         )
         if reason:
-            self.stats.finished += 1
+            self.counters.finished += 1
             self._finish(seq)
         elif pauses:
-            self.stats.pauses += 1
+            self.counters.pauses += 1
             seq.epoch += 1
             seq.pending = 0
             self.queues.pause(seq)
@@ -255,8 +257,8 @@ class Scheduler:
         seq.status = Status.FINISHED
 
     def _free(self, seq: Sequence) -> None:
-        self.memory.register(seq)
-        self.memory.release(seq)
+        self.page_tables.register(seq)
+        self.page_tables.release(seq)
         del self.sequences[seq.id]
 
     # ---- forks
@@ -274,12 +276,12 @@ class Scheduler:
                 child.parent = None  # its pages are gone behind the window, or no page is left
 
     def _attach(self, child: Sequence, parent: Sequence) -> bool:
-        moves = self.memory.attach_fork(child, parent)
-        if moves is None:
+        copies = self.page_tables.attach_fork(child, parent)
+        if copies is None:
             return False
-        self.planner.moves += moves
+        self.planner.page_copies += copies
         child.parent = None
-        self.stats.forked_tokens += child.computed
+        self.counters.forked_tokens += child.computed
         return True
 
     # ---- faults
@@ -290,15 +292,15 @@ class Scheduler:
         All pages are given back and recomputed when needed; paused sequences stay paused.
         """
         self._steps_in_flight.clear()
-        self.planner.moves.clear()
-        self.planner.host_pages.clear()
+        self.planner.page_copies.clear()
+        self.planner.freed_host_pages.clear()
         for seq in list(self.sequences.values()):
             seq.steps_in_flight = seq.tokens_in_flight = seq.pending = 0
             seq.epoch += 1
-            self.memory.release(seq)
+            self.page_tables.release(seq)
             if seq.status is Status.FINISHED:
                 del self.sequences[seq.id]
-        self.memory.reset()
+        self.page_tables.reset()
         for seq in (*self.queues.running, *self.queues.ready):
             self.queues.send_back(seq)
 
@@ -316,15 +318,15 @@ class Scheduler:
             assert len(seq.tokens) <= self.max_context, "a sequence outgrew the context"
             if seq.status is Status.RUNNING and not seq.steps_in_flight:
                 assert seq.work >= 1, "a sequence runs but has nothing to compute"
-        flying = [work.seq for plan in self._steps_in_flight for work in plan.works]
+        flying = [entry.seq for plan in self._steps_in_flight for entry in plan.scheduled]
         for seq in set(flying) | set(self.sequences.values()):
             assert flying.count(seq) == seq.steps_in_flight, "steps in flight are miscounted"
-        for work in (work for plan in self._steps_in_flight for work in plan.works):
-            assert self.memory.holds(work.seq, work.start, work.count), (
+        for entry in (entry for plan in self._steps_in_flight for entry in plan.scheduled):
+            assert self.page_tables.holds(entry.seq, entry.start, entry.count), (
                 "pages of a step in flight were given back"
             )
-        moving = [page for plan in self._steps_in_flight for page in plan.host_pages]
-        self.memory.check(self.sequences.values(), [*moving, *self.planner.host_pages])
+        moving = [page for plan in self._steps_in_flight for page in plan.freed_host_pages]
+        self.page_tables.check(self.sequences.values(), [*moving, *self.planner.freed_host_pages])
 
     # ---- small parts
 

@@ -17,8 +17,8 @@ from ..engine_config import EngineConfig, SamplingParams
 from ..execution.kv_cache import KVCache
 from ..inspection.architecture import Architecture, attention_modules
 from ..loading.worker_thread import Worker
-from ..scheduling.page_tables import Group
-from ..scheduling.scheduled_step import Plan, Work
+from ..scheduling.page_tables import PageGroup
+from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from ..scheduling.sequence import Sequence
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ SHORT_TOKENS = (16, 32, 48, 128)
 # What a rehearsal beside the load is made for, at most: tokens of a sequence and of a step's chunk.
 # No kernel is another one for more.
 CONTEXT, CHUNK = 1024, 1024
-ROOM, ROW_ROOM = 1 << 30, 4 << 20  # bytes that must be free for it: in all, and per decode row
+MAX_CANDIDATES, ROW_ROOM = 1 << 30, 4 << 20  # bytes that must be free for it: in all, and per decode row
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def _run(
     on_gpu = device.type == "cuda"
     try:
         with torch.cuda.device(device) if on_gpu else nullcontext():
-            if on_gpu and torch.cuda.mem_get_info(device)[0] < ROOM + ROW_ROOM * config.max_running:
+            if on_gpu and torch.cuda.mem_get_info(device)[0] < MAX_CANDIDATES + ROW_ROOM * config.max_running:
                 logger.info("no kernels are compiled beside the load: too little memory is free")
                 return
             for step in _steps(model, architecture, config, fused):
@@ -105,7 +105,7 @@ def _steps(
     device, page_size = model.device, config.page_size or GPU_PAGE_SIZE
     tokens = min(config.max_step_tokens, config.max_running + CHUNK)
     limits = Limits(config.max_running, tokens, max(CONTEXT, tokens + 1))
-    small = [Group(window, 2) for window in architecture.windows]
+    small = [PageGroup(window, 2) for window in architecture.windows]
     cache = KVCache(architecture, small, page_size, device, model.dtype)
     decoder: Any
     if fused:
@@ -174,7 +174,7 @@ class _AttentionOnly:
 
 def largest_step(
     runner: Any, running: int, tokens: int, context: int = 0, longest: int = 1 << 30
-) -> Plan:
+) -> StepPlan:
     """A step on the null page: single tokens, and as few chunks as the other tokens take.
 
     Args:
@@ -189,11 +189,13 @@ def largest_step(
         more = min(left, longest - 1)
         counts[index] += more
         left -= more
-    works = []
+    scheduled = []
     for index, count in enumerate(counts):
         start = max(min(1, longest - count), context - count)
         seq = Sequence(-1 - index, [0] * (start + count), 1, params, frozenset())
         pages = -(-(start + count) // runner.cache.page_size)
         seq.tables = [[0] * pages for _ in runner.cache.windows]
-        works.append(Work(seq, start=start, count=count, samples=True, carried=False, epoch=0))
-    return Plan(works)
+        scheduled.append(
+            ScheduledTokens(seq, start=start, count=count, samples=True, carried=False, epoch=0)
+        )
+    return StepPlan(scheduled)

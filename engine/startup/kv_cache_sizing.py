@@ -17,7 +17,7 @@ from ..inspection.architecture import Architecture
 from ..inspection.meta_model import Allocate
 from ..model_errors import ModelError, UnsupportedModelError
 from ..models.cpu_linear import pack
-from ..scheduling.page_tables import Group
+from ..scheduling.page_tables import PageGroup
 from .kernel_warmup import GPU_PAGE_SIZE, SHORT_TOKENS, largest_step
 
 CPU_MEMORY_FRACTION = 0.25
@@ -37,7 +37,7 @@ class Placement:
     """
 
     runner: Any
-    groups: list[Group]
+    groups: list[PageGroup]
     page_size: int
     max_context: int
     bytes_of: dict[str, int]
@@ -102,7 +102,7 @@ def _plainly(model: PreTrainedModel, architecture: Architecture, config: EngineC
         runner = Runner(model, cache, bind(model, architecture, cache))
         return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, 0))
     _, context = size_groups(architecture, config, page_size, width, _free(device))
-    small = [Group(window, 2) for window in architecture.windows]
+    small = [PageGroup(window, 2) for window in architecture.windows]
     cache = KVCache(architecture, small, page_size, device, model.dtype)
     runner = Runner(model, cache, bind(model, architecture, cache))
     step, longest = _largest_step(runner, config, context)
@@ -146,11 +146,11 @@ def _no_room(config: EngineConfig) -> str:
 def _by_kernels(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
 ) -> Placement:
-    from eightfold.kernels.attention.flash_attn_prefill import Chunks
-    from eightfold.kernels.attention.prefill_autotune import choose
+    from eightfold.kernels.attention.flash_attn.flash_attn_prefill import PrefillLimits
+    from eightfold.kernels.attention.flash_attn.flash_attn_autotune import autotune_prefill
 
     from ..execution.decoder import Limits
-    from ..execution.gpu_runner import GpuRunner, attention_kinds
+    from ..execution.gpu_runner import GpuRunner, attention_specs
 
     device, width = model.device, model.dtype.itemsize
     page_size = config.page_size or GPU_PAGE_SIZE
@@ -158,7 +158,7 @@ def _by_kernels(
     free = _free(device)
     _, context = size_groups(architecture, config, page_size, width, free)
     limits = Limits(config.max_running, config.max_step_tokens, context)
-    small = [Group(window, 2) for window in architecture.windows]
+    small = [PageGroup(window, 2) for window in architecture.windows]
     before = _allocated(device)
     cache = KVCache(architecture, small, page_size, device, model.dtype)
     decoder: Any
@@ -174,9 +174,9 @@ def _by_kernels(
     graphs = device.type == "cuda" and decoder.capturable
     runner = GpuRunner(decoder, cache, limits, vocabulary, device, graphs)
     buffers = _allocated(device) - before - cache.nbytes
-    runner.flash = choose(
-        attention_kinds(architecture, model),
-        Chunks(limits.rows, limits.decode_rows, page_size, model.dtype, device),
+    runner.flash_attn_specs = autotune_prefill(
+        attention_specs(architecture, model),
+        PrefillLimits(limits.rows, limits.decode_rows, page_size, model.dtype, device),
     )
     step = rehearse(runner, limits.running, limits.step_tokens, longest=context)
     for tokens in SHORT_TOKENS:  # what cuBLAS keeps for itself counts, too

@@ -8,8 +8,9 @@ from collections import deque
 from zlib import crc32
 
 from eightfold.engine.engine_config import SamplingParams
-from eightfold.engine.scheduling.page_tables import Group, Memory
-from eightfold.engine.scheduling.scheduled_step import Event, Plan, Sampled
+from eightfold.engine.scheduling.events import Event
+from eightfold.engine.scheduling.page_tables import PageGroup, PageTables
+from eightfold.engine.scheduling.scheduled_step import StepPlan, StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 
 PAGE = 4
@@ -47,43 +48,43 @@ class FakeEngine:
         max_context: int = 48,
         prefix_cache: bool = True,
     ) -> None:
-        groups = [Group(None, full, host), Group(window, sliding, host)]
-        self.memory = Memory(groups, PAGE, prefix_cache)
+        groups = [PageGroup(None, full, host), PageGroup(window, sliding, host)]
+        self.page_tables = PageTables(groups, PAGE, prefix_cache)
         self.scheduler = Scheduler(
-            self.memory, max_running, max_step_tokens, max_context, stop_ids=(EOS,)
+            self.page_tables, max_running, max_step_tokens, max_context, stop_ids=(EOS,)
         )
-        self.device = [[[UNWRITTEN] * PAGE for _ in range(group.pages)] for group in groups]
-        self.host = [[[UNWRITTEN] * PAGE for _ in range(group.host_pages)] for group in groups]
+        self.device = [[[UNWRITTEN] * PAGE for _ in range(group.page_count)] for group in groups]
+        self.host = [[[UNWRITTEN] * PAGE for _ in range(group.host_page_count)] for group in groups]
         self.lookahead = lookahead
-        self.flights: deque[tuple[Plan, Sampled]] = deque()
+        self.flights: deque[tuple[StepPlan, StepResult]] = deque()
         self.last: dict[int, int] = {}
         self.history: dict[int, list[int]] = {}
 
-    def launch(self, plan: Plan) -> Sampled:
-        """Do the moves, write every token, then draw from what is visible."""
-        for kind, g, source, target in plan.moves:
-            origin = (self.host if kind == "in" else self.device)[g]
-            (self.host if kind == "out" else self.device)[g][target] = list(origin[source])
+    def launch(self, plan: StepPlan) -> StepResult:
+        """Make the page copies, write every token, then draw from what is visible."""
+        for kind, g, source, target in plan.page_copies:
+            origin = (self.host if kind == "restore" else self.device)[g]
+            (self.host if kind == "offload" else self.device)[g][target] = list(origin[source])
         tokens = []
-        for work in plan.works:
-            seq = work.seq
-            ids = seq.tokens[work.start : work.start + work.count]
-            if work.carried:
+        for entry in plan.scheduled:
+            seq = entry.seq
+            ids = seq.tokens[entry.start : entry.start + entry.count]
+            if entry.carried:
                 ids = [*ids, self.last[seq.id]]
-            assert len(ids) == work.count
+            assert len(ids) == entry.count
             for g, table in enumerate(seq.tables):
-                for position, token in enumerate(ids, work.start):
+                for position, token in enumerate(ids, entry.start):
                     self.device[g][table[position // PAGE]][position % PAGE] = token
-        for work in plan.works:
-            if work.samples:
-                token = self.draw(work.seq, work.start + work.count)
-                self.last[work.seq.id] = token
+        for entry in plan.scheduled:
+            if entry.samples:
+                token = self.draw(entry.seq, entry.start + entry.count)
+                self.last[entry.seq.id] = token
                 tokens.append(token)
-        return Sampled(tokens, [0.5] * len(tokens))
+        return StepResult(tokens, [0.5] * len(tokens))
 
     def draw(self, seq, position: int) -> int:
         visible = []
-        for g, group in enumerate(self.memory.groups):
+        for g, group in enumerate(self.page_tables.groups):
             low = 0 if group.window is None else max(0, position - group.window)
             for p in range(low, position):
                 page = seq.tables[g][p // PAGE]
@@ -92,7 +93,7 @@ class FakeEngine:
         assert UNWRITTEN not in visible
         return draw(seq.params.seed, position, visible)
 
-    def depart(self) -> Plan | None:
+    def depart(self) -> StepPlan | None:
         """Plan and launch a step; the first half of :meth:`step`."""
         plan = self.scheduler.plan()
         if plan is not None:

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from eightfold.engine import SamplingParams
 from eightfold.engine.execution.cpu_batch import _sampling
-from eightfold.engine.scheduling.scheduled_step import Work
+from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.kernels.sampling.torch_sampler import entropy, sample
 
@@ -51,4 +51,4 @@ def verify(model: PreTrainedModel, record: Record) -> None:
 
 def _draw(row: torch.Tensor, params: SamplingParams, position: int) -> int:
     seq = Sequence(0, [], 0, params, frozenset())
-    return int(sample(row, _sampling([Work(seq, 0, position, True, False, 0)])))
+    return int(sample(row, _sampling([ScheduledTokens(seq, 0, position, True, False, 0)])))

@@ -10,7 +10,7 @@ from helpers import tiny_models
 from helpers.engine_driver import NEW, drive, generate
 
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
-from eightfold.engine.scheduling.scheduled_step import Plan, Sampled
+from eightfold.engine.scheduling.scheduled_step import StepPlan, StepResult
 
 LENGTHS = (3, 40, 17, 1)
 PAIR = ("launch", "read")
@@ -125,12 +125,12 @@ class Watched:
         self.order: list[tuple[str, int]] = []
         self._runner, self._launched = runner, 0
 
-    def launch(self, plan: Plan) -> Any:
+    def launch(self, plan: StepPlan) -> Any:
         flight, number = self._runner.launch(plan), self._launched
         self.order.append(("launch", number))
         self._launched += 1
 
-        def wait() -> Sampled:
+        def wait() -> StepResult:
             self.order.append(("read", number))
             return flight.wait()
 

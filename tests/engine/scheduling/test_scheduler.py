@@ -87,7 +87,7 @@ def test_a_step_never_exceeds_its_budget() -> None:
         engine.scheduler.submit(list(range(3, 3 + n)), params())
     while (plan := engine.scheduler.plan()) is not None:
         assert plan.token_count <= 5
-        longer = [work.count > 1 for work in plan.works]
+        longer = [entry.count > 1 for entry in plan.scheduled]
         assert longer == sorted(longer), "the GPU's kernels take single tokens first"
         engine.scheduler.commit(plan, engine.launch(plan))
 
@@ -106,7 +106,7 @@ def test_pause_keeps_pages_and_resume_computes_only_new_tokens(lookahead: int) -
         engine.check()
         total += 1 + len(new)
     engine.run()
-    stats = engine.scheduler.stats
+    stats = engine.scheduler.counters
     assert stats.recomputed_tokens == 0
     # The last sampled token is computed by a lookahead step, and not without one.
     assert stats.computed_tokens == total + lookahead
@@ -167,7 +167,7 @@ def test_forks_share_pages_and_draw_as_if_alone(lookahead: int, length: int) -> 
     engine.run()
     for i, seq in enumerate([parent, *kids]):
         assert engine.history[seq] == undisturbed(prompt, params(seed=i)), i
-    stats = engine.scheduler.stats
+    stats = engine.scheduler.counters
     # The prompt once, a last token per fork, and 11 or 12 of the 12 drawn tokens each.
     assert stats.computed_tokens <= length + 3 + 4 * 12
     assert stats.forked_tokens == (3 * (length - 1))
@@ -179,11 +179,11 @@ def test_forks_take_one_page_each_of_a_pool(lookahead: int) -> None:
         list(range(3, 18)), params(pause_token_ids=tuple(range(23)), max_new_tokens=None)
     )
     engine.run()
-    before = [pool.available for pool in engine.memory.pools]
+    before = [pool.available for pool in engine.page_tables.pools]
     engine.scheduler.fork(parent, [1, 2, 3])
     engine.check()
     # 16 tokens, the last of which each fork computes itself: the page it lies in is copied.
-    assert [pool.available for pool in engine.memory.pools] == [n - 3 for n in before]
+    assert [pool.available for pool in engine.page_tables.pools] == [n - 3 for n in before]
 
 
 def test_fork_of_a_running_and_of_a_paused_sequence(lookahead: int) -> None:
@@ -229,12 +229,12 @@ def test_second_problem_reuses_the_pages_of_the_same_beginning(lookahead: int) -
         seq = engine.scheduler.submit([*shared, *tail], params())
         engine.run()
         assert engine.history[seq] == undisturbed([*shared, *tail], params())
-    assert engine.scheduler.stats.prefix_hit_tokens == 16
+    assert engine.scheduler.counters.prefix_hit_tokens == 16
     again = engine.scheduler.submit(list(shared), params())
     engine.run()
     # Page by page all of it is cached, yet one page is computed: its last token gives the logits.
     assert engine.history[again] == undisturbed(shared, params())
-    assert engine.scheduler.stats.prefix_hit_tokens == 16 + 12
+    assert engine.scheduler.counters.prefix_hit_tokens == 16 + 12
 
 
 @pytest.mark.parametrize("sliding", [12, 30])
@@ -246,13 +246,13 @@ def test_a_long_answer_does_not_push_out_the_pages_of_the_prompt(
     for tail in ([20], [21, 22]):
         engine.scheduler.submit([*shared, *tail], params(max_new_tokens=120))
         engine.run()
-    assert engine.scheduler.stats.prefix_hit_tokens == 16
+    assert engine.scheduler.counters.prefix_hit_tokens == 16
 
 
 def test_pages_behind_the_window_are_given_back(lookahead: int) -> None:
     engine = FakeEngine(64, 64, window=6, lookahead=lookahead, max_context=200)
     seq = engine.scheduler.submit([5] * 40, params(max_new_tokens=120))
-    pool = engine.memory.pools[1]
+    pool = engine.page_tables.pools[1]
     while engine.scheduler.has_work:
         engine.step()
         # The window and each chunk in flight, neither of which begins at a page's border.
@@ -265,7 +265,7 @@ def test_no_prefix_cache_when_switched_off() -> None:
     for _ in range(2):
         engine.scheduler.submit(list(range(3, 19)), params())
         engine.run()
-    assert engine.scheduler.stats.prefix_hit_tokens == 0
+    assert engine.scheduler.counters.prefix_hit_tokens == 0
 
 
 @pytest.mark.parametrize("host", [0, 40])
@@ -277,7 +277,7 @@ def test_preemption_keeps_tokens(lookahead: int, host: int) -> None:
     engine.run()
     for seed, seq in enumerate(seqs):
         assert engine.history[seq] == undisturbed(PROMPT, params(seed=seed, max_new_tokens=30))
-    stats = engine.scheduler.stats
+    stats = engine.scheduler.counters
     assert stats.preempted > 0
     assert (stats.offloaded > 0) == bool(host)
     assert (stats.recomputed_tokens == 0) == bool(host)
@@ -301,7 +301,7 @@ def test_paused_sequences_that_hold_everything_do_not_block(lookahead: int, host
     engine.run()
     for seq, short in zip(seqs, shorts, strict=True):
         assert engine.history[seq] == undisturbed(short, params(max_new_tokens=18))
-    stats = engine.scheduler.stats
+    stats = engine.scheduler.counters
     assert (stats.reclaimed, stats.preempted) == (2, 0), "who is paused goes before who runs"
     for seq, prompt in zip(paused, prompts, strict=True):
         first = engine.history[seq][0]

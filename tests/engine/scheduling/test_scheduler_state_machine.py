@@ -122,7 +122,7 @@ class Machine(RuleBasedStateMachine):
         assert all(status == "finished" for status in self.status.values()), "nothing moves"
         self.engine.run()
         assert not self.engine.scheduler.sequences
-        for pool in self.engine.memory.pools:
+        for pool in self.engine.page_tables.pools:
             assert pool.available == pool.capacity
 
 

@@ -83,7 +83,7 @@ def test_cancel(phase: str, flying: bool, lookahead: int) -> None:
     assert len(engine.history.get(seq, [])) == drawn
     alone = undisturbed([9, 9], SamplingParams(stop_token_ids=(), max_new_tokens=9))
     assert engine.history[neighbour] == alone
-    assert engine.memory.pools[0].available == engine.memory.pools[0].capacity
+    assert engine.page_tables.pools[0].available == engine.page_tables.pools[0].capacity
 
 
 @pytest.mark.parametrize("lookahead", [0, 1])
@@ -117,7 +117,7 @@ def test_preempt(phase: str, host: int, lookahead: int) -> None:
         mirror.append(token)
         mirror += given.get(len(mirror), [])
     assert len(engine.history[seq]) == 7
-    assert (engine.scheduler.stats.recomputed_tokens == 0) == bool(host)
+    assert (engine.scheduler.counters.recomputed_tokens == 0) == bool(host)
 
 
 @pytest.mark.parametrize("lookahead", [0, 1])
@@ -152,8 +152,8 @@ def test_end(phase: str, end: str, lookahead: int) -> None:
     # A pause and an end token are noticed when a step after them is on its way; a length is known.
     two_steps = lookahead or phase == "resuming"  # in flight when the last token is read
     surplus = lookahead * bool(given) + (end == "eos" and two_steps)
-    assert engine.scheduler.stats.dropped_tokens == surplus
-    assert engine.memory.pools[0].available == engine.memory.pools[0].capacity
+    assert engine.scheduler.counters.dropped_tokens == surplus
+    assert engine.page_tables.pools[0].available == engine.page_tables.pools[0].capacity
 
 
 class Storm:
@@ -274,5 +274,5 @@ def test_storm(seed: int) -> None:
     storm.drain()
     assert storm.finished > 100
     assert not storm.engine.scheduler.sequences
-    for pool in storm.engine.memory.pools:
+    for pool in storm.engine.page_tables.pools:
         assert pool.available == pool.capacity

@@ -35,7 +35,7 @@ from eightfold.engine.loading import checkpoint
 from eightfold.engine.startup import kernel_warmup
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.layers import linear_many_rows
-from eightfold.kernels.triton_launch import multiprocessors
+from eightfold.kernels.triton_launch import multiprocessor_count
 
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="the GPU compiles")
@@ -138,7 +138,7 @@ def test_its_launches_have_the_keys_of_the_real_ones(
     beside, real = launched.pop("rehearsal"), set().union(*launched.values())
     kernels = {key.split()[0] for key in real}
     assert kernels >= {"_paged_decode", "_paged_prefill", "_search", "_settle", "_partial"}
-    assert ("_skinny_linear" in kernels) == fused
+    assert ("_linear_few_rows" in kernels) == fused
     assert sorted(real - beside) == []
 
 
@@ -154,10 +154,10 @@ def test_the_largest_step_is_of_sequences_that_the_context_holds(
     engine = Engine(tiny_models.build("gemma4_one_copy"), config)
     assert engine.max_context == context
     assert any(key.startswith("_paged_prefill") for key in launched["MainThread"])
-    works = kernel_warmup.largest_step(engine._runner, running, 512, longest=context).works
-    assert sum(work.count for work in works) == min(512, running * context)
-    assert max(work.start + work.count for work in works) == context
-    assert sorted(works, key=lambda work: work.count > 1) == works
+    scheduled = kernel_warmup.largest_step(engine._runner, running, 512, longest=context).scheduled
+    assert sum(entry.count for entry in scheduled) == min(512, running * context)
+    assert max(entry.start + entry.count for entry in scheduled) == context
+    assert sorted(scheduled, key=lambda entry: entry.count > 1) == scheduled
 
 
 @interpreted
@@ -167,9 +167,9 @@ def test_a_budget_of_one_token_a_sequence(running: int, launched: dict[str, set[
         device="cpu", fused=True, max_running=running, max_step_tokens=running, page_size=16
     )
     engine = Engine(tiny_models.build("gemma4_one_copy"), config)
-    works = kernel_warmup.largest_step(engine._runner, running, running).works
-    assert sum(work.count for work in works) == max(2, running)
-    assert works[-1].count == 2  # chunks have kernels of their own, whatever the budget
+    scheduled = kernel_warmup.largest_step(engine._runner, running, running).scheduled
+    assert sum(entry.count for entry in scheduled) == max(2, running)
+    assert scheduled[-1].count == 2  # chunks have kernels of their own, whatever the budget
 
 
 @interpreted
@@ -191,14 +191,14 @@ def test_what_fails_in_it_is_one_warning(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     reference = tiny_models.save("gemma4_one_copy", tmp_path)
-    sound = gpu_runner.choose_tokens
+    sound = gpu_runner.fill_sampled_tokens
 
     def broken(*tensors: torch.Tensor) -> torch.Tensor:
         if threading.current_thread().name == "rehearsal":
             raise RuntimeError("no such kernel\nand its long listing")
         return sound(*tensors)
 
-    monkeypatch.setattr(gpu_runner, "choose_tokens", broken)
+    monkeypatch.setattr(gpu_runner, "fill_sampled_tokens", broken)
     with caplog.at_level(logging.WARNING):
         engine = Engine(tmp_path, SMALL)
     assert messages(caplog) == [
@@ -321,9 +321,11 @@ def test_the_start_compiles_nothing_after_the_load(
 ) -> None:
     tiny_models.build(name).bfloat16().save_pretrained(tmp_path)
     # The products of the largest step fill their tiles, others of more than 64 rows do not.
-    programs = multiprocessors(torch.device("cuda"))
+    programs = multiprocessor_count(torch.device("cuda"))
     monkeypatch.setattr(
-        linear_many_rows, "LEAST_SHARE", linear_many_rows.dense_share(200, 768, True, programs)
+        linear_many_rows,
+        "MIN_UTILIZATION",
+        linear_many_rows.tile_utilization(200, 768, True, programs),
     )
     forget_kernels()
     compiled: list[str] = []
@@ -331,14 +333,14 @@ def test_the_start_compiles_nothing_after_the_load(
     loaded: list[tuple[int, int]] = []
 
     def placed(*arguments: Any) -> Any:
-        loaded.append((len(compiled), nvrtc.kernel_or_none.cache_info().misses))
+        loaded.append((len(compiled), nvrtc.load_kernel.cache_info().misses))
         return place(*arguments)
 
     monkeypatch.setattr(engine_module, "place", placed)
     monkeypatch.setattr(
         runtime, "jit_post_compile_hook", lambda **given: compiled.append(given["repr"])
     )
-    # Eight decode in one size of layer_chain; steps that a prompt joins take others.
+    # Eight decode in one size of layer_tail; steps that a prompt joins take others.
     running = 8 if name == "gemma4_chain" else 41
     config = replace(CONFIG, max_step_tokens=300, max_running=running, memory_fraction=0.01)
     serve(Engine(tmp_path, config))
@@ -346,7 +348,7 @@ def test_the_start_compiles_nothing_after_the_load(
     assert triton_kernels >= 10
     # The trial of flash-attn, where that is installed, follows the load.
     assert [name for name in compiled[triton_kernels:] if "_gather_window" not in name] == []
-    assert nvrtc.kernel_or_none.cache_info().misses == nvrtc_kernels
+    assert nvrtc.load_kernel.cache_info().misses == nvrtc_kernels
     if name == "gemma4_chain" and HOPPER:
         assert nvrtc_kernels > 0
 
@@ -358,7 +360,7 @@ def forget_kernels() -> None:
             for value in vars(module).values():
                 if isinstance(value, triton.JITFunction):
                     value.device_caches.clear()
-    nvrtc.kernel_or_none.cache_clear()
+    nvrtc.load_kernel.cache_clear()
 
 
 @cuda
@@ -367,7 +369,7 @@ def test_without_room_there_is_none(
 ) -> None:
     reference = tiny_models.build("gemma4_one_copy").bfloat16()
     reference.save_pretrained(tmp_path)
-    monkeypatch.setattr(kernel_warmup, "ROOM", 1 << 50)
+    monkeypatch.setattr(kernel_warmup, "MAX_CANDIDATES", 1 << 50)
     monkeypatch.setattr(kernel_warmup, "_steps", lambda *_: pytest.fail("rehearsed"))
     with caplog.at_level(logging.INFO, kernel_warmup.__name__):
         Engine(tmp_path, replace(CONFIG, memory_fraction=0.01))

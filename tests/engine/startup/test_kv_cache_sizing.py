@@ -13,11 +13,11 @@ from eightfold.engine.engine_config import EngineConfig, SamplingParams
 from eightfold.engine.execution.kv_cache import bytes_per_page, size_groups
 from eightfold.engine.inspection.architecture import Architecture, LayerSpec
 from eightfold.engine.model_errors import ModelError
-from eightfold.engine.scheduling.page_tables import Memory
-from eightfold.engine.scheduling.scheduled_step import Sampled
+from eightfold.engine.scheduling.page_tables import PageTables
+from eightfold.engine.scheduling.scheduled_step import StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 from eightfold.engine.startup import kv_cache_sizing
-from eightfold.kernels.attention import torch_attention
+from eightfold.kernels.attention import torch_fallback
 
 WINDOW = 256
 
@@ -35,7 +35,7 @@ def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahea
     config = EngineConfig(max_running=running, max_step_tokens=chunk, max_context=1500)
     groups, context = size_groups(architecture(), config, size, 2, 1 << 30)
     assert context == 1500
-    scheduler = Scheduler(Memory(groups, size), running, chunk, context)
+    scheduler = Scheduler(PageTables(groups, size), running, chunk, context)
     params = SamplingParams(stop_token_ids=())
     waiting = {scheduler.submit([3] * (700 + 13 * i), params) for i in range(running)}
     flights, steps = [], 0
@@ -45,13 +45,13 @@ def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahea
             flights.append(plan)
         if plan is None or len(flights) > lookahead:
             done = flights.pop(0)
-            drawn = sum(work.samples for work in done.works)
-            events = scheduler.commit(done, Sampled([5] * drawn, [0.0] * drawn))
+            drawn = sum(entry.samples for entry in done.scheduled)
+            events = scheduler.commit(done, StepResult([5] * drawn, [0.0] * drawn))
             waiting -= {event.seq for event in events}
         steps += 1
         # Prompts of about 750 tokens: no sequence waits for another one to end.
         assert steps < running * (2 + 2 * 800 // max(1, chunk - running)) + 10
-    assert scheduler.stats.preempted == 0
+    assert scheduler.counters.preempted == 0
 
 
 def test_one_copy_is_charged_once() -> None:
@@ -118,7 +118,7 @@ def test_keys_gathered_in_parts_give_the_same_tokens(
 ) -> None:
     found = []
     for keys in (1 << 16, 100, 1):
-        monkeypatch.setattr(torch_attention, "DECODE_KEYS", keys)
+        monkeypatch.setattr(torch_fallback, "MAX_GATHERED_KEYS", keys)
         engine = Engine(tiny_models.build(name), EngineConfig(max_running=5, max_context=128))
         params = SamplingParams(temperature=0, max_new_tokens=20, stop_token_ids=())
         seqs = [engine.submit(list(range(3, 3 + 9 * n)), params) for n in range(1, 6)]

@@ -13,21 +13,21 @@ from transformers import (
 
 from eightfold.engine.engine_config import LEAST_TEMPERATURE, SamplingParams
 from eightfold.engine.execution.cpu_batch import _sampling
-from eightfold.engine.scheduling.scheduled_step import Work
+from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
-from eightfold.kernels.sampling.philox import exponential, philox, philox_vocabulary
+from eightfold.kernels.sampling.philox import exponential_noise, philox, philox_vocabulary
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch, entropy, sample
 
 CPU = torch.device("cpu")
 
 
 def batch(params: list[SamplingParams], positions: list[int] | None = None) -> SamplingBatch:
-    works = []
+    scheduled = []
     for index, param in enumerate(params):
         position = positions[index] if positions else index
         seq = Sequence(index, [], 0, param, frozenset())
-        works.append(Work(seq, 0, position, True, False, 0))
-    return _sampling(works)
+        scheduled.append(ScheduledTokens(seq, 0, position, True, False, 0))
+    return _sampling(scheduled)
 
 
 def filtered(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
@@ -67,11 +67,11 @@ def test_philox_uses_all_64_bits_of_the_seed() -> None:
 
 
 def test_exponential_is_finite_at_the_small_end_and_has_mean_one() -> None:
-    edges = exponential(torch.tensor([0, 1, 2**31, 2**32 - 1]))
+    edges = exponential_noise(torch.tensor([0, 1, 2**31, 2**32 - 1]))
     assert edges[0] > 0
     assert edges[0] < 1e-9
     assert edges[3] == float("inf")
-    noise = exponential(philox(torch.tensor(3), torch.tensor(0), torch.arange(200_000)))
+    noise = exponential_noise(philox(torch.tensor(3), torch.tensor(0), torch.arange(200_000)))
     assert abs(noise.mean().item() - 1) < 0.01
 
 
