@@ -14,14 +14,15 @@ from textwrap import shorten
 from typing import Any
 
 from eightfold.common.error_text import one_line
+from eightfold.engine.loading.model_folder import end_token_ids
 
 from .attempts.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
 from .attempts.engine_loop import EngineLoop
 from .attempts.problem_run import Plan, ProblemRun, Progress
 from .attempts.voting import vote
 from .chat.prompt_texts import prompts_for
-from .chat.protocol_choice import Protocol, end_token_ids, load_protocol
-from .model_folder import model_folder, sampling_values
+from .chat.protocol_choice import Protocol, load_protocol
+from .model_defaults import resolve_model_folder, sampling_values
 from .solver_config import MAX_ATTEMPTS, SolverConfig, SolverError
 
 RELEASE_SECONDS = 3.0
@@ -88,7 +89,7 @@ class Solver(AbstractContextManager["Solver"]):
         # starve the kernels and each other.
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         ready = engine is not None and tokenizer is not None
-        folder = None if ready and config.model is None else model_folder(config.model)
+        folder = None if ready and config.model is None else resolve_model_folder(config.model)
         self.folder = folder
         prompts = prompts_for(folder, config.prompts)
         self.prompts = prompts.filled(
@@ -262,7 +263,7 @@ class Solver(AbstractContextManager["Solver"]):
         if tokenizer is None:
             assert folder is not None
             tokenizer = load_tokenizer(folder)
-        ends = end_token_ids(folder) if folder is not None else ()
+        ends = sorted(end_token_ids(folder)) if folder is not None else ()
         return load_protocol(tokenizer, self.prompts, ends)
 
     def _start_engine(self, folder: Path | None) -> Any:

@@ -133,7 +133,7 @@ def serve(pipe: Any, folder: Path, device_name: str) -> None:
     import torch
 
     device = torch.device(device_name)
-    from eightfold.solver.model_folder import bundled_model
+    from eightfold.solver.model_defaults import bundled_model
 
     # Imports, tables of names and the device's context are there before anything is timed.
     for name in ("ours", "transformers, parallel"):

@@ -18,6 +18,7 @@ from ..inspection.meta_model import Allocate, build, materialise, places
 from ..model_errors import CheckpointError
 from .cpu_loader import load_mapped
 from .gpu_loader import load
+from .model_folder import check_model_folder, parse_token_ids
 from .read_spans import DTYPES
 from .safetensors_headers import StoredTensor, stored_tensors
 from .weight_names import Matching, match
@@ -47,12 +48,7 @@ def read_config(folder: str | Path) -> PretrainedConfig:
             the configuration cannot be read.
     """
     folder = Path(folder)
-    if not folder.is_dir():
-        raise CheckpointError(f"there is no model folder {folder}")
-    if not (folder / "config.json").is_file():
-        raise CheckpointError(f"{folder} is not a model folder: it has no config.json")
-    if not any(folder.glob("*.safetensors")):
-        raise CheckpointError(f"{folder} has no weights: no .safetensors file is in it")
+    check_model_folder(folder)
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:
@@ -173,9 +169,7 @@ def end_tokens(model: PreTrainedModel) -> frozenset[int]:
     """End tokens that the configuration and the generation configuration name, together."""
     found: set[int] = set()
     for config in (model.config, getattr(model, "generation_config", None)):
-        ids = getattr(config, "eos_token_id", None)
-        if ids is not None:
-            found |= set(ids) if isinstance(ids, (list, tuple)) else {int(ids)}
+        found |= parse_token_ids(getattr(config, "eos_token_id", None))
     return frozenset(found)
 
 

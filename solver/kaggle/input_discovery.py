@@ -7,7 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..model_folder import bundled_model, model_folder, read_json
+from eightfold.engine.loading.model_folder import read_json
+from eightfold.engine.model_errors import ModelError
+
+from ..model_defaults import bundled_model, resolve_model_folder
 from ..solver_config import SolverError
 from .machine_sizing import Machine, Sizes, read_weights, sizes_for
 
@@ -126,7 +129,7 @@ def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
     fitting: list[tuple[int, Path, Sizes]] = []
     for folder in models:
         try:
-            check_kind(read_json(model_folder(folder) / "config.json"))
+            check_kind(read_json(resolve_model_folder(folder) / "config.json"))
             weights = read_weights(folder)
             fitting.append((weights.size, folder, sizes_for(machine, weights)))
         except (SolverError, ValueError, TypeError, AttributeError, OSError) as error:
@@ -136,7 +139,7 @@ def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
         return Choice(folder, sizes, tuple(passed))
     try:
         weights = read_weights(bundled_model())
-    except SolverError as error:
+    except (SolverError, ModelError) as error:
         listed = "; ".join(passed[:LISTED]) or "none"
         raise SolverError(
             "No model can be used and none is bundled; add one in Hugging Face's format to the "

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.common.host_memory import total_memory
+from eightfold.engine.loading.model_folder import read_json
 from eightfold.kernels.supported_gpus import BFLOAT16_FROM, refusal, runs_on
 
-from ..model_folder import read_json
 from ..solver import SMALL_MODEL
 from ..solver_config import SolverError
 

@@ -49,10 +49,14 @@ def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no weights"):
         Engine(folder)
     (folder / "model.safetensors").write_bytes(b"")
-    (folder / "config.json").write_text("{")
-    with pytest.raises(CheckpointError, match=r"config\.json cannot be used") as error:
-        Engine(folder)
-    one_sentence(error)
+    for text, words in (
+        ("{", r"config\.json is not valid JSON"),
+        ('{"model_type": "none"}', r"config\.json cannot be used"),
+    ):
+        (folder / "config.json").write_text(text)
+        with pytest.raises(CheckpointError, match=words) as error:
+            Engine(folder)
+        one_sentence(error)
 
 
 @pytest.mark.parametrize(

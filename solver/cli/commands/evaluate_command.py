@@ -13,7 +13,7 @@ from ...chat.prompt_texts import Prompts, prompts_for
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.run_folder import RunFolder, read_run, write_json
 from ...evaluation.run_scores import summarise
-from ...model_folder import model_folder
+from ...model_defaults import resolve_model_folder
 from ...problem_set import fingerprint, load_problems
 from ...progress_display import Display
 from ...solver_config import SolverError
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         except ValueError as error:
             raise SolverError(str(error)) from error
     problems = load_problems(options.problems)[: options.first]
-    prompts = prompts_for(model_folder(config.model), config.prompts)
+    prompts = prompts_for(resolve_model_folder(config.model), config.prompts)
     settings = run_settings(options, fingerprint(problems), prompts)
     folder = RunFolder(Path(options.out), settings, options.resume)
     display = Display(sys.stderr, enabled=not options.quiet)

@@ -53,11 +53,11 @@ def run(options: argparse.Namespace) -> int:
     """
     from ...kaggle import predict_endpoint
     from ...kaggle.gateway_stand_in import GatewayError, Row, run_gateway
-    from ...model_folder import model_folder
+    from ...model_defaults import resolve_model_folder
 
     problems = load_problems(options.problems)
     config = solver_config(options)
-    model_folder(config.model)
+    resolve_model_folder(config.model)
     if find_spec("polars") is None:
         raise SolverError("A rehearsal needs polars; install eightfold[kaggle].")
     out = Path(options.out)

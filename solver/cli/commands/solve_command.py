@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any, TextIO
 
 from ...chat.prompt_texts import prompts_for
-from ...model_folder import model_folder
+from ...model_defaults import resolve_model_folder
 from ...progress_display import Display, votes_text
 from ...solver_config import SolverError
 from ..command_line import NO_ANSWER, OK
@@ -90,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     text = problem_text(options)
     config = solver_config(options)
-    prompts_for(model_folder(config.model), config.prompts)  # wrong input ends here
+    prompts_for(resolve_model_folder(config.model), config.prompts)  # wrong input ends here
     trace = trace_file(options.trace) if options.trace else None
     display = Display(sys.stderr, enabled=not options.quiet)
     try:

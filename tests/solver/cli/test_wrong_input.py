@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.solver.cli.command_line import main
-from eightfold.solver.model_folder import bundled_model
+from eightfold.solver.model_defaults import bundled_model
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from eightfold.solver.cli.commands.evaluate_command import run_settings
 from eightfold.solver.evaluation.evaluation_run import Evaluation
 from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run, signals_of
 from eightfold.solver.evaluation.run_scores import pass_score, replay_vote, summarise, vote_score
-from eightfold.solver.model_folder import sampling_values
+from eightfold.solver.model_defaults import sampling_values
 from eightfold.solver.problem_set import Problem
 from eightfold.solver.progress_display import Display
 from eightfold.solver.solver import Result

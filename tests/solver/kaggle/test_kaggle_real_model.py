@@ -17,7 +17,7 @@ from eightfold.engine.loading import file_preload
 from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.kaggle import predict_endpoint
 from eightfold.solver.kaggle.gateway_stand_in import check_prediction
-from eightfold.solver.model_folder import bundled_model
+from eightfold.solver.model_defaults import bundled_model
 from eightfold.solver.solver import Solver
 from eightfold.solver.time_budget import BudgetConfig
 

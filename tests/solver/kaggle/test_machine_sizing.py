@@ -22,7 +22,7 @@ from eightfold.solver.kaggle.machine_sizing import (
     read_weights,
     sizes_for,
 )
-from eightfold.solver.model_folder import bundled_model
+from eightfold.solver.model_defaults import bundled_model
 
 # Gemma-4-31B in bfloat16: 10 full layers of 4 x 512, one copy of K and V; 50 sliding ones of
 # 16 x 256, 1024 wide.

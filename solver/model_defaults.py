@@ -1,11 +1,18 @@
-"""What the solver reads of a model folder before torch and transformers are there."""
+"""The model that is used when none is named, and the sampling values that a checkpoint suggests.
+
+Imports neither torch nor transformers.
+"""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+
+from eightfold.engine.loading.model_folder import check_model_folder, read_json
+from eightfold.engine.model_errors import CheckpointError
 
 from .solver_config import SolverConfig, SolverError, check_sampling
 
@@ -25,43 +32,24 @@ def bundled_model() -> Path:
     raise SolverError("This installation has no bundled model; name a model folder with --model.")
 
 
-def model_folder(model: str | Path | None) -> Path:
-    """The folder of the model to use, after a look at what must be in it.
+def resolve_model_folder(model: str | Path | None) -> Path:
+    """Return the folder of the model to use, after checking the files that it must contain.
+
+    Args:
+        model: a model folder; None selects the bundled model.
 
     Raises:
-        SolverError: it does not exist, or lacks config.json, weights or a tokenizer.
+        SolverError: the folder does not exist, or lacks config.json, weights or a tokenizer.
     """
     if model is None:
         return bundled_model()
     folder = Path(model).expanduser()
-    if not folder.is_dir():
-        raise SolverError(f"There is no model folder {folder}; give a folder with a checkpoint.")
-    if not (folder / "config.json").is_file():
-        raise SolverError(f"{folder} is no model folder: it has no config.json.")
-    read_json(folder / "config.json")
-    if not any(folder.glob("*.safetensors")):
-        raise SolverError(f"{folder} has no weights: there is no .safetensors file in it.")
+    with _solver_errors():
+        check_model_folder(folder)
     names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
     if not any((folder / name).is_file() for name in names):
         raise SolverError(f"{folder} has no tokenizer: there is no tokenizer.json in it.")
     return folder
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file, {} where there is no such file.
-
-    Raises:
-        SolverError: the file holds something else.
-    """
-    if not path.is_file():
-        return {}
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SolverError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(table, dict):
-        raise SolverError(f"{path} does not hold a JSON object.")
-    return table
 
 
 def sampling_values(folder: Path | None, config: SolverConfig) -> dict[str, Any]:
@@ -70,7 +58,8 @@ def sampling_values(folder: Path | None, config: SolverConfig) -> dict[str, Any]
     Raises:
         SolverError: generation_config.json cannot be read, or a value in it is out of range.
     """
-    own = read_json(folder / "generation_config.json") if folder else {}
+    with _solver_errors():
+        own = read_json(folder / "generation_config.json") if folder else {}
     check_sampling(own, where=f"{folder}/generation_config.json: " if folder else "")
     neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
     values: dict[str, Any] = {}
@@ -80,3 +69,11 @@ def sampling_values(folder: Path | None, config: SolverConfig) -> dict[str, Any]
             chosen = own.get(name)
         values[name] = type(default)(default if chosen is None else chosen)
     return values
+
+
+@contextmanager
+def _solver_errors() -> Iterator[None]:
+    try:
+        yield
+    except CheckpointError as error:
+        raise SolverError(str(error)) from error
