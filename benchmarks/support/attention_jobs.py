@@ -6,12 +6,12 @@ import torch
 from support.layer_jobs import HEADS, PAGE, describe
 from support.timing_buffers import Buffers, Result, relative, timed
 
-from eightfold.kernels.attention.attention_reference import (
+from eightfold.kernels.attention.float64_reference import (
     paged_decode_reference,
     paged_prefill_reference,
 )
 from eightfold.kernels.attention.one_copy import OneCopy
-from eightfold.kernels.attention.paged_decode import DecodeConfig, decode_workspace, paged_decode
+from eightfold.kernels.attention.paged_decode import DecodeConfig, decode_workspace_size, paged_decode
 from eightfold.kernels.attention.paged_prefill import PrefillConfig, paged_prefill
 
 
@@ -45,9 +45,9 @@ class AttentionJobs(Buffers):
         out = torch.full_like(q, float("nan"))
         one_copy = None if sliding else self.one_copy()
         workspace = None
-        if config.split:
-            need = decode_workspace(
-                rows, q_len, HEADS, head_dim, pages * PAGE, config.split, config.short,
+        if config.split_tokens:
+            need = decode_workspace_size(
+                rows, q_len, HEADS, head_dim, pages * PAGE, config.split_tokens, config.short_split_tokens,
                 1024 if sliding else 0,
             )  # fmt: skip
             workspace = torch.full((need,), float("nan"), device=self.device)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from eightfold.kernels.attention.torch_fallback import TorchAttentionBatch, PrefillChunk
+from eightfold.kernels.attention.torch_fallback import PrefillChunk, TorchAttentionBatch
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch
 
 from ..scheduling.scheduled_step import ScheduledTokens
@@ -101,7 +101,9 @@ def _attention(
             if window is not None:
                 visible &= key > query - window
             chunks.append(
-                PrefillChunk(row, row + entry.count, _tensor(slots, device), _tensor(visible, device))
+                PrefillChunk(
+                    row, row + entry.count, _tensor(slots, device), _tensor(visible, device)
+                )
             )
         row += entry.count
     padded, mask = _pad(decode_slots) if decode_slots else (None, None)

@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
-from eightfold.kernels.attention.paged_decode import decode_workspace, default_config
+from eightfold.kernels.attention.paged_decode import decode_workspace_size, default_config
 
 from ..inspection.architecture import LayerSpec
 from .gpu_batch import padded_rows, table_width
@@ -57,11 +57,17 @@ class Limits:
     def workspace(self, layer: LayerSpec, heads: int, page_size: int) -> int:
         """float32 elements that decoding takes in a layer."""
         config = default_config(layer.window or 0, one_copy=layer.one_copy)
-        if not config.split:
+        if not config.split_tokens:
             return 0
         tokens = table_width(layer.window, 1, self.context, page_size) * page_size
-        return decode_workspace(
-            self.decode_rows, 1, heads, layer.head_dim, tokens, config.split, config.short
+        return decode_workspace_size(
+            self.decode_rows,
+            1,
+            heads,
+            layer.head_dim,
+            tokens,
+            config.split_tokens,
+            config.short_split_tokens,
         )
 
     @property

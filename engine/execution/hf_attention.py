@@ -7,7 +7,11 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, PreTrainedModel
 
-from eightfold.kernels.attention.torch_attention import AttentionBatch, paged_attention, write_cache
+from eightfold.kernels.attention.torch_fallback import (
+    TorchAttentionBatch,
+    torch_paged_attention,
+    write_kv_cache,
+)
 
 from ..inspection.architecture import Architecture, LayerSpec, attention_modules
 from ..inspection.attention_probe import unmet
@@ -26,7 +30,7 @@ class Step:
     """
 
     def __init__(self) -> None:
-        self.batches: Mapping[int | None, AttentionBatch | PagedBatch] = {}
+        self.batches: Mapping[int | None, TorchAttentionBatch | PagedBatch] = {}
         self.workspace: torch.Tensor | None = None
 
 
@@ -58,14 +62,14 @@ class LayerCache:
         queries = query[0].transpose(0, 1)
         own = self.spec.source == self.spec.index
         new = (key[0].transpose(0, 1), value[0].transpose(0, 1))
-        if isinstance(batch, AttentionBatch):
+        if isinstance(batch, TorchAttentionBatch):
             if own:
-                write_cache(*new, keys, values, batch.write_slots)
-            out = paged_attention(queries, keys, values, batch, scale, softcap, sinks)
+                write_kv_cache(*new, keys, values, batch.write_slots)
+            out = torch_paged_attention(queries, keys, values, batch, scale, softcap, sinks)
             return out.unsqueeze(0)
         if own:
             # Rows of nobody are written to the null page, which nobody reads.
-            write_cache(*new, keys, values, batch.slots.clamp(min=0).long())
+            write_kv_cache(*new, keys, values, batch.slot_mapping.clamp(min=0).long())
         if softcap is not None:
             raise NotImplementedError("the GPU kernels have no softcap on attention scores")
         return self._by_kernels(queries.contiguous(), batch, scale, sinks).unsqueeze(0)

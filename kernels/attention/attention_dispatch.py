@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .flash_attn_prefill import Kind, flash_prefill
+from .flash_attn.flash_attn_prefill import AttentionSpec, flash_prefill
 from .paged_decode import OneCopy, paged_decode
 from .paged_prefill import paged_prefill
 
@@ -22,22 +22,22 @@ class PagedBatch:
 
     Args:
         slots: int32 [T], where each row's key and value go; ``NO_SLOT`` for none.
-        table: int32 [decodes + chunks, P]; entry j of a row is the page that holds positions from
+        page_table: int32 [decodes + chunks, P]; entry j of a row is the page that holds positions from
             ``first_pos + j * page_size``.
-        first_pos, lens: int32 [decodes + chunks], position of the table's first entry, and tokens
+        first_pos, seq_lens: int32 [decodes + chunks], position of the page_table's first entry, and tokens
             in the cache with the step's own.
-        starts: int32 [chunks + 1], first row of each chunk, counted from the first chunk's.
+        query_starts: int32 [chunks + 1], first row of each chunk, counted from the first chunk's.
         flash: the kinds of layers whose chunks flash-attn computes (see ``trial``).
     """
 
-    slots: torch.Tensor
-    table: torch.Tensor
+    slot_mapping: torch.Tensor
+    page_table: torch.Tensor
     first_pos: torch.Tensor
-    lens: torch.Tensor
-    starts: torch.Tensor
-    decodes: int
+    seq_lens: torch.Tensor
+    query_starts: torch.Tensor
+    num_decodes: int
     q_len: int = 1
-    flash: frozenset[Kind] = frozenset()
+    flash_attn_specs: frozenset[AttentionSpec] = frozenset()
 
 
 def attend(
@@ -63,22 +63,22 @@ def attend(
     Raises:
         ValueError: a shape, dtype or option that does not fit.
     """
-    s, n = batch.decodes, batch.decodes * batch.q_len
+    s, n = batch.num_decodes, batch.num_decodes * batch.q_len
     shared: dict[str, Any] = {
         "window": window or 0, "scale": scale, "sinks": sinks, "one_copy": one_copy,
     }  # fmt: skip
     if n:
         paged_decode(
-            query[:n], keys, values, batch.table[:s], batch.lens[:s], out[:n], q_len=batch.q_len,
+            query[:n], keys, values, batch.page_table[:s], batch.seq_lens[:s], out[:n], q_len=batch.q_len,
             first_pos=batch.first_pos[:s], workspace=workspace, pdl=True, **shared,
         )  # fmt: skip
-    if batch.starts.shape[0] == 1:
+    if batch.query_starts.shape[0] == 1:
         return
-    chunks = (batch.table[s:], batch.starts, batch.lens[s:], out[n:])
+    chunks = (batch.page_table[s:], batch.query_starts, batch.seq_lens[s:], out[n:])
     first_pos = batch.first_pos[s:]
     kv_heads, head_dim = keys.shape[2:]
-    kind = Kind(query.shape[1], kv_heads, head_dim, window or 0)
-    if kind in batch.flash and sinks is None and values is not None:
+    kind = AttentionSpec(query.shape[1], kv_heads, head_dim, window or 0)
+    if kind in batch.flash_attn_specs and sinks is None and values is not None:
         flash_prefill(
             query[n:], keys, values, *chunks, window=kind.window, scale=scale, first_pos=first_pos
         )

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from ..triton_launch import FLOATS, require, require_tensor
+from ..triton_launch import FLOAT_DTYPES, require, require_tensor
 from .one_copy import OneCopy
 
 
 @dataclass(frozen=True, slots=True)
 class PagedShape:
     """Sizes of queries [rows, heads, head_dim], caches [pages, page_size, kv_heads, head_dim] and
-    a table of ``sequences`` rows."""
+    a page_table of ``sequences`` rows."""
 
     rows: int
     heads: int
@@ -30,8 +30,8 @@ def paged_shape(
     q: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    lens: torch.Tensor,
+    page_table: torch.Tensor,
+    seq_lens: torch.Tensor,
     out: torch.Tensor,
     one_copy: OneCopy | None,
 ) -> PagedShape:
@@ -40,16 +40,18 @@ def paged_shape(
     Raises:
         ValueError: its tensors do not fit together.
     """
-    require_tensor("q", q, FLOATS, 3)
+    require_tensor("q", q, FLOAT_DTYPES, 3)
     require_tensor("key_cache", key_cache, q.dtype, 4)
-    require_tensor("table", table, torch.int32, 2)
-    require_tensor("lens", lens, torch.int32, 1)
+    require_tensor("page_table", page_table, torch.int32, 2)
+    require_tensor("seq_lens", seq_lens, torch.int32, 1)
     require_tensor("out", out, q.dtype, 3)
     _, page_size, kv_heads, head_dim = key_cache.shape
     rows, heads, width = q.shape
-    sequences = table.shape[0]
+    sequences = page_table.shape[0]
     require(q.shape == out.shape, f"out is {tuple(out.shape)}, q {tuple(q.shape)}")
-    require(lens.shape[0] == sequences, f"{sequences} table rows, {lens.shape[0]} lens")
+    require(
+        seq_lens.shape[0] == sequences, f"{sequences} page_table rows, {seq_lens.shape[0]} seq_lens"
+    )
     require(
         width == head_dim and heads % kv_heads == 0,
         f"q {tuple(q.shape)} does not fit a cache of {kv_heads} heads of {head_dim}",

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 
 import torch
 
-from ..triton_launch import power_of_two, require
-
 
 @dataclass(frozen=True, slots=True)
 class OneCopy:
@@ -20,21 +18,6 @@ class OneCopy:
     key_weight: torch.Tensor
     cos: torch.Tensor
     sin: torch.Tensor
-
-
-def chunk_width(head_dim: int, pairs: int) -> int:
-    """Width of the pieces a one-copy head is cut into; the first of each half holds the pairs.
-
-    Raises:
-        ValueError: the head's halves are no multiples of it.
-    """
-    width = max(16, power_of_two(pairs))
-    require(
-        head_dim % (2 * width) == 0,
-        f"one copy needs head_dim ({head_dim}) to be a multiple of {2 * width} "
-        f"for {pairs} rotated pairs",
-    )
-    return width
 
 
 def fold_key_weight(

@@ -20,25 +20,26 @@ import triton
 import triton.language as tl
 
 from ..triton_launch import (
-    dependent,
-    let_next_start,
-    multiprocessors,
-    power_of_two,
+    multiprocessor_count,
+    next_power_of_2,
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
     require,
     require_tile,
-    wait_for_inputs,
 )
-from .attention_reference import paged_decode_reference
 from .attention_shapes import PagedShape, paged_shape
+from .float64_reference import paged_decode_reference
 from .hopper.hopper_one_copy import kernel_for, launch
-from .one_copy import OneCopy, chunk_width, fold_key_weight, rebuild_keys
-from .split_kv import LOG2E, combine_splits, decode_workspace, splits_of
+from .one_copy import OneCopy, fold_key_weight, rebuild_keys
+from .one_copy_blocks import one_copy_block_width
+from .split_kv import LOG2E, combine_splits, decode_workspace_size, sequence_splits
 
 __all__ = [
     "DecodeConfig",
     "OneCopy",
-    "chunk_width",
-    "decode_workspace",
+    "one_copy_block_width",
+    "decode_workspace_size",
     "default_config",
     "fold_key_weight",
     "paged_decode",
@@ -55,29 +56,29 @@ class DecodeConfig:
     fits; the rest then says what runs elsewhere."""
 
     tile: int = 64
-    split: int = 0
+    split_tokens: int = 0
     warps: int = 4
     stages: int = 3
-    per_sm: int = 1
-    hopper: bool = False
-    short: int = 0
+    programs_per_sm: int = 1
+    use_hopper: bool = False
+    short_split_tokens: int = 0
 
 
 @triton.jit
-def page_tile(
-    k0, live, first, table, PS: tl.constexpr, BN: tl.constexpr, ROW: tl.constexpr
+def tile_addresses(
+    k0, live, first, page_table, PS: tl.constexpr, BN: tl.constexpr, ROW: tl.constexpr
 ):  # fmt: skip
     """Where a tile's keys lie: the first key's element (int64) and each key's distance to it.
 
-    One table entry where a tile lies in one page, else one per key.
+    One page_table entry where a tile lies in one page, else one per key.
     """
     at = tl.arange(0, BN)
     if PS % BN == 0:
-        page = tl.load(table + (k0 - first) // PS).to(tl.int64)
+        page = tl.load(page_table + (k0 - first) // PS).to(tl.int64)
         tile = (page * PS + k0 % PS) * ROW
         offsets = at * ROW
     else:
-        pages = tl.load(table + (k0 + at - first) // PS, mask=live, other=0).to(tl.int64)
+        pages = tl.load(page_table + (k0 + at - first) // PS, mask=live, other=0).to(tl.int64)
         tile = tl.full([], 0, tl.int64)
         offsets = (pages * PS + (k0 + at) % PS) * ROW
     return tile, offsets
@@ -85,7 +86,7 @@ def page_tile(
 
 @triton.jit
 def _decode_item(
-    q, k, v, table, cos, sin, key_weight, s, h, length, first, k_begin, k_end, scale,
+    q, k, v, page_table, cos, sin, key_weight, s, h, length, first, k_begin, k_end, scale,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, NC: tl.constexpr,
     PAIRS: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr, QLEN: tl.constexpr, N: tl.constexpr,
     WINDOW: tl.constexpr, ONE_COPY: tl.constexpr, STAGES: tl.constexpr,
@@ -115,7 +116,7 @@ def _decode_item(
         w0 = tl.load(key_weight + c, mask=rotates, other=1.0).to(tl.float32)
         w1 = tl.load(key_weight + D // 2 + c, mask=rotates, other=1.0).to(tl.float32)
         # Keys are rotated by their place in the tile and the query by its distance to the tile's
-        # start: the same angle in all, and the keys' table stays in registers.
+        # start: the same angle in all, and the keys' page_table stays in registers.
         at_k = tl.arange(0, BN)[:, None] * PAIRS + c[None, :]
         k_cos = tl.load(cos + at_k, mask=rotates[None, :], other=1.0)
         k_sin = tl.load(sin + at_k, mask=rotates[None, :], other=0.0)
@@ -125,7 +126,7 @@ def _decode_item(
     for k0 in tl.range(k_begin, k_end, BN, num_stages=STAGES):
         pos = k0 + tl.arange(0, BN)
         live = (pos >= k_first) & (pos < k_end)
-        tile, at = page_tile(k0, live, first, table, PS, BN, HK * D)
+        tile, at = tile_addresses(k0, live, first, page_table, PS, BN, HK * D)
         tile += h * D
         at_kv = at[:, None] + c[None, :]
         scores = tl.zeros([BN, N], tl.float32)
@@ -182,8 +183,8 @@ def _decode_item(
 
 @triton.jit(do_not_specialize=["sequences"])
 def _paged_decode(
-    q, k, v, table, lens, first_pos, cos, sin, key_weight, sinks, out, part, stats, scale,
-    sequences, table_stride,
+    q, k, v, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks, out, part, stats, scale,
+    sequences, page_table_stride,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, NC: tl.constexpr,
     PAIRS: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr, QLEN: tl.constexpr, N: tl.constexpr,
     WINDOW: tl.constexpr, SPLIT: tl.constexpr, SHORT: tl.constexpr, SP: tl.constexpr,
@@ -191,11 +192,11 @@ def _paged_decode(
     STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Programs stride over items (sequence, split, KV head), numbered densely over the batch."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     G: tl.constexpr = HQ // HK
     ss = tl.arange(0, SP)
-    _, _, _, counts = splits_of(lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
+    _, _, _, counts = sequence_splits(seq_lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
     ends = tl.cumsum(counts, 0)
     items = tl.sum(counts, 0) * HK
     n = tl.arange(0, N)
@@ -204,7 +205,7 @@ def _paged_decode(
         h = item % HK
         index = item // HK
         s = tl.sum((ends <= index).to(tl.int32), 0)
-        length, low, size, _count = splits_of(lens, s, True, QLEN, WINDOW, SPLIT, SHORT)
+        length, low, size, _count = sequence_splits(seq_lens, s, True, QLEN, WINDOW, SPLIT, SHORT)
         first = 0
         if HAS_FIRST:
             first = tl.load(first_pos + s)
@@ -215,7 +216,7 @@ def _paged_decode(
             k_begin = tl.maximum(k_begin, split * size)
             k_end = tl.minimum(length, (split + 1) * size)
         top, total, accs = _decode_item(
-            q, k, v, table + s.to(tl.int64) * table_stride, cos, sin, key_weight, s, h, length,
+            q, k, v, page_table + s.to(tl.int64) * page_table_stride, cos, sin, key_weight, s, h, length,
             first, k_begin, k_end, scale,
             HQ, HK, D, C, NC, PAIRS, PS, BN, QLEN, N, WINDOW, ONE_COPY, STAGES,
         )  # fmt: skip
@@ -254,8 +255,8 @@ def paged_decode(
     q: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    lens: torch.Tensor,
+    page_table: torch.Tensor,
+    seq_lens: torch.Tensor,
     out: torch.Tensor,
     *,
     q_len: int = 1,
@@ -275,16 +276,16 @@ def paged_decode(
             normalised, folded with the key weight and *not* rotated.
         key_cache, value_cache: [pages, page_size, kv_heads, head_dim]; for one copy the first
             holds n and the second is ``None``.
-        table: int32 [sequences, max_pages]; entry j holds positions from
+        page_table: int32 [sequences, max_pages]; entry j holds positions from
             ``first_pos[s] + j * page_size``.
-        lens: int32 [sequences], tokens in the cache, the query rows' own included. 0: no
+        seq_lens: int32 [sequences], tokens in the cache, the query rows' own included. 0: no
             sequence, its output is 0.
         window: keys a row sees, itself included; 0 for all.
-        first_pos: int32 [sequences], position of the table's first entry, a multiple of the page
+        first_pos: int32 [sequences], position of the page_table's first entry, a multiple of the page
             size; ``None`` for 0, which it must be without a window.
         sinks: [heads] logits that take weight but add no value.
-        workspace: float32, ``decode_workspace(...)`` elements for tables of this width, where
-            ``config.split`` is set.
+        workspace: float32, ``decode_workspace_size(...)`` elements for tables of this width, where
+            ``config.split_tokens`` is set.
 
     Returns:
         ``out``, [sequences * q_len, heads, head_dim].
@@ -293,36 +294,36 @@ def paged_decode(
         ValueError: a shape, dtype or option that does not fit.
     """
     config = config or default_config(window, one_copy is not None)
-    shape = paged_shape(q, key_cache, value_cache, table, lens, out, one_copy)
+    shape = paged_shape(q, key_cache, value_cache, page_table, seq_lens, out, one_copy)
     require(
         shape.rows == shape.sequences * q_len,
-        f"{shape.sequences} table rows of {q_len} queries do not fit q {tuple(q.shape)}",
+        f"{shape.sequences} page_table rows of {q_len} queries do not fit q {tuple(q.shape)}",
     )
     _check(config, one_copy)
-    tokens = table.shape[1] * shape.page_size
+    tokens = page_table.shape[1] * shape.page_size
     part, stats = _parts(shape, config, q_len, tokens, window, workspace)
     kernel = None
-    if part is not None and config.hopper:
+    if part is not None and config.use_hopper:
         kernel = kernel_for(
             shape, q, one_copy, window=window, sinks=sinks, scale=scale, q_len=q_len,
-            split=config.split, short=config.short,
+            split=config.split_tokens, short=config.short_split_tokens,
         )  # fmt: skip
     if kernel is not None:
         assert one_copy is not None
         launch(
-            kernel, shape, q, key_cache, table, lens, one_copy, scale=scale, pdl=pdl, part=part,
-            stats=stats, q_len=q_len, split=config.split, short=config.short,
+            kernel, shape, q, key_cache, page_table, seq_lens, one_copy, scale=scale, pdl=pdl, part=part,
+            stats=stats, q_len=q_len, split=config.split_tokens, short=config.short_split_tokens,
         )  # fmt: skip
     else:
         _launch(
-            shape, q, key_cache, value_cache, table, lens, out, q_len, window, scale, first_pos,
+            shape, q, key_cache, value_cache, page_table, seq_lens, out, q_len, window, scale, first_pos,
             sinks, one_copy, part, stats, config, pdl,
         )  # fmt: skip
     if part is not None and stats is not None:
         combine_splits(
-            part, stats, lens, sinks, out,
-            kv_heads=shape.kv_heads, q_len=q_len, window=window, split=config.split,
-            short=config.short, pdl=pdl,
+            part, stats, seq_lens, sinks, out,
+            kv_heads=shape.kv_heads, q_len=q_len, window=window, split=config.split_tokens,
+            short=config.short_split_tokens, pdl=pdl,
         )  # fmt: skip
     return out
 
@@ -333,7 +334,7 @@ def _check(config: DecodeConfig, one_copy: OneCopy | None) -> None:
     # Triton 3.6 miscompiles 64 one-copy keys for Hopper: rotated keys in registers feed wgmma.
     require(one_copy is None or tile <= 32, "one copy needs a tile of at most 32 keys")
     require(
-        config.split % tile == 0 and config.short % tile == 0,
+        config.split_tokens % tile == 0 and config.short_split_tokens % tile == 0,
         "split and short must be multiples of the tile",
     )
 
@@ -343,10 +344,10 @@ def _parts(
     workspace: torch.Tensor | None,
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:  # fmt: skip
     """Where splits leave their sums and statistics; ``None`` for both without splits."""
-    if not config.split:
+    if not config.split_tokens:
         return None, None
-    need = decode_workspace(
-        shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split, config.short,
+    need = decode_workspace_size(
+        shape.sequences, q_len, shape.heads, shape.head_dim, tokens, config.split_tokens, config.short_split_tokens,
         window,
     )  # fmt: skip
     have = 0 if workspace is None else workspace.numel()
@@ -357,7 +358,7 @@ def _parts(
 
 def _launch(
     shape: PagedShape, q: torch.Tensor, key_cache: torch.Tensor, value_cache: torch.Tensor | None,
-    table: torch.Tensor, lens: torch.Tensor, out: torch.Tensor, q_len: int, window: int,
+    page_table: torch.Tensor, seq_lens: torch.Tensor, out: torch.Tensor, q_len: int, window: int,
     scale: float, first_pos: torch.Tensor | None, sinks: torch.Tensor | None,
     one_copy: OneCopy | None, part: torch.Tensor | None, stats: torch.Tensor | None,
     config: DecodeConfig, pdl: bool,
@@ -365,24 +366,26 @@ def _launch(
     """The Triton kernel, with or without splits."""
     heads, head_dim, kv_heads = shape.heads, shape.head_dim, shape.kv_heads
     pairs = one_copy.cos.shape[1] if one_copy else 0
-    width = chunk_width(head_dim, pairs) if one_copy else max(16, power_of_two(head_dim))
+    width = (
+        one_copy_block_width(head_dim, pairs) if one_copy else max(16, next_power_of_2(head_dim))
+    )
     programs = shape.sequences * kv_heads
-    if config.split:
-        programs = multiprocessors(q.device) * config.per_sm
-    unused = lens
+    if config.split_tokens:
+        programs = multiprocessor_count(q.device) * config.programs_per_sm
+    unused = seq_lens
     _paged_decode[(programs,)](
-        q, key_cache, key_cache if value_cache is None else value_cache, table, lens,
+        q, key_cache, key_cache if value_cache is None else value_cache, page_table, seq_lens,
         unused if first_pos is None else first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused, unused if sinks is None else sinks,
         out, unused if part is None else part, unused if stats is None else stats, scale,
-        shape.sequences, table.stride(0),
+        shape.sequences, page_table.stride(0),
         C=width, NC=-(-head_dim // width), PAIRS=pairs, PS=shape.page_size, BN=config.tile,
-        N=max(16, power_of_two(q_len * shape.group)), ONE_COPY=one_copy is not None,
+        N=max(16, next_power_of_2(q_len * shape.group)), ONE_COPY=one_copy is not None,
         HAS_FIRST=first_pos is not None, STAGES=config.stages,
-        HQ=heads, HK=kv_heads, D=head_dim, QLEN=q_len, WINDOW=window, SPLIT=config.split,
-        SHORT=config.short, SP=max(16, power_of_two(shape.sequences)), HAS_SINKS=sinks is not None,
-        num_warps=config.warps, **dependent(pdl),
+        HQ=heads, HK=kv_heads, D=head_dim, QLEN=q_len, WINDOW=window, SPLIT=config.split_tokens,
+        SHORT=config.short_split_tokens, SP=max(16, next_power_of_2(shape.sequences)),
+        HAS_SINKS=sinks is not None, num_warps=config.warps, **pdl_options(pdl),
     )  # fmt: skip
 
 
@@ -395,5 +398,12 @@ def default_config(window: int, one_copy: bool = False) -> DecodeConfig:
     if window:
         return DecodeConfig(tile=32, stages=8)
     if one_copy:
-        return DecodeConfig(tile=32, split=1024, short=256, stages=5, per_sm=2, hopper=True)
-    return DecodeConfig(tile=32, split=512, stages=5, per_sm=2)
+        return DecodeConfig(
+            tile=32,
+            split_tokens=1024,
+            short_split_tokens=256,
+            stages=5,
+            programs_per_sm=2,
+            use_hopper=True,
+        )
+    return DecodeConfig(tile=32, split_tokens=512, stages=5, programs_per_sm=2)

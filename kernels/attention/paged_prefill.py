@@ -11,12 +11,12 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_launch import power_of_two, require, require_tensor, require_tile
-from .attention_reference import paged_prefill_reference
+from ..triton_launch import next_power_of_2, require, require_tensor, require_tile
 from .attention_shapes import PagedShape, paged_shape
+from .float64_reference import paged_prefill_reference
 from .hopper import hopper_one_copy, hopper_prefill
 from .one_copy import OneCopy
-from .paged_decode import page_tile
+from .paged_decode import tile_addresses
 from .split_kv import LOG2E
 
 __all__ = ["PrefillConfig", "paged_prefill", "paged_prefill_reference"]
@@ -28,17 +28,17 @@ class PrefillConfig:
     ``hopper_one_copy`` or ``hopper_prefill`` where that fits; the rest then says what runs
     elsewhere."""
 
-    rows: int = 128
+    query_rows: int = 128
     tile: int = 64
     warps: int = 8
     stages: int = 3
-    hopper: bool = False
+    use_hopper: bool = False
 
 
 @triton.jit(do_not_specialize=["sequences"])
 def _paged_prefill(
-    q, k, v, table, starts, lens, first_pos, cos, sin, key_weight, sinks, out, scale,
-    sequences, table_stride,
+    q, k, v, page_table, query_starts, seq_lens, first_pos, cos, sin, key_weight, sinks, out, scale,
+    sequences, page_table_stride,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, P: tl.constexpr,
     PAIRS: tl.constexpr, PS: tl.constexpr, BM: tl.constexpr, BT: tl.constexpr, BN: tl.constexpr,
     WINDOW: tl.constexpr, SP: tl.constexpr, ONE_COPY: tl.constexpr, HAS_FIRST: tl.constexpr,
@@ -47,16 +47,16 @@ def _paged_prefill(
     G: tl.constexpr = HQ // HK
     h = tl.program_id(1)
     ss = tl.arange(0, SP)
-    begins = tl.load(starts + ss, mask=ss < sequences, other=0)
-    counts = tl.load(starts + ss + 1, mask=ss < sequences, other=0) - begins
+    begins = tl.load(query_starts + ss, mask=ss < sequences, other=0)
+    counts = tl.load(query_starts + ss + 1, mask=ss < sequences, other=0) - begins
     tiles = tl.where(ss < sequences, tl.cdiv(counts, BT), 0)
     ends = tl.cumsum(tiles, 0)
     index = tl.program_id(0)
     if index < tl.sum(tiles, 0):
         s = tl.sum((ends <= index).to(tl.int32), 0)
-        begin = tl.load(starts + s)
-        count = tl.load(starts + s + 1) - begin
-        length = tl.load(lens + s)
+        begin = tl.load(query_starts + s)
+        count = tl.load(query_starts + s + 1) - begin
+        length = tl.load(seq_lens + s)
         # The last tiles see the most keys: they go first, so that the launch ends evenly.
         order = index - tl.sum(tl.where(ss < s, tiles, 0), 0)
         t0 = (tl.cdiv(count, BT) - 1 - order) * BT
@@ -103,8 +103,8 @@ def _paged_prefill(
         for k0 in tl.range(k_begin, k_end, BN, num_stages=STAGES):
             pos = k0 + tl.arange(0, BN)
             live = (pos >= k_low) & (pos < k_end)
-            tile, at = page_tile(
-                k0, live, first, table + s.to(tl.int64) * table_stride, PS, BN, HK * D
+            tile, at = tile_addresses(
+                k0, live, first, page_table + s.to(tl.int64) * page_table_stride, PS, BN, HK * D
             )
             tile += h * D
             at_kv = at[:, None] + c[None, :]
@@ -154,9 +154,9 @@ def paged_prefill(
     q: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    starts: torch.Tensor,
-    lens: torch.Tensor,
+    page_table: torch.Tensor,
+    query_starts: torch.Tensor,
+    seq_lens: torch.Tensor,
     out: torch.Tensor,
     *,
     window: int = 0,
@@ -170,8 +170,8 @@ def paged_prefill(
 
     Args:
         q: [tokens, heads, head_dim]; rotated, save for one-copy layers (see ``paged_decode``).
-        starts: int32 [sequences + 1], where each sequence's rows of q start.
-        lens: int32 [sequences], tokens in the cache, the chunk's own included.
+        query_starts: int32 [sequences + 1], where each sequence's rows of q start.
+        seq_lens: int32 [sequences], tokens in the cache, the chunk's own included.
         The rest as in ``paged_decode``.
 
     Returns:
@@ -180,32 +180,38 @@ def paged_prefill(
     Raises:
         ValueError: a shape, dtype or option that does not fit.
     """
-    shape = paged_shape(q, key_cache, value_cache, table, lens, out, one_copy)
-    require_tensor("starts", starts, torch.int32, 1)
+    shape = paged_shape(q, key_cache, value_cache, page_table, seq_lens, out, one_copy)
+    require_tensor("query_starts", query_starts, torch.int32, 1)
     sequences, head_dim = shape.sequences, shape.head_dim
-    require(len(starts) == sequences + 1, f"{sequences} table rows, {len(starts)} starts")
+    require(
+        len(query_starts) == sequences + 1,
+        f"{sequences} page_table rows, {len(query_starts)} query_starts",
+    )
     config = config or default_config(head_dim)
-    if config.hopper and _by_hopper(
-        shape, q, key_cache, value_cache, table, starts, lens, out,
+    if config.use_hopper and _by_hopper(
+        shape, q, key_cache, value_cache, page_table, query_starts, seq_lens, out,
         window, scale, first_pos, sinks, one_copy,
     ):  # fmt: skip
         return out
-    require(config.rows >= shape.group, f"{config.rows} rows hold no group of {shape.group} heads")
-    require_tile("rows", config.rows)
+    require(
+        config.query_rows >= shape.group,
+        f"{config.query_rows} rows hold no group of {shape.group} heads",
+    )
+    require_tile("rows", config.query_rows)
     require_tile("tile", config.tile)
-    block = config.rows // shape.group
+    block = config.query_rows // shape.group
     grid = (-(-shape.rows // block) + sequences, shape.kv_heads)  # each may end in a part of one
-    unused = lens
+    unused = seq_lens
     pairs = one_copy.cos.shape[1] if one_copy else 0
     _paged_prefill[grid](
-        q, key_cache, key_cache if value_cache is None else value_cache, table, starts, lens,
+        q, key_cache, key_cache if value_cache is None else value_cache, page_table, query_starts, seq_lens,
         unused if first_pos is None else first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused, unused if sinks is None else sinks,
-        out, scale, sequences, table.stride(0),
-        HQ=shape.heads, HK=shape.kv_heads, D=head_dim, C=max(16, power_of_two(head_dim)),
-        P=max(16, power_of_two(pairs)), PAIRS=pairs, PS=shape.page_size, BM=config.rows, BT=block,
-        BN=config.tile, WINDOW=window, SP=max(16, power_of_two(sequences)),
+        out, scale, sequences, page_table.stride(0),
+        HQ=shape.heads, HK=shape.kv_heads, D=head_dim, C=max(16, next_power_of_2(head_dim)),
+        P=max(16, next_power_of_2(pairs)), PAIRS=pairs, PS=shape.page_size, BM=config.query_rows,
+        BT=block, BN=config.tile, WINDOW=window, SP=max(16, next_power_of_2(sequences)),
         ONE_COPY=one_copy is not None, HAS_FIRST=first_pos is not None, HAS_SINKS=sinks is not None,
         STAGES=config.stages, num_warps=config.warps,
     )  # fmt: skip
@@ -214,7 +220,7 @@ def paged_prefill(
 
 def _by_hopper(
     shape: PagedShape, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor | None,
-    table: torch.Tensor, starts: torch.Tensor, lens: torch.Tensor, out: torch.Tensor,
+    page_table: torch.Tensor, query_starts: torch.Tensor, seq_lens: torch.Tensor, out: torch.Tensor,
     window: int, scale: float, first_pos: torch.Tensor | None, sinks: torch.Tensor | None,
     one_copy: OneCopy | None,
 ) -> bool:  # fmt: skip
@@ -225,14 +231,14 @@ def _by_hopper(
         )
         if kernel is None:
             return False
-        hopper_one_copy.launch(kernel, shape, q, keys, table, lens, one_copy, scale=scale,
+        hopper_one_copy.launch(kernel, shape, q, keys, page_table, seq_lens, one_copy, scale=scale,
                                pdl=False,
-                            starts=starts, out=out)  # fmt: skip
+                            starts=query_starts, out=out)  # fmt: skip
         return True
     kernel = hopper_prefill.kernel_for(shape, q, sinks=sinks, scale=scale)
     if kernel is None or values is None:
         return False
-    hopper_prefill.launch(kernel, shape, q, keys, values, table, starts, lens, first_pos, out,
+    hopper_prefill.launch(kernel, shape, q, keys, values, page_table, query_starts, seq_lens, first_pos, out,
                        window=window, scale=scale)  # fmt: skip
     return True
 
@@ -240,7 +246,7 @@ def _by_hopper(
 def default_config(head_dim: int) -> PrefillConfig:
     """Measured on an H100 (docs/log-kernels.md)."""
     if head_dim > 256:
-        return PrefillConfig(64, 32, 8, 2, hopper=True)
+        return PrefillConfig(64, 32, 8, 2, use_hopper=True)
     return PrefillConfig(
-        stages=2 if head_dim > 128 else 3, hopper=head_dim == hopper_prefill.HEAD_DIM
+        stages=2 if head_dim > 128 else 3, use_hopper=head_dim == hopper_prefill.HEAD_DIM
     )

@@ -1,7 +1,7 @@
 """Splits of a decode along the keys: how they are numbered, and how their results are merged.
 
 Splits start at absolute multiples of ``split`` tokens, of ``short`` for a sequence that has at most
-``SHORT_SPLITS`` of those: few long splits would leave multiprocessors idle. Which it is depends on
+``MAX_SHORT_SPLITS`` of those: few long splits would leave multiprocessors idle. Which it is depends on
 the sequence's own length alone. Items (sequence, split, KV head) are numbered densely over the
 batch. An item leaves unnormalised sums ``part`` [items, q_len * group,
 head_dim] and, per row, ``stats`` [items, q_len * group, 2]: the largest score (times log2 e), or
@@ -12,22 +12,22 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_launch import dependent, let_next_start, power_of_two, wait_for_inputs
+from ..triton_launch import next_power_of_2, pdl_launch_dependents, pdl_options, pdl_wait
 
 LOG2E = tl.constexpr(1.4426950408889634)
-SHORT_SPLITS = tl.constexpr(8)
+MAX_SHORT_SPLITS = tl.constexpr(8)
 
 
 @triton.jit
-def splits_of(
-    lens, s, live,
+def sequence_splits(
+    seq_lens, s, live,
     QLEN: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr, SHORT: tl.constexpr,
 ):  # fmt: skip
     """Per sequence: length, first visible key, tokens per split, and the number of splits.
 
     The first split is the one that holds the first visible key.
     """
-    length = tl.load(lens + s, mask=live, other=0)
+    length = tl.load(seq_lens + s, mask=live, other=0)
     low = tl.zeros_like(length)
     if WINDOW:
         low = tl.maximum(length - QLEN - WINDOW + 1, 0)
@@ -35,27 +35,27 @@ def splits_of(
         return length, low, low, tl.where(live, 1, 0)
     size = tl.zeros_like(length) + SPLIT
     if SHORT:
-        size = tl.where(length <= SHORT_SPLITS * SHORT, SHORT, size)
+        size = tl.where(length <= MAX_SHORT_SPLITS * SHORT, SHORT, size)
     return length, low, size, tl.cdiv(length, size) - low // size
 
 
 @triton.jit(do_not_specialize=["sequences"])
 def _combine(
-    part, stats, lens, sinks, out, sequences,
+    part, stats, seq_lens, sinks, out, sequences,
     HQ: tl.constexpr, HK: tl.constexpr, D: tl.constexpr, DP: tl.constexpr, QLEN: tl.constexpr,
     WINDOW: tl.constexpr, SPLIT: tl.constexpr, SHORT: tl.constexpr, SP: tl.constexpr,
     BS: tl.constexpr, HAS_SINKS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """One program per output row [head_dim] merges the splits of its sequence and KV head."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     G: tl.constexpr = HQ // HK
     s = tl.program_id(0) // (QLEN * HQ)
     qi = tl.program_id(0) // HQ % QLEN
     head = tl.program_id(0) % HQ
     ss = tl.arange(0, SP)
     d = tl.arange(0, DP)
-    _, _, _, counts = splits_of(lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
+    _, _, _, counts = sequence_splits(seq_lens, ss, ss < sequences, QLEN, WINDOW, SPLIT, SHORT)
     before = tl.sum(tl.where(ss < s, counts, 0), 0)
     count = tl.sum(tl.where(ss == s, counts, 0), 0)
     top = tl.full([], float("-inf"), tl.float32)
@@ -89,7 +89,7 @@ def _combine(
 def combine_splits(
     part: torch.Tensor,
     stats: torch.Tensor,
-    lens: torch.Tensor,
+    seq_lens: torch.Tensor,
     sinks: torch.Tensor | None,
     out: torch.Tensor,
     *,
@@ -103,20 +103,20 @@ def combine_splits(
     """Merge the items' results into ``out`` [sequences * q_len, heads, head_dim]."""
     rows, heads, head_dim = out.shape
     _combine[(rows * heads,)](
-        part, stats, lens, lens if sinks is None else sinks, out, rows // q_len,
-        HQ=heads, HK=kv_heads, D=head_dim, DP=power_of_two(head_dim), QLEN=q_len, WINDOW=window,
-        SPLIT=split, SHORT=short, SP=max(16, power_of_two(rows // q_len)), BS=8,
-        HAS_SINKS=sinks is not None, num_warps=4, **dependent(pdl),
+        part, stats, seq_lens, seq_lens if sinks is None else sinks, out, rows // q_len,
+        HQ=heads, HK=kv_heads, D=head_dim, DP=next_power_of_2(head_dim), QLEN=q_len, WINDOW=window,
+        SPLIT=split, SHORT=short, SP=max(16, next_power_of_2(rows // q_len)), BS=8,
+        HAS_SINKS=sinks is not None, num_warps=4, **pdl_options(pdl),
     )  # fmt: skip
 
 
-def most_splits(max_tokens: int, split: int, short: int) -> int:
+def max_splits(max_tokens: int, split: int, short: int) -> int:
     """Most splits of a sequence of up to ``max_tokens`` tokens."""
-    few = -(-min(max_tokens, SHORT_SPLITS.value * short) // short) if short else 0
+    few = -(-min(max_tokens, MAX_SHORT_SPLITS.value * short) // short) if short else 0
     return max(few, -(-max_tokens // split))
 
 
-def decode_workspace(
+def decode_workspace_size(
     sequences: int,
     q_len: int,
     heads: int,
@@ -129,9 +129,9 @@ def decode_workspace(
     """float32 elements ``paged_decode`` needs where it splits: partial sums of every split.
 
     Args:
-        max_tokens: that a row of the table has room for.
-        window: as in ``paged_decode``. A table that begins at one need not begin where a split
+        max_tokens: that a row of the page_table has room for.
+        window: as in ``paged_decode``. A page_table that begins at one need not begin where a split
             does: a sequence may have a part of one more.
     """
-    splits = most_splits(max_tokens, split, short) + (window > 0)
+    splits = max_splits(max_tokens, split, short) + (window > 0)
     return sequences * splits * q_len * heads * (head_dim + 2)

@@ -3,7 +3,7 @@
 Logits are cut into parts of ``PART``. The k-th largest of the parts' maxima is a bound that at
 least k tokens reach, and seldom many more: those that do are the candidates. One warp per row sorts
 them, derives how far below the largest logit top-k and top-p reach, and draws. A row whose filters
-may keep a token that is no candidate, or that has over ``ROOM`` of them, is left to the passes over
+may keep a token that is no candidate, or that has over ``MAX_CANDIDATES`` of them, is left to the passes over
 all logits in ``sampler``; ``chosen`` is -1 there. Greedy rows are settled too: candidates are then
 the tokens equal to the largest.
 
@@ -15,13 +15,19 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_launch import dependent, let_next_start, parts_of, parts_size, wait_for_inputs
-from .gumbel_noise import scaled, score
+from ..triton_launch import (
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
+    split_workspace,
+    workspace_size,
+)
+from .gumbel_noise import add_gumbel_noise, scaled_logits
 from .torch_sampler import SamplingBatch
 
 BLOCK, PART = 4096, 1024
 PARTS = BLOCK // PART
-ROOM = 256
+MAX_CANDIDATES = 256
 SHARE = 2  # where top-k does not say: candidates reach the largest of one in two parts
 
 
@@ -31,11 +37,11 @@ def _survey(
     BLOCK: tl.constexpr, PARTS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Largest logit of each block and each of its parts; its mass relative to its largest."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row, block = tl.program_id(0), tl.program_id(1)
     at = block * BLOCK + tl.arange(0, BLOCK)
-    z = scaled(logits, row, at, V, softcap, tl.load(temperature + row))
+    z = scaled_logits(logits, row, at, V, softcap, tl.load(temperature + row))
     tops = tl.max(tl.reshape(z, [PARTS, BLOCK // PARTS]), 1)
     top = tl.max(tops, 0)
     tl.store(maxima + row * NB + block, top)
@@ -52,8 +58,8 @@ def _bound(
     PARTS: tl.constexpr, SHARE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """What a candidate must reach; infinite where a row keeps every token."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0)
     heat = tl.load(temperature + row)
     k = tl.load(top_k + row)
@@ -76,34 +82,34 @@ def _bound(
 @triton.jit
 def _collect(
     logits, temperature, maxima, bounds, counts, values, tokens, V, softcap, NB: tl.constexpr,
-    BLOCK: tl.constexpr, ROOM: tl.constexpr, PDL: tl.constexpr,
+    BLOCK: tl.constexpr, MAX_CANDIDATES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Append each block's candidates to those of its row."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row, block = tl.program_id(0), tl.program_id(1)
     bound = tl.load(bounds + row)
     if tl.load(maxima + row * NB + block) >= bound:
         heat = tl.load(temperature + row)
         at = block * BLOCK + tl.arange(0, BLOCK)
-        z = scaled(logits, row, at, V, softcap, heat)
+        z = scaled_logits(logits, row, at, V, softcap, heat)
         reach = (z >= bound) & (at < V)
         found = reach.to(tl.int32)
         place = tl.atomic_add(counts + row, tl.sum(found, 0)) + tl.cumsum(found, 0) - 1
-        kept = reach & (place < ROOM)
-        tl.store(values + row * ROOM + place, z, mask=kept)
-        tl.store(tokens + row * ROOM + place, at, mask=kept)
+        kept = reach & (place < MAX_CANDIDATES)
+        tl.store(values + row * MAX_CANDIDATES + place, z, mask=kept)
+        tl.store(tokens + row * MAX_CANDIDATES + place, at, mask=kept)
 
 
 @triton.jit
 def _settle(
     temperature, top_k, top_p, min_p, seeds, positions, maxima, masses, bounds, counts, values,
-    tokens, chosen, V, NB: tl.constexpr, NBP: tl.constexpr, ROOM: tl.constexpr,
+    tokens, chosen, V, NB: tl.constexpr, NBP: tl.constexpr, MAX_CANDIDATES: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
     """Draw where the candidates hold all that the filters keep."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0)
     heat = tl.load(temperature + row)
     k = tl.load(top_k + row)
@@ -112,13 +118,13 @@ def _settle(
     token = tl.full([], -1, tl.int32)
     if (k > 0) | (p < 1.0) | (least > 0.0) | (heat == 0):
         count = tl.load(counts + row)
-        c = tl.arange(0, ROOM)
-        z = tl.load(values + row * ROOM + c, mask=c < count, other=float("-inf"))
-        ids = tl.load(tokens + row * ROOM + c, mask=c < count, other=0)
+        c = tl.arange(0, MAX_CANDIDATES)
+        z = tl.load(values + row * MAX_CANDIDATES + c, mask=c < count, other=float("-inf"))
+        ids = tl.load(tokens + row * MAX_CANDIDATES + c, mask=c < count, other=0)
         largest = tl.max(z, 0)
         distance = largest - z
         if heat == 0:
-            if count <= ROOM:
+            if count <= MAX_CANDIDATES:
                 token = tl.min(tl.where(c < count, ids, V), 0)
         else:
             sorted_z = tl.sort(z, descending=True)
@@ -142,27 +148,34 @@ def _settle(
             held = ((k > 0) & (count >= tl.minimum(k, V))) | ((k == 0) & (count == V))
             held = held | ((k == 0) & (reach_p < float("inf")))
             held = held | ((outside < least) & ((k == 0) | (p >= 1.0)))
-            if held & (count <= ROOM):
+            if held & (count <= MAX_CANDIDATES):
                 kept = (distance <= reach_k) & (distance <= reach_p) & (tl.exp(-distance) >= least)
                 place = tl.load(positions + row).to(tl.int32)
-                race = score(z, ids, tl.load(seeds + row), place, ROOM)
+                race = add_gumbel_noise(z, ids, tl.load(seeds + row), place, MAX_CANDIDATES)
                 race = tl.where(kept & (c < count), race, float("-inf"))
                 token = tl.min(tl.where((race == tl.max(race, 0)) & kept, ids, V), 0).to(tl.int32)
     tl.store(chosen + row, token)
 
 
-def candidates_workspace(rows: int, vocabulary: int) -> int:
-    """float32 elements ``draw_candidates`` needs, ``maxima`` not counted."""
-    return parts_size(_sizes(rows, vocabulary))
+def candidate_workspace_size(rows: int, vocabulary: int) -> int:
+    """float32 elements ``sample_candidates`` needs, ``maxima`` not counted."""
+    return workspace_size(_sizes(rows, vocabulary))
 
 
 def _sizes(rows: int, vocabulary: int) -> list[int]:
     """Of the parts' maxima, the blocks' masses, bounds, counts, and the candidates."""
     blocks = -(-vocabulary // BLOCK)
-    return [rows * blocks * PARTS, rows * blocks, rows, rows, rows * ROOM, rows * ROOM]
+    return [
+        rows * blocks * PARTS,
+        rows * blocks,
+        rows,
+        rows,
+        rows * MAX_CANDIDATES,
+        rows * MAX_CANDIDATES,
+    ]
 
 
-def draw_candidates(
+def sample_candidates(
     logits: torch.Tensor,
     batch: SamplingBatch,
     maxima: torch.Tensor,
@@ -178,15 +191,17 @@ def draw_candidates(
         logits: [R, V], any float type.
         maxima: float32 [R * blocks], gets each block's largest scaled logit.
         chosen: int32 [R], gets the token drawn, or -1.
-        workspace: float32, ``candidates_workspace(R, V)`` elements.
+        workspace: float32, ``candidate_workspace_size(R, V)`` elements.
 
     All of it is checked by ``sample_tokens``.
     """
     rows, vocabulary = logits.shape
     blocks = -(-vocabulary // BLOCK)
-    parts, masses, bounds, counts, values, tokens = parts_of(workspace, _sizes(rows, vocabulary))
+    parts, masses, bounds, counts, values, tokens = split_workspace(
+        workspace, _sizes(rows, vocabulary)
+    )
     counts, tokens = counts.view(torch.int32), tokens.view(torch.int32)
-    grid, launch = (rows, blocks), dependent(pdl)
+    grid, launch = (rows, blocks), pdl_options(pdl)
     _survey[grid](
         logits, batch.temperature, maxima, parts, masses, counts, vocabulary, softcap,
         NB=blocks, BLOCK=BLOCK, PARTS=PARTS, num_warps=8, **launch,
@@ -197,10 +212,10 @@ def draw_candidates(
     )  # fmt: skip
     _collect[grid](
         logits, batch.temperature, maxima, bounds, counts, values, tokens, vocabulary, softcap,
-        NB=blocks, BLOCK=BLOCK, ROOM=ROOM, num_warps=8, **launch,
+        NB=blocks, BLOCK=BLOCK, MAX_CANDIDATES=MAX_CANDIDATES, num_warps=8, **launch,
     )  # fmt: skip
     _settle[(rows,)](
         batch.temperature, batch.top_k, batch.top_p, batch.min_p, batch.seeds, batch.positions,
         maxima, masses, bounds, counts, values, tokens, chosen, vocabulary, NB=blocks,
-        NBP=triton.next_power_of_2(blocks), ROOM=ROOM, num_warps=1, **launch,
+        NBP=triton.next_power_of_2(blocks), MAX_CANDIDATES=MAX_CANDIDATES, num_warps=1, **launch,
     )  # fmt: skip

@@ -5,7 +5,7 @@ import triton.language as tl
 
 
 @triton.jit
-def scaled(logits, row, at, V, softcap, temperature):
+def scaled_logits(logits, row, at, V, softcap, temperature):
     """Logits after softcap and temperature, -inf beyond the vocabulary; greedy rows at 1."""
     z = tl.load(logits + row.to(tl.int64) * V + at, mask=at < V, other=float("-inf"))
     z = z.to(tl.float32)
@@ -17,7 +17,7 @@ def scaled(logits, row, at, V, softcap, temperature):
 
 
 @triton.jit
-def score(z, token, seed, position, SIZE: tl.constexpr):
+def add_gumbel_noise(z, token, seed, position, SIZE: tl.constexpr):
     """``z`` less the log of exponential noise of (seed, position, token): the largest is drawn.
 
     z, token: [SIZE]. The noise is that of ``philox.exponential``, four tokens to a counter.

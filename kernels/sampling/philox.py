@@ -63,7 +63,7 @@ def _block(
     return c0, c1, c2, c3
 
 
-def exponential(bits: torch.Tensor) -> torch.Tensor:
+def exponential_noise(bits: torch.Tensor) -> torch.Tensor:
     """Standard exponential variates from 32 random bits, float32.
 
     ``-log1p(-u)`` with ``u = (bits + 0.5) / 2**32`` keeps full relative precision at the small end,

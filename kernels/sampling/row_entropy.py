@@ -5,15 +5,15 @@ import triton
 import triton.language as tl
 
 from ..triton_launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
-    parts_of,
-    parts_size,
-    power_of_two,
+    FLOAT_DTYPES,
+    next_power_of_2,
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
     require,
     require_tensor,
-    wait_for_inputs,
+    split_workspace,
+    workspace_size,
 )
 from .torch_sampler import entropy
 
@@ -26,8 +26,8 @@ def _partial(
     PDL: tl.constexpr,
 ):  # fmt: skip
     """Per block: the largest logit m, sum exp(z - m) and sum exp(z - m) (z - m)."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0)
     at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     z = tl.load(logits + row.to(tl.int64) * V + at, mask=at < V, other=float("-inf"))
@@ -50,8 +50,8 @@ def _partial(
 def _merge(
     maxima, masses, moments, out, NB: tl.constexpr, NBP: tl.constexpr, PDL: tl.constexpr
 ):  # fmt: skip
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0)
     b = tl.arange(0, NBP)
     tops = tl.load(maxima + row * NB + b, mask=b < NB, other=float("-inf"))
@@ -65,9 +65,9 @@ def _merge(
     tl.store(out + row, tl.log(total) - mean)
 
 
-def entropy_workspace(rows: int, vocabulary: int) -> int:
+def entropy_workspace_size(rows: int, vocabulary: int) -> int:
     """float32 elements ``row_entropy`` needs."""
-    return parts_size([rows * -(-vocabulary // BLOCK)] * 3)
+    return workspace_size([rows * -(-vocabulary // BLOCK)] * 3)
 
 
 def row_entropy(
@@ -81,7 +81,7 @@ def row_entropy(
     """Shannon entropy of softmax(logits), in nats.
 
     Args:
-        logits: [R, V]. out: float32 [R]. workspace: float32, ``entropy_workspace(R, V)`` elements.
+        logits: [R, V]. out: float32 [R]. workspace: float32, ``entropy_workspace_size(R, V)`` elements.
         softcap: logits become ``softcap * tanh(logits / softcap)`` first; 0 for none.
 
     Returns:
@@ -90,21 +90,21 @@ def row_entropy(
     Raises:
         ValueError: a shape or dtype that does not fit.
     """
-    require_tensor("logits", logits, FLOATS, 2)
+    require_tensor("logits", logits, FLOAT_DTYPES, 2)
     require_tensor("out", out, torch.float32, 1)
     rows, vocabulary = logits.shape
     require(out.shape[0] == rows, f"out holds {out.shape[0]} entropies for {rows} rows")
-    need = entropy_workspace(rows, vocabulary)
+    need = entropy_workspace_size(rows, vocabulary)
     require(workspace.numel() >= need, f"workspace holds {workspace.numel()}; {need} are needed")
     blocks = -(-vocabulary // BLOCK)
-    maxima, masses, moments = parts_of(workspace, [rows * blocks] * 3)
+    maxima, masses, moments = split_workspace(workspace, [rows * blocks] * 3)
     _partial[(rows, blocks)](
         logits, maxima, masses, moments, vocabulary, softcap, NB=blocks, BLOCK=BLOCK,
-        num_warps=8, **dependent(pdl),
+        num_warps=8, **pdl_options(pdl),
     )  # fmt: skip
     _merge[(rows,)](
-        maxima, masses, moments, out, NB=blocks, NBP=power_of_two(blocks), num_warps=1,
-        **dependent(pdl),
+        maxima, masses, moments, out, NB=blocks, NBP=next_power_of_2(blocks), num_warps=1,
+        **pdl_options(pdl),
     )  # fmt: skip
     return out
 

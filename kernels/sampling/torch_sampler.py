@@ -1,6 +1,6 @@
 """Drawing one token per row from filtered logits, reproducibly.
 
-A token is drawn by an exponential race: the winner minimises ``noise / probability``, which samples
+A token is drawn by an exponential_noise race: the winner minimises ``noise / probability``, which samples
 exactly from the distribution (the Gumbel-max trick in other words). The noise of each token depends
 on (seed, position, token) alone, so a draw does not depend on the rows beside it.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .philox import exponential, philox, philox_vocabulary
+from .philox import exponential_noise, philox, philox_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +29,8 @@ class SamplingBatch:
     seeds: torch.Tensor
     positions: torch.Tensor
     max_top_k: int
-    greedy: bool
-    filtered: bool
+    all_greedy: bool
+    any_filtered: bool
 
 
 def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
@@ -43,18 +43,18 @@ def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
         int64 [R].
     """
     logits = logits.float()
-    if batch.greedy:
+    if batch.all_greedy:
         return logits.argmax(dim=-1)
     greedy = batch.temperature == 0
     scaled = logits / torch.where(greedy, 1.0, batch.temperature)[:, None]
     tokens: torch.Tensor | None
-    if batch.filtered:
+    if batch.any_filtered:
         values, tokens = _descending(scaled, batch.max_top_k)
         values = _filter(values, batch)
     else:
         values = scaled
         tokens = None
-    noise = exponential(_bits(batch, tokens, logits.shape[1]))
+    noise = exponential_noise(_bits(batch, tokens, logits.shape[1]))
     winner = (values - noise.log()).argmax(dim=-1, keepdim=True)
     drawn = winner if tokens is None else tokens.gather(1, winner)
     return torch.where(greedy, logits.argmax(dim=-1), drawn[:, 0])

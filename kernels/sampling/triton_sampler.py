@@ -16,17 +16,17 @@ import triton
 import triton.language as tl
 
 from ..triton_launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
-    parts_of,
-    parts_size,
+    FLOAT_DTYPES,
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
     require,
     require_tensor,
-    wait_for_inputs,
+    split_workspace,
+    workspace_size,
 )
-from .candidate_sampler import BLOCK, candidates_workspace, draw_candidates
-from .gumbel_noise import scaled, score
+from .candidate_sampler import BLOCK, candidate_workspace_size, sample_candidates
+from .gumbel_noise import add_gumbel_noise, scaled_logits
 from .torch_sampler import SamplingBatch
 
 PASSES, WAYS, RANGE = 6, 16, 64.0
@@ -81,8 +81,8 @@ def _search(
 
     limits: [2, rows], the distances that top-k and top-p allow.
     """
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0)
     block = tl.program_id(1)
     goal = tl.load(setting + row).to(tl.float32)
@@ -123,7 +123,7 @@ def _search(
             if largest - tl.load(maxima + row * NB + block) <= reach:
                 for begin in tl.static_range(0, BLOCK, LANES):
                     at = block * BLOCK + begin + tl.arange(0, LANES)
-                    d = largest - scaled(logits, row, at, V, softcap, heat)
+                    d = largest - scaled_logits(logits, row, at, V, softcap, heat)
                     if MASS:
                         values = tl.where(d <= tl.load(limits + row), tl.exp(-d), 0.0)
                     else:
@@ -143,20 +143,20 @@ def _draw(
     softcap, rows, NB: tl.constexpr, NBP: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Each block's winner of the exponential race among the tokens kept."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0)
     if tl.load(chosen + row) < 0:
         at = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
         heat = tl.load(temperature + row)
-        z = scaled(logits, row, at, V, softcap, heat)
+        z = scaled_logits(logits, row, at, V, softcap, heat)
         race = z
         if heat > 0:
             d = _largest(maxima, row, NB, NBP) - z
             limit = tl.minimum(tl.load(limits + row), tl.load(limits + rows + row))
             kept = (d <= limit) & (tl.exp(-d) >= tl.load(min_p + row))
             position = tl.load(positions + row).to(tl.int32)
-            race = score(z, at, tl.load(seeds + row), position, BLOCK)
+            race = add_gumbel_noise(z, at, tl.load(seeds + row), position, BLOCK)
             race = tl.where(kept, race, float("-inf"))
         top = tl.max(race, 0)
         to = row * NB + tl.program_id(1)
@@ -166,8 +166,8 @@ def _draw(
 
 @triton.jit
 def _finish(best, best_at, chosen, out, V, NB: tl.constexpr, NBP: tl.constexpr, PDL: tl.constexpr):
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0)
     token = tl.load(chosen + row)
     if token < 0:
@@ -180,15 +180,15 @@ def _finish(best, best_at, chosen, out, V, NB: tl.constexpr, NBP: tl.constexpr, 
     tl.store(out + row, tl.minimum(token, V - 1).to(tl.int64))
 
 
-def sampler_workspace(rows: int, vocabulary: int) -> int:
+def sampler_workspace_size(rows: int, vocabulary: int) -> int:
     """float32 elements ``sample_tokens`` needs."""
-    return parts_size(_sizes(rows, vocabulary))
+    return workspace_size(_sizes(rows, vocabulary))
 
 
 def _sizes(rows: int, vocabulary: int) -> list[int]:
     """Of maxima, best, best_at, chosen, limits, states, the candidates' space, sums."""
     blocks = -(-vocabulary // BLOCK)
-    few = candidates_workspace(rows, vocabulary)
+    few = candidate_workspace_size(rows, vocabulary)
     sums = PASSES * rows * blocks * 2 * WAYS
     return [*[rows * blocks] * 3, rows, 2 * rows, PASSES * rows * 3, few, sums]
 
@@ -207,7 +207,7 @@ def sample_tokens(
     Args:
         logits: [R, V]. batch: its tensors are read on the device; ``max_top_k``, ``greedy`` and
             ``filtered`` are ignored, so that one captured graph serves any settings.
-        out: int64 [R]. workspace: float32, ``sampler_workspace(R, V)`` elements.
+        out: int64 [R]. workspace: float32, ``sampler_workspace_size(R, V)`` elements.
         softcap: logits become ``softcap * tanh(logits / softcap)`` first; 0 for none.
 
     Returns:
@@ -216,11 +216,11 @@ def sample_tokens(
     Raises:
         ValueError: a shape or dtype that does not fit.
     """
-    require_tensor("logits", logits, FLOATS, 2)
+    require_tensor("logits", logits, FLOAT_DTYPES, 2)
     require_tensor("out", out, torch.int64, 1)
     rows, vocabulary = logits.shape
     blocks = -(-vocabulary // BLOCK)
-    need = sampler_workspace(rows, vocabulary)
+    need = sampler_workspace_size(rows, vocabulary)
     for name, dtype in SETTINGS.items():
         setting = getattr(batch, name)
         require_tensor(name, setting, dtype, 1)
@@ -228,25 +228,25 @@ def sample_tokens(
     require(out.shape[0] == rows, f"out holds {out.shape[0]} tokens for {rows} rows")
     require(workspace.numel() >= need, f"workspace holds {workspace.numel()}; {need} are needed")
     padded = triton.next_power_of_2(blocks)
-    maxima, best, best_at, chosen, limits, states, space, sums = parts_of(
+    maxima, best, best_at, chosen, limits, states, space, sums = split_workspace(
         workspace, _sizes(rows, vocabulary)
     )
     best_at, chosen = best_at.view(torch.int32), chosen.view(torch.int32)
-    shared = {"NB": blocks, "NBP": padded, "num_warps": 8, **dependent(pdl)}
+    shared = {"NB": blocks, "NBP": padded, "num_warps": 8, **pdl_options(pdl)}
     grid = (rows, blocks)
-    draw_candidates(logits, batch, maxima, chosen, space, softcap=softcap, pdl=pdl)
+    sample_candidates(logits, batch, maxima, chosen, space, softcap=softcap, pdl=pdl)
     for setting, mass in ((batch.top_k, False), (batch.top_p, True)):
         for step in range(PASSES + 1):
             _search[grid if step < PASSES else (rows, 1)](
                 logits, batch.temperature, setting, maxima, states, sums, limits, chosen,
                 vocabulary, softcap, step, rows, LAST=step == PASSES, MASS=mass, BLOCK=BLOCK,
                 LANES=LANES, WAYS=WAYS, RANGE=RANGE, NB=blocks, NBP=padded,
-                num_warps=SEARCH_WARPS, **dependent(pdl),
+                num_warps=SEARCH_WARPS, **pdl_options(pdl),
             )  # fmt: skip
     _draw[grid](
         logits, batch.temperature, batch.min_p, batch.seeds, batch.positions, maxima, limits,
         chosen, best, best_at, vocabulary, softcap, rows, BLOCK=BLOCK, **shared,
     )  # fmt: skip
     _finish[(rows,)](best, best_at, chosen, out, vocabulary, NB=blocks, NBP=padded, num_warps=1,
-                     **dependent(pdl))  # fmt: skip
+                     **pdl_options(pdl))  # fmt: skip
     return out

@@ -8,11 +8,11 @@ import random
 
 import pytest
 import torch
-from helpers.kernel_cases.decode_cases import decode_case, run
+from helpers.kernel_cases.decode_cases import decode_case, run_decode
 from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, CUDA, DEVICE, relative
 from helpers.kernel_cases.layer_cases import LIMIT, PRODUCT_LIMIT, poisoned, randn
 from helpers.kernel_cases.prefill_cases import prefill_case
-from helpers.kernel_cases.sampling_cases import batch_of
+from helpers.kernel_cases.sampling_cases import sampling_batch
 
 from eightfold.kernels.attention.paged_decode import DecodeConfig, paged_decode_reference
 from eightfold.kernels.attention.paged_prefill import (
@@ -20,22 +20,25 @@ from eightfold.kernels.attention.paged_prefill import (
     paged_prefill,
     paged_prefill_reference,
 )
-from eightfold.kernels.layers.gated_gelu import gelu_mul, gelu_mul_reference
+from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
 from eightfold.kernels.layers.linear_few_rows import (
     LinearConfig,
-    skinny_linear,
-    skinny_linear_reference,
+    linear_few_rows,
+    linear_few_rows_reference,
 )
-from eightfold.kernels.layers.rms_norm import add_norm, add_norm_reference
-from eightfold.kernels.layers.rotary_embedding import norm_rotate_write, norm_rotate_write_reference
-from eightfold.kernels.layers.token_embedding import embed_norm, embed_norm_reference
+from eightfold.kernels.layers.rms_norm import add_rms_norm, add_rms_norm_reference
+from eightfold.kernels.layers.rotary_embedding import (
+    norm_rope_and_cache,
+    norm_rope_and_cache_reference,
+)
+from eightfold.kernels.layers.token_embedding import embed_rms_norm, embed_rms_norm_reference
 from eightfold.kernels.sampling.row_entropy import (
-    entropy_workspace,
+    entropy_workspace_size,
     row_entropy,
     row_entropy_reference,
 )
 from eightfold.kernels.sampling.torch_sampler import sample
-from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
+from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace_size
 
 SEEDS = range(12 if CUDA else 6)
 PAGES = (1, 4, 16, 32, 128)
@@ -72,8 +75,10 @@ def test_decode(seed: int) -> None:
     )  # fmt: skip
     sinks = None if one_copy or draw.random() < 0.5 else torch.randn(heads).to(DEVICE)
     scale = draw.choice([1.0, 0.2])
-    config = DecodeConfig(tile=tile, split=split, short=short if split else 0, stages=2)
-    out = run(case, config, sinks=sinks, scale=scale)
+    config = DecodeConfig(
+        tile=tile, split_tokens=split, short_split_tokens=short if split else 0, stages=2
+    )
+    out = run_decode(case, config, sinks=sinks, scale=scale)
     wanted = paged_decode_reference(**case, sinks=sinks, scale=scale)
     if any(lens):
         assert relative(out, wanted) < ATTENTION_LIMIT
@@ -96,7 +101,7 @@ def test_prefill(seed: int) -> None:
     )  # fmt: skip
     sinks = None if one_copy or draw.random() < 0.5 else torch.randn(heads).to(DEVICE)
     out = torch.full_like(case["q"], float("nan"))
-    config = PrefillConfig(rows=32, tile=tile, warps=4, stages=2)
+    config = PrefillConfig(query_rows=32, tile=tile, warps=4, stages=2)
     paged_prefill(**case, out=out, sinks=sinks, scale=0.3, config=config)
     wanted = paged_prefill_reference(**case, sinks=sinks, scale=0.3)
     assert relative(out, wanted) < ATTENTION_LIMIT
@@ -111,9 +116,9 @@ def test_products(seed: int) -> None:
     x, weight = randn(rows, inner), randn(n * (2 if gated else 1), inner, seed=1) * inner**-0.5
     out = poisoned(rows, n) if splits == 1 else poisoned(splits, rows, n, dtype=torch.float32)
     config = LinearConfig(tile_n=32, tile_k=64, stages=2, splits=splits, prefetch=64)
-    skinny_linear(x, weight, out, gated=gated, config=config)
+    linear_few_rows(x, weight, out, gated=gated, config=config)
     found = out if splits == 1 else out.sum(0)
-    assert relative(found, skinny_linear_reference(x, weight, gated)) < PRODUCT_LIMIT
+    assert relative(found, linear_few_rows_reference(x, weight, gated)) < PRODUCT_LIMIT
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -124,25 +129,25 @@ def test_norms_and_activation(seed: int) -> None:
     y = randn(rows, n) if parts == 1 else randn(parts, rows, n).float()
     residual, following, out = randn(rows, n, seed=2), randn(n, seed=3), poisoned(rows, n)
     post = randn(n) if draw.random() < 0.7 else None
-    wanted = add_norm_reference(y, residual, post, following, scale=scale)
-    add_norm(y, residual, post, following, out, scale=scale)
+    wanted = add_rms_norm_reference(y, residual, post, following, scale=scale)
+    add_rms_norm(y, residual, post, following, out, scale=scale)
     assert relative(residual, wanted[0]) < LIMIT
     assert relative(out, wanted[1]) < LIMIT
     table, tokens = randn(50, n), torch.randint(50, (rows,), dtype=torch.int32)
     tokens, counters = tokens.to(DEVICE), torch.ones(rows * n, dtype=torch.int32, device=DEVICE)
     residual, out = poisoned(rows, n), poisoned(rows, n)
-    embed_norm(tokens, table, scale, residual, following, out, zero=counters)
+    embed_rms_norm(tokens, table, scale, residual, following, out, zero=counters)
     for found, exact in zip(
-        (residual, out), embed_norm_reference(tokens, table, scale, following), strict=True
+        (residual, out), embed_rms_norm_reference(tokens, table, scale, following), strict=True
     ):
         assert relative(found, exact) < LIMIT
     assert not counters.any()
     gate_up, out = randn(rows, 2 * n) * 4, poisoned(rows, n)
-    assert relative(gelu_mul(gate_up, out), gelu_mul_reference(gate_up)) < LIMIT
+    assert relative(gated_gelu(gate_up, out), gated_gelu_reference(gate_up)) < LIMIT
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_norm_rotate_write(seed: int) -> None:
+def test_norm_rope_and_cache(seed: int) -> None:
     draw = random.Random(seed)
     heads, kv_heads = heads_of(draw)
     tokens, page_size = draw.choice([1, 5, 66]), draw.choice(PAGES)
@@ -157,8 +162,8 @@ def test_norm_rotate_write(seed: int) -> None:
     slots[torch.rand(tokens) < 0.2] = -1
     caches = [poisoned(pages, page_size, kv_heads, head_dim) for _ in range(2 - one_copy)]
     q_out, both = poisoned(tokens, heads, head_dim), (*caches, None)[:2]
-    norm_rotate_write(qkv, *weights, *table, positions, slots, q_out, *both)
-    q, *wanted = norm_rotate_write_reference(qkv, *weights, *table, positions, heads, kv_heads)
+    norm_rope_and_cache(qkv, *weights, *table, positions, slots, q_out, *both)
+    q, *wanted = norm_rope_and_cache_reference(qkv, *weights, *table, positions, heads, kv_heads)
     assert relative(q_out, q) < LIMIT
     written = slots >= 0
     for cache, exact in zip(caches, wanted, strict=False):
@@ -186,14 +191,14 @@ def test_draws_and_entropies(seed: int) -> None:
     logits = torch.randn(len(settings), vocabulary, generator=generator).to(DEVICE) * 4
     softcap = draw.choice([0.0, 30.0])
     capped = softcap * torch.tanh(logits / softcap) if softcap else logits
-    batch = batch_of(settings, seed)
+    batch = sampling_batch(settings, seed)
     out = torch.full((len(settings),), -1, dtype=torch.int64, device=DEVICE)
-    need = sampler_workspace(len(settings), vocabulary)
+    need = sampler_workspace_size(len(settings), vocabulary)
     space = torch.full((need,), float("nan"), device=DEVICE)
     sample_tokens(logits, batch, out, space, softcap=softcap)
     assert out.tolist() == sample(capped, batch).tolist()
     found = torch.full((len(settings),), float("nan"), device=DEVICE)
-    need = entropy_workspace(len(settings), vocabulary)
+    need = entropy_workspace_size(len(settings), vocabulary)
     row_entropy(logits, found, torch.full((need,), float("nan"), device=DEVICE), softcap=softcap)
     wanted = row_entropy_reference(logits, softcap)
     assert relative(found + 1, wanted + 1) < 2e-5, "of one token alone the entropy is 0"

@@ -96,7 +96,7 @@ def reach(name: str) -> dict[str, str]:
 def test_the_tree_is_read() -> None:
     assert len(modules()) > 150
     assert "engine.scheduling.scheduler" in graph()["engine.engine"]
-    assert "torch" in graph()["kernels.attention.torch_attention"]
+    assert "torch" in graph()["kernels.attention.torch_fallback"]
     assert set().union(*graph().values()) > {"engine.engine", "torch", "numpy"}
 
 

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 
-from ...cuda.nvrtc import Kernel, is_hopper, kernel_or_none
-from ...triton_launch import multiprocessors
+from ...cuda.nvrtc import CudaKernel, is_hopper, load_kernel
+from ...triton_launch import multiprocessor_count
 from ..attention_shapes import PagedShape
 from ..one_copy import OneCopy
-from ..split_kv import SHORT_SPLITS, most_splits
+from ..split_kv import MAX_SHORT_SPLITS, max_splits
 from .attention_tensor_maps import TILE, page_map, pointer, query_map
 
 HEAD_DIM, PAIRS, ROWS = 512, 64, 64
@@ -28,13 +28,13 @@ SHARED, THREADS, MAX_SEQUENCES = 232448, 512, 64
 
 def _kernel(
     device: torch.device, heads: int, kv_heads: int, page_size: int, weight: torch.dtype
-) -> Kernel | None:
+) -> CudaKernel | None:
     defines = (
         ("HQ", heads), ("HK", kv_heads), ("PS", page_size),
         ("KEY_WEIGHT", "float" if weight == torch.float32 else "bf16"),
     )  # fmt: skip
     otherwise = "Triton attends to one copy"
-    return kernel_or_none(device, SOURCES, "one_copy_attention", defines, SHARED, otherwise)
+    return load_kernel(device, SOURCES, "one_copy_attention", defines, SHARED, otherwise)
 
 
 def fits(
@@ -62,7 +62,7 @@ def fits(
 
 def kernel_for(
     shape: PagedShape, q: torch.Tensor, one_copy: OneCopy | None, **call: Any
-) -> Kernel | None:
+) -> CudaKernel | None:
     """The kernel, or ``None`` where the call (see ``fits``) or the device does not suit it."""
     if one_copy is None or not fits(shape, q.dtype, one_copy, **call) or not is_hopper(q.device):
         return None
@@ -71,8 +71,8 @@ def kernel_for(
 
 
 def launch(
-    kernel: Kernel, shape: PagedShape, q: torch.Tensor, cache: torch.Tensor, table: torch.Tensor,
-    lens: torch.Tensor, one_copy: OneCopy, *, scale: float, pdl: bool,
+    kernel: CudaKernel, shape: PagedShape, q: torch.Tensor, cache: torch.Tensor,
+    table: torch.Tensor, lens: torch.Tensor, one_copy: OneCopy, *, scale: float, pdl: bool,
     starts: torch.Tensor | None = None, out: torch.Tensor | None = None,
     part: torch.Tensor | None = None, stats: torch.Tensor | None = None,
     q_len: int = 1, split: int = 0, short: int = 0,
@@ -80,12 +80,12 @@ def launch(
     """Chunks (``starts``, ``out``), or decode in splits (``part``, ``stats``: see ``splits``)."""
     tokens = ROWS // shape.group
     if split:
-        units = shape.sequences * most_splits(table.shape[1] * shape.page_size, split, short)
+        units = shape.sequences * max_splits(table.shape[1] * shape.page_size, split, short)
     else:
         units = -(-shape.rows // tokens) + shape.sequences
     integer = ctypes.c_int
     kernel.launch(
-        min(multiprocessors(q.device), units * shape.kv_heads),
+        min(multiprocessor_count(q.device), units * shape.kv_heads),
         THREADS,
         (
             page_map(cache, shape), query_map(q, shape, tokens), pointer(table),
@@ -93,7 +93,7 @@ def launch(
             pointer(one_copy.sin), integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight),
             pointer(out), pointer(part), pointer(stats), ctypes.c_float(scale),
             integer(shape.sequences), integer(q_len), integer(split),
-            integer(SHORT_SPLITS.value * short), integer(short),
+            integer(MAX_SHORT_SPLITS.value * short), integer(short),
         ),
         pdl,
     )  # fmt: skip

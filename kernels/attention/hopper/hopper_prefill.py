@@ -10,8 +10,8 @@ import ctypes
 
 import torch
 
-from ...cuda.nvrtc import Kernel, is_hopper, kernel_or_none
-from ...triton_launch import multiprocessors
+from ...cuda.nvrtc import CudaKernel, is_hopper, load_kernel
+from ...triton_launch import multiprocessor_count
 from ..attention_shapes import PagedShape
 from .attention_tensor_maps import TILE, page_map, pointer, query_map
 
@@ -39,18 +39,18 @@ def fits(
 
 def kernel_for(
     shape: PagedShape, q: torch.Tensor, *, sinks: torch.Tensor | None, scale: float
-) -> Kernel | None:
+) -> CudaKernel | None:
     """The kernel, or ``None`` where the call or the device does not suit it."""
     if not fits(shape, q.dtype, sinks=sinks, scale=scale) or not is_hopper(q.device):
         return None
     defines = (("HQ", shape.heads), ("HK", shape.kv_heads), ("PS", shape.page_size))
     otherwise = "Triton attends to chunks"
-    return kernel_or_none(q.device, SOURCES, "window_attention", defines, SHARED, otherwise)
+    return load_kernel(q.device, SOURCES, "prefill_attention", defines, SHARED, otherwise)
 
 
 def launch(
-    kernel: Kernel, shape: PagedShape, q: torch.Tensor, keys: torch.Tensor, values: torch.Tensor,
-    table: torch.Tensor, starts: torch.Tensor, lens: torch.Tensor,
+    kernel: CudaKernel, shape: PagedShape, q: torch.Tensor, keys: torch.Tensor,
+    values: torch.Tensor, table: torch.Tensor, starts: torch.Tensor, lens: torch.Tensor,
     first_pos: torch.Tensor | None, out: torch.Tensor, *, window: int, scale: float,
 ) -> None:  # fmt: skip
     """What ``paged_prefill`` computes, with its arguments."""
@@ -58,7 +58,7 @@ def launch(
     units = (-(-shape.rows // tokens) + shape.sequences) * shape.kv_heads
     integer = ctypes.c_int
     kernel.launch(
-        min(multiprocessors(q.device), units),
+        min(multiprocessor_count(q.device), units),
         THREADS,
         (
             query_map(q, shape, tokens), page_map(keys, shape), page_map(values, shape),

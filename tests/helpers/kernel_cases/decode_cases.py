@@ -6,14 +6,14 @@ from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, poisoned_caches, 
 from eightfold.kernels.attention.paged_decode import (
     DecodeConfig,
     OneCopy,
-    decode_workspace,
+    decode_workspace_size,
     paged_decode,
 )
 
 
 def decode_case(
     seed: int,
-    lens: list[int],
+    seq_lens: list[int],
     *,
     heads: int,
     kv_heads: int,
@@ -29,19 +29,19 @@ def decode_case(
     def randn(*shape: int) -> torch.Tensor:
         return torch.randn(*shape, generator=generator).to(DTYPE).to(DEVICE)
 
-    lows = [max(0, n - q_len - window + 1) if window else 0 for n in lens]
-    caches, table, firsts = poisoned_caches(
-        1 if pairs else 2, lens, lows, (page_size, kv_heads, head_dim), seed
+    lows = [max(0, n - q_len - window + 1) if window else 0 for n in seq_lens]
+    caches, page_table, firsts = poisoned_caches(
+        1 if pairs else 2, seq_lens, lows, (page_size, kv_heads, head_dim), seed
     )
     one_copy = None
     if pairs:
-        one_copy = OneCopy(1 + 0.3 * randn(head_dim), *rotary(max(lens) + 64, pairs))
+        one_copy = OneCopy(1 + 0.3 * randn(head_dim), *rotary(max(seq_lens) + 64, pairs))
     return {
-        "q": randn(len(lens) * q_len, heads, head_dim) * 0.5,
+        "q": randn(len(seq_lens) * q_len, heads, head_dim) * 0.5,
         "key_cache": caches[0],
         "value_cache": None if pairs else caches[1],
-        "table": table,
-        "lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
+        "page_table": page_table,
+        "seq_lens": torch.tensor(seq_lens, dtype=torch.int32, device=DEVICE),
         "q_len": q_len,
         "window": window,
         "first_pos": torch.tensor(firsts, dtype=torch.int32, device=DEVICE) if window else None,
@@ -49,14 +49,14 @@ def decode_case(
     }
 
 
-def run(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
-    q, table = case["q"], case["table"]
+def run_decode(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
+    q, page_table = case["q"], case["page_table"]
     out = torch.full_like(q, float("nan"))
     workspace = None
-    if config.split:
-        most = table.shape[1] * case["key_cache"].shape[1]
-        need = decode_workspace(
-            table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split, config.short,
+    if config.split_tokens:
+        most = page_table.shape[1] * case["key_cache"].shape[1]
+        need = decode_workspace_size(
+            page_table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split_tokens, config.short_split_tokens,
             case["window"],
         )  # fmt: skip
         workspace = torch.full((need,), float("nan"), device=q.device)

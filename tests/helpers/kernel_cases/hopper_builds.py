@@ -12,7 +12,8 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from eightfold.kernels.attention import flash_attn_prefill, paged_decode, paged_prefill, split_kv
+from eightfold.kernels.attention import paged_decode, paged_prefill, split_kv
+from eightfold.kernels.attention.flash_attn import flash_attn_prefill
 from eightfold.kernels.layers import (
     gated_gelu,
     linear_few_rows,
@@ -25,7 +26,7 @@ from eightfold.kernels.sampling import candidate_sampler, row_entropy, triton_sa
 HOPPER = GPUTarget("cuda", 90, 32)
 F, I, L, B = "*fp32", "*i32", "*i64", "*bf16"  # noqa: E741
 INTEGERS = dict.fromkeys(
-    ("V", "rows", "step", "sequences", "table_stride", "M", "N"), "i32"
+    ("V", "rows", "step", "sequences", "page_table_stride", "M", "N"), "i32"
 ) | dict.fromkeys(("softcap", "scale", "eps"), "fp32")
 SAMPLER = INTEGERS | {
     "logits": F, "temperature": F, "maxima": F, "parts": F, "masses": F, "counts": I, "top_k": L,
@@ -34,7 +35,7 @@ SAMPLER = INTEGERS | {
     "all_sums": F,
 }  # fmt: skip
 ATTENTION = INTEGERS | {
-    "q": B, "k": B, "v": B, "table": I, "lens": I, "first_pos": I, "starts": I, "cos": F,
+    "q": B, "k": B, "v": B, "page_table": I, "seq_lens": I, "first_pos": I, "query_starts": I, "cos": F,
     "sin": F, "key_weight": B, "sinks": B, "out": B, "part": F, "stats": F,
     "key_starts": I, "keys": B, "values": B,
 }  # fmt: skip
@@ -51,7 +52,12 @@ Build = tuple[Any, dict[str, str], dict[str, Any], int]
 
 def sampling() -> Iterator[Build]:
     logits = {"NB": 64, "NBP": 64, "BLOCK": 4096, "PDL": True}
-    few = {"NP": 256, "PARTS": 4, "ROOM": candidate_sampler.ROOM, "SHARE": candidate_sampler.SHARE}
+    few = {
+        "NP": 256,
+        "PARTS": 4,
+        "MAX_CANDIDATES": candidate_sampler.MAX_CANDIDATES,
+        "SHARE": candidate_sampler.SHARE,
+    }
     yield candidate_sampler._survey, SAMPLER, logits | few, 8
     yield candidate_sampler._bound, SAMPLER, logits | few, 16
     yield candidate_sampler._collect, SAMPLER, logits | few, 8
@@ -93,27 +99,27 @@ def layers() -> Iterator[Build]:
         "K": 5376, "BM": 16, "BN": 64, "BK": 128, "SPLITS": 1, "PREFETCH": 0, "TMA": True,
         "STAGES": 5, "PDL": True, "GATED": False,
     }  # fmt: skip
-    yield linear_few_rows._skinny_linear, LAYER, weights, 4
-    yield linear_few_rows._skinny_linear, LAYER, weights | {"GATED": True, "STAGES": 4}, 4
+    yield linear_few_rows._linear_few_rows, LAYER, weights, 4
+    yield linear_few_rows._linear_few_rows, LAYER, weights | {"GATED": True, "STAGES": 4}, 4
     yield (
-        linear_few_rows._skinny_linear,
+        linear_few_rows._linear_few_rows,
         LAYER | {"w": B},
         weights | {"TMA": False, "PREFETCH": 1024},
         4,
     )
-    yield linear_few_rows._skinny_linear, LAYER | {"out": F}, weights | {"BM": 64}, 4
+    yield linear_few_rows._linear_few_rows, LAYER | {"out": F}, weights | {"BM": 64}, 4
     norms = {"N": 5376, "BLOCK": 8192, "PARTS": 1, "HAS_POST": True, "HAS_NEXT": True}
     yield rms_norm._add_norm, LAYER, norms | {"HAS_Y": True, "PDL": True}, 16
     heads = {"HQ": 32, "BH": 4, "PARTS": 1, "PDL": True}
     window = {"HK": 16, "HEADS": 64, "D": 256, "HALF": 128, "PAIRS": 128, "ONE_COPY": False}
-    yield rotary_embedding._norm_rotate_write, LAYER, heads | window, 4
+    yield rotary_embedding._norm_rope_and_cache, LAYER, heads | window, 4
     one_copy = {"HK": 4, "HEADS": 36, "D": 512, "HALF": 256, "PAIRS": 64, "ONE_COPY": True}
     folded = {"q_weight": F, "k_weight": F}
-    yield rotary_embedding._norm_rotate_write, LAYER | folded, heads | one_copy, 4
+    yield rotary_embedding._norm_rope_and_cache, LAYER | folded, heads | one_copy, 4
     row = {"N": 5376, "BLOCK": 8192, "ZBLOCK": 1024, "PDL": True}
-    yield token_embedding._embed_norm, LAYER, row, 16
+    yield token_embedding._embed_rms_norm, LAYER, row, 16
     yield token_embedding._choose, LAYER, {"BLOCK": 1024}, 4
-    yield gated_gelu._gelu_mul, LAYER, {"N": 21504, "BLOCK": 2048}, 8
+    yield gated_gelu._gated_gelu, LAYER, {"N": 21504, "BLOCK": 2048}, 8
 
 
 def builds() -> Iterator[Build]:

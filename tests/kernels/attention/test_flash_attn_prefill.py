@@ -17,9 +17,13 @@ from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, CUDA, DEVICE, D
 from helpers.kernel_cases.prefill_cases import prefill_case
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
-from eightfold.kernels.attention import flash_attn_prefill, prefill_autotune
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
-from eightfold.kernels.attention.flash_attn_prefill import Chunks, Kind, flash_prefill
+from eightfold.kernels.attention.flash_attn import flash_attn_autotune, flash_attn_prefill
+from eightfold.kernels.attention.flash_attn.flash_attn_prefill import (
+    AttentionSpec,
+    PrefillLimits,
+    flash_prefill,
+)
 from eightfold.kernels.attention.paged_prefill import paged_prefill_reference
 
 HALF = torch.float16  # of the two types that flash-attn takes, the one the interpreter has
@@ -86,11 +90,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Any:
 def fill_before_windows(case: dict[str, Any]) -> None:
     """Large numbers in the first page before each window: an earlier part of the sequence."""
     page_size = case["key_cache"].shape[1]
-    counts = case["starts"].diff().tolist()
-    for s, (count, length) in enumerate(zip(counts, case["lens"].tolist(), strict=True)):
+    counts = case["query_starts"].diff().tolist()
+    for s, (count, length) in enumerate(zip(counts, case["seq_lens"].tolist(), strict=True)):
         low = max(0, length - count - case["window"] + 1) % page_size
         for cache in (case["key_cache"], case["value_cache"]):
-            cache[int(case["table"][s, 0]), :low] = 30.0
+            cache[int(case["page_table"][s, 0]), :low] = 30.0
 
 
 @pytest.mark.parametrize("page_size", [16, 64, 256])
@@ -99,12 +103,12 @@ def test_matches_float64(stand_in: Any, page_size: int, seed: int) -> None:
     generator = random.Random(seed * 1000 + page_size)
     kv_heads = generator.choice([1, 2, 3])
     counts = [generator.randint(1, 70) for _ in range(generator.randint(1, 4))]
-    lens = [count + generator.choice([0, 5, 300, 700]) for count in counts]
+    seq_lens = [count + generator.choice([0, 5, 300, 700]) for count in counts]
     window = generator.choice([1, 24, 90, 256])
     if page_size == 256 and seed % 2:
         window = 0
     case = prefill_case(
-        counts, lens, kv_heads * generator.choice([1, 2, 4]), kv_heads,
+        counts, seq_lens, kv_heads * generator.choice([1, 2, 4]), kv_heads,
         generator.choice([16, 40, 64]), window, page_size=page_size,
     )  # fmt: skip
     case.pop("one_copy")
@@ -118,17 +122,17 @@ def test_matches_float64(stand_in: Any, page_size: int, seed: int) -> None:
 
 @pytest.mark.parametrize("page_size", [16, 256])
 def test_rows_and_sequences_of_nobody(stand_in: Any, page_size: int) -> None:
-    """Empty table rows and padded rows, as the engine's tables have them."""
+    """Empty page_table rows and padded rows, as the engine's tables have them."""
     case = prefill_case([9, 20], [40, 20], 4, 2, 32, 12, page_size=page_size)
     case.pop("one_copy")
     wanted = paged_prefill_reference(**case)
     if page_size == 256:
         fill_before_windows(case)
     pad = torch.nn.functional.pad
-    case["starts"] = pad(case["starts"], (0, 3), value=29)
-    for name in ("lens", "first_pos"):
+    case["query_starts"] = pad(case["query_starts"], (0, 3), value=29)
+    for name in ("seq_lens", "first_pos"):
         case[name] = pad(case[name], (0, 3))
-    case["table"] = pad(case["table"], (0, 0, 0, 3))
+    case["page_table"] = pad(case["page_table"], (0, 0, 0, 3))
     case["q"] = pad(case["q"], (0, 0, 0, 0, 0, 3), value=float("nan"))
     out = torch.full_like(case["q"], float("nan"))
     flash_prefill(**case, out=out)
@@ -143,8 +147,8 @@ def test_sequences_without_rows_take_no_room(stand_in: Any, page_size: int) -> N
     wanted = paged_prefill_reference(**case)
     if page_size == 256:
         fill_before_windows(case)
-    case["starts"] = torch.nn.functional.pad(case["starts"], (6, 0))
-    for name in ("lens", "first_pos", "table"):
+    case["query_starts"] = torch.nn.functional.pad(case["query_starts"], (6, 0))
+    for name in ("seq_lens", "first_pos", "page_table"):
         case[name] = case[name].repeat_interleave(7, 0)
     out = torch.full_like(case["q"], float("nan"))
     flash_prefill(**case, out=out)
@@ -171,14 +175,14 @@ def test_steps_use_it_for_the_kinds_that_were_chosen(stand_in: Any) -> None:
     wanted = paged_prefill_reference(**case)
     caches = case["key_cache"], case["value_cache"]
     for kinds, sinks, expected in (
-        ({Kind(4, 2, 32, 24)}, None, 1),
-        ({Kind(4, 2, 32, 0), Kind(8, 2, 32, 24)}, None, 0),
-        ({Kind(4, 2, 32, 24)}, torch.full((4,), -1e4, device=DEVICE), 0),
+        ({AttentionSpec(4, 2, 32, 24)}, None, 1),
+        ({AttentionSpec(4, 2, 32, 0), AttentionSpec(8, 2, 32, 24)}, None, 0),
+        ({AttentionSpec(4, 2, 32, 24)}, torch.full((4,), -1e4, device=DEVICE), 0),
     ):
         batch = PagedBatch(
-            slots=torch.zeros(16, dtype=torch.int32, device=DEVICE), table=case["table"],
-            first_pos=case["first_pos"], lens=case["lens"], starts=case["starts"][1:] - 1,
-            decodes=1, flash=frozenset(kinds),
+            slot_mapping=torch.zeros(16, dtype=torch.int32, device=DEVICE), page_table=case["page_table"],
+            first_pos=case["first_pos"], seq_lens=case["seq_lens"], query_starts=case["query_starts"][1:] - 1,
+            num_decodes=1, flash_attn_specs=frozenset(kinds),
         )  # fmt: skip
         out = torch.full_like(case["q"], float("nan"))
         workspace = torch.empty(1 << 16, device=DEVICE)
@@ -198,20 +202,22 @@ def test_engine_steps(stand_in: Any, monkeypatch: pytest.MonkeyPatch, page_size:
         used.append(options["window_size"])
         return varlen(*args, **options)
 
-    def all_that_fit(kinds: list[Kind], chunks: Chunks) -> frozenset[Kind]:
+    def all_that_fit(kinds: list[AttentionSpec], chunks: PrefillLimits) -> frozenset[AttentionSpec]:
         halves = replace(chunks, dtype=HALF)
-        return frozenset(kind for kind in kinds if flash_attn_prefill.unfit(kind, halves) is None)
+        return frozenset(
+            kind for kind in kinds if flash_attn_prefill.unsupported_reason(kind, halves) is None
+        )
 
     stand_in.flash_attn_varlen_func = counted
-    monkeypatch.setattr(prefill_autotune, "choose", all_that_fit)
+    monkeypatch.setattr(flash_attn_autotune, "autotune_prefill", all_that_fit)
     monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: True)
     prompts = [[(3 + 5 * i * n) % 100 + 3 for i in range(n)] for n in (3, 45, 19)]
-    wanted = [generate(tiny_models.prefill_case("gemma4_e2b"), prompt, 3) for prompt in prompts]
+    wanted = [generate(tiny_models.build("gemma4_e2b"), prompt, 3) for prompt in prompts]
     config = EngineConfig(
         device="cpu", fused=False, max_step_tokens=24, max_running=4, max_context=512,
         page_size=page_size,
     )  # fmt: skip
-    engine = Engine(tiny_models.prefill_case("gemma4_e2b").to("cpu"), config)
+    engine = Engine(tiny_models.build("gemma4_e2b").to("cpu"), config)
     settings = SamplingParams(temperature=0, max_new_tokens=3, stop_token_ids=())
     seqs = [engine.submit(prompt, settings) for prompt in prompts]
     drawn = drive(engine)
@@ -221,16 +227,18 @@ def test_engine_steps(stand_in: Any, monkeypatch: pytest.MonkeyPatch, page_size:
 
 # ---- the choice
 
-SLIDING = Kind(4, 2, 32, 24)
-STEP = Chunks(rows=32, sequences=4, page_size=16, dtype=HALF, device=torch.device(DEVICE))
+SLIDING = AttentionSpec(4, 2, 32, 24)
+STEP = PrefillLimits(
+    max_rows=32, max_sequences=4, page_size=16, dtype=HALF, device=torch.device(DEVICE)
+)
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Milliseconds that the next measurements give: ours first, then flash-attn's."""
     times: list[float] = []
-    monkeypatch.setattr(prefill_autotune, "supported", lambda device: True)
-    monkeypatch.setattr(prefill_autotune, "device_time", lambda call: times.pop(0))
+    monkeypatch.setattr(flash_attn_autotune, "device_supported", lambda device: True)
+    monkeypatch.setattr(flash_attn_autotune, "median_device_ms", lambda call: times.pop(0))
     return times
 
 
@@ -240,7 +248,7 @@ def test_the_faster_one_is_taken(
 ) -> None:
     clock += [own, other]
     with caplog.at_level(logging.INFO, "eightfold"):
-        chosen = prefill_autotune.choose([SLIDING, SLIDING], STEP)
+        chosen = flash_attn_autotune.autotune_prefill([SLIDING, SLIDING], STEP)
     assert chosen == ({SLIDING} if other < own else set())
     assert f"our kernel {own:.3f} ms, flash-attn {other:.3f} ms" in caplog.text
     assert not clock, "a kind is measured once"
@@ -257,47 +265,53 @@ def test_a_wrong_one_is_never_taken(
 
     stand_in.flash_attn_varlen_func = broken
     clock += [2.0, 1.0]
-    assert prefill_autotune.choose([SLIDING], STEP) == set()
+    assert flash_attn_autotune.autotune_prefill([SLIDING], STEP) == set()
     assert clock == [2.0, 1.0], "it is not timed"
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "flash-attn is not used" in caplog.text
 
 
 def test_kinds_are_judged_one_by_one(stand_in: Any, clock: list[float]) -> None:
-    other = Kind(2, 2, 64, 40)
+    other = AttentionSpec(2, 2, 64, 40)
     clock += [2.0, 1.0, 1.0, 2.0]
-    assert prefill_autotune.choose([SLIDING, Kind(4, 2, 32, 0), other], STEP) == {SLIDING}
+    assert flash_attn_autotune.autotune_prefill(
+        [SLIDING, AttentionSpec(4, 2, 32, 0), other], STEP
+    ) == {SLIDING}
 
 
 @pytest.mark.parametrize(
     ("kind", "changes", "why"),
     [
         (SLIDING, {"dtype": torch.float32}, "does not take torch.float32"),
-        (Kind(4, 2, 512, 24), {}, "up to 256"),
-        (Kind(4, 2, 36, 24), {}, "multiples of 8"),
-        (Kind(4, 2, 32, 0), {"page_size": 64}, "not 64"),
-        (Kind(32, 16, 256, 1024), {"rows": 512, "sequences": 64}, "would take 1031 MiB"),
-        (Kind(32, 16, 256, 1024), {"rows": 512, "sequences": 8}, None),
-        (Kind(4, 2, 32, 0), {"page_size": 512}, None),
+        (AttentionSpec(4, 2, 512, 24), {}, "up to 256"),
+        (AttentionSpec(4, 2, 36, 24), {}, "multiples of 8"),
+        (AttentionSpec(4, 2, 32, 0), {"page_size": 64}, "not 64"),
+        (
+            AttentionSpec(32, 16, 256, 1024),
+            {"max_rows": 512, "max_sequences": 64},
+            "would take 1031 MiB",
+        ),
+        (AttentionSpec(32, 16, 256, 1024), {"max_rows": 512, "max_sequences": 8}, None),
+        (AttentionSpec(4, 2, 32, 0), {"page_size": 512}, None),
     ],
 )
-def test_what_does_not_fit(kind: Kind, changes: dict[str, Any], why: str | None) -> None:
-    settings = {"rows": 32, "sequences": 4, "page_size": 16, "dtype": HALF}
-    found = flash_attn_prefill.unfit(
-        kind, Chunks(**(settings | changes), device=torch.device("cpu"))
+def test_what_does_not_fit(kind: AttentionSpec, changes: dict[str, Any], why: str | None) -> None:
+    settings = {"max_rows": 32, "max_sequences": 4, "page_size": 16, "dtype": HALF}
+    found = flash_attn_prefill.unsupported_reason(
+        kind, PrefillLimits(**(settings | changes), device=torch.device("cpu"))
     )
     assert found is None if why is None else why in str(found)
 
 
 def test_what_is_installed(stand_in: Any, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
-    assert flash_attn_prefill.installed()
+    assert flash_attn_prefill.is_installed()
     stand_in.__version__ = "3.0.0"
-    assert not flash_attn_prefill.installed()
+    assert not flash_attn_prefill.is_installed()
     monkeypatch.setitem(sys.modules, "flash_attn", None)
-    assert not flash_attn_prefill.installed()
+    assert not flash_attn_prefill.is_installed()
     assert not caplog.records, "what is not there is nothing to warn of"
     monkeypatch.setitem(sys.modules, "flash_attn", ModuleType("flash_attn"))
-    assert not flash_attn_prefill.installed()
+    assert not flash_attn_prefill.is_installed()
     assert "flash-attn is not used" in caplog.text
 
 
@@ -305,13 +319,13 @@ def test_nothing_is_measured_without_it(
     monkeypatch: pytest.MonkeyPatch, clock: list[float]
 ) -> None:
     monkeypatch.setitem(sys.modules, "flash_attn", None)
-    assert prefill_autotune.choose([SLIDING], STEP) == set()
-    assert not flash_attn_prefill.supported(torch.device("cpu"))
+    assert flash_attn_autotune.autotune_prefill([SLIDING], STEP) == set()
+    assert not flash_attn_prefill.device_supported(torch.device("cpu"))
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
 class TestRealOne:
-    """On a GPU where flash-attn is installed."""
+    """On a GPU where flash-attn is is_installed."""
 
     @pytest.fixture(autouse=True)
     def _installed(self) -> None:
@@ -329,9 +343,9 @@ class TestRealOne:
         assert relative(out, wanted) < ATTENTION_LIMIT
 
     def test_choice(self, caplog: Any) -> None:
-        kind = Kind(32, 16, 256, 1024)
-        step = Chunks(1024, 8, 64, DTYPE, torch.device("cuda"))
+        kind = AttentionSpec(32, 16, 256, 1024)
+        step = PrefillLimits(1024, 8, 64, DTYPE, torch.device("cuda"))
         with caplog.at_level(logging.INFO, "eightfold"):
-            prefill_autotune.choose([kind], step)
+            flash_attn_autotune.autotune_prefill([kind], step)
         assert "flash-attn is not used" not in caplog.text
         assert "our kernel" in caplog.text

@@ -19,13 +19,17 @@ from helpers.kernel_cases.kernel_devices import (
 import eightfold.kernels.attention.hopper.hopper_one_copy as sm90
 import eightfold.kernels.attention.paged_decode as triton_decode
 import eightfold.kernels.attention.paged_prefill as triton_prefill
-from eightfold.kernels.attention.attention_reference import (
+from eightfold.kernels.attention.attention_shapes import PagedShape
+from eightfold.kernels.attention.float64_reference import (
     paged_decode_reference,
     paged_prefill_reference,
 )
-from eightfold.kernels.attention.attention_shapes import PagedShape
 from eightfold.kernels.attention.one_copy import OneCopy
-from eightfold.kernels.attention.paged_decode import DecodeConfig, decode_workspace, paged_decode
+from eightfold.kernels.attention.paged_decode import (
+    DecodeConfig,
+    decode_workspace_size,
+    paged_decode,
+)
 from eightfold.kernels.attention.paged_prefill import PrefillConfig, paged_prefill
 from eightfold.kernels.cuda import nvrtc
 
@@ -48,18 +52,20 @@ def build(
     q = torch.randn(sum(counts), heads, 512, device=DEVICE).to(caches[0].dtype) * 0.05
     weight = (1 + 0.3 * torch.randn(512, device=DEVICE)).to(q.dtype)
     return {
-        "q": q, "key_cache": caches[0], "value_cache": None, "table": table,
-        "lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
+        "q": q, "key_cache": caches[0], "value_cache": None, "page_table": table,
+        "seq_lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
         "one_copy": OneCopy(weight, *rotary(max(lens) + 130, 64)),
     }  # fmt: skip
 
 
 def decode(case: dict, q_len: int, split: int, short: int = 0) -> torch.Tensor:
     out = torch.full_like(case["q"], float("nan"))
-    most = case["table"].shape[1] * case["key_cache"].shape[1]
-    need = decode_workspace(len(case["lens"]), q_len, out.shape[1], 512, most, split, short)
+    most = case["page_table"].shape[1] * case["key_cache"].shape[1]
+    need = decode_workspace_size(
+        len(case["seq_lens"]), q_len, out.shape[1], 512, most, split, short
+    )
     space = torch.full((need,), float("nan"), device=DEVICE)
-    config = DecodeConfig(tile=32, split=split, short=short, hopper=True)
+    config = DecodeConfig(tile=32, split_tokens=split, short_split_tokens=short, use_hopper=True)
     return paged_decode(**case, out=out, q_len=q_len, workspace=space, config=config)
 
 
@@ -80,7 +86,7 @@ def test_chunks(counts: list[int], lens: list[int], options: dict) -> None:
     case = build(counts, lens, **options)
     starts = torch.tensor([0, *counts], device=DEVICE).cumsum(0).int()
     out = torch.full_like(case["q"], float("nan"))
-    paged_prefill(**case, starts=starts, out=out, config=PrefillConfig(64, 32, hopper=True))
+    paged_prefill(**case, starts=starts, out=out, config=PrefillConfig(64, 32, use_hopper=True))
     assert relative(out, paged_prefill_reference(**case, starts=starts)) < ATTENTION_LIMIT
 
 
@@ -106,7 +112,7 @@ def test_decode(lens: list[int], q_len: int, split: int, short: int) -> None:
 def test_short_sequences_have_short_splits() -> None:
     case = build([1, 1], [512, 513])
     both = decode(case, 1, 192, 64)
-    alone = dict(case, table=case["table"][:1], lens=case["lens"][:1], q=case["q"][:1])
+    alone = dict(case, table=case["page_table"][:1], seq_lens=case["seq_lens"][:1], q=case["q"][:1])
     assert torch.equal(decode(alone, 1, 64), both[:1])
 
 
@@ -114,7 +120,9 @@ def test_short_sequences_have_short_splits() -> None:
 def test_result_is_independent_of_the_batch_and_repeats() -> None:
     case = build([2] * 3, [900, 611, 300])
     both = decode(case, 2, 256)
-    alone = dict(case, table=case["table"][1:2], lens=case["lens"][1:2], q=case["q"][2:4])
+    alone = dict(
+        case, table=case["page_table"][1:2], seq_lens=case["seq_lens"][1:2], q=case["q"][2:4]
+    )
     assert torch.equal(decode(alone, 2, 256), both[2:4])
     last = dict(case, q=case["q"][1::2].contiguous())
     assert torch.equal(decode(last, 1, 256), both[1::2])
@@ -149,5 +157,5 @@ def test_what_does_not_fit_is_refused() -> None:
 
 
 def test_sources_are_installed() -> None:
-    folder = nvrtc.FOLDER
+    folder = nvrtc.SOURCE_FOLDER
     assert all((folder / name).read_text().strip() for name in sm90.SOURCES)

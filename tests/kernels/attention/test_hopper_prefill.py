@@ -22,8 +22,8 @@ from helpers.kernel_cases.kernel_devices import (
 
 import eightfold.kernels.attention.hopper.hopper_prefill as sm90
 import eightfold.kernels.attention.paged_prefill as triton_prefill
-from eightfold.kernels.attention.attention_reference import paged_prefill_reference
 from eightfold.kernels.attention.attention_shapes import PagedShape
+from eightfold.kernels.attention.float64_reference import paged_prefill_reference
 from eightfold.kernels.attention.paged_prefill import default_config, paged_prefill
 from eightfold.kernels.cuda import nvrtc
 
@@ -48,9 +48,9 @@ def build(
     )
     return {
         "q": (torch.randn(sum(counts), heads, 256, device=DEVICE) * spread).to(DTYPE),
-        "key_cache": caches[0], "value_cache": caches[1], "table": table,
-        "starts": torch.tensor([0, *counts], device=DEVICE).cumsum(0).int(),
-        "lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
+        "key_cache": caches[0], "value_cache": caches[1], "page_table": table,
+        "query_starts": torch.tensor([0, *counts], device=DEVICE).cumsum(0).int(),
+        "seq_lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
         "first_pos": torch.tensor(firsts, dtype=torch.int32, device=DEVICE), "window": window,
     }  # fmt: skip
 
@@ -97,10 +97,10 @@ def test_result_is_independent_of_the_batch_and_of_chunks_and_repeats() -> None:
             begin += part
             alone = case | {
                 "q": case["q"][rows].contiguous(),
-                "table": case["table"][s : s + 1],
+                "page_table": case["page_table"][s : s + 1],
                 "first_pos": case["first_pos"][s : s + 1],
-                "starts": torch.tensor([0, part], dtype=torch.int32, device=DEVICE),
-                "lens": torch.tensor([length], dtype=torch.int32, device=DEVICE),
+                "query_starts": torch.tensor([0, part], dtype=torch.int32, device=DEVICE),
+                "seq_lens": torch.tensor([length], dtype=torch.int32, device=DEVICE),
             }
             assert torch.equal(attend(alone), whole[rows])
 
@@ -108,7 +108,7 @@ def test_result_is_independent_of_the_batch_and_of_chunks_and_repeats() -> None:
 @needs_hopper
 def test_rows_of_nobody_are_left_alone() -> None:
     case = build([40], [40], 1024)
-    case["starts"][1] = 33
+    case["query_starts"][1] = 33
     out = attend(case)
     assert not out[:33].isnan().any()
     assert out[33:].isnan().all()
@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_refused() -> None:
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_builds_without_spills(tmp_path: Path) -> None:
-    folder = nvrtc.FOLDER
+    folder = nvrtc.SOURCE_FOLDER
     source = tmp_path / "attention.cu"
     source.write_text("".join((folder / name).read_text() for name in sm90.SOURCES))
     command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-DHQ=32", "-DHK=16", "-DPS=64"]

@@ -5,13 +5,13 @@ About 12 seconds in Triton's interpreter.
 
 import pytest
 import torch
-from helpers.kernel_cases.decode_cases import decode_case, run
+from helpers.kernel_cases.decode_cases import decode_case, run_decode
 from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative, rotary
 
 from eightfold.kernels.attention.paged_decode import (
     DecodeConfig,
     OneCopy,
-    decode_workspace,
+    decode_workspace_size,
     fold_key_weight,
     paged_decode,
     paged_decode_reference,
@@ -19,27 +19,27 @@ from eightfold.kernels.attention.paged_decode import (
 )
 
 CASES = {
-    "plain": {"lens": [37, 1, 64], "heads": 4, "kv_heads": 2, "head_dim": 64},
-    "window": {"lens": [70, 5, 33], "heads": 4, "kv_heads": 2, "head_dim": 32, "window": 24},
+    "plain": {"seq_lens": [37, 1, 64], "heads": 4, "kv_heads": 2, "head_dim": 64},
+    "window": {"seq_lens": [70, 5, 33], "heads": 4, "kv_heads": 2, "head_dim": 32, "window": 24},
     "window_rows": {
-        "lens": [70, 5, 34],
+        "seq_lens": [70, 5, 34],
         "heads": 4,
         "kv_heads": 2,
         "head_dim": 32,
         "window": 24,
         "q_len": 3,
     },
-    "odd_dim": {"lens": [19, 40], "heads": 6, "kv_heads": 2, "head_dim": 80},
+    "odd_dim": {"seq_lens": [19, 40], "heads": 6, "kv_heads": 2, "head_dim": 80},
     "group_of_one": {
-        "lens": [9, 0, 50],
+        "seq_lens": [9, 0, 50],
         "heads": 3,
         "kv_heads": 3,
         "head_dim": 64,
         "page_size": 64,
     },
-    "one_copy": {"lens": [45, 100, 3], "heads": 8, "kv_heads": 2, "head_dim": 128, "pairs": 16},
+    "one_copy": {"seq_lens": [45, 100, 3], "heads": 8, "kv_heads": 2, "head_dim": 128, "pairs": 16},
     "one_copy_rows": {
-        "lens": [45, 70],
+        "seq_lens": [45, 70],
         "heads": 8,
         "kv_heads": 1,
         "head_dim": 64,
@@ -53,7 +53,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_matches_float64(name: str, split: int) -> None:
     case = decode_case(len(name), **CASES[name])
-    out = run(case, DecodeConfig(tile=16, split=split, stages=2))
+    out = run_decode(case, DecodeConfig(tile=16, split_tokens=split, stages=2))
     assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
 
 
@@ -61,14 +61,14 @@ def test_matches_float64(name: str, split: int) -> None:
 def test_short_sequences_have_short_splits(options: dict) -> None:
     """Eight splits of 16 tokens at most; longer sequences beside them have splits of 48."""
     case = decode_case(11, [128, 129, 40, 0, 200], heads=4, kv_heads=2, head_dim=64, **options)
-    out = run(case, DecodeConfig(tile=16, split=48, short=16))
+    out = run_decode(case, DecodeConfig(tile=16, split_tokens=48, short_split_tokens=16))
     assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
-    first = {name: case[name][:1] for name in ("table", "lens")}
+    first = {name: case[name][:1] for name in ("page_table", "seq_lens")}
     if case["first_pos"] is not None:
         first["first_pos"] = case["first_pos"][:1]
     rows = case["q_len"]
     alone = dict(case, **first, q=case["q"][:rows])
-    small = run(alone, DecodeConfig(tile=16, split=16))
+    small = run_decode(alone, DecodeConfig(tile=16, split_tokens=16))
     torch.testing.assert_close(small, out[:rows], rtol=0, atol=0)
 
 
@@ -76,17 +76,17 @@ def test_short_sequences_have_short_splits(options: dict) -> None:
 def test_sinks_take_weight_only(split: int) -> None:
     case = decode_case(3, [20, 41], heads=4, kv_heads=2, head_dim=32)
     sinks = torch.tensor([0.5, -1.0, 3.0, 0.0], device=DEVICE)
-    out = run(case, DecodeConfig(tile=16, split=split), sinks=sinks, scale=0.2)
+    out = run_decode(case, DecodeConfig(tile=16, split_tokens=split), sinks=sinks, scale=0.2)
     assert relative(out, paged_decode_reference(**case, sinks=sinks, scale=0.2)) < ATTENTION_LIMIT
 
 
 def test_a_window_over_the_border_of_two_splits_has_room_for_both() -> None:
-    """Its table has room for 28 tokens, less than a split; what lies behind the workspace stays."""
+    """Its page_table has room for 28 tokens, less than a split; what lies behind the workspace stays."""
     case = decode_case(5, [97, 64], heads=2, kv_heads=1, head_dim=16, page_size=4, window=23)
-    held = case["table"].shape[1] * 4
+    held = case["page_table"].shape[1] * 4
     assert held == 28
-    config = DecodeConfig(tile=32, split=96)
-    need = decode_workspace(2, 1, 2, 16, held, 96, window=23)
+    config = DecodeConfig(tile=32, split_tokens=96)
+    need = decode_workspace_size(2, 1, 2, 16, held, 96, window=23)
     memory = torch.full((4 * need,), 7.0, device=DEVICE)
     out = torch.full_like(case["q"], float("nan"))
     paged_decode(**case, out=out, workspace=memory[:need], config=config)
@@ -98,19 +98,21 @@ def test_a_window_over_the_border_of_two_splits_has_room_for_both() -> None:
 
 def test_tile_spanning_pages() -> None:
     case = decode_case(4, [50, 33], heads=4, kv_heads=2, head_dim=32, page_size=16, window=20)
-    out = run(case, DecodeConfig(tile=32))
+    out = run_decode(case, DecodeConfig(tile=32))
     assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
 
 
 def test_result_is_independent_of_the_batch_and_of_rows_beside_it() -> None:
     """Bitwise: alone, in a batch, and as the last of several verified rows."""
-    config = DecodeConfig(tile=16, split=32)
+    config = DecodeConfig(tile=16, split_tokens=32)
     case = decode_case(5, [90, 61, 30], heads=4, kv_heads=2, head_dim=64, pairs=8, q_len=2)
-    both = run(case, config)
-    alone = dict(case, table=case["table"][1:2], lens=case["lens"][1:2], q=case["q"][2:4])
-    torch.testing.assert_close(run(alone, config), both[2:4], rtol=0, atol=0)
+    both = run_decode(case, config)
+    alone = dict(
+        case, page_table=case["page_table"][1:2], seq_lens=case["seq_lens"][1:2], q=case["q"][2:4]
+    )
+    torch.testing.assert_close(run_decode(alone, config), both[2:4], rtol=0, atol=0)
     last = dict(case, q=case["q"][1::2].contiguous(), q_len=1)
-    torch.testing.assert_close(run(last, config), both[1::2], rtol=0, atol=0)
+    torch.testing.assert_close(run_decode(last, config), both[1::2], rtol=0, atol=0)
 
 
 def test_folded_query_and_rebuilt_key_equal_the_original_scores() -> None:
@@ -134,12 +136,12 @@ def test_folded_query_and_rebuilt_key_equal_the_original_scores() -> None:
 def test_clear_errors() -> None:
     case = decode_case(6, [20], heads=4, kv_heads=2, head_dim=32)
     with pytest.raises(ValueError, match=r"float32; .* are needed"):
-        paged_decode(**case, out=case["q"].clone(), config=DecodeConfig(tile=16, split=32))
-    with pytest.raises(ValueError, match=r"table is torch\.int64"):
-        run(dict(case, table=case["table"].long()), DecodeConfig(tile=16))
+        paged_decode(**case, out=case["q"].clone(), config=DecodeConfig(tile=16, split_tokens=32))
+    with pytest.raises(ValueError, match=r"page_table is torch\.int64"):
+        run_decode(dict(case, page_table=case["page_table"].long()), DecodeConfig(tile=16))
     with pytest.raises(ValueError, match="value_cache is missing"):
-        run(dict(case, value_cache=None), DecodeConfig(tile=16))
+        run_decode(dict(case, value_cache=None), DecodeConfig(tile=16))
     with pytest.raises(ValueError, match="tile is 24; it must be a power of two"):
-        run(case, DecodeConfig(tile=24))
+        run_decode(case, DecodeConfig(tile=24))
     with pytest.raises(ValueError, match="do not fit"):
-        run(dict(case, q_len=2), DecodeConfig(tile=16))
+        run_decode(dict(case, q_len=2), DecodeConfig(tile=16))

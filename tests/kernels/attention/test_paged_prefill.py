@@ -25,7 +25,9 @@ CASES = {
 def test_matches_float64(name: str, tile: int) -> None:
     case = prefill_case(*CASES[name])
     out = torch.full_like(case["q"], float("nan"))
-    paged_prefill(**case, out=out, config=PrefillConfig(rows=32, tile=tile, warps=4, stages=2))
+    paged_prefill(
+        **case, out=out, config=PrefillConfig(query_rows=32, tile=tile, warps=4, stages=2)
+    )
     assert relative(out, paged_prefill_reference(**case)) < ATTENTION_LIMIT
 
 
@@ -43,7 +45,7 @@ def test_clear_errors() -> None:
     with pytest.raises(ValueError, match="value_cache is missing"):
         paged_prefill(**{**case, "value_cache": None}, out=case["q"].clone())
     with pytest.raises(ValueError, match="hold no group"):
-        paged_prefill(**case, out=case["q"].clone(), config=PrefillConfig(rows=1))
-    for wrong in (PrefillConfig(rows=48), PrefillConfig(tile=24)):
+        paged_prefill(**case, out=case["q"].clone(), config=PrefillConfig(query_rows=1))
+    for wrong in (PrefillConfig(query_rows=48), PrefillConfig(tile=24)):
         with pytest.raises(ValueError, match="a power of two"):
             paged_prefill(**case, out=case["q"].clone(), config=wrong)

@@ -6,13 +6,13 @@ About 20 seconds in Triton's interpreter.
 import pytest
 import torch
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE
-from helpers.kernel_cases.sampling_cases import batch_of
+from helpers.kernel_cases.sampling_cases import sampling_batch
 
 from eightfold.kernels.sampling.candidate_sampler import (
     BLOCK,
-    ROOM,
-    candidates_workspace,
-    draw_candidates,
+    MAX_CANDIDATES,
+    candidate_workspace_size,
+    sample_candidates,
 )
 from eightfold.kernels.sampling.torch_sampler import sample
 
@@ -32,18 +32,18 @@ SETTINGS = [
     (1.0, 0, 1.0, 0.0, False),  # keeps every token
     (3.0, 0, 0.9, 0.0, False),  # flat
     (3.0, 0, 1.0, 1e-4, False),
-    (1.0, 2 * ROOM, 1.0, 0.0, False),
+    (1.0, 2 * MAX_CANDIDATES, 1.0, 0.0, False),
     (1.0, 15_000, 0.5, 0.0, False),
 ]
 
 
 def draw(logits: torch.Tensor, settings: list[tuple[float, int, float, float]], seed: int):
     rows, vocabulary = logits.shape
-    batch = batch_of(settings, seed)
+    batch = sampling_batch(settings, seed)
     maxima = torch.full((rows * -(-vocabulary // BLOCK),), float("nan"), device=DEVICE)
     chosen = torch.full((rows,), -7, dtype=torch.int32, device=DEVICE)
-    space = torch.full((candidates_workspace(rows, vocabulary),), float("nan"), device=DEVICE)
-    draw_candidates(logits, batch, maxima, chosen, space, softcap=0.0, pdl=False)
+    space = torch.full((candidate_workspace_size(rows, vocabulary),), float("nan"), device=DEVICE)
+    sample_candidates(logits, batch, maxima, chosen, space, softcap=0.0, pdl=False)
     return chosen.tolist(), sample(logits, batch).tolist()
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from eightfold.kernels.sampling.row_entropy import (
-    entropy_workspace,
+    entropy_workspace_size,
     row_entropy,
     row_entropy_reference,
 )
@@ -19,7 +19,7 @@ def test_row_entropy(rows: int, vocabulary: int, softcap: float) -> None:
     logits = torch.randn(rows, vocabulary, device=DEVICE) * 8
     logits[0, : vocabulary // 2] = -1e4  # most of a row without mass
     out = torch.full((rows,), float("nan"), device=DEVICE)
-    space = torch.full((entropy_workspace(rows, vocabulary),), float("nan"), device=DEVICE)
+    space = torch.full((entropy_workspace_size(rows, vocabulary),), float("nan"), device=DEVICE)
     assert row_entropy(logits, out, space, softcap=softcap) is out
     torch.testing.assert_close(out, row_entropy_reference(logits, softcap), rtol=2e-5, atol=2e-5)
 
@@ -29,7 +29,7 @@ def test_forbidden_tokens_and_certainty() -> None:
     logits[0, 8500] = 3.0
     logits[1, [5, 8999]] = 1.0
     out = torch.empty(2, device=DEVICE)
-    space = torch.empty(entropy_workspace(2, 9000), device=DEVICE)
+    space = torch.empty(entropy_workspace_size(2, 9000), device=DEVICE)
     row_entropy(logits, out, space)
     wanted = torch.tensor([1.0, 2.0]).log()  # equally likely tokens
     torch.testing.assert_close(out.cpu(), wanted, atol=1e-5, rtol=0)
@@ -42,7 +42,7 @@ def test_a_logit_that_is_no_number_shows(value: float, at: int) -> None:
     logits = torch.zeros(2, 9000, device=DEVICE)
     logits[1, at] = value
     out = torch.full((2,), float("nan"), device=DEVICE)
-    row_entropy(logits, out, torch.empty(entropy_workspace(2, 9000), device=DEVICE))
+    row_entropy(logits, out, torch.empty(entropy_workspace_size(2, 9000), device=DEVICE))
     assert out.isnan().tolist() == [False, True]
     assert row_entropy_reference(logits).isnan().tolist() == [False, True]
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE
-from helpers.kernel_cases.sampling_cases import batch_of
+from helpers.kernel_cases.sampling_cases import sampling_batch
 
 from eightfold.kernels.sampling.torch_sampler import sample
-from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
+from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace_size
 
 VOCABULARY = 5003
 # temperature, top_k, top_p, min_p
@@ -34,9 +34,9 @@ def test_draws_what_the_torch_sampler_draws(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     settings = list(SETTINGS.values())
     logits = torch.randn(len(settings), VOCABULARY, generator=generator).to(DEVICE) * 3
-    batch = batch_of(settings, seed)
+    batch = sampling_batch(settings, seed)
     out = torch.full((len(settings),), -1, dtype=torch.int64, device=DEVICE)
-    need = sampler_workspace(len(settings), VOCABULARY)
+    need = sampler_workspace_size(len(settings), VOCABULARY)
     workspace = torch.full((need,), float("nan"), device=DEVICE)
     sample_tokens(logits, batch, out, workspace, softcap=30.0)
     assert out.tolist() == sample(30 * torch.tanh(logits / 30), batch).tolist()
@@ -50,16 +50,16 @@ def test_logits_that_are_no_numbers_draw_a_token_of_the_vocabulary(value: float)
     logits[: len(SETTINGS)] = value
     logits[len(SETTINGS) :, 299] = value
     out = torch.full((len(settings),), -1, dtype=torch.int64, device=DEVICE)
-    space = torch.empty(sampler_workspace(len(settings), 300), device=DEVICE)
-    sample_tokens(logits, batch_of(settings, 0), out, space)
+    space = torch.empty(sampler_workspace_size(len(settings), 300), device=DEVICE)
+    sample_tokens(logits, sampling_batch(settings, 0), out, space)
     assert all(0 <= token < 300 for token in out.tolist())
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:
     logits = torch.zeros(2, 300, device=DEVICE)
     out = torch.zeros(2, dtype=torch.int64, device=DEVICE)
-    space = torch.empty(sampler_workspace(2, 300), device=DEVICE)
-    batch = batch_of([(1.0, 3, 1.0, 0.0)] * 2, 0)
+    space = torch.empty(sampler_workspace_size(2, 300), device=DEVICE)
+    batch = sampling_batch([(1.0, 3, 1.0, 0.0)] * 2, 0)
     for wrong, message in (
         ({"top_p": batch.top_p[:1]}, "top_p holds 1 settings for 2 rows"),
         ({"top_k": batch.top_k.int()}, "top_k is torch.int32"),
@@ -73,4 +73,4 @@ def test_small_workspace_is_refused() -> None:
     logits = torch.zeros(1, VOCABULARY, device=DEVICE)
     out = torch.zeros(1, dtype=torch.int64, device=DEVICE)
     with pytest.raises(ValueError, match="are needed"):
-        sample_tokens(logits, batch_of([(1.0, 0, 1.0, 0.0)], 0), out, logits[0, :9])
+        sample_tokens(logits, sampling_batch([(1.0, 0, 1.0, 0.0)], 0), out, logits[0, :9])

@@ -9,8 +9,8 @@ def paged_decode_reference(
     q: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    lens: torch.Tensor,
+    page_table: torch.Tensor,
+    seq_lens: torch.Tensor,
     *,
     one_copy: OneCopy | None = None,
     sinks: torch.Tensor | None = None,
@@ -23,13 +23,13 @@ def paged_decode_reference(
     page_size = key_cache.shape[1]
     group = q.shape[1] // key_cache.shape[2]
     out = torch.zeros(q.shape, dtype=torch.float64, device=q.device)
-    for s, length in enumerate(lens.tolist()):
+    for s, length in enumerate(seq_lens.tolist()):
         if not length:
             continue
         first = 0 if first_pos is None else int(first_pos[s])
         low = max(0, length - q_len - window + 1) if window else 0
         at = torch.arange(low, length, device=q.device)
-        pages = table[s].long()[(at - first) // page_size]
+        pages = page_table[s].long()[(at - first) // page_size]
         slots = pages * page_size + at % page_size
         values = (key_cache if value_cache is None else value_cache).flatten(0, 1)[slots].double()
         rows = slice(s * q_len, (s + 1) * q_len)
@@ -58,24 +58,24 @@ def paged_prefill_reference(
     q: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
-    table: torch.Tensor,
-    starts: torch.Tensor,
-    lens: torch.Tensor,
+    page_table: torch.Tensor,
+    query_starts: torch.Tensor,
+    seq_lens: torch.Tensor,
     *,
     first_pos: torch.Tensor | None = None,
     **options: object,
 ) -> torch.Tensor:
     """What ``paged_prefill`` computes, in float64: a sequence's chunk is so many decode rows."""
     parts = []
-    for s in range(table.shape[0]):
-        begin, end = int(starts[s]), int(starts[s + 1])
+    for s in range(page_table.shape[0]):
+        begin, end = int(query_starts[s]), int(query_starts[s + 1])
         parts.append(
             paged_decode_reference(
                 q[begin:end],
                 key_cache,
                 value_cache,
-                table[s : s + 1],
-                lens[s : s + 1],
+                page_table[s : s + 1],
+                seq_lens[s : s + 1],
                 q_len=end - begin,
                 first_pos=None if first_pos is None else first_pos[s : s + 1],
                 **options,  # type: ignore[arg-type]

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-DECODE_KEYS = 1 << 16  # gathered at once, padding included: it bounds what a step takes
+MAX_GATHERED_KEYS = 1 << 16  # gathered at once, padding included: it bounds what a step takes
 
 
 @dataclass(frozen=True, slots=True)
-class Chunk:
+class PrefillChunk:
     """Query rows ``[begin, end)`` of one sequence and the slots of the keys they may see.
 
     slots: int64 [L], in order of position. mask: bool [end - begin, L], True where visible, or
@@ -27,7 +27,7 @@ class Chunk:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionBatch:
+class TorchAttentionBatch:
     """What one layer group's layers need to know of a step of T tokens.
 
     write_slots: int64 [T], where each token's key and value go. decode_rows: int64 [B], the rows
@@ -39,10 +39,10 @@ class AttentionBatch:
     decode_rows: torch.Tensor | None
     decode_slots: torch.Tensor | None
     decode_mask: torch.Tensor | None
-    chunks: tuple[Chunk, ...]
+    chunks: tuple[PrefillChunk, ...]
 
 
-def write_cache(
+def write_kv_cache(
     keys: torch.Tensor,
     values: torch.Tensor,
     key_cache: torch.Tensor,
@@ -54,11 +54,11 @@ def write_cache(
     value_cache.flatten(0, 1).index_copy_(0, slots, values.to(value_cache.dtype))
 
 
-def paged_attention(
+def torch_paged_attention(
     queries: torch.Tensor,
     key_cache: torch.Tensor,
     value_cache: torch.Tensor,
-    batch: AttentionBatch,
+    batch: TorchAttentionBatch,
     scale: float,
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
@@ -105,7 +105,7 @@ def _decode(
     query: torch.Tensor,
     flat_keys: torch.Tensor,
     flat_values: torch.Tensor,
-    batch: AttentionBatch,
+    batch: TorchAttentionBatch,
     scale: float,
     softcap: float | None,
     sinks: torch.Tensor | None,
@@ -114,7 +114,7 @@ def _decode(
     slots, mask = batch.decode_slots, batch.decode_mask
     assert slots is not None
     sink = None if sinks is None else sinks[None, :, :, None]
-    some = max(1, DECODE_KEYS // slots.shape[1])
+    some = max(1, MAX_GATHERED_KEYS // slots.shape[1])
     parts = []
     for begin in range(0, len(query), some):
         part = slice(begin, begin + some)

@@ -1,0 +1,1 @@
+"""Prefill attention through flash-attn 2, where it is installed and faster."""
