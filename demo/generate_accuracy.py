@@ -117,7 +117,7 @@ def advance(
             output, attempt.done = type(error).__name__, True
         attempt.errors += "Error" in output
         before, after = renderer.tool_frame
-        attempt.ids += [*before, *renderer.protocol.plain.encode(output), *after]
+        attempt.ids += [*before, *renderer.protocol.untrusted_text.encode(output), *after]
 
 
 def solve(

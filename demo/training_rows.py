@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from eightfold.solver.chat import ChatProtocol, load_protocol
 from eightfold.solver.chat.prompt_texts import Prompts
-from eightfold.solver.chat.protocol_choice import Protocol, load_protocol
 
 from .training_traces import Trace, write_trace
 
@@ -81,7 +81,7 @@ class Renderer:
         ids: list[int] = self.fast.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _prefix(self, protocol: Protocol) -> list[int]:
+    def _prefix(self, protocol: ChatProtocol) -> list[int]:
         """The prompt up to the user's turn."""
         ids = protocol.render_prompt(MARK)
         return ids[: len(ids) - ids[::-1].index(TURN, ids[::-1].index(TURN) + 1) - 1]

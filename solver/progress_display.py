@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{last:02}" if hours else f"{minutes}:{last:02}"
 
 
-class Display:
+class ProgressDisplay:
     """Writes progress to a stream; silent where not `enabled`."""
 
     def __init__(self, stream: TextIO, enabled: bool = True) -> None:

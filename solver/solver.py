@@ -16,12 +16,13 @@ from typing import Any
 from eightfold.common.error_text import one_line
 from eightfold.engine.loading.model_folder import end_token_ids
 
-from .attempts.attempt import Attempt, Ending, Limits, attempt_record, attempt_seed
+from .attempts.attempt import Attempt, AttemptLimits, Ending, attempt_record, attempt_seed
 from .attempts.engine_loop import EngineLoop
-from .attempts.problem_run import Plan, ProblemRun, Progress
+from .attempts.problem_run import ProblemPlan, ProblemRun, Progress
 from .attempts.voting import vote
+from .chat.chat_protocol import ChatProtocol
+from .chat.format_registry import load_protocol
 from .chat.prompt_texts import prompts_for
-from .chat.protocol_choice import Protocol, load_protocol
 from .model_defaults import resolve_model_folder, sampling_values
 from .solver_config import MAX_ATTEMPTS, SolverConfig, SolverError
 
@@ -211,9 +212,11 @@ class Solver(AbstractContextManager["Solver"]):
             attempt_seed(config.seed, text if key is None else key, index)
             for index in range(config.attempts)
         )
-        limits = Limits(config.turns, config.low, config.high)
+        limits = AttemptLimits(config.turns, config.low, config.high)
         time_limit = config.time if seconds is None else seconds
-        plan = Plan(seeds, config.early_stop, config.rule, time_limit, config.tool_timeout, limits)
+        plan = ProblemPlan(
+            seeds, config.early_stop, config.rule, time_limit, config.tool_timeout, limits
+        )
         on_end: Callable[[Attempt], None] | None = None
         if on_attempt is not None:
 
@@ -259,7 +262,7 @@ class Solver(AbstractContextManager["Solver"]):
         self._closers.append(pool.close)
         return pool
 
-    def _make_protocol(self, tokenizer: Any, folder: Path | None) -> Protocol:
+    def _make_protocol(self, tokenizer: Any, folder: Path | None) -> ChatProtocol:
         if tokenizer is None:
             assert folder is not None
             tokenizer = load_tokenizer(folder)

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .answers.boxed_answer import HIGH, LOW
+from .answers.boxed_answer import MAX_ANSWER, MIN_ANSWER
 from .attempts.voting import DEFAULT_RULE, RULES
 
 if TYPE_CHECKING:
@@ -86,8 +86,8 @@ class SolverConfig:
     top_k: int | None = None
     min_p: float | None = None
     rule: str = DEFAULT_RULE
-    low: int = LOW
-    high: int = HIGH
+    low: int = MIN_ANSWER
+    high: int = MAX_ANSWER
     tool_timeout: float = 6.0
     output_limit: int = 6000
     kernels: int = 16

@@ -6,7 +6,7 @@ import re
 
 from .latex_arithmetic import NotExact, evaluate
 
-LOW, HIGH = 0, 99_999
+MIN_ANSWER, MAX_ANSWER = 0, 99_999
 MAX_BOX = 300
 """A box with more characters than this holds no integer."""
 
@@ -157,7 +157,7 @@ def _right_side(text: str) -> str | None:
     return right.strip()
 
 
-def answer(text: str, low: int = LOW, high: int = HIGH) -> int | None:
+def answer(text: str, low: int = MIN_ANSWER, high: int = MAX_ANSWER) -> int | None:
     """The last box in `text` that holds an integer in low..high; None where there is none."""
     for content in reversed(boxes(text)):
         value = integer(content)

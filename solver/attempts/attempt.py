@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from ..answers.boxed_answer import HIGH, LOW, answer
-from ..chat.chat_protocol import Protocol
+from ..answers.boxed_answer import MAX_ANSWER, MIN_ANSWER, answer
+from ..chat.chat_protocol import ChatProtocol
 from ..chat.tool_call import Call, MalformedCall
-from .attempt_statistics import Signals, tail_entropy
+from .attempt_statistics import AttemptStatistics, tail_entropy
 
 
 class State(StrEnum):
@@ -108,18 +108,20 @@ Action = CallTools | Feed | None
 
 
 @dataclass(frozen=True)
-class Limits:
+class AttemptLimits:
     """Rounds of tool calls an attempt may make, and the range of answers."""
 
     turns: int = 128
-    low: int = LOW
-    high: int = HIGH
+    low: int = MIN_ANSWER
+    high: int = MAX_ANSWER
 
 
 class Attempt:
     """The state of one attempt. Times are seconds from the problem's start; not thread-safe."""
 
-    def __init__(self, index: int, seed: int, protocol: Protocol, limits: Limits) -> None:
+    def __init__(
+        self, index: int, seed: int, protocol: ChatProtocol, limits: AttemptLimits
+    ) -> None:
         self.index = index
         self.seed = seed
         self.protocol = protocol
@@ -217,11 +219,11 @@ class Attempt:
         final = (self.protocol.final_text(turn.opener + turn.text) for turn in self.turns)
         return answer("\n".join(final), self.limits.low, self.limits.high)
 
-    def signals(self) -> Signals:
+    def statistics(self) -> AttemptStatistics:
         """What the vote sees of it."""
         calls = self.calls
         entropies = [value for turn in self.turns for value in turn.entropies]
-        return Signals(
+        return AttemptStatistics(
             self.index,
             self.answer,
             len(calls),
@@ -270,7 +272,7 @@ def attempt_seed(run_seed: int, key: str, index: int) -> int:
 
 def attempt_record(attempt: Attempt) -> dict[str, Any]:
     """An ended attempt as one JSON-ready object of a trace."""
-    signals = attempt.signals()
+    statistics = attempt.statistics()
     return {
         "attempt": attempt.index,
         "seed": attempt.seed,
@@ -280,11 +282,11 @@ def attempt_record(attempt: Attempt) -> dict[str, Any]:
         "answer": attempt.answer,
         "nudged": attempt.nudged,
         "tokens": attempt.tokens,
-        "calls": signals.calls,
-        "errors": signals.errors,
+        "calls": statistics.calls,
+        "errors": statistics.errors,
         "error_kinds": [call.error for call in attempt.calls if call.error],
-        "entropy": None if signals.entropy is None else round(signals.entropy, 5),
-        "ended": round(signals.ended, 3),
+        "entropy": None if statistics.entropy is None else round(statistics.entropy, 5),
+        "ended": round(statistics.ended, 3),
         "turns": [
             {
                 "started": round(turn.started, 3),

@@ -10,7 +10,7 @@ TAIL = 256
 
 
 @dataclass(frozen=True)
-class Signals:
+class AttemptStatistics:
     """One attempt's vote and what speaks for it.
 
     Attributes:

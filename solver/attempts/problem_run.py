@@ -13,16 +13,16 @@ from typing import Any
 
 from eightfold.common.error_text import one_line
 
-from ..chat.chat_protocol import Protocol
-from .attempt import Action, Attempt, CallRecord, CallTools, Ending, Feed, Limits, State
-from .attempt_statistics import Signals
+from ..chat.chat_protocol import ChatProtocol
+from .attempt import Action, Attempt, AttemptLimits, CallRecord, CallTools, Ending, Feed, State
+from .attempt_statistics import AttemptStatistics
 from .engine_loop import EngineLoop
-from .python_tool import Toolbox
+from .python_tool import PythonTool
 from .voting import decided, vote
 
 
 @dataclass(frozen=True)
-class Plan:
+class ProblemPlan:
     """How a problem is attacked.
 
     Attributes:
@@ -38,7 +38,7 @@ class Plan:
     rule: str
     seconds: float
     tool_timeout: float
-    limits: Limits
+    limits: AttemptLimits
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,10 @@ class ProblemRun:
     def __init__(
         self,
         loop: EngineLoop,
-        protocol: Protocol,
+        protocol: ChatProtocol,
         pool: Any,
         executor: Executor,
-        plan: Plan,
+        plan: ProblemPlan,
         sampling: Any,
         on_end: Callable[[Attempt], None] | None = None,
     ) -> None:
@@ -85,7 +85,9 @@ class ProblemRun:
             Attempt(index, seed, protocol, plan.limits) for index, seed in enumerate(plan.seeds)
         ]
         malformed = protocol.prompts.malformed
-        self._tools = [Toolbox(pool, executor, plan.tool_timeout, malformed) for _ in self.attempts]
+        self._tools = [
+            PythonTool(pool, executor, plan.tool_timeout, malformed) for _ in self.attempts
+        ]
         self._seqs: dict[int, int] = {}  # attempt -> sequence
         self._on_end = on_end
         self._ending = False
@@ -124,13 +126,13 @@ class ProblemRun:
             tokens,
             len(calls),
             sum(call.status != "ok" for call in calls),
-            vote(self.signals(), self.plan.rule).votes,
+            vote(self.statistics(), self.plan.rule).votes,
             tokens / max(seconds, 1e-3),
         )
 
-    def signals(self) -> list[Signals]:
-        """Signals of the attempts that have ended."""
-        return [attempt.signals() for attempt in self.attempts if attempt.over]
+    def statistics(self) -> list[AttemptStatistics]:
+        """AttemptStatistics of the attempts that have ended."""
+        return [attempt.statistics() for attempt in self.attempts if attempt.over]
 
     def now(self) -> float:
         """Seconds since the start."""
@@ -256,9 +258,9 @@ class ProblemRun:
             self.faults.append(one_line(error, 1000))
         if self._ending:
             return
-        signals = self.signals()
-        running = len(self.attempts) - len(signals)
-        why = decided(signals, running, self.plan.early_stop, self.plan.rule)
+        statistics = self.statistics()
+        running = len(self.attempts) - len(statistics)
+        why = decided(statistics, running, self.plan.early_stop, self.plan.rule)
         if why:
             self.stopped = why
             self._end_all(Ending.CONSENSUS)

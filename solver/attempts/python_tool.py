@@ -14,7 +14,7 @@ POLL = 0.02
 """Seconds between requests to a kernel to stop a cell that was just starting."""
 
 
-class Toolbox:
+class PythonTool:
     """Runs an attempt's calls on threads of an executor, one batch at a time.
 
     Args:

@@ -1,6 +1,9 @@
-"""Chat formats: how each checkpoint family writes prompts, tool calls and final texts."""
+"""Chat formats: how each family of checkpoints writes prompts, tool calls and final texts.
 
-from .chat_protocol import Protocol, ProtocolError
-from .protocol_choice import load_protocol, parse_calls
+Importing this package imports neither torch nor transformers.
+"""
 
-__all__ = ["Protocol", "ProtocolError", "load_protocol", "parse_calls"]
+from .chat_protocol import ChatProtocol, ProtocolError
+from .format_registry import load_protocol, parse_calls
+
+__all__ = ["ChatProtocol", "ProtocolError", "load_protocol", "parse_calls"]

@@ -1,51 +1,75 @@
-"""What every checkpoint family shares: prompts and appended messages as token ids.
+"""What all chat formats share: prompts and appended messages as token ids.
 
-A running conversation is never rendered again: the prompt comes from the chat template once, and
-what the solver adds later (tool results, a nudge) is appended as raw tokens in the template's own
-framing.
+A running conversation is never rendered again. The chat template renders the prompt once. What the
+solver adds later, tool results and the reminder to box the answer, is appended as token ids, framed
+as the template would frame it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eightfold.common.valid_text import replace_surrogates
 
 from .prompt_texts import Prompts
 from .tool_call import Call, MalformedCall
-from .untrusted_text import PlainText
+from .untrusted_text import UntrustedTextEncoder
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 MARK = "EIGHTFOLDMARK"
-"""Stands for the text of a message while the framing around it is read off the chat template."""
+"""Placeholder for a message's text while the framing around it is read from the chat template."""
 
 
 class ProtocolError(ValueError):
-    """The chat template cannot be used; the message is one sentence for the user."""
+    """The chat template or the tokenizer cannot be used; the message is a sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """What surrounds an appended message: `before` starts after the token that ended the turn."""
+    """The text around appended messages.
+
+    Attributes:
+        before: text in front of the first message; it follows the token that ended the turn.
+        between: text between two messages.
+        after: text behind the last message, up to where the model continues.
+    """
 
     before: str
     between: str
     after: str
 
 
-class Protocol:
-    """One family's format, bound to a tokenizer.
+class ChatProtocol:
+    """A chat format bound to a tokenizer; the base class of all formats.
+
+    A format sets the class attributes, and implements `matches`, `parse_calls` and `_tool_framing`.
+
+    Args:
+        tokenizer: a Hugging Face tokenizer with a chat template.
+        prompts: texts of the prompt.
+        end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
 
     Attributes:
-        pause_tokens: text of the token at which the model awaits a result, none where it is the
-            end token; `call_id` is its id.
-        turn_ends: texts of end tokens that the family's checkpoints may not name themselves.
-        pause_token_ids: ids at which a sequence pauses: those, and the checkpoint's end tokens.
-        prompt_opener, tool_opener, user_opener: text of a thought that the prompt, a tool result
-            or a user turn leaves open ("" where none); it belongs in front of what the model then
-            writes.
+        family: name of the format.
+        pause_tokens: texts of the tokens at which the model waits for a tool's result; empty if it
+            ends its turn instead.
+        turn_ends: texts of end tokens that checkpoints of this family may not list themselves.
+        thought: texts that open and close a thought.
+        native_tool: True if the chat template takes the tool's declaration; else the system
+            message describes the tool.
+        call_id: id of the pause token, or None if there is none.
+        pause_token_ids: ids at which a sequence pauses: pause tokens and end tokens.
+        prompt_opener, tool_opener, user_opener: opening of a thought that the prompt, a tool result
+            or a user turn leaves unclosed, or "". It belongs in front of the text that the model
+            writes next.
+
+    Raises:
+        ProtocolError: if the chat template fails or drops messages, or if a token is missing.
     """
 
     family = ""
@@ -54,16 +78,21 @@ class Protocol:
     thought: tuple[str, str] = ("<think>", "</think>")
     native_tool = True
 
-    def __init__(self, tokenizer: Any, prompts: Prompts, end_ids: Sequence[int] = ()) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Prompts,
+        end_ids: Sequence[int] = (),
+    ) -> None:
         self.tokenizer = tokenizer
         eos = tokenizer.eos_token_id
         self.end_ids = frozenset(end_ids) | (frozenset() if eos is None else {int(eos)})
         self.end_ids |= {self._token_id(token) for token in self.turn_ends}
-        own = {self._token_id(token) for token in self.pause_tokens}
-        self.pause_token_ids = tuple(sorted(own | self.end_ids))
-        self.call_id = min(own, default=None)
+        pause_ids = {self._token_id(token) for token in self.pause_tokens}
+        self.pause_token_ids = tuple(sorted(pause_ids | self.end_ids))
+        self.call_id = min(pause_ids, default=None)
         self.prompts = prompts
-        self.plain = PlainText(tokenizer)
+        self.untrusted_text = UntrustedTextEncoder(tokenizer)
         self._system_role = self._takes_system_role()
         prompt = self._render(self._messages(MARK))
         if prompt.count(MARK) != 1:
@@ -74,45 +103,61 @@ class Protocol:
         self._tool = self._tool_framing()
         self.tool_opener = self._open_thought(self._tool.after)
 
-    def render_prompt(self, problem: str) -> list[int]:
-        """Token ids of the whole prompt for a problem, up to where the model starts to write.
+    @classmethod
+    def matches(cls, vocabulary: Mapping[str, int], template: str) -> bool:
+        """Return True if a checkpoint with this vocabulary and chat template uses this format."""
+        raise NotImplementedError
 
-        Strings of control tokens inside the problem are encoded as plain text.
+    def render_prompt(self, problem: str) -> list[int]:
+        """Return the token ids of a problem's prompt, up to where the model begins to write.
+
+        Texts of control tokens in the problem are encoded as ordinary text.
         """
         problem = replace_surrogates(problem.strip())
-        if not self.plain.has_control(problem):
+        if not self.untrusted_text.has_control(problem):
             return self._encode(self._render(self._messages(problem)))
         before, after = self._render(self._messages(MARK)).split(MARK)
-        return [*self._encode(before), *self.plain.encode(problem), *self._encode(after)]
+        return [
+            *self._encode(before),
+            *self.untrusted_text.encode(problem),
+            *self._encode(after),
+        ]
 
     def tool_response(self, outputs: Sequence[str]) -> list[int]:
-        """Token ids to append after the pause or end token: one result per call, in order."""
+        """Return the token ids to append after the pause or end token.
+
+        Args:
+            outputs: one text for each call of the turn, in the order of the calls.
+        """
         ids = self._encode(self._tool.before)
         for index, output in enumerate(outputs):
             ids += self._encode(self._tool.between) if index else []
-            ids += self.plain.encode(output)
+            ids += self.untrusted_text.encode(output)
         return ids + self._encode(self._tool.after)
 
     def nudge(self) -> list[int]:
-        """Token ids of the user turn that asks for a boxed answer, to append after an end token."""
-        ids = self._encode(self._user.before) + self.plain.encode(self.prompts.nudge)
+        """Return the token ids of a user turn that asks for a boxed answer.
+
+        They are appended after an end token.
+        """
+        ids = self._encode(self._user.before) + self.untrusted_text.encode(self.prompts.nudge)
         return ids + self._encode(self._user.after)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of model tokens, control tokens kept."""
+        """Return the text of token ids, control tokens included."""
         text: str = self.tokenizer.decode(
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
 
     def parse_calls(self, text: str) -> list[Call | MalformedCall]:
-        """The tool calls in one turn of the model's text, in order; `[]` where it made none."""
+        """Return the tool calls in one turn of the model's text, in order."""
         raise NotImplementedError
 
     def final_text(self, text: str) -> str:
-        """The final channel of a turn: its text without thoughts and tool calls.
+        """Return one turn of the model's text without thoughts and tool calls.
 
-        A thought that is still open hides everything after its start.
+        A thought that is not closed hides everything from its start on.
         """
         opening, closing = map(re.escape, self.thought)
         text = re.sub(rf"{opening}.*?(?:{closing}|\Z)", "", text, flags=re.DOTALL)
@@ -143,7 +188,7 @@ class Protocol:
                 add_generation_prompt=True,
                 tokenize=False,
             )
-        except Exception as error:  # jinja raises anything a template asks it to
+        except Exception as error:  # a template can make Jinja raise anything
             raise ProtocolError(f"The checkpoint's chat template fails: {error}.") from error
         return text
 
@@ -158,7 +203,7 @@ class Protocol:
         return int(index)
 
     def _open_thought(self, text: str) -> str:
-        """The tail of `text` from an unclosed thought's start, or ""."""
+        """Return the end of `text` from the start of an unclosed thought, or ""."""
         start = text.rfind(self.thought[0])
         return text[start:] if start >= 0 and self.thought[1] not in text[start:] else ""
 
@@ -169,17 +214,18 @@ class Protocol:
         return self._framing(text, MARK + "A", [MARK + "B"])
 
     def _tool_framing(self) -> Framing:
+        """Return the framing of tool results."""
         raise NotImplementedError
 
-    def _framing(self, text: str, turn: str, marks: list[str]) -> Framing:
-        """Reads the framing between a turn that ends with `turn` and the messages in `marks`."""
-        parts = [text.rpartition(turn)[2]]
+    def _framing(self, text: str, turn_end: str, marks: list[str]) -> Framing:
+        """Read the framing of the messages in `marks`, which follow a turn ending in `turn_end`."""
+        parts = [text.rpartition(turn_end)[2]]
         for mark in marks:
             head, found, tail = parts.pop().partition(mark)
             if not found:
                 raise ProtocolError("The chat template drops messages of a longer conversation.")
             parts += [head, tail]
-        # The sampled end token stands for the template's own one, which therefore comes off.
+        # The model has sampled its end token, so the template's own one is removed.
         before = parts[0].lstrip(" \n")
         for token in self.tokenizer.convert_ids_to_tokens(sorted(self.end_ids)):
             if token and before.startswith(token):

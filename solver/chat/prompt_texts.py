@@ -1,6 +1,6 @@
-"""Every sentence the solver says to a model, in one place, and a file that replaces them.
+"""All sentences that the solver sends to a model, and the TOML file that can replace them.
 
-Imports neither torch nor transformers, so that training scripts can use exactly the solver's text.
+Imports neither torch nor transformers, so that training scripts can use exactly these texts.
 """
 
 from __future__ import annotations
@@ -12,29 +12,29 @@ from pathlib import Path
 from typing import Any
 
 MODEL_PROMPTS = "eightfold_prompts.toml"
-"""A prompts file of this name inside a model folder is that model's default."""
+"""Name of the prompts file that a model folder may hold; it is the default for that model."""
 
 PLACEHOLDERS = ("low", "high", "seconds", "characters")
 
-# A name of several letters in braces that are no argument of a TeX command: \boxed{answer} is text.
+# A name of several letters in braces, unless TeX reads it as an argument, as in \boxed{answer}.
 _PLACEHOLDER = re.compile(r"(?<![\\A-Za-z}^_])\{([A-Za-z]{2,}(?:_[A-Za-z]+)*)\}")
 
 
 class PromptError(ValueError):
-    """A prompts file that cannot be used; the message is one sentence for the user."""
+    """The prompts file cannot be used; the message is a sentence for the user."""
 
 
 @dataclass(frozen=True)
 class Prompts:
-    """Texts with the placeholders {low}, {high}, {seconds}, {characters}; other braces stay.
+    """Texts with the placeholders {low}, {high}, {seconds} and {characters}; other braces stay.
 
     Attributes:
-        system: the system message.
-        tool: description of the tool `python` in the chat template's tool list.
-        code: description of its only argument.
-        fenced: added to the system message for checkpoints without a known tool-call format.
-        nudge: the user turn after an answer without a valid box, sent at most once an attempt.
-        malformed: the tool's output for a call that cannot be read; {reason} says why.
+        system: system message.
+        tool: description of the tool `python` in the chat template's list of tools.
+        code: description of the tool's only argument.
+        fenced: addition to the system message for checkpoints whose format of calls is not known.
+        nudge: user turn after an answer without a valid box, sent at most once in an attempt.
+        malformed: output of the tool for a call that cannot be read; {reason} is the reason.
     """
 
     system: str = (
@@ -54,14 +54,14 @@ class Prompts:
     malformed: str = "ToolError: {reason}. Call the tool again."
 
     def filled(self, **values: object) -> Prompts:
-        """A copy with each `{name}` of `values` replaced; text in other braces stays as it is."""
+        """Return a copy in which each `{name}` of `values` is replaced; other braces stay."""
         texts = {field.name: getattr(self, field.name) for field in fields(self)}
         for name, value in values.items():
             texts = {key: text.replace("{" + name + "}", str(value)) for key, text in texts.items()}
         return Prompts(**texts)
 
     def python_tool(self) -> dict[str, Any]:
-        """The tool `python` in the JSON schema form that chat templates read."""
+        """Return the declaration of the tool `python`, a JSON schema as chat templates expect it."""
         code = {"type": "string", "description": self.code}
         parameters = {"type": "object", "properties": {"code": code}, "required": ["code"]}
         function = {"name": "python", "description": self.tool, "parameters": parameters}
@@ -69,11 +69,11 @@ class Prompts:
 
 
 def load_prompts(path: str | Path) -> Prompts:
-    """Reads a TOML file whose keys are fields of `Prompts`; those left out keep their default.
+    """Read a TOML file whose keys are fields of `Prompts`; missing keys keep their default.
 
     Raises:
-        PromptError: no such file, not TOML, an unknown key, a value that is not text, or an unknown
-            placeholder in it.
+        PromptError: if the file is missing, unreadable or not TOML, if a key or a placeholder is
+            unknown, or if a value is not text.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,7 +89,7 @@ def load_prompts(path: str | Path) -> Prompts:
         if key not in known:
             raise PromptError(
                 f"The prompts file {path} has the unknown key {key!r}; "
-                f"known are {', '.join(known)}."
+                f"known keys are {', '.join(known)}."
             )
         if not isinstance(value, str):
             raise PromptError(f"The key {key!r} of the prompts file {path} must be text.")
@@ -98,16 +98,17 @@ def load_prompts(path: str | Path) -> Prompts:
             if name not in names:
                 raise PromptError(
                     f"The key {key!r} of the prompts file {path} has the unknown placeholder "
-                    f"{{{name}}}; known are {', '.join('{' + known + '}' for known in names)}."
+                    f"{{{name}}}; known placeholders are "
+                    f"{', '.join('{' + known + '}' for known in names)}."
                 )
     return replace(Prompts(), **table)
 
 
 def prompts_for(model_dir: str | Path | None, override: str | Path | None = None) -> Prompts:
-    """The prompts of a run: the user's file, else the one in the model's folder, else the default.
+    """Return the prompts of a run: the user's file, else the model folder's, else the defaults.
 
     Raises:
-        PromptError: as `load_prompts`.
+        PromptError: if `load_prompts` cannot use the file.
     """
     if override is not None:
         return load_prompts(override)

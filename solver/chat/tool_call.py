@@ -1,4 +1,4 @@
-"""What a model's tool call turns out to be: readable or not."""
+"""Tool calls as parsed from a model's text: readable or malformed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ class Call:
 
 @dataclass(frozen=True)
 class MalformedCall:
-    """A call that cannot be read; `reason` is a short clause without a full stop."""
+    """A call that cannot be read; `reason` is a short clause without a full stop.
+
+    The model reads the reason, so its wording is part of the prompt.
+    """
 
     reason: str
 
 
-def checked(code: str) -> Call | MalformedCall:
-    """`code` as a call, or what is wrong with it."""
+def checked_call(code: str) -> Call | MalformedCall:
+    """Return `code` as a call, or as a malformed one if it is blank."""
     return Call(code) if code.strip() else MalformedCall("the code is empty")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..attempts.engine_loop import EngineLostError
 from ..problem_set import Problem
-from ..progress_display import Display, duration
+from ..progress_display import ProgressDisplay, duration
 from ..time_budget import Budget
 from .run_folder import RunFolder
 
@@ -52,7 +52,7 @@ class Evaluation:
         self._on_end = on_end
         self._lock = threading.Lock()
 
-    def run(self, display: Display) -> None:
+    def run(self, display: ProgressDisplay) -> None:
         """Solves what is waiting; returns when all is done or the budget is spent.
 
         Raises:

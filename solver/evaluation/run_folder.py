@@ -21,7 +21,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Any, TextIO
 
-from ..attempts.attempt_statistics import Signals, tail_entropy
+from ..attempts.attempt_statistics import AttemptStatistics, tail_entropy
 from ..solver_config import SolverError
 
 KEYS = {
@@ -222,14 +222,14 @@ def read_run(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
     ]
 
 
-def signals_of(record: dict[str, Any], tail: int | None = None) -> Signals:
+def statistics_of(record: dict[str, Any], tail: int | None = None) -> AttemptStatistics:
     """What a vote sees of a recorded attempt; `tail` takes its entropy over so many tokens."""
     entropy = record["entropy"]
     if tail is not None:
         entropy = tail_entropy(
             [value for turn in record["turns"] for value in turn["entropies"]], tail
         )
-    return Signals(
+    return AttemptStatistics(
         record["attempt"],
         record["answer"],
         record["calls"],

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..attempts.attempt_statistics import Signals
+from ..attempts.attempt_statistics import AttemptStatistics
 from ..attempts.voting import decided, vote
 from .confidence_intervals import bootstrap, pass_at_k, wilson
-from .run_folder import signals_of
+from .run_folder import statistics_of
 
 Run = Sequence[tuple[dict[str, Any], list[dict[str, Any]]]]
 """Problems with their attempts, as `trace.read_run` gives them."""
@@ -50,7 +50,10 @@ def mean(name: str, values: Sequence[float]) -> Score:
 
 
 def replay_vote(
-    signals: Sequence[Signals], rule: str, early_stop: int = 0, attempts: int | None = None
+    statistics: Sequence[AttemptStatistics],
+    rule: str,
+    early_stop: int = 0,
+    attempts: int | None = None,
 ) -> int | None:
     """The answer that a rule would have given to a problem.
 
@@ -59,7 +62,7 @@ def replay_vote(
             lead cannot be caught; those after are ignored, as if cancelled.
         attempts: take only the first so many.
     """
-    chosen = [one for one in signals if attempts is None or one.index < attempts]
+    chosen = [one for one in statistics if attempts is None or one.index < attempts]
     if early_stop:
         order = sorted(chosen, key=lambda one: (one.ended, one.index))
         for count in range(1, len(order) + 1):
@@ -74,7 +77,7 @@ def vote_score(
     """Accuracy of a rule's vote over the problems whose answer is known; None where none is."""
     known = [(problem, tries) for problem, tries in run if problem["truth"] is not None]
     hits = sum(
-        replay_vote([signals_of(one) for one in tries], rule, early_stop, attempts)
+        replay_vote([statistics_of(one) for one in tries], rule, early_stop, attempts)
         == problem["truth"]
         for problem, tries in known
     )

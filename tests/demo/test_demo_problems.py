@@ -97,7 +97,7 @@ def test_tokenizer_has_gemmas_control_tokens(renderer: Renderer) -> None:
 def test_training_prompts_are_the_solvers(renderer: Renderer) -> None:
     for problem in held_out(8, seed=5):
         assert renderer.prompt(problem.problem) == renderer.protocol.render_prompt(problem.problem)
-    output = renderer.protocol.plain.encode("12\n3")
+    output = renderer.protocol.untrusted_text.encode("12\n3")
     before, after = renderer.tool_frame
     assert renderer.protocol.tool_response(["12\n3"]) == [*before, *output, *after]
 

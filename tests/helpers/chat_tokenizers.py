@@ -1,4 +1,4 @@
-"""Small tokenizers trained here, with the chat template of each checkpoint family."""
+"""Builds small tokenizers with the chat template of each format."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ LLAMA_TEMPLATE = """{% for m in messages %}{% if m['role'] == 'system' %}
 
 
 def sentencepiece_like(special: list[str], **kwargs: Any) -> PreTrainedTokenizerFast:
-    """As Gemma's: spaces become a mark, bytes as fallback, no splitting into words."""
+    """Return a tokenizer like Gemma's: a mark for spaces, byte fallback, no split into words."""
     core = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     core.normalizer = normalizers.Replace(" ", "▁")
     core.decoder = decoders.Sequence(
@@ -105,7 +105,7 @@ def sentencepiece_like(special: list[str], **kwargs: Any) -> PreTrainedTokenizer
 
 
 def byte_level(special: list[str], added: list[str], **kwargs: Any) -> PreTrainedTokenizerFast:
-    """As Qwen's: bytes, words split; some control tokens are not flagged special."""
+    """Return a tokenizer like Qwen's: bytes, split words, some control tokens not flagged special."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

@@ -13,16 +13,16 @@ from eightfold.solver.attempts.attempt import (
     CallTools,
     Ending,
     Feed,
-    Limits,
+    AttemptLimits,
     State,
     attempt_seed,
 )
 from eightfold.solver.chat.prompt_texts import Prompts
-from eightfold.solver.chat.protocol_choice import load_protocol
+from eightfold.solver.chat import load_protocol
 
 
 def machine(**limits: int) -> Attempt:
-    return Attempt(0, 1, load_protocol(TOKENIZER, Prompts()), Limits(**limits))
+    return Attempt(0, 1, load_protocol(TOKENIZER, Prompts()), AttemptLimits(**limits))
 
 
 def write(attempt: Attempt, text: str) -> Any:
@@ -53,9 +53,9 @@ def test_states_from_thought_to_answer() -> None:
     assert attempt.state is State.ANSWERED
     assert attempt.ending is Ending.ANSWERED
     assert attempt.answer == 42
-    signals = attempt.signals()
-    assert (signals.calls, signals.errors, signals.answer) == (2, 1, 42)
-    assert signals.entropy == pytest.approx(0.1)
+    statistics = attempt.statistics()
+    assert (statistics.calls, statistics.errors, statistics.answer) == (2, 1, 42)
+    assert statistics.entropy == pytest.approx(0.1)
 
 
 def test_wrong_order_of_events_is_an_error() -> None:

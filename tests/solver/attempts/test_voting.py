@@ -9,42 +9,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.solver.attempts.attempt_statistics import Signals, tail_entropy
+from eightfold.solver.attempts.attempt_statistics import AttemptStatistics, tail_entropy
 from eightfold.solver.attempts.voting import CEILING, RULES, decided, vote
 
 
-def signals(*answers: int | None) -> list[Signals]:
-    return [Signals(index, answer) for index, answer in enumerate(answers)]
+def statistics(*answers: int | None) -> list[AttemptStatistics]:
+    return [AttemptStatistics(index, answer) for index, answer in enumerate(answers)]
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_more_votes_win_where_all_else_is_equal(rule: str) -> None:
-    outcome = vote(signals(7, 5, None, 5), rule)
+    outcome = vote(statistics(7, 5, None, 5), rule)
     assert outcome.answer == 5
     assert outcome.votes == {5: 2, 7: 1}
-    assert vote(signals(None, None), rule).answer is None
+    assert vote(statistics(None, None), rule).answer is None
 
 
 @given(st.permutations(range(6)))
 def test_order_of_arrival_does_not_matter(order: list[int]) -> None:
-    made = [Signals(i, [4, 9, 4, 9, 2, None][i], calls=i + 1, errors=i % 2) for i in range(6)]
+    made = [AttemptStatistics(i, [4, 9, 4, 9, 2, None][i], calls=i + 1, errors=i % 2) for i in range(6)]
     for rule in RULES:
         assert vote([made[i] for i in order], rule) == vote(made, rule)
 
 
 def test_ties_go_to_votes_then_errors_then_index() -> None:
-    assert vote(signals(9, 4), "majority").answer == 9
-    made = [Signals(0, 9, calls=4, errors=2), Signals(1, 4, calls=4, errors=1)]
+    assert vote(statistics(9, 4), "majority").answer == 9
+    made = [AttemptStatistics(0, 9, calls=4, errors=2), AttemptStatistics(1, 4, calls=4, errors=1)]
     assert vote(made, "majority").answer == 4
     # 1/H: one attempt at 0.5 nats against two at 1 nat tie in score, two votes win.
-    made = [Signals(0, 9, entropy=0.5), Signals(1, 4, entropy=1.0), Signals(2, 4, entropy=1.0)]
+    made = [AttemptStatistics(0, 9, entropy=0.5), AttemptStatistics(1, 4, entropy=1.0), AttemptStatistics(2, 4, entropy=1.0)]
     assert vote(made, "entropy").answer == 4
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20))
 def test_error_weight_is_monotone_in_errors_per_call(a: int, b: int, calls: int) -> None:
     weights = [
-        RULES["fewer_errors"]([Signals(0, 1, calls=calls, errors=min(e, calls))])[0] for e in (a, b)
+        RULES["fewer_errors"]([AttemptStatistics(0, 1, calls=calls, errors=min(e, calls))])[0] for e in (a, b)
     ]
     if a <= b:
         assert weights[0] >= weights[1]
@@ -53,42 +53,42 @@ def test_error_weight_is_monotone_in_errors_per_call(a: int, b: int, calls: int)
 
 def test_eight_attempts_votes_come_before_errors() -> None:
     for more in range(1, 5):
-        worst = [Signals(i, 1, calls=3, errors=3) for i in range(more)]
-        best = [Signals(9 + i, 2, calls=3) for i in range(more - 1)]
+        worst = [AttemptStatistics(i, 1, calls=3, errors=3) for i in range(more)]
+        best = [AttemptStatistics(9 + i, 2, calls=3) for i in range(more - 1)]
         assert vote(worst + best, "fewer_errors").answer == 1
-    tied = [Signals(0, 1, calls=3, errors=1), Signals(1, 2, calls=3, errors=0)]
+    tied = [AttemptStatistics(0, 1, calls=3, errors=1), AttemptStatistics(1, 2, calls=3, errors=0)]
     assert vote(tied, "fewer_errors").answer == 2
 
 
 def test_entropy_weighs_certain_attempts_more_and_is_floored() -> None:
-    made = [Signals(0, 1, entropy=0.3), Signals(1, 2, entropy=1.0), Signals(2, 2, entropy=1.0)]
+    made = [AttemptStatistics(0, 1, entropy=0.3), AttemptStatistics(1, 2, entropy=1.0), AttemptStatistics(2, 2, entropy=1.0)]
     assert vote(made, "entropy").answer == 1
-    assert RULES["entropy"]([Signals(0, 1, entropy=1e-9)]) == (10.0,)
+    assert RULES["entropy"]([AttemptStatistics(0, 1, entropy=1e-9)]) == (10.0,)
 
 
 def test_errors_then_entropy_orders_its_criteria() -> None:
     made = [
-        Signals(0, 1, calls=2, errors=1, entropy=0.1),
-        Signals(1, 2, calls=2, errors=0, entropy=2.0),
-        Signals(2, 3, calls=2, errors=0, entropy=1.0),
+        AttemptStatistics(0, 1, calls=2, errors=1, entropy=0.1),
+        AttemptStatistics(1, 2, calls=2, errors=0, entropy=2.0),
+        AttemptStatistics(2, 3, calls=2, errors=0, entropy=1.0),
     ]
     assert vote(made, "errors_then_entropy").answer == 3
 
 
 def test_stop_at_agreement_and_at_uncatchable_lead() -> None:
-    assert decided(signals(1, 1, 1), 5, 4, "majority") is None
-    assert decided(signals(1, 1, 1, 1), 4, 4, "majority") == "agreement"
-    assert decided(signals(1, 1, 1, 2, 3), 1, 4, "majority") == "lead"
-    assert decided(signals(1, 1, 1, 2, 3), 2, 4, "majority") is None
-    assert decided(signals(1, 1, 2), 1, 4, "majority") is None
-    assert decided(signals(1, 1, 1, 1), 4, 0, "majority") is None
-    assert decided(signals(None, None), 1, 4, "majority") is None
-    assert decided(signals(1, 1, 1, 1), 0, 4, "majority") is None
+    assert decided(statistics(1, 1, 1), 5, 4, "majority") is None
+    assert decided(statistics(1, 1, 1, 1), 4, 4, "majority") == "agreement"
+    assert decided(statistics(1, 1, 1, 2, 3), 1, 4, "majority") == "lead"
+    assert decided(statistics(1, 1, 1, 2, 3), 2, 4, "majority") is None
+    assert decided(statistics(1, 1, 2), 1, 4, "majority") is None
+    assert decided(statistics(1, 1, 1, 1), 4, 0, "majority") is None
+    assert decided(statistics(None, None), 1, 4, "majority") is None
+    assert decided(statistics(1, 1, 1, 1), 0, 4, "majority") is None
 
 
 def test_agreement_counts_only_where_the_rule_puts_it_first() -> None:
-    sure = Signals(9, 5, entropy=0.1)
-    unsure = [Signals(i, 7, entropy=3.0) for i in range(4)]
+    sure = AttemptStatistics(9, 5, entropy=0.1)
+    unsure = [AttemptStatistics(i, 7, entropy=3.0) for i in range(4)]
     assert vote([sure, *unsure], "entropy").answer == 5
     assert decided([sure, *unsure], 3, 4, "entropy") is None
     assert decided([sure, *unsure], 3, 4, "majority") == "agreement"
@@ -96,7 +96,7 @@ def test_agreement_counts_only_where_the_rule_puts_it_first() -> None:
 
 @given(st.lists(st.sampled_from([1, 2, 3, None]), max_size=8), st.sampled_from(sorted(RULES)))
 def test_agreed_answer_is_the_one_that_is_given(answers: list[int | None], rule: str) -> None:
-    made = [Signals(i, a, 3, i % 4, 0.1 + i % 3) for i, a in enumerate(answers)]
+    made = [AttemptStatistics(i, a, 3, i % 4, 0.1 + i % 3) for i, a in enumerate(answers)]
     if decided(made, 1, 3, rule) == "agreement":
         outcome = vote(made, rule)
         assert answers.count(outcome.answer) >= 3
@@ -111,8 +111,8 @@ def test_agreed_answer_is_the_one_that_is_given(answers: list[int | None], rule:
 def test_a_lead_that_stops_is_never_overtaken(
     done: list[int | None], late: list[int | None], rule: str, rng: random.Random
 ) -> None:
-    def make(index: int, answer: int | None) -> Signals:
-        return Signals(index, answer, 4, rng.randint(0, 4), rng.uniform(0, 3))
+    def make(index: int, answer: int | None) -> AttemptStatistics:
+        return AttemptStatistics(index, answer, 4, rng.randint(0, 4), rng.uniform(0, 3))
 
     first = [make(i, answer) for i, answer in enumerate(done)]
     if decided(first, len(late), 99, rule) == "lead":
@@ -122,7 +122,7 @@ def test_a_lead_that_stops_is_never_overtaken(
 
 def test_ceilings_bound_every_rule() -> None:
     for rule, calls, errors, entropy in itertools.product(RULES, (0, 4), (0, 4), (None, 0.0, 3.0)):
-        score = RULES[rule]([Signals(0, 1, calls, min(errors, calls), entropy)])
+        score = RULES[rule]([AttemptStatistics(0, 1, calls, min(errors, calls), entropy)])
         assert score[0] <= CEILING[rule]
 
 

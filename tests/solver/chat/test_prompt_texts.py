@@ -1,4 +1,4 @@
-"""The file that replaces what is said to a model (0.5 s)."""
+"""The TOML file that replaces the texts sent to a model (0.5 s)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from eightfold.solver.chat.prompt_texts import PromptError, Prompts, load_prompts, prompts_for
 
 
-def test_prompts_file(tmp_path: Path) -> None:
+def test_prompts_file_replaces_texts_and_its_faults_are_named(tmp_path: Path) -> None:
     file = tmp_path / "eightfold_prompts.toml"
     file.write_text('system = "Answer in \\\\boxed{} from {low}."\n')
     prompts = load_prompts(file)
@@ -32,24 +32,24 @@ def test_prompts_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         (
             "system = 'from {lowest} on'",
-            "'system' .* unknown placeholder {lowest}; known are {low}",
+            "'system' .* unknown placeholder {lowest}; known placeholders are {low}",
         ),
         ("nudge = 'up to {High}'", "unknown placeholder {High}"),
         ("system = 'because {reason}'", "unknown placeholder {reason}"),
         ("malformed = 'because {cause}'", "unknown placeholder {cause}; .*{reason}"),
     ],
 )
-def test_unknown_placeholders_are_named(line: str, said: str, tmp_path: Path) -> None:
+def test_unknown_placeholders_are_named(line: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "p.toml").write_text(line)
-    with pytest.raises(PromptError, match=said):
+    with pytest.raises(PromptError, match=message):
         load_prompts(tmp_path / "p.toml")
 
 
-def test_braces_of_tex_are_text(tmp_path: Path) -> None:
+def test_braces_of_tex_are_ordinary_text(tmp_path: Path) -> None:
     system = r"{low} to {high}: \boxed{answer}, \{ab\}, x_{max}, {n}, {}, \frac{ab}{cd}"
     (tmp_path / "p.toml").write_text(f"system = '{system}'\nmalformed = '{{reason}}!'")
     filled = load_prompts(tmp_path / "p.toml").filled(low=0, high=9)

@@ -13,17 +13,17 @@ from io import StringIO
 import pytest
 
 from eightfold.solver.attempts.problem_run import Progress
-from eightfold.solver.progress_display import Display, duration, progress_text
+from eightfold.solver.progress_display import ProgressDisplay, duration, progress_text
 
 PROGRESS = Progress(75.2, {"thinking": 5, "answered": 3}, 1234, 7, 2, {42: 2, 41: 1}, 98.7)
 
 
-def shown(columns: int, act: Callable[[Display], None]) -> str:
+def shown(columns: int, act: Callable[[ProgressDisplay], None]) -> str:
     """What a terminal of that width is sent."""
     reader, writer = pty.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
     with open(writer, "w") as stream:
-        act(Display(stream))
+        act(ProgressDisplay(stream))
     data = b""
     with suppress(OSError), open(reader, "rb", buffering=0) as file:  # fails at the end, on Linux
         while part := file.read(4096):
@@ -33,7 +33,7 @@ def shown(columns: int, act: Callable[[Display], None]) -> str:
 
 def test_display_is_quiet_where_it_should_be() -> None:
     stream = StringIO()
-    display = Display(stream)
+    display = ProgressDisplay(stream)
     display.update("passing")
     display.line("stays")
     assert stream.getvalue() == "stays\n"
@@ -51,7 +51,7 @@ def test_progress_names_attempts_speed_calls_and_votes() -> None:
 def test_live_line_fits_the_terminal(
     columns: int, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def act(display: Display) -> None:
+    def act(display: ProgressDisplay) -> None:
         display.progress(PROGRESS)
         display.clear()
 
@@ -60,7 +60,7 @@ def test_live_line_fits_the_terminal(
 
 
 def test_plain_terminals_get_no_control_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
-    def act(display: Display) -> None:
+    def act(display: ProgressDisplay) -> None:
         display.note("loading")
         display.progress(PROGRESS)
         display.clear()

@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from eightfold.solver import SolverConfig, SolverError
-from eightfold.solver.attempts.attempt_statistics import Signals
+from eightfold.solver.attempts.attempt_statistics import AttemptStatistics
 from eightfold.solver.attempts.engine_loop import EngineLostError
 from eightfold.solver.chat.prompt_texts import prompts_for
 from eightfold.solver.cli.command_line import main, make_parser
 from eightfold.solver.cli.commands.evaluate_command import run_settings
 from eightfold.solver.evaluation.evaluation_run import Evaluation
-from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run, signals_of
+from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run, statistics_of
 from eightfold.solver.evaluation.run_scores import pass_score, replay_vote, summarise, vote_score
 from eightfold.solver.model_defaults import sampling_values
 from eightfold.solver.problem_set import Problem
-from eightfold.solver.progress_display import Display
+from eightfold.solver.progress_display import ProgressDisplay
 from eightfold.solver.solver import Result
 from eightfold.solver.time_budget import Budget, BudgetConfig
 
@@ -87,7 +87,7 @@ def evaluate(
     solver = Answers(TABLE, before)
     evaluation = Evaluation(solver, PROBLEMS, run, **options)
     try:
-        evaluation.run(Display(StringIO(), enabled=False))
+        evaluation.run(ProgressDisplay(StringIO(), enabled=False))
     finally:
         run.close()
     return solver, evaluation
@@ -132,7 +132,7 @@ def test_problem_cut_off_by_a_dead_engine_is_not_recorded(tmp_path: Path) -> Non
     solver = Answers(TABLE, lambda text: None)
     solver.before = lambda text: setattr(solver, "alive", text != "text 2")
     with pytest.raises(EngineLostError, match="p2"):
-        Evaluation(solver, PROBLEMS, run).run(Display(StringIO(), enabled=False))
+        Evaluation(solver, PROBLEMS, run).run(ProgressDisplay(StringIO(), enabled=False))
     run.close()
     assert [problem["id"] for problem, _ in read_run(folder)] == ["p0", "p1"]
 
@@ -141,7 +141,7 @@ def test_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> None
     folder = tmp_path / "run"
     go_on = threading.Event()
 
-    class Interrupted(Display):
+    class Interrupted(ProgressDisplay):
         def update(self, text: str) -> None:
             raise KeyboardInterrupt
 
@@ -259,20 +259,20 @@ def test_scores_of_a_run(tmp_path: Path) -> None:
     three = pass_score(run, 3)
     assert three is not None
     assert three.count == 4  # where none of the three was cancelled
-    assert signals_of(run[0][1][0], tail=1).entropy == 0.4
+    assert statistics_of(run[0][1][0], tail=1).entropy == 0.4
 
 
 def test_replay_takes_attempts_in_the_order_they_ended() -> None:
-    signals = [
-        Signals(0, 5, ended=9.0),
-        Signals(1, 7, ended=1.0),
-        Signals(2, 7, ended=2.0),
-        Signals(3, 5, ended=8.0),
-        Signals(4, 5, ended=7.0),
+    statistics = [
+        AttemptStatistics(0, 5, ended=9.0),
+        AttemptStatistics(1, 7, ended=1.0),
+        AttemptStatistics(2, 7, ended=2.0),
+        AttemptStatistics(3, 5, ended=8.0),
+        AttemptStatistics(4, 5, ended=7.0),
     ]
-    assert replay_vote(signals, "majority") == 5
-    assert replay_vote(signals, "majority", early_stop=2) == 7
-    assert replay_vote(signals, "majority", attempts=3) == 7
+    assert replay_vote(statistics, "majority") == 5
+    assert replay_vote(statistics, "majority", early_stop=2) == 7
+    assert replay_vote(statistics, "majority", attempts=3) == 7
 
 
 def test_replay_command_shows_all_rules(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

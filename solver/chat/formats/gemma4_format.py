@@ -1,49 +1,55 @@
-"""The format of Gemma 4 checkpoints."""
+"""The chat format of Gemma 4 checkpoints."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
-from .chat_protocol import MARK, Framing, Protocol
-from .tool_call import Call, MalformedCall, checked
+from ..chat_protocol import MARK, ChatProtocol, Framing
+from ..tool_call import Call, MalformedCall, checked_call
 
 
-class Gemma4(Protocol):
-    """Control tokens around calls, results inside the model's own turn, thoughts in a channel."""
+class Gemma4Format(ChatProtocol):
+    """Control tokens enclose calls, results stand in the model's own turn, thoughts in a channel."""
 
     family = "gemma4"
     pause_tokens = ("<|tool_response>",)
     turn_ends = ("<turn|>",)
     thought = ("<|channel>", "<channel|>")
-    _calls = re.compile(r"<\|tool_call>(.*?)(<tool_call\|>|(?=<\|tool_call>)|\Z)", re.DOTALL)
-    _call = re.compile(r"\s*call:(?P<name>[\w.:-]+)\s*\{(?P<body>.*)\}\s*", re.DOTALL)
-    _code = re.compile(r'\s*code\s*:\s*<\|"\|>(.*)<\|"\|>\s*', re.DOTALL)
+    _call_block = re.compile(r"<\|tool_call>(.*?)(<tool_call\|>|(?=<\|tool_call>)|\Z)", re.DOTALL)
+    _named_call = re.compile(r"\s*call:(?P<name>[\w.:-]+)\s*\{(?P<body>.*)\}\s*", re.DOTALL)
+    _code_argument = re.compile(r'\s*code\s*:\s*<\|"\|>(.*)<\|"\|>\s*', re.DOTALL)
+
+    @classmethod
+    def matches(cls, vocabulary: Mapping[str, int], template: str) -> bool:
+        return "<|tool_call>" in vocabulary and "<|tool_response>" in vocabulary
 
     def parse_calls(self, text: str) -> list[Call | MalformedCall]:
-        return [self._parse(match[1], bool(match[2])) for match in self._calls.finditer(text)]
+        return [
+            self._parse_call(match[1], bool(match[2])) for match in self._call_block.finditer(text)
+        ]
 
-    def _parse(self, body: str, closed: bool) -> Call | MalformedCall:
+    def _parse_call(self, body: str, closed: bool) -> Call | MalformedCall:
         if not closed:
             return MalformedCall("the call is not closed")
-        call = self._call.fullmatch(body)
+        call = self._named_call.fullmatch(body)
         if call is None:
             return MalformedCall('the call is not of the form call:python{code:<|"|>...<|"|>}')
         if call["name"] != "python":
             return MalformedCall(f"there is no tool {call['name'][:40]}, only python")
-        code = self._code.fullmatch(call["body"])
+        code = self._code_argument.fullmatch(call["body"])
         if code is None:
             return MalformedCall("python takes one string argument named code")
-        return checked(code[1])
+        return checked_call(code[1])
 
     def final_text(self, text: str) -> str:
-        text = self._calls.sub("", super().final_text(text))
+        text = self._call_block.sub("", super().final_text(text))
         for token in (*self.pause_tokens, "<turn|>", "<eos>"):
             text = text.replace(token, "")
         return text
 
     def _tool_framing(self) -> Framing:
-        # Depending on its date the template opens a thought after a tool message or does not; the
-        # frame itself is fixed.
+        # The frame is fixed, but only some versions of the template open a thought after it.
         frame = ('response:python{value:<|"|>', '<|"|>}<tool_response|>')
         call = {"type": "function", "function": {"name": "python", "arguments": {"code": "1"}}}
         messages = [

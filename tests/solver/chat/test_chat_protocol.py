@@ -1,0 +1,45 @@
+"""Prompts and appended messages of every chat format, on small tokenizers (2 s)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from helpers.chat_tokenizers import FAMILIES, gemma, llama, qwen
+from transformers import PreTrainedTokenizerFast
+
+from eightfold.solver.chat import ChatProtocol, load_protocol
+
+
+@pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES)
+def protocol(request: pytest.FixtureRequest) -> ChatProtocol:
+    return load_protocol(request.param())
+
+
+def test_prompt_holds_problem_range_and_generation_prompt(protocol: ChatProtocol) -> None:
+    text = protocol.decode(protocol.render_prompt("What is 6 times 7?"))
+    assert "What is 6 times 7?" in text
+    assert "from {low} to {high}" in text  # the solver, which knows the range, fills it in
+    assert text.rstrip().endswith(("model", "assistant", "[assistant]"))
+    assert protocol.decode(protocol.render_prompt("What is 6 times 7?\n")) == text
+
+
+def test_prompt_without_control_tokens_equals_the_template(protocol: ChatProtocol) -> None:
+    problem = "Let $n$ be the number of divisors of 196.\nFind $2^{n}$ – über all."
+    rendered = protocol._render(protocol._messages(problem))
+    assert protocol.render_prompt(problem) == protocol._encode(rendered)
+
+
+@pytest.mark.parametrize("build", [gemma, qwen, llama])
+def test_appended_messages_equal_the_template(build: Callable[[], PreTrainedTokenizerFast]) -> None:
+    """Prompt, answer and nudge as token ids decode to what the template renders at once."""
+    tokenizer = build()
+    protocol = load_protocol(tokenizer)
+    grown = protocol.decode(protocol.render_prompt("Add.")) + "It is 4." + tokenizer.eos_token
+    grown += protocol.decode(protocol.nudge())
+    messages = [
+        *protocol._messages("Add."),
+        {"role": "assistant", "content": "It is 4."},
+        {"role": "user", "content": protocol.prompts.nudge},
+    ]
+    assert grown == protocol._render(messages)
