@@ -16,9 +16,9 @@ from pathlib import Path
 from eightfold.common.host_memory import available_memory
 
 from ..model_errors import CheckpointError
+from ..worker_thread import WorkerThread
 from .os_page_cache import PAGE, resident_bytes, resident_pages
 from .safetensors_headers import index_order
-from .worker_thread import Worker
 
 BLOCK_BYTES = 8 << 20  # of one read, and of one look at what is resident
 
@@ -212,7 +212,7 @@ class Preload:
         self._running = count
         self._ended: float | None = None if count else time.monotonic()
         self._threads = [
-            Worker(target=self._main, name=f"preload-{index}") for index in range(count)
+            WorkerThread(target=self._main, name=f"preload-{index}") for index in range(count)
         ]
         try:
             for thread in self._threads:

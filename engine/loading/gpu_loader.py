@@ -15,10 +15,10 @@ from dataclasses import dataclass
 import torch
 
 from ..model_errors import CheckpointError
+from ..worker_thread import WorkerThread
 from .pinned_ring import Lane
 from .read_spans import DTYPES, Span, cut
 from .safetensors_headers import StoredTensor
-from .worker_thread import Worker
 
 # Bytes that one reader reads in a row. The kernel keeps what is read in a row in larger pieces,
 # from which many readers copy faster than from single pages.
@@ -135,7 +135,7 @@ class _Readers:
         self._failed = threading.Event()
         self._error: BaseException | None = None
         self._threads = [
-            Worker(target=self._main, args=(lane,), name=f"load-{i}")
+            WorkerThread(target=self._main, args=(lane,), name=f"load-{i}")
             for i, lane in enumerate(lanes)
         ]
 

@@ -16,10 +16,10 @@ from eightfold.common.error_text import one_line
 from ..engine_config import EngineConfig, SamplingParams
 from ..execution.kv_cache import KVCache
 from ..inspection.architecture import Architecture, attention_modules
-from ..loading.worker_thread import Worker
 from ..scheduling.page_tables import PageGroup
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from ..scheduling.sequence import Sequence
+from ..worker_thread import WorkerThread
 
 if TYPE_CHECKING:
     from eightfold.kernels.attention.attention_dispatch import PagedBatch
@@ -54,7 +54,7 @@ def rehearsal(
     """
     stopped = threading.Event()
     run = (model, architecture, config, fused, stopped)
-    thread = Worker(target=_run, args=run, name="rehearsal")
+    thread = WorkerThread(target=_run, args=run, name="rehearsal")
     try:
         thread.start()
         yield

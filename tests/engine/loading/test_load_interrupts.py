@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.engine.loading import file_preload, os_page_cache, worker_thread
-from eightfold.engine.loading.worker_thread import Worker
+from eightfold.engine import worker_thread
+from eightfold.engine.loading import file_preload, os_page_cache
+from eightfold.engine.worker_thread import WorkerThread
 from eightfold.solver.cli import command_line
 
 MIB = 1 << 20
@@ -34,10 +35,10 @@ def interrupt_main() -> None:
 def test_a_thread_interrupted_before_it_has_a_number_is_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_thread, "BEGIN_SECONDS", 60.0)
+    monkeypatch.setattr(worker_thread, "START_TIMEOUT_SECONDS", 60.0)
     ended = threading.Event()
 
-    class Late(Worker):
+    class Late(WorkerThread):
         def _bootstrap(self) -> None:  # where the new thread begins
             interrupt_main()
             time.sleep(0.3)  # the one that starts it is interrupted meanwhile
@@ -59,7 +60,7 @@ def test_a_preload_interrupted_while_its_threads_start(
     (tmp_path / "f").write_bytes(bytes(20 * MIB))
     begun = []
 
-    class Interrupted(Worker):
+    class Interrupted(WorkerThread):
         def start(self) -> None:
             super().start()
             begun.append(self)
@@ -70,7 +71,7 @@ def test_a_preload_interrupted_while_its_threads_start(
         time.sleep(0.01)
         return 1
 
-    monkeypatch.setattr(file_preload, "Worker", Interrupted)
+    monkeypatch.setattr(file_preload, "WorkerThread", Interrupted)
     monkeypatch.setattr(os_page_cache, "_told", lambda fd: False)  # so that all is read
     monkeypatch.setattr(os, "preadv", endless)
     before = set(threading.enumerate())
@@ -126,7 +127,7 @@ def test_a_system_that_has_no_threads_to_give(
     before = set(threading.enumerate())
     assert command_line.main(["preload", str(tmp_path), "--chunk", "1"]) == 2
     assert capsys.readouterr().err == (
-        "eightfold preload: a thread cannot be started (can't start new thread); allow the process "
+        "eightfold preload: A thread cannot be started (can't start new thread); allow the process "
         "more threads and memory.\n"
     )
     assert len(started) == 2
