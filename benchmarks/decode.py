@@ -98,7 +98,7 @@ def profile(engine: Engine, steps: int = 4) -> tuple[dict[str, list[float]], flo
     found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
     last_end, idle = kernels[0][1], 0.0
     for end, begin, name in kernels:
-        label = "qkv product" if "skinny" in name else name
+        label = "qkv product" if "linear_few_rows" in name else name
         idle += max(0.0, begin - last_end)
         found[label][0] += (max(end, last_end) - last_end) / steps
         found[label][1] += 1 / steps

@@ -38,21 +38,21 @@ from support.timing_buffers import Result, relative, timed
 
 from eightfold.kernels.attention.one_copy import OneCopy
 from eightfold.kernels.attention.paged_decode import decode_workspace, default_config, paged_decode
-from eightfold.kernels.layers.gated_gelu import gelu_mul, gelu_mul_reference
+from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
 from eightfold.kernels.layers.layer_tail import (
     COUNTERS,
-    ChainWeights,
-    layer_chain,
-    layer_chain_reference,
+    LayerTailWeights,
+    layer_tail,
+    layer_tail_reference,
 )
 from eightfold.kernels.layers.linear_few_rows import (
     LinearConfig,
-    skinny_linear,
-    skinny_linear_reference,
+    linear_few_rows,
+    linear_few_rows_reference,
 )
-from eightfold.kernels.layers.linear_many_rows import dense_linear, dense_linear_reference
-from eightfold.kernels.layers.rms_norm import add_norm, add_norm_reference
-from eightfold.kernels.layers.rotary_embedding import norm_rotate_write
+from eightfold.kernels.layers.linear_many_rows import linear_many_rows, linear_many_rows_reference
+from eightfold.kernels.layers.rms_norm import add_rms_norm, add_rms_norm_reference
+from eightfold.kernels.layers.rotary_embedding import norm_rope_and_cache
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch, sample
 from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
 
@@ -71,7 +71,7 @@ class Bench(AttentionJobs):
             out = torch.full((config.splits, rows, n), float("nan"), device=self.device)
         else:
             out = torch.full((rows, n), float("nan"), device=self.device).bfloat16()
-        run = functools.partial(skinny_linear, x, gated=gated, config=config, pdl=True, out=out)
+        run = functools.partial(linear_few_rows, x, gated=gated, config=config, pdl=True, out=out)
         if once:
             run(weight=weights[0])
             return Result(name, "", 0, 0, 0)
@@ -81,7 +81,7 @@ class Bench(AttentionJobs):
             weights[0][part] if not gated else torch.cat([weights[0][part], weights[0][n:][part]])
         )
         whole = out.sum(0) if config.splits > 1 else out
-        error = relative(whole[:, part], skinny_linear_reference(x, gate_rows, gated))
+        error = relative(whole[:, part], linear_few_rows_reference(x, gate_rows, gated))
         assert not whole.isnan().any()
         time_us = timed([functools.partial(run, weight=w) for w in weights] * 2)
         return Result(f"{name} {rows}", describe(config), time_us,
@@ -112,12 +112,12 @@ class Bench(AttentionJobs):
         return Result(f"layers 4+1, {context}", chain, timed([run], 5), size / 1e9, 0.0)
 
     def launch(self, kind: str, rows: int, once: bool) -> Result:
-        """``layer_chain`` in a row over layers of their own weights."""
+        """``layer_tail`` in a row over layers of their own weights."""
         attended, following = (8192, 16384) if kind == "sliding" else (16384, 18432)
         sizes = [(HIDDEN, attended), (2 * INNER, HIDDEN), (HIDDEN, INNER), (following, HIDDEN)]
         self._taken, norm = 0, torch.ones(HIDDEN, device=self.device).bfloat16()
         layers = [
-            ChainWeights(*(self._take(*size) for size in sizes), norm, norm, norm, norm, 1.0)
+            LayerTailWeights(*(self._take(*size) for size in sizes), norm, norm, norm, norm, 1.0)
             for _ in range(1 if once else 5)
         ]
         x, residual, out = (self.randn(rows, n) for n in (attended, HIDDEN, following))
@@ -127,23 +127,23 @@ class Bench(AttentionJobs):
         def run() -> None:
             counters.zero_()
             for layer, own in zip(layers, counters, strict=True):
-                layer_chain(x, residual, layer, buffers, out, own, pdl=True)
+                layer_tail(x, residual, layer, buffers, out, own, pdl=True)
 
         run()
         if once:
             return Result("launch", "", 0, 0, 0)
         before = residual.clone()
         counters.zero_()
-        layer_chain(x, residual, layers[0], buffers, out, counters[0])
-        error = relative(out, layer_chain_reference(x, before, layers[0])[2])
+        layer_tail(x, residual, layers[0], buffers, out, counters[0])
+        error = relative(out, layer_tail_reference(x, before, layers[0])[2])
         size = sum(n * k for n, k in sizes) * 2
-        return Result(f"layer_chain {kind} {rows}", "", timed([run], 5) / len(layers), size / 1e9,
+        return Result(f"layer_tail {kind} {rows}", "", timed([run], 5) / len(layers), size / 1e9,
                       error)  # fmt: skip
 
     def dense(self, rows: int, own: bool, once: bool) -> Result:
         """Products of four sliding layers and a global one, for as long as power limits them.
 
-        Gigabytes holds teraflops. own: by ``dense_linear``, else by cuBLAS and ``gelu_mul``.
+        Gigabytes holds teraflops. own: by ``linear_many_rows``, else by cuBLAS and ``gated_gelu``.
         """
         self._taken, flops, error = 0, 0, 0.0
         hidden, apart = self.randn(rows, INNER), self.randn(rows, 2 * INNER)
@@ -155,15 +155,15 @@ class Bench(AttentionJobs):
             out = hidden if gated else self.randn(rows, n)
             flops += 2 * rows * weight.numel()
             if own:
-                product = functools.partial(dense_linear, x, weight, out, gated=gated, pdl=True)
+                product = functools.partial(linear_many_rows, x, weight, out, gated=gated, pdl=True)
                 product()
                 if not once:
-                    wanted = dense_linear_reference(x[:8], weight, gated)
+                    wanted = linear_many_rows_reference(x[:8], weight, gated)
                     error = max(error, relative(out[:8], wanted))
                 calls.append(product)
             else:
                 calls.append(functools.partial(torch.mm, x, weight.T, out=apart if gated else out))
-                calls += [functools.partial(gelu_mul, apart, out)] if gated else []
+                calls += [functools.partial(gated_gelu, apart, out)] if gated else []
         for call in calls:
             call()
         if once:
@@ -173,7 +173,7 @@ class Bench(AttentionJobs):
             for call in calls:
                 call()
 
-        by = "dense_linear" if own else "cuBLAS and gelu_mul"
+        by = "linear_many_rows" if own else "cuBLAS and gated_gelu"
         return Result(f"products 4+1, {rows}", by, timed([run], 250), flops / 1e12, error)
 
     def _take(self, *shape: int) -> torch.Tensor:
@@ -222,18 +222,18 @@ class Bench(AttentionJobs):
         down, y_of_feedforward = self._product("down", y)
         first_config = self._configs.get("qkv sliding" if sliding else "qk global")
         calls: list[Callable[[], object]] = [
-            part(skinny_linear, x, self._take(width, HIDDEN), qkv, config=first_config, pdl=True),
-            part(norm_rotate_write, qkv, norm_weight, norm_weight if sliding else None, cos, sin,
+            part(linear_few_rows, x, self._take(width, HIDDEN), qkv, config=first_config, pdl=True),
+            part(norm_rope_and_cache, qkv, norm_weight, norm_weight if sliding else None, cos, sin,
                  at, at, q, *caches_in, pdl=True),
             part(paged_decode, q, *caches_in, table, lens, attended, first_pos=firsts,
                  window=1024 if sliding else 0, workspace=space, pdl=True,
                  one_copy=None if sliding else OneCopy(norm_weight, cos, sin)),
             part(project, attended.view(rows, -1), self._take(HIDDEN, HEADS * d)),
-            part(add_norm, y_of_attention, residual, weight, weight, x, pdl=True),
-            part(skinny_linear, x, self._take(2 * INNER, HIDDEN), hidden, gated=True,
+            part(add_rms_norm, y_of_attention, residual, weight, weight, x, pdl=True),
+            part(linear_few_rows, x, self._take(2 * INNER, HIDDEN), hidden, gated=True,
                  config=self._configs.get("gate_up"), pdl=True),
             part(down, hidden, self._take(HIDDEN, INNER)),
-            part(add_norm, y_of_feedforward, residual, weight, weight, x, pdl=True),
+            part(add_rms_norm, y_of_feedforward, residual, weight, weight, x, pdl=True),
         ]  # fmt: skip
         held = min(context, 1024) if sliding else context
         read = rows * held * kv * d * 2 * copies
@@ -244,7 +244,7 @@ class Bench(AttentionJobs):
         config = self._configs.get(name)
         if config and config.splits > 1:
             y = torch.empty(config.splits, *y.shape, device=self.device)
-        return functools.partial(skinny_linear, out=y, config=config, pdl=True), y
+        return functools.partial(linear_few_rows, out=y, config=config, pdl=True), y
 
     def sampling(self, rows: int, filtered: bool, once: bool) -> Result:
         """The error is the share of rows whose token is not the torch sampler's."""
@@ -271,22 +271,22 @@ class Bench(AttentionJobs):
     def small(self, name: str, rows: int, once: bool) -> Result:
         """Norms, rotary and activation; at 4,096 rows bytes read and written count."""
         error, parts = 0.0, 4 if name.endswith("4") else 1
-        if name.startswith("add_norm"):
+        if name.startswith("add_rms_norm"):
             residuals = [self.randn(rows, HIDDEN) for _ in range(4)]
             weight, out = self.randn(HIDDEN), self.randn(rows, HIDDEN)
             y = torch.randn(parts, rows, HIDDEN, device=self.device)
             y = y if parts > 1 else y[0].bfloat16()
-            wanted = add_norm_reference(y, residuals[0], weight, weight)[1]
-            calls = [functools.partial(add_norm, y, r, weight, weight, out, pdl=True)
+            wanted = add_rms_norm_reference(y, residuals[0], weight, weight)[1]
+            calls = [functools.partial(add_rms_norm, y, r, weight, weight, out, pdl=True)
                      for r in residuals]  # fmt: skip
             calls[0]()
             error, size = relative(out, wanted), 4 * rows * HIDDEN
-        elif name == "gelu_mul":
+        elif name == "gated_gelu":
             out = self.randn(rows, INNER)
             inputs = self.views(rows, 2 * INNER, at_most=3)
-            calls = [functools.partial(gelu_mul, each, out) for each in inputs]
+            calls = [functools.partial(gated_gelu, each, out) for each in inputs]
             calls[0]()
-            error = relative(out[:8], gelu_mul_reference(inputs[0][:8]))
+            error = relative(out[:8], gated_gelu_reference(inputs[0][:8]))
             size = 3 * rows * INNER
         else:
             sliding = name == "rotary sliding"
@@ -297,7 +297,7 @@ class Bench(AttentionJobs):
             at = torch.arange(rows, device=self.device)
             norm_weight = self.randn(d)
             calls = [functools.partial(
-                norm_rotate_write, self.randn(rows, width), norm_weight,
+                norm_rope_and_cache, self.randn(rows, width), norm_weight,
                 norm_weight if sliding else None, table, table, at, at, q_out, caches[0],
                 caches[1] if sliding else None, pdl=True,
             ) for _ in range(3)]  # fmt: skip

@@ -46,10 +46,10 @@ print("session:", session.served, "served", session.fallbacks, "fallbacks", sess
 """
 PLAIN = """
 # As on a GPU of another generation: where those that run the kernels begin is all that differs.
-import eightfold.kernels.devices as _devices
-_devices.FROM = 99.0
+import eightfold.kernels.supported_gpus as _devices
+_devices.MIN_CAPABILITY = 99.0
 """
-FLOAT32 = PLAIN + "_devices.BFLOAT16_FROM = 99.0\n"
+FLOAT32 = PLAIN + "_devices.BFLOAT16_MIN_CAPABILITY = 99.0\n"
 FULL = """
 # Without a GPU: what an engine without memory says, as long as the file is there.
 import os, pathlib

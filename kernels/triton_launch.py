@@ -1,9 +1,10 @@
 """What every Triton launch here shares: dependent launch, interpreter mode and shape checks.
 
 Programmatic dependent launch (PDL): a kernel launched with it may start while the kernel before it
-in the stream still runs. It calls ``wait_for_inputs`` before it reads what earlier kernels wrote or
-writes anything, and ``let_next_start`` as soon as its successor may take free multiprocessors.
-What it does before the wait touches constants (weights) only, so its start costs no bandwidth.
+in the stream still runs. It calls ``pdl_wait`` before it reads what earlier kernels wrote or
+writes anything, and ``pdl_launch_dependents`` as soon as its successor may take free
+multiprocessors. What it does before the wait touches constants (weights) only, so
+its start costs no bandwidth.
 """
 
 import functools
@@ -15,48 +16,48 @@ from triton.language.extra import cuda as tl_cuda
 
 
 @triton.jit
-def wait_for_inputs(PDL: tl.constexpr):
+def pdl_wait(PDL: tl.constexpr):
     if PDL:
         tl_cuda.gdc_wait()
 
 
 @triton.jit
-def let_next_start(PDL: tl.constexpr):
+def pdl_launch_dependents(PDL: tl.constexpr):
     if PDL:
         tl_cuda.gdc_launch_dependents()
 
 
 def interpreted() -> bool:
     """Whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` at import)."""
-    return not isinstance(wait_for_inputs, triton.JITFunction)
+    return not isinstance(pdl_wait, triton.JITFunction)
 
 
 @functools.cache
-def multiprocessors(device: torch.device) -> int:
+def multiprocessor_count(device: torch.device) -> int:
     """Multiprocessors of a CUDA device; 2 for the interpreter, so that grids wrap there too."""
     if device.type != "cuda":
         return 2
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def dependent(pdl: bool) -> dict[str, bool]:
+def pdl_options(pdl: bool) -> dict[str, bool]:
     """Keyword arguments of a launch: ``PDL`` for the kernel and the attribute for the launcher."""
     if not pdl or interpreted():
         return {"PDL": False}
     return {"PDL": True, "launch_pdl": True}
 
 
-def power_of_two(n: int) -> int:
+def next_power_of_2(n: int) -> int:
     """The smallest power of two >= n."""
     return 1 << max(0, n - 1).bit_length()
 
 
-def parts_size(sizes: list[int]) -> int:
-    """Elements of float32 memory that ``parts_of`` cuts into parts of these sizes."""
+def workspace_size(sizes: list[int]) -> int:
+    """Elements of float32 memory that ``split_workspace`` cuts into parts of these sizes."""
     return sum(-(-size // 4) * 4 for size in sizes)
 
 
-def parts_of(memory: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
+def split_workspace(memory: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
     """Consecutive parts of float32 memory, each from a multiple of 16 bytes on.
 
     Triton compiles a kernel anew where a pointer that was aligned so is not.
@@ -64,7 +65,7 @@ def parts_of(memory: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
     found, begin = [], 0
     for size in sizes:
         found.append(memory[begin : begin + size])
-        begin += parts_size([size])
+        begin += workspace_size([size])
     return found
 
 
@@ -94,4 +95,4 @@ def require_tensor(
         raise ValueError(f"{name} must be contiguous")
 
 
-FLOATS = (torch.bfloat16, torch.float16, torch.float32)
+FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)

@@ -60,20 +60,20 @@ def step_parts(model: transformers.PreTrainedModel, lengths: list[int]) -> dict[
     """Bytes that a decode step of sequences of these lengths must read, by what reads them.
 
     Every weight once (the embedding is the head), and the cache: of full layers one copy. The
-    first layer's qkv product is a launch of its own, the other products are in ``layer_chain``.
+    first layer's qkv product is a launch of its own, the other products are in ``layer_tail``.
     """
-    parts = dict.fromkeys(("qkv product", "layer_chain", "_paged_decode", "one_copy_attention"), 0)
+    parts = dict.fromkeys(("qkv product", "layer_tail", "_paged_decode", "one_copy_attention"), 0)
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         shared = attention.v_proj is None
         joint = [attention.q_proj, attention.k_proj, *([] if shared else [attention.v_proj])]
         first = layer is model.model.layers[0]
-        parts["qkv product" if first else "layer_chain"] += sum(p.weight.nbytes for p in joint)
+        parts["qkv product" if first else "layer_tail"] += sum(p.weight.nbytes for p in joint)
         others = (attention.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
-        parts["layer_chain"] += sum(part.weight.nbytes for part in others)
+        parts["layer_tail"] += sum(part.weight.nbytes for part in others)
         window = attention.sliding_window if attention.is_sliding else max(lengths)
         token = attention.k_proj.out_features * (1 if shared else 2) * 2
         kind = "_paged_decode" if attention.is_sliding else "one_copy_attention"
         parts[kind] += token * sum(min(length, window) for length in lengths)
-    parts["layer_chain"] += model.lm_head.weight.nbytes
+    parts["layer_tail"] += model.lm_head.weight.nbytes
     return parts

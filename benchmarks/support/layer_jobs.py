@@ -135,7 +135,9 @@ def jobs(only: list[str]) -> list[tuple]:
     if "chain" in only:
         found += [("layer", 7000, name) for name in CHAINS]
     if "small" in only:
-        names = ("add_norm", "add_norm 4", "rotary sliding", "rotary global")
+        names = ("add_rms_norm", "add_rms_norm 4", "rotary sliding", "rotary global")
         found += [("small", name, 8) for name in names]
-        found += [("small", name, 4096) for name in (*names, "gelu_mul") if name != "add_norm 4"]
+        found += [
+            ("small", name, 4096) for name in (*names, "gated_gelu") if name != "add_rms_norm 4"
+        ]
     return found

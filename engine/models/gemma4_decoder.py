@@ -18,11 +18,16 @@ from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
 from eightfold.kernels.attention.paged_decode import OneCopy, chunk_width, fold_key_weight
-from eightfold.kernels.layers.layer_tail import COUNTERS, ChainWeights, chain_fits, layer_chain
-from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, skinny_linear
-from eightfold.kernels.layers.rms_norm import add_norm
-from eightfold.kernels.layers.rotary_embedding import norm_rotate_write
-from eightfold.kernels.layers.token_embedding import embed_norm
+from eightfold.kernels.layers.layer_tail import (
+    COUNTERS,
+    LayerTailWeights,
+    layer_tail,
+    layer_tail_fits,
+)
+from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
+from eightfold.kernels.layers.rms_norm import add_rms_norm
+from eightfold.kernels.layers.rotary_embedding import norm_rope_and_cache
+from eightfold.kernels.layers.token_embedding import embed_rms_norm
 
 from ..execution.decoder import Limits
 from ..execution.kv_cache import KVCache
@@ -142,11 +147,11 @@ class Gemma4Decoder:
         )
         self._chains = self._chain_weights()
 
-    def _chain_weights(self) -> list[ChainWeights]:
+    def _chain_weights(self) -> list[LayerTailWeights]:
         """Each layer's with the first of the next; none where some layer has no such kernel."""
         following = [(layer.input_norm, layer.qkv) for layer in self.layers[1:]]
         chains = [
-            ChainWeights(
+            LayerTailWeights(
                 output=layer.out,
                 gate_up=layer.gate_up,
                 down=layer.down,
@@ -161,7 +166,7 @@ class Gemma4Decoder:
                 self.layers, [*following, (self._final_norm, self._head)], strict=True
             )
         ]
-        return chains if all(chain_fits(chain) for chain in chains) else []
+        return chains if all(layer_tail_fits(chain) for chain in chains) else []
 
     @property
     def nbytes(self) -> int:
@@ -184,7 +189,7 @@ class Gemma4Decoder:
         """
         count = tokens.shape[0]
         residual, x = self.buffers.residual[:count], self.buffers.x[:count]
-        embed_norm(
+        embed_rms_norm(
             tokens, self._embedding, self._scale, residual, self.layers[0].input_norm, x,
             zero=self._counters, eps=self.eps, pdl=True,
         )  # fmt: skip
@@ -200,7 +205,7 @@ class Gemma4Decoder:
         out = self._logits[: hidden.shape[0]]
         for begin in range(0, hidden.shape[0], MAX_ROWS):
             end = begin + MAX_ROWS
-            skinny_linear(hidden[begin:end], self._head, out[begin:end], pdl=True)
+            linear_few_rows(hidden[begin:end], self._head, out[begin:end], pdl=True)
         return out
 
     def _by_layers(
@@ -246,7 +251,7 @@ class Gemma4Decoder:
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
             last = i + 1 == len(self.layers)
             following = out if last else self._joint(self.layers[i + 1], count)
-            layer_chain(
+            layer_tail(
                 attended,
                 buffers.residual[:count],
                 replace(chain, following=None) if following is None else chain,
@@ -260,7 +265,7 @@ class Gemma4Decoder:
     def _add_norm(self, *tensors: torch.Tensor | None, scale: float = 1.0) -> None:
         y, residual, post, following, out = tensors
         assert residual is not None
-        add_norm(y, residual, post, following, out, scale=scale, eps=self.eps, pdl=True)
+        add_rms_norm(y, residual, post, following, out, scale=scale, eps=self.eps, pdl=True)
 
     def _joint(self, layer: Layer, rows: int) -> torch.Tensor:
         """Where queries, keys and values of a layer go."""
@@ -286,7 +291,7 @@ class Gemma4Decoder:
         rows, spec = positions.shape[0], layer.spec
         query = view(self.buffers.query, rows, layer.out.shape[1]).view(rows, -1, spec.head_dim)
         keys, values = cache.layers[spec.index]
-        norm_rotate_write(
+        norm_rope_and_cache(
             self._joint(layer, rows),
             layer.q_norm,
             None if spec.one_copy else layer.k_norm,

@@ -4,9 +4,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from eightfold.kernels.layers.gated_gelu import gelu_mul
-from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, skinny_linear
-from eightfold.kernels.layers.linear_many_rows import dense_fits, dense_linear, dense_suits
+from eightfold.kernels.layers.gated_gelu import gated_gelu
+from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
+from eightfold.kernels.layers.linear_many_rows import (
+    fills_tiles,
+    linear_many_rows,
+    linear_many_rows_fits,
+)
 
 if TYPE_CHECKING:
     from .gemma4_decoder import Layer
@@ -22,23 +26,23 @@ class Products:
     def __init__(self, layers: list["Layer"]) -> None:
         self._gate_up = layers[0].gate_up
         plain = [weight for layer in layers for weight in (layer.qkv, layer.out, layer.down)]
-        self._dense = all(dense_fits(weight) for weight in plain) and all(
-            dense_fits(layer.gate_up, gated=True) for layer in layers
+        self._dense = all(linear_many_rows_fits(weight) for weight in plain) and all(
+            linear_many_rows_fits(layer.gate_up, gated=True) for layer in layers
         )
 
     def apart(self, rows: int) -> bool:
         """Whether gate and up are written to memory before they are multiplied."""
         return rows > MAX_ROWS and not (
-            self._dense and dense_suits(rows, self._gate_up, gated=True)
+            self._dense and fills_tiles(rows, self._gate_up, gated=True)
         )
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
         """``out = x @ weight.T``: x [rows, in], weight [out, in], out [rows, out]."""
         rows = x.shape[0]
         if rows <= MAX_ROWS:
-            skinny_linear(x, weight, out, pdl=True)
-        elif self._dense and dense_suits(rows, weight):
-            dense_linear(x, weight, out, pdl=True)
+            linear_few_rows(x, weight, out, pdl=True)
+        elif self._dense and fills_tiles(rows, weight):
+            linear_many_rows(x, weight, out, pdl=True)
         else:
             torch.mm(x, weight.T, out=out)
 
@@ -53,8 +57,8 @@ class Products:
         """
         if gate_up is not None:
             torch.mm(x, weight.T, out=gate_up)
-            gelu_mul(gate_up, out)
+            gated_gelu(gate_up, out)
         elif x.shape[0] <= MAX_ROWS:
-            skinny_linear(x, weight, out, gated=True, pdl=True)
+            linear_few_rows(x, weight, out, gated=True, pdl=True)
         else:
-            dense_linear(x, weight, out, gated=True, pdl=True)
+            linear_many_rows(x, weight, out, gated=True, pdl=True)

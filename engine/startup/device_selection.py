@@ -6,7 +6,11 @@ import torch
 from transformers import PreTrainedModel
 
 from eightfold.common.error_text import first_line
-from eightfold.kernels.supported_gpus import BFLOAT16_FROM, refusal, runs_on
+from eightfold.kernels.supported_gpus import (
+    BFLOAT16_MIN_CAPABILITY,
+    is_supported,
+    unsupported_reason,
+)
 
 from ..engine_config import EngineConfig
 from ..inspection.architecture import Architecture
@@ -88,7 +92,7 @@ def by_kernels(device: torch.device, config: EngineConfig, architecture: Archite
         why = f"{architecture.config.model_type} caps its attention scores"
     else:
         capability = _capability(device)
-        why = None if runs_on(capability) else refusal(capability)
+        why = None if is_supported(capability) else unsupported_reason(capability)
     if why is not None and (config.kernels or (config.fused and device.type == "cuda")):
         name = "kernels" if config.kernels else "fused"
         raise UnsupportedModelError(f"the GPU kernels cannot run: {why}; leave {name} at None")
@@ -104,7 +108,7 @@ def dtype_for(name: str | None, device: torch.device) -> torch.dtype | None:
     """
     if name is not None:
         return getattr(torch, name)
-    slow = device.type == "cpu" or _capability(device) < BFLOAT16_FROM
+    slow = device.type == "cpu" or _capability(device) < BFLOAT16_MIN_CAPABILITY
     return torch.float32 if slow else None
 
 

@@ -293,7 +293,7 @@ __device__ __forceinline__ void normalise(const Chain& chain, int p, Ring& ring)
 }
 
 extern "C" __global__ void __launch_bounds__(224, 1)
-layer_chain(const __grid_constant__ Chain chain) {
+layer_tail(const __grid_constant__ Chain chain) {
     extern __shared__ __align__(1024) unsigned char memory[];
     Ring& ring = *(Ring*)(memory + ROOM);
     const u32 base = shared_address(memory);

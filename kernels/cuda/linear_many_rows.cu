@@ -238,7 +238,7 @@ __device__ __forceinline__ void compute(const Work& work, Ring& ring, u32 base,
 }
 
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(GROUPS * 128 + 128, 1)
-dense_linear(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights,
+linear_many_rows(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights,
              const __grid_constant__ TensorMap out, int rows, int across, int tiles, int steps) {
     extern __shared__ __align__(1024) unsigned char memory[];
     Ring& ring = *(Ring*)(memory + SHARED - 128);

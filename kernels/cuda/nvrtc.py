@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-FOLDER = Path(__file__).parent  # the CUDA sources
+SOURCE_FOLDER = Path(__file__).parent  # the CUDA sources
 PROGRAMMATIC_SERIALIZATION = 6  # CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION
 MAX_DYNAMIC_SHARED = 8  # CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
 BFLOAT16, PROMOTE_256 = 9, 3  # of CUtensorMap's enumerations
@@ -94,7 +94,7 @@ def is_hopper(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
 
 
-class Kernel:
+class CudaKernel:
     """One compiled function on one device.
 
     Args:
@@ -149,14 +149,14 @@ class Kernel:
 
 
 @functools.cache
-def kernel_or_none(
+def load_kernel(
     device: torch.device,
     sources: tuple[str, ...],
     name: str,
     defines: tuple[tuple[str, object], ...],
     shared: int,
     otherwise: str,
-) -> Kernel | None:
+) -> CudaKernel | None:
     """A Hopper kernel, compiled once for each device and set of macros.
 
     Args:
@@ -165,10 +165,10 @@ def kernel_or_none(
     Returns:
         ``None``, said once, where it cannot be had.
     """
-    source = "".join((FOLDER / each).read_text() for each in sources)
+    source = "".join((SOURCE_FOLDER / each).read_text() for each in sources)
     try:
         with torch.cuda.device(device):
-            return Kernel(source, name, arch="sm_90a", defines=dict(defines), shared=shared)
+            return CudaKernel(source, name, arch="sm_90a", defines=dict(defines), shared=shared)
     except CudaError as error:
         logging.getLogger(__name__).warning("%s cannot run, %s: %s", name, otherwise, error)
         return None

@@ -314,7 +314,7 @@ __device__ __forceinline__ void attend(Rest& rest, const Work& work, u32 base, i
 }
 
 extern "C" __global__ void __launch_bounds__(384, 1)
-window_attention(const __grid_constant__ TensorMap queries, const __grid_constant__ TensorMap keys,
+prefill_attention(const __grid_constant__ TensorMap queries, const __grid_constant__ TensorMap keys,
                  const __grid_constant__ TensorMap values, const int* table, int table_stride,
                  const int* lens, const int* starts, const int* first_pos, bf16* out, float scale,
                  int sequences, int window) {

@@ -1,16 +1,16 @@
-"""gelu_tanh(gate) * up for many rows; few rows have it in ``skinny_linear``'s epilogue."""
+"""gelu_tanh(gate) * up for many rows; few rows have it in ``linear_few_rows``'s epilogue."""
 
 import torch
 import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from ..triton_launch import FLOATS, require, require_tensor
+from ..triton_launch import FLOAT_DTYPES, require, require_tensor
 from .linear_few_rows import gelu_tanh
 
 
 @triton.jit
-def _gelu_mul(gate_up, out, N: tl.constexpr, BLOCK: tl.constexpr):
+def _gated_gelu(gate_up, out, N: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     live = d < N
@@ -19,24 +19,24 @@ def _gelu_mul(gate_up, out, N: tl.constexpr, BLOCK: tl.constexpr):
     tl.store(out + row * N + d, (gelu_tanh(gate) * up).to(out.dtype.element_ty), mask=live)
 
 
-def gelu_mul(gate_up: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
+def gated_gelu(gate_up: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
     """[rows, 2N] -> ``out`` [rows, N]: gelu_tanh of the first half of each row times the second.
 
     Raises:
         ValueError: a shape or dtype that does not fit.
     """
-    require_tensor("gate_up", gate_up, FLOATS, 2)
-    require_tensor("out", out, FLOATS, 2)
+    require_tensor("gate_up", gate_up, FLOAT_DTYPES, 2)
+    require_tensor("out", out, FLOAT_DTYPES, 2)
     rows, n = out.shape
     require(
         tuple(gate_up.shape) == (rows, 2 * n), f"gate_up {tuple(gate_up.shape)}, out {(rows, n)}"
     )
     block = 2048
-    _gelu_mul[(rows, -(-n // block))](gate_up, out, N=n, BLOCK=block, num_warps=8)
+    _gated_gelu[(rows, -(-n // block))](gate_up, out, N=n, BLOCK=block, num_warps=8)
     return out
 
 
-def gelu_mul_reference(gate_up: torch.Tensor) -> torch.Tensor:
-    """What ``gelu_mul`` computes, in float64."""
+def gated_gelu_reference(gate_up: torch.Tensor) -> torch.Tensor:
+    """What ``gated_gelu`` computes, in float64."""
     gate, up = gate_up.double().chunk(2, dim=1)
     return F.gelu(gate, approximate="tanh") * up

@@ -1,7 +1,7 @@
 """From one layer's attention to the next layer's first product in one launch (``layer_tail.cu``).
 
-On Hopper in bfloat16, for up to 64 rows. Elsewhere ``skinny_linear`` and ``add_norm`` do the same
-in six launches.
+On Hopper in bfloat16, for up to 64 rows. Elsewhere ``linear_few_rows`` and ``add_rms_norm`` do the
+same in six launches.
 
 Its programs wait for one another, one on each multiprocessor. Two of these launches must not run
 beside one another on a GPU, from two streams or two processes under MPS: neither might end.
@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cuda.nvrtc import Kernel, is_hopper, kernel_or_none, tensor_map
-from ..triton_launch import multiprocessors, require
-from .linear_few_rows import MAX_ROWS, skinny_linear_reference
-from .rms_norm import add_norm_reference
+from ..cuda.nvrtc import CudaKernel, is_hopper, load_kernel, tensor_map
+from ..triton_launch import multiprocessor_count, require
+from .linear_few_rows import MAX_ROWS, linear_few_rows_reference
+from .rms_norm import add_rms_norm_reference
 
 SOURCES = ("hopper.cuh", "layer_tail.cu")
 TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
@@ -27,7 +27,7 @@ PLAIN, GATED, WIDE = range(3)
 
 
 @dataclass(frozen=True, slots=True)
-class ChainWeights:
+class LayerTailWeights:
     """Weights from the end of a layer's attention on, [out, in] each, bfloat16.
 
     Args:
@@ -69,8 +69,8 @@ class _Chain(ctypes.Structure):
     )  # fmt: skip
 
 
-def chain_fits(weights: ChainWeights) -> bool:
-    """Whether ``layer_chain`` can run with these weights on their device."""
+def layer_tail_fits(weights: LayerTailWeights) -> bool:
+    """Whether ``layer_tail`` can run with these weights on their device."""
     width = weights.output.shape[0]
     products = [weights.output, weights.gate_up, weights.down]
     products += [] if weights.following is None else [weights.following]
@@ -97,15 +97,15 @@ def defines(rows: int, width: int) -> tuple[tuple[str, object], ...]:
     return (("ROWS", rows), ("WIDTH", width), ("DEPTH", _depth(rows)))
 
 
-def _kernel(device: torch.device, rows: int, width: int) -> Kernel | None:
+def _kernel(device: torch.device, rows: int, width: int) -> CudaKernel | None:
     otherwise, macros = "layers are launched piece by piece", defines(rows, width)
-    return kernel_or_none(device, SOURCES, "layer_chain", macros, SHARED, otherwise)
+    return load_kernel(device, SOURCES, "layer_tail", macros, SHARED, otherwise)
 
 
-def layer_chain(
+def layer_tail(
     attended: torch.Tensor,
     residual: torch.Tensor,
-    weights: ChainWeights,
+    weights: LayerTailWeights,
     buffers: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     out: torch.Tensor | None,
     counters: torch.Tensor,
@@ -117,7 +117,7 @@ def layer_chain(
 
     Args:
         attended: [rows, attended], at most 64 rows. residual: [rows, width], updated in place.
-        weights: for which ``chain_fits``.
+        weights: for which ``layer_tail_fits``.
         buffers: y and normed, [rows, width], and hidden [rows, inner], overwritten; ``normed``
             holds the norm before the following product afterwards.
         out: [rows, n] of bfloat16, or float32 as logits want it; ``None`` without ``following``.
@@ -137,22 +137,22 @@ def layer_chain(
     chain.phases[2] = _phase(hidden, weights.down, y, padded)
     chain.phases[3] = _phase(normed, weights.following, out, padded, last_norm, scale=weights.scale)
     kernel = _kernel(residual.device, padded, width)
-    require(kernel is not None, "layer_chain needs a Hopper GPU; ask chain_fits first")
+    require(kernel is not None, "layer_tail needs a Hopper GPU; ask layer_tail_fits first")
     assert kernel is not None
-    kernel.launch(multiprocessors(residual.device), THREADS, (chain,), pdl)
+    kernel.launch(multiprocessor_count(residual.device), THREADS, (chain,), pdl)
 
 
 def _check(
     attended: torch.Tensor,
     residual: torch.Tensor,
-    weights: ChainWeights,
+    weights: LayerTailWeights,
     buffers: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     out: torch.Tensor | None,
     counters: torch.Tensor,
 ) -> None:
-    """ValueError where the tensors of ``layer_chain`` do not fit together."""
+    """ValueError where the tensors of ``layer_tail`` do not fit together."""
     (rows, width), inner, following = residual.shape, weights.down.shape[1], weights.following
-    require(1 <= rows <= MAX_ROWS, f"{rows} rows; layer_chain takes 1 to {MAX_ROWS}")
+    require(1 <= rows <= MAX_ROWS, f"{rows} rows; layer_tail takes 1 to {MAX_ROWS}")
     require((out is None) == (following is None), "out and following go together")
     y, normed, hidden = buffers
     activations = [
@@ -176,7 +176,7 @@ def _check(
     for each, shape in wanted:
         require(tuple(each.shape) == shape, f"a weight is {tuple(each.shape)}; {shape} fits")
     require(counters.dtype == torch.int32 and counters.numel() >= COUNTERS, "8 int32 counters")
-    require(residual.is_cuda, f"tensors are on {residual.device}; layer_chain needs a Hopper GPU")
+    require(residual.is_cuda, f"tensors are on {residual.device}; layer_tail needs a Hopper GPU")
 
 
 def _phase(
@@ -202,7 +202,7 @@ def _phase(
         f"out is {tuple(out.shape)} for a weight of {tuple(weight.shape)}",
     )
     require(out.dtype in (torch.bfloat16, torch.float32), f"out is {out.dtype}")
-    phase.tile = _tile(n, multiprocessors(x.device))
+    phase.tile = _tile(n, multiprocessor_count(x.device))
     phase.weights = _columns(weight, phase.tile, 1)
     depth = _depth(rows)
     phase.x = _columns(x, rows, depth)
@@ -228,23 +228,23 @@ def _columns(matrix: torch.Tensor, rows: int, depth: int) -> ctypes.Array[ctypes
     return _Map.from_buffer_copy(found)
 
 
-def layer_chain_reference(
-    attended: torch.Tensor, residual: torch.Tensor, weights: ChainWeights, eps: float = 1e-6
+def layer_tail_reference(
+    attended: torch.Tensor, residual: torch.Tensor, weights: LayerTailWeights, eps: float = 1e-6
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What ``layer_chain`` computes, in float64: (residual, normed, out)."""
-    y = skinny_linear_reference(attended, weights.output)
+    """What ``layer_tail`` computes, in float64: (residual, normed, out)."""
+    y = linear_few_rows_reference(attended, weights.output)
     first = (weights.post_attention, weights.pre_feedforward)
-    residual, normed = add_norm_reference(y, residual, *first, eps=eps)
+    residual, normed = add_rms_norm_reference(y, residual, *first, eps=eps)
     assert normed is not None
-    y = skinny_linear_reference(
-        skinny_linear_reference(normed, weights.gate_up, gated=True), weights.down
+    y = linear_few_rows_reference(
+        linear_few_rows_reference(normed, weights.gate_up, gated=True), weights.down
     )
     last = (weights.post_feedforward, weights.next_norm)
-    residual, normed = add_norm_reference(y, residual, *last, scale=weights.scale, eps=eps)
+    residual, normed = add_rms_norm_reference(y, residual, *last, scale=weights.scale, eps=eps)
     assert normed is not None
     following = weights.following
     return (
         residual,
         normed,
-        None if following is None else skinny_linear_reference(normed, following),
+        None if following is None else linear_few_rows_reference(normed, following),
     )

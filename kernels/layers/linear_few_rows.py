@@ -18,13 +18,13 @@ import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..triton_launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
+    FLOAT_DTYPES,
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
     require,
     require_tensor,
     require_tile,
-    wait_for_inputs,
 )
 
 MAX_ROWS = 64
@@ -81,7 +81,7 @@ def _load_weights(
 
 
 @triton.jit(do_not_specialize=["M"])
-def _skinny_linear(
+def _linear_few_rows(
     x, w, w_pointer, out, M, N,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     SPLITS: tl.constexpr, GATED: tl.constexpr, PREFETCH: tl.constexpr, TMA: tl.constexpr,
@@ -107,8 +107,8 @@ def _skinny_linear(
         prefetch_l2(w_rows + begin, PREFETCH)
         if GATED:
             prefetch_l2(up_rows + begin, PREFETCH)
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     acc = tl.zeros([BN, BM], tl.float32)
     up_acc = tl.zeros([BN, BM], tl.float32)
     end = tl.minimum(begin + PER_SPLIT * BK, BLOCKS * BK)
@@ -128,7 +128,7 @@ def _skinny_linear(
     tl.store(to, acc.to(out.dtype.element_ty), mask=(m < M)[None, :] & (n < N)[:, None])
 
 
-def skinny_linear(
+def linear_few_rows(
     x: torch.Tensor,
     weight: torch.Tensor,
     out: torch.Tensor,
@@ -142,20 +142,20 @@ def skinny_linear(
     Args:
         x: [rows, K]. weight: [N, K], or [2N, K] (gate rows, then up rows) where gated.
         out: [rows, N] of any float type; float32 [splits, rows, N] where the config splits K: the
-            sum over its first axis is the result (``add_norm`` and ``norm_rotate_write`` take it
-            so).
+            sum over its first axis is the result (``add_rms_norm`` and ``norm_rope_and_cache`` take
+            it so).
         gated: out = gelu_tanh(x @ gate.T) * (x @ up.T).
 
     Raises:
         ValueError: a shape or dtype that does not fit.
     """
-    require_tensor("x", x, FLOATS, 2)
+    require_tensor("x", x, FLOAT_DTYPES, 2)
     require_tensor("weight", weight, x.dtype, 2)
     (rows, inner), n = x.shape, weight.shape[0] // (2 if gated else 1)
     config = config or linear_config(rows, n, inner, gated)
     require_tile("tile_n", config.tile_n)
     require_tile("tile_k", config.tile_k)
-    require(1 <= rows <= MAX_ROWS, f"{rows} rows; skinny_linear takes 1 to {MAX_ROWS}")
+    require(1 <= rows <= MAX_ROWS, f"{rows} rows; linear_few_rows takes 1 to {MAX_ROWS}")
     require(weight.shape[1] == inner, f"x has {inner} columns, weight {weight.shape[1]}")
     wanted = (config.splits, rows, n) if config.splits > 1 else (rows, n)
     require(tuple(out.shape) == wanted, f"out is {tuple(out.shape)}; it must be {wanted}")
@@ -170,11 +170,11 @@ def skinny_linear(
     if config.tma:
         require(n % config.tile_n == 0, "tma needs N to be a multiple of tile_n")
         w = TensorDescriptor.from_tensor(weight, [config.tile_n, config.tile_k])
-    _skinny_linear[grid](
+    _linear_few_rows[grid](
         x, w, weight, out, rows, n,
         K=inner, BM=_tile_rows(rows), BN=config.tile_n, BK=config.tile_k,
         SPLITS=config.splits, GATED=gated, PREFETCH=prefetch // 16 * 16, TMA=config.tma,
-        STAGES=config.stages, num_warps=config.warps, **dependent(pdl),
+        STAGES=config.stages, num_warps=config.warps, **pdl_options(pdl),
     )  # fmt: skip
     return out
 
@@ -207,10 +207,10 @@ def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
     return LinearConfig(64, 128, 4, 5, tma=True)
 
 
-def skinny_linear_reference(
+def linear_few_rows_reference(
     x: torch.Tensor, weight: torch.Tensor, gated: bool = False
 ) -> torch.Tensor:
-    """What ``skinny_linear`` computes (its parts summed), in float64."""
+    """What ``linear_few_rows`` computes (its parts summed), in float64."""
     product = x.double() @ weight.double().T
     if not gated:
         return product

@@ -1,8 +1,8 @@
 """Linear layers of many rows, gated ones with their activation, on Hopper
 (``linear_many_rows.cu``).
 
-Elsewhere ``torch.mm`` and ``gelu_mul`` do the same in two launches. Each sum is taken in the order
-of the columns by one program: results repeat bit for bit and do not depend on the other rows.
+Elsewhere ``torch.mm`` and ``gated_gelu`` do the same in two launches. Each sum is taken in the
+order of the columns by one program: results repeat bit for bit and do not depend on the other rows.
 """
 
 import ctypes
@@ -13,13 +13,13 @@ from ..cuda.nvrtc import (
     SWIZZLE_64,
     SWIZZLE_128,
     SWIZZLE_NONE,
-    Kernel,
+    CudaKernel,
     is_hopper,
-    kernel_or_none,
+    load_kernel,
     tensor_map,
 )
-from ..triton_launch import multiprocessors, require, require_tensor
-from .gated_gelu import gelu_mul_reference
+from ..triton_launch import multiprocessor_count, require, require_tensor
+from .gated_gelu import gated_gelu_reference
 
 SOURCES = ("hopper.cuh", "linear_many_rows.cu")
 ROWS, THREADS = 256, 384  # rows of x of a tile; of two warp groups that compute, one that loads
@@ -28,7 +28,7 @@ CLUSTER = 2  # programs that share their rows of x
 SHARED = 232448
 # Below it torch.mm, which has smaller tiles, takes the product. By themselves these take 2 to 30 %
 # longer at shares of 0.81 to 0.86 and as long at 0.97; a step of full ones takes 2 to 7 % less.
-LEAST_SHARE = 0.9
+MIN_UTILIZATION = 0.9
 
 
 def _tiles(rows: int, n: int, gated: bool, tile: int) -> int:
@@ -47,26 +47,26 @@ def _widths(gated: bool) -> tuple[int, ...]:
     return (192,) if gated else (192, 168)
 
 
-def dense_tile(rows: int, n: int, gated: bool, programs: int) -> int:
+def tile_width(rows: int, n: int, gated: bool, programs: int) -> int:
     """The tile whose rounds take the least time, the wider one where both take the same."""
     return min(_widths(gated), key=lambda tile: _rounds(rows, n, gated, tile, programs) * tile)
 
 
-def dense_share(rows: int, n: int, gated: bool, programs: int) -> float:
+def tile_utilization(rows: int, n: int, gated: bool, programs: int) -> float:
     """Share of what the programs compute, whole tiles in whole rounds, that is wanted."""
-    tile = dense_tile(rows, n, gated, programs)
+    tile = tile_width(rows, n, gated, programs)
     done = _rounds(rows, n, gated, tile, programs) * programs * ROWS * tile
     return rows * n * (2 if gated else 1) / done
 
 
-def dense_suits(rows: int, weight: torch.Tensor, *, gated: bool = False) -> bool:
-    """Whether a product of so many rows fills the tiles of ``dense_linear`` well enough."""
+def fills_tiles(rows: int, weight: torch.Tensor, *, gated: bool = False) -> bool:
+    """Whether a product of so many rows fills the tiles of ``linear_many_rows`` well enough."""
     n = weight.shape[0] // (2 if gated else 1)
-    return dense_share(rows, n, gated, multiprocessors(weight.device)) >= LEAST_SHARE
+    return tile_utilization(rows, n, gated, multiprocessor_count(weight.device)) >= MIN_UTILIZATION
 
 
-def dense_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
-    """Whether ``dense_linear`` can run with this weight on its device; compiles it there."""
+def linear_many_rows_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
+    """Whether ``linear_many_rows`` can run with this weight on its device; compiles it there."""
     return (
         is_hopper(weight.device)
         and weight.dtype == torch.bfloat16
@@ -93,12 +93,12 @@ def defines(tile: int, gated: bool) -> tuple[tuple[str, object], ...]:
     return (("TILE", tile), ("GATED", str(gated).lower()))
 
 
-def _kernel(device: torch.device, tile: int, gated: bool) -> Kernel | None:
+def _kernel(device: torch.device, tile: int, gated: bool) -> CudaKernel | None:
     otherwise = "torch.mm takes its place"
-    return kernel_or_none(device, SOURCES, "dense_linear", defines(tile, gated), SHARED, otherwise)
+    return load_kernel(device, SOURCES, "linear_many_rows", defines(tile, gated), SHARED, otherwise)
 
 
-def dense_linear(
+def linear_many_rows(
     x: torch.Tensor,
     weight: torch.Tensor,
     out: torch.Tensor,
@@ -110,7 +110,7 @@ def dense_linear(
 
     Args:
         x: [rows, K]. weight: [N, K], or [2N, K] (gate rows, then up rows) where gated; one for
-            which ``dense_fits``.
+            which ``linear_many_rows_fits``.
         out: [rows, N].
         gated: out = gelu_tanh(x @ gate.T) * (x @ up.T), not rounded in between.
         pdl: the launch before must not write the weight, which is read before it has ended.
@@ -128,11 +128,13 @@ def dense_linear(
     require(not misfit, misfit)
     for name, tensor in (("x", x), ("out", out)):
         require(tensor.data_ptr() % 16 == 0, f"{name} must begin at a multiple of 16 bytes")
-    require(x.device.type == "cuda", f"x is on {x.device}; dense_linear needs a Hopper GPU")
-    programs = multiprocessors(x.device)
-    tile = dense_tile(rows, n, gated, programs)
+    require(x.device.type == "cuda", f"x is on {x.device}; linear_many_rows needs a Hopper GPU")
+    programs = multiprocessor_count(x.device)
+    tile = tile_width(rows, n, gated, programs)
     kernel = _kernel(x.device, tile, gated)
-    require(kernel is not None, "dense_linear needs a Hopper GPU; ask dense_fits first")
+    require(
+        kernel is not None, "linear_many_rows needs a Hopper GPU; ask linear_many_rows_fits first"
+    )
     assert kernel is not None
     tiles = _tiles(rows, n, gated, tile)
     integers = rows, -(-rows // ROWS), tiles, inner // COLUMNS
@@ -167,9 +169,9 @@ def _maps(
     ]  # fmt: skip
 
 
-def dense_linear_reference(
+def linear_many_rows_reference(
     x: torch.Tensor, weight: torch.Tensor, gated: bool = False
 ) -> torch.Tensor:
-    """What ``dense_linear`` computes, in float64."""
+    """What ``linear_many_rows`` computes, in float64."""
     product = x.double() @ weight.double().T
-    return gelu_mul_reference(product) if gated else product
+    return gated_gelu_reference(product) if gated else product

@@ -5,13 +5,13 @@ import triton
 import triton.language as tl
 
 from ..triton_launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
-    power_of_two,
+    FLOAT_DTYPES,
+    next_power_of_2,
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
     require,
     require_tensor,
-    wait_for_inputs,
 )
 
 
@@ -21,14 +21,14 @@ def _add_norm(
     N: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, HAS_Y: tl.constexpr,
     HAS_POST: tl.constexpr, HAS_NEXT: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    let_next_start(PDL)
+    pdl_launch_dependents(PDL)
     d = tl.arange(0, BLOCK)
     live = d < N
     if HAS_POST:
         post = tl.load(post_weight + d, mask=live, other=0.0).to(tl.float32)
     if HAS_NEXT:
         weight = tl.load(next_weight + d, mask=live, other=0.0).to(tl.float32)
-    wait_for_inputs(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0).to(tl.int64)
     total = tl.load(residual + row * N + d, mask=live, other=0.0).to(tl.float32)
     if HAS_Y:
@@ -46,7 +46,7 @@ def _add_norm(
         tl.store(out + row * N + d, normed.to(out.dtype.element_ty), mask=live)
 
 
-def add_norm(
+def add_rms_norm(
     y: torch.Tensor | None,
     residual: torch.Tensor,
     post_weight: torch.Tensor | None,
@@ -61,7 +61,7 @@ def add_norm(
 
     Args:
         y: [rows, N], or float32 [parts, rows, N] whose sum over parts is meant (see
-            ``skinny_linear``); ``None`` leaves the residual as it is.
+            ``linear_few_rows``); ``None`` leaves the residual as it is.
         residual: [rows, N], updated in place.
         post_weight: [N]; ``None`` adds y as it is.
         next_weight, out: [N] and [rows, N]; ``None`` for both where only the residual is wanted.
@@ -72,7 +72,7 @@ def add_norm(
     Raises:
         ValueError: a shape or dtype that does not fit.
     """
-    require_tensor("residual", residual, FLOATS, 2)
+    require_tensor("residual", residual, FLOAT_DTYPES, 2)
     rows, n = residual.shape
     parts = 1
     if y is not None:
@@ -80,22 +80,22 @@ def add_norm(
         if y.dim() == 3:
             require_tensor("y of several parts", y, torch.float32, 3)
         else:
-            require_tensor("y", y, FLOATS, 2)
+            require_tensor("y", y, FLOAT_DTYPES, 2)
         require(y.shape[-2:] == residual.shape, f"y {tuple(y.shape)}, residual {(rows, n)}")
     for name, weight in (("post_weight", post_weight), ("next_weight", next_weight)):
         require(weight is None or tuple(weight.shape) == (n,), f"{name} must be [{n}]")
     require((next_weight is None) == (out is None), "next_weight and out go together")
     if out is not None:
-        require_tensor("out", out, FLOATS, 2)
+        require_tensor("out", out, FLOAT_DTYPES, 2)
         require(out.shape == residual.shape, f"out {tuple(out.shape)}, residual {(rows, n)}")
     unused = residual
     _add_norm[(rows,)](
         unused if y is None else y, residual, unused if post_weight is None else post_weight,
         unused if next_weight is None else next_weight, unused if out is None else out,
         rows, scale, eps,
-        N=n, BLOCK=power_of_two(n), PARTS=parts, HAS_Y=y is not None,
+        N=n, BLOCK=next_power_of_2(n), PARTS=parts, HAS_Y=y is not None,
         HAS_POST=post_weight is not None, HAS_NEXT=next_weight is not None,
-        num_warps=16 if rows <= 64 and n > 2048 else 8 if n > 1024 else 4, **dependent(pdl),
+        num_warps=16 if rows <= 64 and n > 2048 else 8 if n > 1024 else 4, **pdl_options(pdl),
     )  # fmt: skip
     return out
 
@@ -105,7 +105,7 @@ def rms(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
     return x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
 
 
-def add_norm_reference(
+def add_rms_norm_reference(
     y: torch.Tensor | None,
     residual: torch.Tensor,
     post_weight: torch.Tensor | None,
@@ -114,7 +114,7 @@ def add_norm_reference(
     scale: float = 1.0,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What ``add_norm`` computes, in float64: (residual, out)."""
+    """What ``add_rms_norm`` computes, in float64: (residual, out)."""
     total = residual.double()
     if y is not None:
         added = y.double().sum(0) if y.dim() == 3 else y.double()

@@ -7,27 +7,27 @@ import triton
 import triton.language as tl
 
 from ..triton_launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
-    power_of_two,
+    FLOAT_DTYPES,
+    next_power_of_2,
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
     require,
     require_tensor,
-    wait_for_inputs,
 )
 from .rms_norm import rms
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _norm_rotate_write(
+def _norm_rope_and_cache(
     qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache, rows, eps,
     HQ: tl.constexpr, HK: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
     PAIRS: tl.constexpr, BH: tl.constexpr, PARTS: tl.constexpr, ONE_COPY: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
     """A program takes BH heads of one kind of one token, as two half heads [BH, HALF]."""
-    let_next_start(PDL)
-    wait_for_inputs(PDL)
+    pdl_launch_dependents(PDL)
+    pdl_wait(PDL)
     token = tl.program_id(0)
     h0 = tl.program_id(1) * BH
     heads = tl.arange(0, BH)
@@ -70,7 +70,7 @@ def _norm_rotate_write(
         tl.store(to + D // 2, b.to(key_cache.dtype.element_ty), mask=stored)
 
 
-def norm_rotate_write(
+def norm_rope_and_cache(
     qkv: torch.Tensor,
     q_weight: torch.Tensor,
     k_weight: torch.Tensor | None,
@@ -113,12 +113,12 @@ def norm_rotate_write(
     all_heads = qkv.shape[-1] // head_dim
     shared = math.gcd(heads, kv_heads)
     block = min(shared & -shared, 8 if tokens > 64 else 4)
-    _norm_rotate_write[(tokens, all_heads // block)](
+    _norm_rope_and_cache[(tokens, all_heads // block)](
         qkv, q_weight, q_weight if k_weight is None else k_weight, cos, sin, positions, slots,
         q_out, key_cache, key_cache if value_cache is None else value_cache, tokens, eps,
-        HQ=heads, HK=kv_heads, HEADS=all_heads, D=head_dim, HALF=power_of_two(head_dim // 2),
+        HQ=heads, HK=kv_heads, HEADS=all_heads, D=head_dim, HALF=next_power_of_2(head_dim // 2),
         PAIRS=cos.shape[1], BH=block, PARTS=parts, ONE_COPY=one_copy, num_warps=4,
-        **dependent(pdl),
+        **pdl_options(pdl),
     )  # fmt: skip
     return q_out
 
@@ -133,12 +133,12 @@ def _check(
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
 ) -> None:
-    """ValueError where the tensors of ``norm_rotate_write`` do not fit together."""
-    require_tensor("q_out", q_out, FLOATS, 3)
-    require_tensor("key_cache", key_cache, FLOATS, 4)
+    """ValueError where the tensors of ``norm_rope_and_cache`` do not fit together."""
+    require_tensor("q_out", q_out, FLOAT_DTYPES, 3)
+    require_tensor("key_cache", key_cache, FLOAT_DTYPES, 4)
     tokens, heads, head_dim = q_out.shape
     summed = qkv.dim() == 3 and qkv.shape[0] > 1
-    require_tensor("qkv", qkv, torch.float32 if summed else FLOATS, qkv.dim())
+    require_tensor("qkv", qkv, torch.float32 if summed else FLOAT_DTYPES, qkv.dim())
     width = (heads + key_cache.shape[2] * (1 if value_cache is None else 2)) * head_dim
     require(
         tuple(qkv.shape[-2:]) == (tokens, width) and qkv.dim() in (2, 3),
@@ -155,7 +155,7 @@ def _check(
     require_tensor("sin", sin, torch.float32, 2)
 
 
-def norm_rotate_write_reference(
+def norm_rope_and_cache_reference(
     qkv: torch.Tensor,
     q_weight: torch.Tensor,
     k_weight: torch.Tensor | None,

@@ -5,13 +5,13 @@ import triton
 import triton.language as tl
 
 from ..triton_launch import (
-    FLOATS,
-    dependent,
-    let_next_start,
-    power_of_two,
+    FLOAT_DTYPES,
+    next_power_of_2,
+    pdl_launch_dependents,
+    pdl_options,
+    pdl_wait,
     require,
     require_tensor,
-    wait_for_inputs,
 )
 from .rms_norm import rms
 
@@ -26,7 +26,9 @@ def _choose(tokens, source, drawn, chosen, rows, BLOCK: tl.constexpr):
     tl.store(chosen + at, tl.where(row >= 0, last, token), mask=live)
 
 
-def choose_tokens(tokens: torch.Tensor, source: torch.Tensor, drawn: torch.Tensor) -> torch.Tensor:
+def fill_sampled_tokens(
+    tokens: torch.Tensor, source: torch.Tensor, drawn: torch.Tensor
+) -> torch.Tensor:
     """int32 [T]: ``drawn[source]`` where ``source`` is not negative, else ``tokens``.
 
     Args:
@@ -45,15 +47,15 @@ def choose_tokens(tokens: torch.Tensor, source: torch.Tensor, drawn: torch.Tenso
 
 
 @triton.jit(do_not_specialize=["zeros"])
-def _embed_norm(
+def _embed_rms_norm(
     tokens, embedding, residual, weight, out, zero, zeros, scale, eps, N: tl.constexpr,
     BLOCK: tl.constexpr, ZBLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    let_next_start(PDL)
+    pdl_launch_dependents(PDL)
     d = tl.arange(0, BLOCK)
     live = d < N
     factor = tl.load(weight + d, mask=live, other=0.0).to(tl.float32)
-    wait_for_inputs(PDL)
+    pdl_wait(PDL)
     row = tl.program_id(0).to(tl.int64)
     if row == 0:
         for begin in range(0, zeros, ZBLOCK):
@@ -69,7 +71,7 @@ def _embed_norm(
     tl.store(out + row * N + d, normed.to(out.dtype.element_ty), mask=live)
 
 
-def embed_norm(
+def embed_rms_norm(
     tokens: torch.Tensor,
     embedding: torch.Tensor,
     scale: float,
@@ -91,26 +93,26 @@ def embed_norm(
         ValueError: a shape or dtype that does not fit.
     """
     require_tensor("tokens", tokens, torch.int32, 1)
-    require_tensor("embedding", embedding, FLOATS, 2)
-    require_tensor("residual", residual, FLOATS, 2)
-    require_tensor("out", out, FLOATS, 2)
+    require_tensor("embedding", embedding, FLOAT_DTYPES, 2)
+    require_tensor("residual", residual, FLOAT_DTYPES, 2)
+    require_tensor("out", out, FLOAT_DTYPES, 2)
     rows, n = residual.shape
     require(len(tokens) == rows, f"{len(tokens)} tokens for {rows} rows")
     require(out.shape == residual.shape, f"out {tuple(out.shape)}, residual {(rows, n)}")
     require(embedding.shape[1] == n == weight.shape[0], f"embedding, weight must have {n} columns")
-    _embed_norm[(rows,)](
+    _embed_rms_norm[(rows,)](
         tokens, embedding, residual, weight, out, zero, zero.numel(), scale, eps, N=n,
-        BLOCK=power_of_two(n), ZBLOCK=1024, num_warps=16 if n > 2048 else 4, **dependent(pdl),
+        BLOCK=next_power_of_2(n), ZBLOCK=1024, num_warps=16 if n > 2048 else 4, **pdl_options(pdl),
     )  # fmt: skip
 
 
-def embed_norm_reference(
+def embed_rms_norm_reference(
     tokens: torch.Tensor,
     embedding: torch.Tensor,
     scale: float,
     weight: torch.Tensor,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``embed_norm`` computes, in float64: (residual, out)."""
+    """What ``embed_rms_norm`` computes, in float64: (residual, out)."""
     residual = embedding.double()[tokens.long()] * scale
     return residual, rms(residual, eps) * weight.double()

@@ -11,7 +11,11 @@ from typing import Any
 
 from eightfold.common.host_memory import total_memory
 from eightfold.engine.loading.model_folder import read_json
-from eightfold.kernels.supported_gpus import BFLOAT16_FROM, refusal, runs_on
+from eightfold.kernels.supported_gpus import (
+    BFLOAT16_MIN_CAPABILITY,
+    is_supported,
+    unsupported_reason,
+)
 
 from ..solver import SMALL_MODEL
 from ..solver_config import SolverError
@@ -86,10 +90,10 @@ def gpu() -> tuple[int, float]:
     imported here yet. What comes of it is said on standard error.
     """
     memory, capability = _listed()
-    if not memory or runs_on(capability):
+    if not memory or is_supported(capability):
         return memory, capability
     if torch_runs():
-        print(f"plain PyTorch serves on the GPU: {refusal(capability)}", file=sys.stderr)
+        print(f"plain PyTorch serves on the GPU: {unsupported_reason(capability)}", file=sys.stderr)
         return memory, capability
     print(
         f"passed over: a GPU of compute capability {capability:g}, on which this PyTorch does not "
@@ -131,7 +135,7 @@ def best_gpu(listing: str) -> tuple[int, float]:
     for line in filter(str.strip, listing.splitlines()):
         try:
             memory, capability = line.split(",")
-            found.append((runs_on(float(capability)), int(memory) << 20, float(capability)))
+            found.append((is_supported(float(capability)), int(memory) << 20, float(capability)))
         except ValueError:
             print(f"passed over: a GPU that nvidia-smi tells of as {line!r:.80}", file=sys.stderr)
     return max(found)[1:] if found else (0, 0.0)
@@ -176,8 +180,8 @@ def sizes_for(machine: Machine, weights: Weights) -> Sizes:
     context = min(CONTEXT, weights.context)
     if machine.gpu:
         # What lacks units for bfloat16 computes in float32.
-        wide = 1 if machine.capability >= BFLOAT16_FROM else 2
-        token = wide * (weights.token if runs_on(machine.capability) else weights.both)
+        wide = 1 if machine.capability >= BFLOAT16_MIN_CAPABILITY else 2
+        token = wide * (weights.token if is_supported(machine.capability) else weights.both)
         sequence = wide * weights.sequence
         room = int(machine.gpu * 0.95) - OVERHEAD - wide * weights.size
         least = sequence + TOKENS_EACH * token

@@ -26,7 +26,7 @@ def test_triton_kernels_build_for_hopper() -> None:
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_one_copy_attention_builds_without_spills(tmp_path: Path) -> None:
-    folder = nvrtc.FOLDER
+    folder = nvrtc.SOURCE_FOLDER
     source = tmp_path / "attention.cu"
     source.write_text("".join((folder / name).read_text() for name in hopper_one_copy.SOURCES))
     defines = ["-DHQ=32", "-DHK=4", "-DPS=64", "-DKEY_WEIGHT=float"]

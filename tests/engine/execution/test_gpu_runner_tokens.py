@@ -109,7 +109,7 @@ def test_the_wide_model_runs_by_hopper_kernels() -> None:
     assert architecture is not None
     limits = Limits(running=1, step_tokens=64, context=256)
     decoder = Gemma4Decoder(model.bfloat16().cuda(), architecture, limits, 64)
-    assert decoder._chains, "without it the tests below would not see layer_chain"
+    assert decoder._chains, "without it the tests below would not see layer_tail"
 
 
 @pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain"])

@@ -157,19 +157,23 @@ def test_the_last_layer_only_fills_its_cache_where_nothing_samples(
 def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Filled by each product with the head's weights; no more rows than that are drawn."""
     seen: list[int] = []
-    runner, draw, multiply = engine._runner, gpu_runner.sample_tokens, gemma4_decoder.skinny_linear
+    runner, draw, multiply = (
+        engine._runner,
+        gpu_runner.sample_tokens,
+        gemma4_decoder.linear_few_rows,
+    )
 
     def sample_tokens(logits: torch.Tensor, batch: Any, *rest: Any, **options: Any) -> Any:
         assert len(batch.seeds) == len(logits) == sum(seen) > 0
         return draw(logits, batch, *rest, **options)
 
-    def skinny_linear(x: torch.Tensor, weight: torch.Tensor, *rest: Any, **options: Any) -> Any:
+    def linear_few_rows(x: torch.Tensor, weight: torch.Tensor, *rest: Any, **options: Any) -> Any:
         if weight is runner.decoder._head:
             seen.append(len(x))
         return multiply(x, weight, *rest, **options)
 
     monkeypatch.setattr(gpu_runner, "sample_tokens", sample_tokens)
-    monkeypatch.setattr(gemma4_decoder, "skinny_linear", skinny_linear)
+    monkeypatch.setattr(gemma4_decoder, "linear_few_rows", linear_few_rows)
     if not engine.config.fused:
         model = getattr(runner, "model", None) or runner.decoder._model
         model.lm_head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2]))

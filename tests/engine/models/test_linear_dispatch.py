@@ -13,7 +13,7 @@ from eightfold.engine.inspection.architecture import inspect
 from eightfold.engine.models.activation_buffers import view
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 from eightfold.kernels.layers import linear_many_rows
-from eightfold.kernels.layers.gated_gelu import gelu_mul_reference
+from eightfold.kernels.layers.gated_gelu import gated_gelu_reference
 
 LIMIT = 6e-3 if CUDA else 1e-5
 
@@ -30,7 +30,7 @@ def decoder(rows: int) -> Gemma4Decoder:
 def test_products_of_any_number_of_rows(
     least: float, rows: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(linear_many_rows, "LEAST_SHARE", least)
+    monkeypatch.setattr(linear_many_rows, "MIN_UTILIZATION", least)
     made = decoder(128)
     layer, buffers, products = made.layers[0], made.buffers, made._products
     assert products.apart(rows) == (rows > 64 and not (HOPPER and least == 0))
@@ -43,7 +43,7 @@ def test_products_of_any_number_of_rows(
     products.linear(x, layer.qkv, joint)
     assert relative(joint, x.double() @ layer.qkv.double().T) < LIMIT
     made._feedforward(layer, x, y)
-    hidden = gelu_mul_reference(x.double() @ layer.gate_up.double().T)
+    hidden = gated_gelu_reference(x.double() @ layer.gate_up.double().T)
     assert relative(y, hidden @ layer.down.double().T) < LIMIT
     assert torch.equal(x, before)
     assert buffers.residual.isnan().all()

@@ -13,13 +13,13 @@ import pytest
 import torch
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, HOPPER, needs_hopper, relative
 
+import eightfold.kernels.layers.layer_tail as layer_tail_module
 from eightfold.kernels.cuda import nvrtc
-from eightfold.kernels.layers import layer_tail
 from eightfold.kernels.layers.layer_tail import (
-    ChainWeights,
-    chain_fits,
-    layer_chain,
-    layer_chain_reference,
+    LayerTailWeights,
+    layer_tail,
+    layer_tail_fits,
+    layer_tail_reference,
 )
 
 LIMIT = 6e-3
@@ -29,11 +29,11 @@ def randn(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, device=DEVICE).bfloat16()
 
 
-def layer(attended: int, width: int, inner: int, following: int) -> ChainWeights:
+def layer(attended: int, width: int, inner: int, following: int) -> LayerTailWeights:
     """Weights that keep activations of order one."""
     torch.manual_seed(attended + inner)
     norms = [(1 + 0.3 * torch.randn(width, device=DEVICE)).bfloat16() for _ in range(4)]
-    return ChainWeights(
+    return LayerTailWeights(
         output=randn(width, attended) * attended**-0.5,
         gate_up=randn(2 * inner, width) * width**-0.5,
         down=randn(width, inner) * inner**-0.5,
@@ -47,7 +47,7 @@ def layer(attended: int, width: int, inner: int, following: int) -> ChainWeights
 
 
 def run(
-    weights: ChainWeights, attended: torch.Tensor, residual: torch.Tensor, dtype: torch.dtype
+    weights: LayerTailWeights, attended: torch.Tensor, residual: torch.Tensor, dtype: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """(residual, normed, out), each written into poisoned memory with a row to spare."""
     rows, width = residual.shape
@@ -58,7 +58,7 @@ def run(
     )
     out = torch.full((rows + 1, n), float("nan"), device=DEVICE, dtype=dtype)
     residual = torch.cat([residual, residual[:1] * float("nan")])
-    layer_chain(
+    layer_tail(
         attended, residual[:rows], weights, (y[:rows], normed[:rows], hidden[:rows]),
         out[:rows] if n else None, torch.zeros(8, dtype=torch.int32, device=DEVICE),
     )  # fmt: skip
@@ -82,10 +82,10 @@ def run(
 )
 def test_layer(shape: tuple[int, int, int, int], dtype: torch.dtype, rows: int) -> None:
     weights = layer(*shape)
-    assert chain_fits(weights)
+    assert layer_tail_fits(weights)
     attended, residual = randn(rows, shape[0]), randn(rows, shape[1])
     found = run(weights, attended, residual, dtype)
-    for mine, wanted in zip(found, layer_chain_reference(attended, residual, weights), strict=True):
+    for mine, wanted in zip(found, layer_tail_reference(attended, residual, weights), strict=True):
         assert (mine is None) == (wanted is None)
         if mine is not None and wanted is not None:
             assert relative(mine, wanted) < LIMIT
@@ -107,15 +107,15 @@ def test_result_is_independent_of_the_batch_and_repeats() -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     if not HOPPER:
-        assert not chain_fits(layer(256, 256, 256, 64))
-    assert not chain_fits(layer(256, 320, 256, 64))
-    assert not chain_fits(layer(128, 256, 256, 64))
+        assert not layer_tail_fits(layer(256, 256, 256, 64))
+    assert not layer_tail_fits(layer(256, 320, 256, 64))
+    assert not layer_tail_fits(layer(128, 256, 256, 64))
     weights = layer(128, 256, 64, 0)
     rows, counters = randn(8, 256), torch.zeros(8, dtype=torch.int32, device=DEVICE)
     with pytest.raises(ValueError, match="out and following"):
-        layer_chain(randn(8, 128), rows, weights, (rows, rows, randn(8, 64)), rows, counters)
+        layer_tail(randn(8, 128), rows, weights, (rows, rows, randn(8, 64)), rows, counters)
     with pytest.raises(ValueError, match="fits"):
-        layer_chain(randn(8, 64), rows, weights, (rows, rows, randn(8, 64)), None, counters)
+        layer_tail(randn(8, 64), rows, weights, (rows, rows, randn(8, 64)), None, counters)
     whole = (randn(8, 128), rows)
     after = ((rows, rows, randn(8, 64)), None, counters)
     for name, wrong in (
@@ -123,23 +123,23 @@ def test_what_does_not_fit_is_refused() -> None:
         ("output", randn(320, 128)), ("next_norm", randn(255)), ("post_attention", randn(1, 256)),
     ):  # fmt: skip
         with pytest.raises(ValueError, match="a weight is"):
-            layer_chain(*whole, replace(weights, **{name: wrong}), *after)
+            layer_tail(*whole, replace(weights, **{name: wrong}), *after)
     with pytest.raises(ValueError, match="a weight is"):
-        layer_chain(
+        layer_tail(
             *whole, replace(weights, following=randn(64, 128)), after[0], randn(8, 64), counters
         )
     if not CUDA:
         with pytest.raises(ValueError, match="needs a Hopper GPU"):
-            layer_chain(*whole, weights, *after)
+            layer_tail(*whole, weights, *after)
     wide = randn(65, 256)
     with pytest.raises(ValueError, match="65 rows"):
-        layer_chain(randn(65, 128), wide, weights, (wide, wide, randn(65, 64)), None, counters)
+        layer_tail(randn(65, 128), wide, weights, (wide, wide, randn(65, 64)), None, counters)
 
 
 def layouts_agree() -> str:
     """What the compiler refuses where a struct of the kernel is laid out otherwise in Python."""
     checks = ""
-    for name, own in (("Phase", layer_tail._Phase), ("Chain", layer_tail._Chain)):
+    for name, own in (("Phase", layer_tail_module._Phase), ("Chain", layer_tail_module._Chain)):
         checks += f"static_assert(sizeof({name}) == {ctypes.sizeof(own)});\n"
         for field, _ in own._fields_:
             if field != "pad":
@@ -151,12 +151,12 @@ def layouts_agree() -> str:
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize("rows", [8, 64])
 def test_builds_without_spills(tmp_path: Path, rows: int) -> None:
-    folder = nvrtc.FOLDER
+    folder = nvrtc.SOURCE_FOLDER
     source = tmp_path / "chain.cu"
-    text = "".join((folder / name).read_text() for name in layer_tail.SOURCES)
+    text = "".join((folder / name).read_text() for name in layer_tail_module.SOURCES)
     source.write_text(text + layouts_agree())
     command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v"]
-    command += [f"-D{name}={value}" for name, value in layer_tail.defines(rows, 5376)]
+    command += [f"-D{name}={value}" for name, value in layer_tail_module.defines(rows, 5376)]
     command += ["-o", str(tmp_path / "chain.cubin"), str(source)]
     built = subprocess.run(command, capture_output=True, text=True, timeout=280)
     assert built.returncode == 0, built.stderr

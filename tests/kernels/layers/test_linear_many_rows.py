@@ -11,13 +11,13 @@ import pytest
 import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, HOPPER, needs_hopper, relative
 
+import eightfold.kernels.layers.linear_many_rows as linear_many_rows_module
 from eightfold.kernels.cuda import nvrtc
-from eightfold.kernels.layers import linear_many_rows
 from eightfold.kernels.layers.linear_many_rows import (
-    dense_fits,
-    dense_linear,
-    dense_linear_reference,
-    dense_share,
+    linear_many_rows,
+    linear_many_rows_fits,
+    linear_many_rows_reference,
+    tile_utilization,
 )
 
 LIMIT = 3e-3  # one rounding to bfloat16 is 1.7e-3
@@ -31,7 +31,7 @@ def run(x: torch.Tensor, weight: torch.Tensor, gated: bool) -> torch.Tensor:
     """The product, written into poisoned memory with a tile's rows to spare."""
     (rows, _), n = x.shape, weight.shape[0] // (2 if gated else 1)
     whole = torch.full((rows + 256, n), float("nan"), device=DEVICE).bfloat16()
-    dense_linear(x, weight, whole[:rows], gated=gated)
+    linear_many_rows(x, weight, whole[:rows], gated=gated)
     torch.cuda.synchronize()
     assert whole[rows:].isnan().all(), "a row of nobody was written"
     return whole[:rows]
@@ -45,8 +45,8 @@ def run(x: torch.Tensor, weight: torch.Tensor, gated: bool) -> torch.Tensor:
 def test_product(rows: int, gated: bool, n: int, inner: int) -> None:
     torch.manual_seed(rows + n)
     x, weight = randn(rows, inner), randn(n * (2 if gated else 1), inner) * inner**-0.5
-    assert dense_fits(weight, gated=gated)
-    wanted = dense_linear_reference(x, weight, gated)
+    assert linear_many_rows_fits(weight, gated=gated)
+    wanted = linear_many_rows_reference(x, weight, gated)
     found = run(x, weight, gated)
     assert relative(found, wanted) < LIMIT
     assert all(torch.equal(run(x, weight, gated), found) for _ in range(3))
@@ -71,7 +71,7 @@ def test_extreme_gates_are_as_exact_as_others() -> None:
     x = torch.zeros(256, inner)
     x[:, 0], x[:, 1] = 1.0, torch.linspace(-4, 4, 256)
     x, weight = x.to(DEVICE).bfloat16(), weight.to(DEVICE).bfloat16()
-    found, wanted = run(x, weight, True), dense_linear_reference(x, weight, True)
+    found, wanted = run(x, weight, True), linear_many_rows_reference(x, weight, True)
     # Half a step of bfloat16, which is one part in 256 at most: at 360, the largest, that is 1.0.
     assert ((found.double() - wanted).abs() <= wanted.abs() * (1.001 / 256) + 1e-6).all()
 
@@ -79,17 +79,17 @@ def test_extreme_gates_are_as_exact_as_others() -> None:
 def test_tiles_fill_the_multiprocessors() -> None:
     for n, gated in ((16384, False), (18432, False), (5376, False), (21504, True)):
         for rows in (1024, 2048):
-            assert dense_share(rows, n, gated, 132) > 0.95
-    assert dense_share(512, 5376, False, 132) < 0.5
+            assert tile_utilization(rows, n, gated, 132) > 0.95
+    assert tile_utilization(512, 5376, False, 132) < 0.5
 
 
 def test_what_does_not_fit_is_refused() -> None:
     x, weight, out = randn(128, 256), randn(64, 256), randn(128, 64)
-    assert dense_fits(weight) == HOPPER
-    assert not dense_fits(randn(60, 256))
-    assert not dense_fits(randn(72, 256), gated=True)
-    assert not dense_fits(randn(64, 64))
-    assert not dense_fits(weight.float())
+    assert linear_many_rows_fits(weight) == HOPPER
+    assert not linear_many_rows_fits(randn(60, 256))
+    assert not linear_many_rows_fits(randn(72, 256), gated=True)
+    assert not linear_many_rows_fits(randn(64, 64))
+    assert not linear_many_rows_fits(weight.float())
     for wrong, message in (
         ((x[:, :192].contiguous(), weight, out), "192 columns"),
         ((x, weight, randn(127, 64)), "out is"),
@@ -101,22 +101,24 @@ def test_what_does_not_fit_is_refused() -> None:
         ((randn(128 * 256 + 1)[1:].view(128, 256), weight, out), "x must begin"),
     ):
         with pytest.raises(ValueError, match=message):
-            dense_linear(*wrong)
+            linear_many_rows(*wrong)
     with pytest.raises(ValueError, match="multiple of 16"):
-        dense_linear(x, randn(72, 256), randn(128, 36), gated=True)
+        linear_many_rows(x, randn(72, 256), randn(128, 36), gated=True)
     if not HOPPER:
         with pytest.raises(ValueError, match="Hopper"):
-            dense_linear(x, weight, out)
+            linear_many_rows(x, weight, out)
 
 
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize(("tile", "gated"), [(168, False), (192, False), (192, True)])
 def test_builds_without_spills(tmp_path: Path, tile: int, gated: bool) -> None:
-    folder = nvrtc.FOLDER
+    folder = nvrtc.SOURCE_FOLDER
     source = tmp_path / "gemm.cu"
-    source.write_text("".join((folder / name).read_text() for name in linear_many_rows.SOURCES))
+    source.write_text(
+        "".join((folder / name).read_text() for name in linear_many_rows_module.SOURCES)
+    )
     command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-o", str(tmp_path / "gemm")]
-    command += [f"-D{name}={value}" for name, value in linear_many_rows.defines(tile, gated)]
+    command += [f"-D{name}={value}" for name, value in linear_many_rows_module.defines(tile, gated)]
     built = subprocess.run([*command, str(source)], capture_output=True, text=True, timeout=280)
     assert built.returncode == 0, built.stderr
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in built.stderr

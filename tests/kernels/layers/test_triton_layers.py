@@ -8,15 +8,22 @@ import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, relative
 from helpers.kernel_cases.layer_cases import LIMIT, PRODUCT_LIMIT, poisoned, randn
 
-from eightfold.kernels.layers.gated_gelu import gelu_mul, gelu_mul_reference
+from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
 from eightfold.kernels.layers.linear_few_rows import (
     LinearConfig,
-    skinny_linear,
-    skinny_linear_reference,
+    linear_few_rows,
+    linear_few_rows_reference,
 )
-from eightfold.kernels.layers.rms_norm import add_norm, add_norm_reference
-from eightfold.kernels.layers.rotary_embedding import norm_rotate_write, norm_rotate_write_reference
-from eightfold.kernels.layers.token_embedding import choose_tokens, embed_norm, embed_norm_reference
+from eightfold.kernels.layers.rms_norm import add_rms_norm, add_rms_norm_reference
+from eightfold.kernels.layers.rotary_embedding import (
+    norm_rope_and_cache,
+    norm_rope_and_cache_reference,
+)
+from eightfold.kernels.layers.token_embedding import (
+    embed_rms_norm,
+    embed_rms_norm_reference,
+    fill_sampled_tokens,
+)
 
 
 @pytest.mark.parametrize("tma", [False, True])
@@ -30,25 +37,27 @@ from eightfold.kernels.layers.token_embedding import choose_tokens, embed_norm, 
         (64, 48, 64, 2, False),
     ],
 )
-def test_skinny_linear(rows: int, n: int, inner: int, splits: int, gated: bool, tma: bool) -> None:
+def test_linear_few_rows(
+    rows: int, n: int, inner: int, splits: int, gated: bool, tma: bool
+) -> None:
     if tma and (n % 32 or inner % 64):
         pytest.skip("the copy engine needs whole tiles")
     config = LinearConfig(tile_n=32, tile_k=64, stages=2, splits=splits, prefetch=128, tma=tma)
     x, weight = randn(rows, inner), randn(n * (2 if gated else 1), inner, seed=1) * inner**-0.5
     out = poisoned(rows, n) if splits == 1 else poisoned(splits, rows, n, dtype=torch.float32)
-    skinny_linear(x, weight, out, gated=gated, config=config)
+    linear_few_rows(x, weight, out, gated=gated, config=config)
     whole = out if splits == 1 else out.sum(0)
-    assert relative(whole, skinny_linear_reference(x, weight, gated)) < PRODUCT_LIMIT
+    assert relative(whole, linear_few_rows_reference(x, weight, gated)) < PRODUCT_LIMIT
 
 
 @pytest.mark.parametrize("parts", [1, 3])
-def test_add_norm(parts: int) -> None:
+def test_add_rms_norm(parts: int) -> None:
     rows, n = 5, 336
     y = randn(rows, n) if parts == 1 else randn(parts, rows, n).float()
     residual, post, following = randn(rows, n, seed=2), randn(n), randn(n, seed=3)
-    wanted_residual, wanted = add_norm_reference(y, residual, post, following, scale=0.7)
+    wanted_residual, wanted = add_rms_norm_reference(y, residual, post, following, scale=0.7)
     out = poisoned(rows, n)
-    add_norm(y, residual, post, following, out, scale=0.7)
+    add_rms_norm(y, residual, post, following, out, scale=0.7)
     assert relative(residual, wanted_residual) < LIMIT
     assert relative(out, wanted) < LIMIT
 
@@ -58,11 +67,11 @@ def test_norm_alone_and_residual_alone() -> None:
     residual, weight = randn(rows, n), randn(n)
     kept = residual.clone()
     out = poisoned(rows, n)
-    add_norm(None, residual, None, weight, out)
-    assert relative(out, add_norm_reference(None, kept, None, weight)[1]) < LIMIT
+    add_rms_norm(None, residual, None, weight, out)
+    assert relative(out, add_rms_norm_reference(None, kept, None, weight)[1]) < LIMIT
     assert torch.equal(residual, kept)
     y = randn(rows, n, seed=4)
-    add_norm(y, residual, None, None, None)
+    add_rms_norm(y, residual, None, None, None)
     assert relative(residual, kept.double() + y.double()) < LIMIT
 
 
@@ -76,7 +85,7 @@ def test_norm_alone_and_residual_alone() -> None:
         (3, 1, 32, 16, False),
     ],
 )
-def test_norm_rotate_write(
+def test_norm_rope_and_cache(
     heads: int, kv_heads: int, head_dim: int, pairs: int, one_copy: bool, parts: int
 ) -> None:
     tokens, pages, page_size = 6, 4, 16
@@ -90,10 +99,10 @@ def test_norm_rotate_write(
     key_cache = poisoned(pages, page_size, kv_heads, head_dim)
     value_cache = None if one_copy else poisoned(pages, page_size, kv_heads, head_dim)
     q_out = poisoned(tokens, heads, head_dim)
-    norm_rotate_write(
+    norm_rope_and_cache(
         qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache
     )
-    q, keys, values = norm_rotate_write_reference(
+    q, keys, values = norm_rope_and_cache_reference(
         qkv, q_weight, k_weight, cos, sin, positions, heads, kv_heads
     )
     assert relative(q_out, q) < LIMIT
@@ -106,45 +115,45 @@ def test_norm_rotate_write(
         assert int(flat.isnan().all(-1).all(-1).sum()) == pages * page_size - int(written.sum())
 
 
-def test_embed_norm() -> None:
+def test_embed_rms_norm() -> None:
     table, weight = randn(50, 336), randn(336, seed=1)
     tokens = torch.tensor([3, 49, 0, 3], dtype=torch.int32, device=DEVICE)
     residual, out = poisoned(4, 336), poisoned(4, 336)
     counters = torch.ones(700, dtype=torch.int32, device=DEVICE)
-    embed_norm(tokens, table, 2.5, residual, weight, out, zero=counters)
-    wanted = embed_norm_reference(tokens, table, 2.5, weight)
+    embed_rms_norm(tokens, table, 2.5, residual, weight, out, zero=counters)
+    wanted = embed_rms_norm_reference(tokens, table, 2.5, weight)
     assert relative(residual, wanted[0]) < LIMIT
     assert relative(out, wanted[1]) < LIMIT
     assert not counters.any()
 
 
-def test_choose_tokens() -> None:
+def test_fill_sampled_tokens() -> None:
     given = torch.arange(100, 1500, dtype=torch.int32, device=DEVICE)
     source = torch.full_like(given, -1)
     source[[0, 7, 1399]] = torch.tensor([2, 0, 1], dtype=torch.int32, device=DEVICE)
     drawn = torch.tensor([5, 6, 2**31 - 1], device=DEVICE)
-    out = choose_tokens(given, source, drawn)
+    out = fill_sampled_tokens(given, source, drawn)
     wanted = given.clone()
     wanted[[0, 7, 1399]] = torch.tensor([2**31 - 1, 5, 6], dtype=torch.int32, device=DEVICE)
     assert torch.equal(out, wanted)
 
 
-def test_gelu_mul() -> None:
+def test_gated_gelu() -> None:
     gate_up = randn(3, 2 * 2100) * 4
     out = poisoned(3, 2100)
-    gelu_mul(gate_up, out)
-    assert relative(out, gelu_mul_reference(gate_up)) < LIMIT
+    gated_gelu(gate_up, out)
+    assert relative(out, gated_gelu_reference(gate_up)) < LIMIT
 
 
 def test_clear_errors() -> None:
     x, weight = randn(4, 64), randn(32, 64)
     with pytest.raises(ValueError, match="takes 1 to 64"):
-        skinny_linear(randn(65, 64), weight, poisoned(65, 32))
+        linear_few_rows(randn(65, 64), weight, poisoned(65, 32))
     with pytest.raises(ValueError, match="64 columns, weight 32"):
-        skinny_linear(x, randn(32, 32), poisoned(4, 32))
+        linear_few_rows(x, randn(32, 32), poisoned(4, 32))
     with pytest.raises(ValueError, match="out is"):
-        skinny_linear(x, weight, poisoned(4, 32), config=LinearConfig(splits=2))
+        linear_few_rows(x, weight, poisoned(4, 32), config=LinearConfig(splits=2))
     with pytest.raises(ValueError, match="tile_k is 48; it must be a power of two"):
-        skinny_linear(x, weight, poisoned(4, 32), config=LinearConfig(tile_k=48))
+        linear_few_rows(x, weight, poisoned(4, 32), config=LinearConfig(tile_k=48))
     with pytest.raises(ValueError, match="go together"):
-        add_norm(None, x, None, None, poisoned(4, 64))
+        add_rms_norm(None, x, None, None, poisoned(4, 64))
