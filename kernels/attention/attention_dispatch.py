@@ -6,7 +6,8 @@ from typing import Any
 import torch
 
 from .flash_attn.flash_attn_prefill import AttentionSpec, flash_prefill
-from .paged_decode import OneCopy, paged_decode
+from .one_copy_keys import OneCopy
+from .paged_decode import paged_decode
 from .paged_prefill import paged_prefill
 
 NO_SLOT = -1  # what has this slot is written nowhere

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..triton_launch import FLOAT_DTYPES, require, require_tensor
-from .one_copy import OneCopy
+from .one_copy_keys import OneCopy
 
 
 @dataclass(frozen=True, slots=True)

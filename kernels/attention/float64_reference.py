@@ -2,7 +2,7 @@
 
 import torch
 
-from .one_copy import OneCopy, rebuild_keys
+from .one_copy_keys import OneCopy, rebuild_keys
 
 
 def paged_decode_reference(

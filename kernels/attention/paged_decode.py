@@ -29,23 +29,10 @@ from ..triton_launch import (
     require_tile,
 )
 from .attention_shapes import PagedShape, paged_shape
-from .float64_reference import paged_decode_reference
 from .hopper.hopper_one_copy import kernel_for, launch
-from .one_copy import OneCopy, fold_key_weight, rebuild_keys
 from .one_copy_blocks import one_copy_block_width
+from .one_copy_keys import OneCopy
 from .split_kv import LOG2E, combine_splits, decode_workspace_size, sequence_splits
-
-__all__ = [
-    "DecodeConfig",
-    "OneCopy",
-    "one_copy_block_width",
-    "decode_workspace_size",
-    "default_config",
-    "fold_key_weight",
-    "paged_decode",
-    "paged_decode_reference",
-    "rebuild_keys",
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +280,7 @@ def paged_decode(
     Raises:
         ValueError: a shape, dtype or option that does not fit.
     """
-    config = config or default_config(window, one_copy is not None)
+    config = config or default_decode_config(window, one_copy is not None)
     shape = paged_shape(q, key_cache, value_cache, page_table, seq_lens, out, one_copy)
     require(
         shape.rows == shape.sequences * q_len,
@@ -389,7 +376,7 @@ def _launch(
     )  # fmt: skip
 
 
-def default_config(window: int, one_copy: bool = False) -> DecodeConfig:
+def default_decode_config(window: int, one_copy: bool = False) -> DecodeConfig:
     """Measured on an H100 (docs/log-kernels.md): no split within a window, else 512 tokens.
 
     One copy in splits of 1,024: 9 to 11 % faster than 512 from 7k tokens on; in splits of 256 at

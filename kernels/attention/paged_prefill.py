@@ -13,13 +13,10 @@ import triton.language as tl
 
 from ..triton_launch import next_power_of_2, require, require_tensor, require_tile
 from .attention_shapes import PagedShape, paged_shape
-from .float64_reference import paged_prefill_reference
 from .hopper import hopper_one_copy, hopper_prefill
-from .one_copy import OneCopy
+from .one_copy_keys import OneCopy
 from .paged_decode import tile_addresses
 from .split_kv import LOG2E
-
-__all__ = ["PrefillConfig", "paged_prefill", "paged_prefill_reference"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +184,7 @@ def paged_prefill(
         len(query_starts) == sequences + 1,
         f"{sequences} page_table rows, {len(query_starts)} query_starts",
     )
-    config = config or default_config(head_dim)
+    config = config or default_prefill_config(head_dim)
     if config.use_hopper and _by_hopper(
         shape, q, key_cache, value_cache, page_table, query_starts, seq_lens, out,
         window, scale, first_pos, sinks, one_copy,
@@ -243,7 +240,7 @@ def _by_hopper(
     return True
 
 
-def default_config(head_dim: int) -> PrefillConfig:
+def default_prefill_config(head_dim: int) -> PrefillConfig:
     """Measured on an H100 (docs/log-kernels.md)."""
     if head_dim > 256:
         return PrefillConfig(64, 32, 8, 2, use_hopper=True)

@@ -14,12 +14,12 @@ from helpers.kernel_cases.layer_cases import LIMIT, PRODUCT_LIMIT, poisoned, ran
 from helpers.kernel_cases.prefill_cases import prefill_case
 from helpers.kernel_cases.sampling_cases import sampling_batch
 
-from eightfold.kernels.attention.paged_decode import DecodeConfig, paged_decode_reference
-from eightfold.kernels.attention.paged_prefill import (
-    PrefillConfig,
-    paged_prefill,
+from eightfold.kernels.attention.float64_reference import (
+    paged_decode_reference,
     paged_prefill_reference,
 )
+from eightfold.kernels.attention.paged_decode import DecodeConfig
+from eightfold.kernels.attention.paged_prefill import PrefillConfig, paged_prefill
 from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
 from eightfold.kernels.layers.linear_few_rows import (
     LinearConfig,

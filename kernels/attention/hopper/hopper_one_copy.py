@@ -14,7 +14,7 @@ import torch
 from ...cuda.nvrtc import CudaKernel, is_hopper, load_kernel
 from ...triton_launch import multiprocessor_count
 from ..attention_shapes import PagedShape
-from ..one_copy import OneCopy
+from ..one_copy_keys import OneCopy
 from ..split_kv import MAX_SHORT_SPLITS, max_splits
 from .attention_tensor_maps import TILE, page_map, pointer, query_map
 

@@ -3,12 +3,9 @@
 import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, poisoned_caches, rotary
 
-from eightfold.kernels.attention.paged_decode import (
-    DecodeConfig,
-    OneCopy,
-    decode_workspace_size,
-    paged_decode,
-)
+from eightfold.kernels.attention.one_copy_keys import OneCopy
+from eightfold.kernels.attention.paged_decode import DecodeConfig, paged_decode
+from eightfold.kernels.attention.split_kv import decode_workspace_size
 
 
 def decode_case(

@@ -3,7 +3,7 @@
 import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, poisoned_caches, rotary
 
-from eightfold.kernels.attention.one_copy import OneCopy
+from eightfold.kernels.attention.one_copy_keys import OneCopy
 
 
 def prefill_case(counts: list[int], seq_lens: list[int], heads: int, kv_heads: int, head_dim: int,

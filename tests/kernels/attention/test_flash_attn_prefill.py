@@ -24,7 +24,7 @@ from eightfold.kernels.attention.flash_attn.flash_attn_prefill import (
     PrefillLimits,
     flash_prefill,
 )
-from eightfold.kernels.attention.paged_prefill import paged_prefill_reference
+from eightfold.kernels.attention.float64_reference import paged_prefill_reference
 
 HALF = torch.float16  # of the two types that flash-attn takes, the one the interpreter has
 

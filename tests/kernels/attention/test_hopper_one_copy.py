@@ -24,13 +24,10 @@ from eightfold.kernels.attention.float64_reference import (
     paged_decode_reference,
     paged_prefill_reference,
 )
-from eightfold.kernels.attention.one_copy import OneCopy
-from eightfold.kernels.attention.paged_decode import (
-    DecodeConfig,
-    decode_workspace_size,
-    paged_decode,
-)
+from eightfold.kernels.attention.one_copy_keys import OneCopy
+from eightfold.kernels.attention.paged_decode import DecodeConfig, paged_decode
 from eightfold.kernels.attention.paged_prefill import PrefillConfig, paged_prefill
+from eightfold.kernels.attention.split_kv import decode_workspace_size
 from eightfold.kernels.cuda import nvrtc
 
 

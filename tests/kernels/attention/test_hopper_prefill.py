@@ -24,7 +24,7 @@ import eightfold.kernels.attention.hopper.hopper_prefill as sm90
 import eightfold.kernels.attention.paged_prefill as triton_prefill
 from eightfold.kernels.attention.attention_shapes import PagedShape
 from eightfold.kernels.attention.float64_reference import paged_prefill_reference
-from eightfold.kernels.attention.paged_prefill import default_config, paged_prefill
+from eightfold.kernels.attention.paged_prefill import default_prefill_config, paged_prefill
 from eightfold.kernels.cuda import nvrtc
 
 LIMIT = 2.5e-3  # weights and results are rounded to bfloat16: 1.7e-3 each
@@ -115,7 +115,7 @@ def test_rows_of_nobody_are_left_alone() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    assert default_config(256).hopper
+    assert default_prefill_config(256).hopper
     shape = PagedShape(rows=3, heads=8, head_dim=256, kv_heads=4, page_size=64, sequences=2)
     call = {"sinks": None, "scale": 1.0}
     assert sm90.fits(shape, torch.bfloat16, **call)

@@ -8,15 +8,10 @@ import torch
 from helpers.kernel_cases.decode_cases import decode_case, run_decode
 from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative, rotary
 
-from eightfold.kernels.attention.paged_decode import (
-    DecodeConfig,
-    OneCopy,
-    decode_workspace_size,
-    fold_key_weight,
-    paged_decode,
-    paged_decode_reference,
-    rebuild_keys,
-)
+from eightfold.kernels.attention.float64_reference import paged_decode_reference
+from eightfold.kernels.attention.one_copy_keys import OneCopy, fold_key_weight, rebuild_keys
+from eightfold.kernels.attention.paged_decode import DecodeConfig, paged_decode
+from eightfold.kernels.attention.split_kv import decode_workspace_size
 
 CASES = {
     "plain": {"seq_lens": [37, 1, 64], "heads": 4, "kv_heads": 2, "head_dim": 64},

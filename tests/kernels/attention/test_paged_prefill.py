@@ -5,11 +5,8 @@ import torch
 from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative
 from helpers.kernel_cases.prefill_cases import prefill_case
 
-from eightfold.kernels.attention.paged_prefill import (
-    PrefillConfig,
-    paged_prefill,
-    paged_prefill_reference,
-)
+from eightfold.kernels.attention.float64_reference import paged_prefill_reference
+from eightfold.kernels.attention.paged_prefill import PrefillConfig, paged_prefill
 
 CASES = {
     "whole prompts": ([37, 5], [37, 5], 4, 2, 32),
