@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .engine_config import EngineConfig, SamplingParams
+from .engine_config import EngineConfig
+from .events import Event
 from .model_errors import CheckpointError, ModelError, UnsupportedModelError
-from .scheduling.events import Event
+from .sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from .engine import Engine

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from .engine_config import EngineConfig, SamplingParams
+from .engine_config import EngineConfig
+from .events import Event
 from .execution.in_flight_step import Flight
 from .inspection import architecture as architectures
 from .loading.checkpoint import Meanwhile, end_tokens, load_weights, read_config
 from .model_errors import ModelError
-from .scheduling.events import Event
+from .sampling_params import SamplingParams
 from .scheduling.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
 from .startup.device_selection import by_kernels, device_named, device_of, dtype_for, too_large

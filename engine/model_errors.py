@@ -1,13 +1,13 @@
-"""What can be wrong with a model, told in one sentence each."""
+"""Errors about a model; each message is one sentence for the user."""
 
 
 class ModelError(ValueError):
-    """A model folder cannot be used; the message is one sentence for the user."""
+    """A model cannot be used."""
 
 
 class UnsupportedModelError(ModelError):
-    """The architecture cannot be paged; raised before any weight is read."""
+    """The engine cannot run the architecture; raised before any weight is read."""
 
 
 class CheckpointError(ModelError):
-    """Files or tensors are missing, surplus, truncated or of the wrong shape."""
+    """Files or tensors of a checkpoint are missing, unexpected, truncated or of the wrong shape."""

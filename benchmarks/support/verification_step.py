@@ -8,7 +8,7 @@ from eightfold.engine.execution.decoder import Limits
 from eightfold.engine.execution.kv_cache import KVCache
 from eightfold.engine.inspection.architecture import inspect
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
-from eightfold.engine.scheduling.page_tables import PageGroup
+from eightfold.engine.scheduling.page_pool import PageGroup
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 
 PAGE_SIZE = 64

@@ -1,1 +1,1 @@
-"""Decides what each step computes; pure Python, never torch."""
+"""Decides what each step computes and who holds which page; pure Python, never imports torch."""

@@ -1,49 +1,73 @@
-"""A pool of pages: reference counts, a free list, and a cache of pages by content."""
+"""A pool of KV-cache pages: reference counts, a free list, and a cache of pages by content."""
 
 from collections import OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 NULL_PAGE = 0  # never handed out: padding reads and writes go there
 
 
-class PagePool:
-    """Pages ``1..count-1`` of one layer group.
-
-    A page is in exactly one of three states: held (its count says by how many tables), free, or
-    cached: nobody holds it, but its content is known by key and may be taken up again.
+@dataclass(frozen=True, slots=True)
+class PageGroup:
+    """Layers that share page tables: all full-attention layers, or all of one sliding window.
 
     Args:
-        count: pages, the null page included.
-
-    Raises:
-        ValueError: where ``count`` leaves no page.
+        window: Number of tokens that a query attends to, itself included; ``None`` for full
+            attention.
+        page_count: Number of pages in the group's pool, including the null page.
+        host_page_count: Number of pages of host memory behind the pool.
     """
 
-    def __init__(self, count: int) -> None:
-        if count < 2:
-            raise ValueError(f"a pool needs 2 pages or more, the null page included, not {count}")
-        self.count = count
-        self._references = [0] * count
-        self._free: deque[int] = deque(range(1, count))
-        self._cached: OrderedDict[int, None] = OrderedDict()  # next to be taken first
+    window: int | None
+    page_count: int
+    host_page_count: int = 0
+
+    def first_visible_page(self, position: int, page_size: int) -> int:
+        """Return the index of the first page that a query at ``position`` reads."""
+        return 0 if self.window is None else max(0, position - self.window + 1) // page_size
+
+
+class PagePool:
+    """Pages ``1..page_count-1`` of one group.
+
+    A page is in exactly one of three states: held by as many page tables as its reference count
+    says; free; or cached, that is, held by no table but findable by its content and ready to be
+    shared again.
+
+    Args:
+        page_count: Number of pages, including the null page.
+
+    Raises:
+        ValueError: If ``page_count`` leaves no page besides the null page.
+    """
+
+    def __init__(self, page_count: int) -> None:
+        if page_count < 2:
+            raise ValueError(
+                f"A page pool needs at least 2 pages, including the null page, not {page_count}."
+            )
+        self.page_count = page_count
+        self._references = [0] * page_count
+        self._free: deque[int] = deque(range(1, page_count))
+        self._cached: OrderedDict[int, None] = OrderedDict()  # in the order of eviction
         self._key_of: dict[int, bytes] = {}
         self._page_of: dict[bytes, int] = {}
 
     @property
     def capacity(self) -> int:
-        """Pages that can be held."""
-        return self.count - 1
+        """Number of pages that can be held."""
+        return self.page_count - 1
 
     @property
     def available(self) -> int:
-        """Pages that :meth:`take` can give now."""
+        """Number of pages that :meth:`allocate` can return now."""
         return len(self._free) + len(self._cached)
 
-    def take(self) -> int:
-        """A page held once. Free pages first, then the cached page that is worth least.
+    def allocate(self) -> int:
+        """Return a page with one reference: a free page, else the next cached page to evict.
 
         Raises:
-            MemoryError: where none is available.
+            MemoryError: If no page is available.
         """
         if self._free:
             page = self._free.popleft()
@@ -51,59 +75,60 @@ class PagePool:
             page, _ = self._cached.popitem(last=False)
             del self._page_of[self._key_of.pop(page)]
         else:
-            raise MemoryError("no page is available")
+            raise MemoryError("No page is available.")
         self._references[page] = 1
         return page
 
     def share(self, page: int) -> int:
-        """Hold ``page`` once more: it is held by somebody or cached."""
+        """Add a reference to a held or cached page and return the page."""
         if self._references[page] == 0:
             del self._cached[page]
         self._references[page] += 1
         return page
 
-    def release(self, page: int, spare: bool = True) -> None:
-        """Hold ``page`` once less. With its last holder gone it is cached, or free if unkeyed.
+    def release(self, page: int, evict_first: bool = False) -> None:
+        """Drop one reference. After the last one, the page is cached if it has a key, else free.
 
         Args:
-            spare: whether it is to be taken after the pages cached before it, or next of all.
+            page: A held page.
+            evict_first: If cached, evict the page before all cached pages instead of after them.
         """
         if self._references[page] < 1:
-            raise AssertionError(f"page {page} is released but nobody holds it")
+            raise AssertionError(f"page {page} is released but no table holds it")
         self._references[page] -= 1
         if self._references[page] == 0:
             if page in self._key_of:
                 self._cached[page] = None
-                self._cached.move_to_end(page, last=spare)
+                self._cached.move_to_end(page, last=not evict_first)
             else:
                 self._free.append(page)
 
     def register(self, page: int, key: bytes) -> None:
-        """Make a held page's content findable. The first page under a key stays the one found."""
+        """Make a held page findable by its content. The first page under a key stays the one."""
         if key not in self._page_of and page not in self._key_of:
             self._page_of[key] = page
             self._key_of[page] = key
 
     def find(self, key: bytes) -> int | None:
-        """The page with this content, or ``None``."""
+        """Return the page with this content, or ``None``."""
         return self._page_of.get(key)
 
     def check(self, held: Iterable[int]) -> None:
-        """Assert that each page is owned exactly as often as its count says.
+        """Assert that the reference counts match the page tables.
 
         Args:
-            held: every page of every table, with repetitions.
+            held: Every page of every table, with repetitions.
         """
-        counts = [0] * self.count
+        counts = [0] * self.page_count
         for page in held:
             counts[page] += 1
         assert counts == self._references, "reference counts differ from the tables"
         assert counts[NULL_PAGE] == 0, "the null page is held"
         free, cached = set(self._free), set(self._cached)
         assert len(free) == len(self._free), "a page is in the free list twice"
-        assert not free & cached, "a page is free and cached"
-        idle = {page for page in range(1, self.count) if counts[page] == 0}
-        assert idle == free | cached, "pages are lost, or free though held"
+        assert not free & cached, "a page is both free and cached"
+        unheld = {page for page in range(1, self.page_count) if counts[page] == 0}
+        assert unheld == free | cached, "pages are lost, or are free though held"
         assert cached <= self._key_of.keys(), "a cached page has no key"
         assert not free & self._key_of.keys(), "a free page has a key"
         assert {key: page for page, key in self._key_of.items()} == self._page_of

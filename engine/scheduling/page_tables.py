@@ -1,36 +1,21 @@
-"""Page tables of sequences over one page pool per layer group, and the host's pages behind them."""
+"""Page tables: which pages hold the KV of each sequence, in one page pool per layer group."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from hashlib import blake2b
 
-from .page_pool import PagePool
+from .host_offload import HostOffload
+from .page_pool import PageGroup, PagePool
+from .prefix_cache import PrefixCache
 from .scheduled_step import PageCopy
-from .sequence import FREED, Sequence
-
-
-@dataclass(frozen=True, slots=True)
-class PageGroup:
-    """Layers that share page tables: all full-attention layers, or all of one sliding window.
-
-    Args:
-        window: tokens a query sees, itself included; ``None`` for full attention.
-        page_count: pages of the pool, the null page included.
-        host_page_count: pages of host memory behind the pool.
-    """
-
-    window: int | None
-    page_count: int
-    host_page_count: int = 0
+from .sequence import FREED, Sequence, held_pages
 
 
 class PageTables:
-    """Who holds which page. Pure bookkeeping: the tensors are elsewhere.
+    """Page tables of all sequences, as pure bookkeeping: the tensors are elsewhere.
 
     Args:
-        groups: at least one.
-        page_size: tokens per page, the same in all groups.
-        prefix_cache: keep full pages findable by content after their last holder let go.
+        groups: Page groups, at least one.
+        page_size: Tokens per page, the same in all groups.
+        prefix_cache: Keep full pages findable by their content when no sequence holds them.
     """
 
     def __init__(
@@ -38,39 +23,49 @@ class PageTables:
     ) -> None:
         self.groups = tuple(groups)
         self.page_size = page_size
-        self.prefix_cache = prefix_cache
+        self._caches_prefixes = prefix_cache
         self.reset()
 
     def reset(self) -> None:
-        """Start over with every page free and nothing cached; no sequence may hold any."""
+        """Start over with every page free and nothing cached; no sequence may hold any page."""
         self.pools = [PagePool(group.page_count) for group in self.groups]
-        self._host_free = [list(range(group.host_page_count)) for group in self.groups]
-
-    # ---- sizes
+        self._page_copies: list[PageCopy] = []
+        self.host = HostOffload(self.groups, self.pools, self._page_copies)
+        self.prefix_cache = PrefixCache(
+            self.groups, self.pools, self.page_size, self._caches_prefixes
+        )
 
     def pages_needed(self, group: int, length: int, chunk: int) -> int:
-        """Most pages of a group that a sequence of ``length`` tokens holds at once."""
+        """Return the most pages of a group that a sequence of ``length`` tokens holds at once.
+
+        Args:
+            group: Index of the group.
+            length: Number of tokens.
+            chunk: Most tokens computed in one step.
+        """
         window = self.groups[group].window
         pages = -(-length // self.page_size)
         if window is None:
             return pages
-        # One page more at either end: neither window nor chunk starts on a page's border.
+        # One more page at either end: neither the window nor the chunk starts at a page boundary.
         return min(pages, -(-(window + chunk) // self.page_size) + 2)
 
-    def fits(self, seq: Sequence, length: int, chunk: int, reserve: int) -> bool:
-        """Whether ``seq`` could grow to ``length`` tokens with ``reserve`` pages left over."""
+    def can_grow(self, seq: Sequence, length: int, chunk: int, reserve: int) -> bool:
+        """Return whether ``seq`` could grow to ``length`` tokens and leave ``reserve`` pages."""
         return all(
             self.pages_needed(g, length, chunk)
-            - len(_live(seq.tables[g] if seq.tables else []))
+            - len(held_pages(seq.tables[g] if seq.tables else []))
             + reserve
             <= pool.available
             for g, pool in enumerate(self.pools)
         )
 
-    # ---- growing and shrinking
-
     def grow(self, seq: Sequence, length: int) -> bool:
-        """Give ``seq`` pages for ``length`` tokens, or change nothing and return False."""
+        """Give ``seq`` pages for ``length`` tokens.
+
+        Returns:
+            False, with nothing changed, if too few pages are available.
+        """
         count = -(-length // self.page_size)
         if not seq.tables:
             seq.tables = [[] for _ in self.groups]
@@ -78,203 +73,100 @@ class PageTables:
         if any(need > pool.available for need, pool in zip(missing, self.pools, strict=True)):
             return False
         for table, pool, need in zip(seq.tables, self.pools, missing, strict=True):
-            table.extend(pool.take() for _ in range(need))
+            table.extend(pool.allocate() for _ in range(need))
         return True
 
-    def first_visible_page(self, group: int, position: int) -> int:
-        """Index of the first page that a query at ``position`` reads."""
-        window = self.groups[group].window
-        return 0 if window is None else max(0, position - window + 1) // self.page_size
+    def free_behind_window(self, seq: Sequence) -> None:
+        """Free the pages that no query still to be computed can see.
 
-    def trim(self, seq: Sequence) -> None:
-        """Free the pages behind the window of the earliest query still to be computed.
-
-        Of those kept for a later prompt a prompt's stay longest: others begin like it, while what
-        was drawn after it comes back only with the sequence itself.
+        If they are cached, those of the prompt are evicted last: other prompts may begin with the
+        same tokens, but only this sequence itself can use what was sampled after its prompt.
         """
         prompt_pages = seq.prompt_length // self.page_size
-        for g, table in enumerate(seq.tables):
-            end = min(self.first_visible_page(g, seq.next_query), len(table))
+        for group, pool, table in zip(self.groups, self.pools, seq.tables, strict=False):
+            end = min(group.first_visible_page(seq.next_query, self.page_size), len(table))
             for index in range(end - 1, -1, -1):
                 if table[index] == FREED:
                     break
-                self.pools[g].release(table[index], spare=index < prompt_pages)
+                pool.release(table[index], evict_first=index >= prompt_pages)
                 table[index] = FREED
 
     def release(self, seq: Sequence) -> None:
-        """Give back all device and host pages; nothing of ``seq`` is computed afterwards."""
+        """Free all device and host pages of ``seq``; none of its tokens count as computed then."""
         for table, pool in zip(seq.tables, self.pools, strict=False):
-            # Tail first: of a cached prefix the end is evicted before its beginning.
+            # Last page first: the end of a cached prefix is evicted before its beginning.
             for page in reversed(table):
                 if page != FREED:
                     pool.release(page)
-        if seq.host_tables is not None:
-            self._free_host(seq.host_tables)
-        seq.tables, seq.host_tables = [], None
+        self.host.discard(seq)
+        seq.tables = []
         seq.computed, seq.registered = 0, 0
 
-    # ---- prefix cache
+    def attach_fork(self, child: Sequence, parent: Sequence) -> bool:
+        """Share the parent's full pages with ``child`` and copy the last partial page.
 
-    def _key(self, seq: Sequence, index: int) -> bytes:
-        """Content key of page ``index``: a hash over all tokens up to its end."""
-        while len(seq.page_keys) <= index:
-            i = len(seq.page_keys)
-            tokens = seq.tokens[i * self.page_size : (i + 1) * self.page_size]
-            digest = blake2b(seq.page_keys[-1] if i else b"", digest_size=16)
-            digest.update(b"".join(token.to_bytes(4, "little") for token in tokens))
-            seq.page_keys.append(digest.digest())
-        return seq.page_keys[index]
-
-    def register(self, seq: Sequence) -> None:
-        """Offer the full pages that ended steps have written to the prefix cache."""
-        if not self.prefix_cache or not seq.tables:
-            return
-        end = seq.settled // self.page_size
-        for index in range(seq.registered, end):
-            key = self._key(seq, index)
-            for table, pool in zip(seq.tables, self.pools, strict=True):
-                if table[index] != FREED:
-                    pool.register(table[index], key)
-        seq.registered = max(seq.registered, end)
-
-    def attach_prefix(self, seq: Sequence) -> None:
-        """Take up the longest cached beginning of ``seq``; at least one token stays to compute."""
-        if not self.prefix_cache:
-            return
-        limit = (len(seq.tokens) - 1) // self.page_size
-        hits: list[list[int]] = [[] for _ in self.groups]
-        for index in range(limit):
-            key = self._key(seq, index)
-            for g, pool in enumerate(self.pools):
-                page = pool.find(key)
-                hits[g].append(FREED if page is None else page)
-            if any(
-                hits[g][index] == FREED for g, group in enumerate(self.groups) if not group.window
-            ):
-                break
-        for count in range(min(len(found) for found in hits), 0, -1):
-            starts = [
-                self.first_visible_page(g, count * self.page_size) for g in range(len(self.groups))
-            ]
-            if all(
-                FREED not in found[start:count] for found, start in zip(hits, starts, strict=True)
-            ):
-                seq.tables = [
-                    [FREED] * start + [pool.share(page) for page in found[start:count]]
-                    for found, start, pool in zip(hits, starts, self.pools, strict=True)
-                ]
-                seq.computed = count * self.page_size
-                seq.registered = count
-                return
-
-    # ---- forks
-
-    def attach_fork(self, child: Sequence, parent: Sequence) -> list[PageCopy] | None:
-        """Share the parent's full pages with ``child`` and copy the last partial one.
-
-        Returns the copies to make, or ``None`` where the parent's pages do not reach that far, are
-        gone behind its window, or no page is left for the copy.
+        Returns:
+            False, with nothing changed, if the parent has not computed the child's tokens, if their
+            pages fell behind its window, or if no page is available for the copy.
         """
-        length = child.fork_length - 1  # the last token is computed again: it gives the logits
+        length = child.fork_length - 1  # the last token is computed again, for its logits
         if length < 1 or parent.computed < length or not parent.tables:
-            return None
+            return False
         full, partial = divmod(length, self.page_size)
-        starts = [self.first_visible_page(g, length) for g in range(len(self.groups))]
+        starts = [group.first_visible_page(length, self.page_size) for group in self.groups]
         end = full + bool(partial)
         if any(
             FREED in table[start:end] for table, start in zip(parent.tables, starts, strict=True)
         ):
-            return None
+            return False
         if partial and any(pool.available < 1 for pool in self.pools):
-            return None
-        copies = []
+            return False
         for g, (pool, start) in enumerate(zip(self.pools, starts, strict=True)):
             source = parent.tables[g]
             table = [FREED] * start + [pool.share(page) for page in source[start:full]]
             if partial:
-                table.append(pool.take())
-                copies.append(PageCopy("fork", g, source[full], table[full]))
+                table.append(pool.allocate())
+                self._page_copies.append(PageCopy("fork", g, source[full], table[full]))
             child.tables.append(table)
-        child.computed = child.high_water = length
-        return copies
+        child.computed = child.max_computed = length
+        return True
 
-    # ---- host memory
+    def take_copies(self) -> tuple[list[PageCopy], list[tuple[int, int]]]:
+        """Return and clear what the next step must copy before its forward pass.
 
-    def offload(self, seq: Sequence) -> list[PageCopy] | None:
-        """Move the pages of ``seq`` to the host; ``None`` where the host has no room for them."""
-        live = [len(_live(table)) for table in seq.tables]
-        if any(need > len(free) for need, free in zip(live, self._host_free, strict=True)):
-            return None
-        copies, host_tables = [], []
-        for g, table in enumerate(seq.tables):
-            host: list[int] = []
-            for page in table:
-                host.append(FREED if page == FREED else self._host_free[g].pop())
-                if page != FREED:
-                    copies.append(PageCopy("offload", g, page, host[-1]))
-                    self.pools[g].release(page)
-            host_tables.append(host)
-        seq.tables, seq.host_tables = [], host_tables
-        return copies
+        Returns:
+            The copies in the order in which they must be made, and the host pages, as (group,
+            page), that are free once they are made.
+        """
+        copies, host_pages = list(self._page_copies), list(self.host.restored_pages)
+        self._page_copies.clear()
+        self.host.restored_pages.clear()
+        return copies, host_pages
 
-    def restore(self, seq: Sequence) -> tuple[list[PageCopy], list[tuple[int, int]]] | None:
-        """Bring offloaded pages back: the copies, and the host pages free once they are made."""
-        if seq.host_tables is None:
-            raise AssertionError(f"sequence {seq.id} has no pages on the host")
-        live = [len(_live(table)) for table in seq.host_tables]
-        if any(need > pool.available for need, pool in zip(live, self.pools, strict=True)):
-            return None
-        copies, freed = [], []
-        for g, host in enumerate(seq.host_tables):
-            table = []
-            for page in host:
-                table.append(FREED if page == FREED else self.pools[g].take())
-                if page != FREED:
-                    copies.append(PageCopy("restore", g, page, table[-1]))
-                    freed.append((g, page))
-            seq.tables.append(table)
-        seq.host_tables = None
-        return copies, freed
-
-    def free_host(self, pages: Iterable[tuple[int, int]]) -> None:
-        """Give back host pages, as (group, page), whose copies are made."""
-        for g, page in pages:
-            self._host_free[g].append(page)
-
-    def _free_host(self, tables: list[list[int]]) -> None:
-        self.free_host((g, page) for g, table in enumerate(tables) for page in _live(table))
-
-    # ---- proof
-
-    def holds(self, seq: Sequence, start: int, count: int) -> bool:
-        """Whether ``seq`` has every page that computing ``count`` tokens from ``start`` touches."""
+    def covers(self, seq: Sequence, start: int, count: int) -> bool:
+        """Return whether ``seq`` holds every page needed to compute ``count`` tokens."""
         end = -(-(start + count) // self.page_size)
         return len(seq.tables) == len(self.groups) and all(
-            len(table) >= end and FREED not in table[self.first_visible_page(g, start) : end]
-            for g, table in enumerate(seq.tables)
+            len(table) >= end
+            and FREED not in table[group.first_visible_page(start, self.page_size) : end]
+            for group, table in zip(self.groups, seq.tables, strict=True)
         )
 
-    def check(self, sequences: Iterable[Sequence], moving: Iterable[tuple[int, int]] = ()) -> None:
-        """Assert that tables, counts, free lists and windows agree.
+    def check(
+        self, sequences: Iterable[Sequence], in_flight: Iterable[tuple[int, int]] = ()
+    ) -> None:
+        """Assert that tables, reference counts, free lists and windows agree.
 
         Args:
-            sequences: every live sequence.
-            moving: host pages, as (group, page), whose copy to the device is under way.
+            sequences: Every live sequence.
+            in_flight: Host pages, as (group, page), that steps in flight copy to the device.
         """
         sequences = list(sequences)
         for g, pool in enumerate(self.pools):
-            pool.check([page for s in sequences if s.tables for page in _live(s.tables[g])])
-            host = [page for s in sequences if s.host_tables for page in _live(s.host_tables[g])]
-            host += [page for group, page in moving if group == g]
-            assert sorted(host + self._host_free[g]) == list(
-                range(self.groups[g].host_page_count)
-            ), "host pages are lost or held twice"
+            pool.check([page for s in sequences if s.tables for page in held_pages(s.tables[g])])
+        self.host.check(sequences, in_flight)
         for seq in sequences:
-            for g, table in enumerate(seq.tables):
+            for group, table in zip(self.groups, seq.tables, strict=False):
                 assert len(table) * self.page_size >= seq.computed, "computed tokens have no page"
-                first = self.first_visible_page(g, seq.next_query)
+                first = group.first_visible_page(seq.next_query, self.page_size)
                 assert FREED not in table[first:], "a visible page was freed"
-
-
-def _live(table: list[int]) -> list[int]:
-    return [page for page in table if page != FREED]

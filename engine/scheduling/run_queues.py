@@ -1,17 +1,20 @@
-"""Where every live sequence waits or runs."""
+"""The queues in which every live sequence waits, runs or is paused."""
 
 from collections import deque
 from collections.abc import Iterator
 
-from .sequence import Sequence, Status
+from .sequence import Sequence, SequenceStatus
 
 
 class RunQueues:
-    """Each live sequence is in exactly one of these.
+    """Queues of live sequences; each sequence is in exactly one of them.
 
-    ``running``: advanced by every step, oldest first. ``ready``: hold pages and want to run, having
-    been resumed or forked. ``returning``: hold none, having been preempted, or resumed after their
-    pages went. ``waiting``: new. ``paused``: newest last.
+    Attributes:
+        running: Sequences that every step advances, oldest first.
+        ready: Sequences that hold pages and wait to run, because they were resumed or forked.
+        returning: Sequences without pages that were preempted, or resumed after they had lost them.
+        waiting: New sequences.
+        paused: Paused sequences, most recently paused last.
     """
 
     def __init__(self) -> None:
@@ -22,8 +25,8 @@ class RunQueues:
         self.paused: list[Sequence] = []
 
     @property
-    def wanting(self) -> bool:
-        """Whether any sequence wants to run."""
+    def has_runnable(self) -> bool:
+        """True if any sequence runs or waits to run."""
         return bool(self.running or self.ready or self.returning or self.waiting)
 
     def __iter__(self) -> Iterator[Sequence]:
@@ -31,48 +34,39 @@ class RunQueues:
             yield from queue
 
     def start(self, seq: Sequence) -> None:
-        """Let a sequence that was taken out of its queue run."""
-        seq.status = Status.RUNNING
+        """Append a sequence that was taken from its queue to the running ones."""
+        seq.status = SequenceStatus.RUNNING
         self.running.append(seq)
 
     def pause(self, seq: Sequence) -> None:
+        """Move a running sequence to the paused ones."""
         self.running.remove(seq)
-        seq.status = Status.PAUSED
+        seq.status = SequenceStatus.PAUSED
         self.paused.append(seq)
 
-    def unpause(self, seq: Sequence) -> None:
+    def resume(self, seq: Sequence) -> None:
+        """Move a paused sequence to the ready ones, or to the returning ones without pages."""
         self.paused.remove(seq)
-        seq.status = Status.WAITING
+        seq.status = SequenceStatus.WAITING
         (self.ready if seq.holds_pages else self.returning).append(seq)
 
-    def send_back(self, seq: Sequence) -> None:
-        """A running or ready sequence lost its pages."""
+    def requeue(self, seq: Sequence) -> None:
+        """Move a running or ready sequence that lost its pages to the returning ones."""
         (self.running if seq in self.running else self.ready).remove(seq)
-        seq.status = Status.WAITING
+        seq.status = SequenceStatus.WAITING
         self.returning.append(seq)
 
     def remove(self, seq: Sequence) -> None:
+        """Take a sequence out of its queue."""
         for queue in (self.running, self.ready, self.returning, self.waiting, self.paused):
             if seq in queue:
                 queue.remove(seq)
 
-    def victim(self) -> Sequence | None:
-        """Who gives pages back when nothing can run: the newest paused, else the newest other.
-
-        The oldest of those that want to run keeps its pages, or nothing would ever move.
-        """
-        wanting = [seq for seq in (*self.running, *self.ready) if seq.holds_pages]
-        for candidates in (self.paused, wanting[1:]):
-            for seq in reversed(candidates):
-                if seq.holds_pages:
-                    return seq
-        return None
-
     def check(self) -> None:
-        """Assert that no sequence is queued twice or under another status."""
+        """Assert that each sequence is queued once and has the status of its queue."""
         waiting = [*self.ready, *self.returning, *self.waiting]
-        assert all(seq.status is Status.RUNNING for seq in self.running)
-        assert all(seq.status is Status.PAUSED for seq in self.paused)
-        assert all(seq.status is Status.WAITING for seq in waiting)
+        assert all(seq.status is SequenceStatus.RUNNING for seq in self.running)
+        assert all(seq.status is SequenceStatus.PAUSED for seq in self.paused)
+        assert all(seq.status is SequenceStatus.WAITING for seq in waiting)
         assert len(set(self)) == len(list(self)), "a sequence is queued twice"
         assert not any(seq.holds_pages for seq in (*self.returning, *self.waiting))

@@ -1,4 +1,4 @@
-"""What passes between scheduler, runner and caller: plans, results and events."""
+"""What passes between the scheduler and a runner: the plan of a step and its result."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
@@ -10,8 +10,14 @@ from .sequence import Sequence
 class ScheduledTokens:
     """Tokens ``[start, start + count)`` of one sequence, computed in one step.
 
-    Where ``carried``, the last of them is the token that the step before sampled: it is still on
-    the device. Where ``samples``, the logits of the last one give the token at ``start + count``.
+    Args:
+        seq: The sequence.
+        start: Position of the first token.
+        count: Number of tokens.
+        samples: True if the logits of the last token give the token at ``start + count``.
+        carried: True if the last token was sampled by the previous step, which is still in flight,
+            so that only the device knows its value.
+        epoch: Epoch of the sequence when the step was planned.
     """
 
     seq: Sequence
@@ -23,9 +29,13 @@ class ScheduledTokens:
 
 
 class PageCopy(NamedTuple):
-    """One page copied before a step, in the order listed."""
+    """A copy of one page of a group, made before the forward pass of a step.
 
-    kind: Literal["fork", "offload", "restore"]  # device to device, to the host, from the host
+    ``kind`` names the direction: ``"fork"`` copies within the device, ``"offload"`` from the device
+    to the host, and ``"restore"`` from the host to the device.
+    """
+
+    kind: Literal["fork", "offload", "restore"]
     group: int
     source: int
     target: int
@@ -33,24 +43,31 @@ class PageCopy(NamedTuple):
 
 @dataclass(slots=True)
 class StepPlan:
-    """One step: copies first, then all work in one forward pass."""
+    """One step: page copies in their order, then one forward pass over all scheduled tokens.
+
+    Args:
+        scheduled: Scheduled tokens, single tokens before longer chunks.
+        page_copies: Copies to make before the forward pass.
+        freed_host_pages: Host pages, as (group, page), that are free once the step is committed.
+    """
 
     scheduled: list[ScheduledTokens] = field(default_factory=list)
     page_copies: list[PageCopy] = field(default_factory=list)
-    freed_host_pages: list[tuple[int, int]] = field(
-        default_factory=list
-    )  # (group, page) freed at commit
+    freed_host_pages: list[tuple[int, int]] = field(default_factory=list)
 
     @property
     def token_count(self) -> int:
+        """Number of tokens computed by the step."""
         return sum(entry.count for entry in self.scheduled)
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What a step drew for the entries that sample, in their order.
+    """Tokens sampled by a step, in the order of the scheduled entries that sample.
 
-    ``tokens``: token ids. ``entropies``: nats, one per token; 0.0 where not asked for.
+    Args:
+        tokens: Token ids.
+        entropies: One entropy per token, in nats; 0.0 if the sequence did not ask for it.
     """
 
     tokens: list[int]

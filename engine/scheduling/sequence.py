@@ -1,15 +1,16 @@
-"""One sequence: its tokens, what of them is computed, and the pages that hold it."""
+"""One sequence: its tokens, how many of them are computed, and the pages that hold their KV."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 
-from ..engine_config import SamplingParams
+from ..sampling_params import SamplingParams
 
-FREED = -1  # in a page table: the page lay behind the window and was given back
+FREED = -1  # page table entry whose page fell behind the sliding window and was freed
 
 
-class Status(Enum):
-    WAITING = "waiting"  # not admitted: new, preempted, or resumed without pages
+class SequenceStatus(Enum):
+    WAITING = "waiting"  # holds no pages, or holds them and waits to run
     RUNNING = "running"
     PAUSED = "paused"
     FINISHED = "finished"
@@ -17,10 +18,9 @@ class Status(Enum):
 
 @dataclass(slots=True, eq=False)
 class Sequence:
-    """A sequence's work is always ``len(tokens) + pending - computed``.
+    """Tokens of a sequence and the state of their computation.
 
-    ``computed`` counts the tokens whose KV is written or is being written by a step in flight;
-    ``pending`` the tokens that a step in flight samples and whose values are not known yet.
+    The tokens still to be computed always number ``len(tokens) + pending - computed``.
     """
 
     id: int
@@ -28,45 +28,66 @@ class Sequence:
     prompt_length: int
     params: SamplingParams
     stop_ids: frozenset[int]
-    status: Status = Status.WAITING
+    status: SequenceStatus = SequenceStatus.WAITING
+    # Tokens whose KV is written, or is being written by a step in flight.
     computed: int = 0
+    # Tokens that steps in flight sample: their number is known, their values are not yet.
     pending: int = 0
     sampled: int = 0
-    # Steps in flight that hold this sequence, and the tokens they compute.
+    # Steps in flight that include this sequence, and the number of tokens they compute for it.
     steps_in_flight: int = 0
     tokens_in_flight: int = 0
-    # What a step sampled under an older epoch is dropped: the sequence paused or ended since.
+    # Raised by a pause or an end; tokens sampled by steps of an older epoch are dropped.
     epoch: int = 0
     # One page table per group; entry i holds tokens [i * page_size, (i + 1) * page_size).
     tables: list[list[int]] = field(default_factory=list)
     host_tables: list[list[int]] | None = None
-    page_keys: list[bytes] = field(default_factory=list)
+    page_keys: list[bytes] = field(default_factory=list)  # of leading full pages, for the cache
     registered: int = 0  # leading pages already offered to the prefix cache
-    high_water: int = 0  # most tokens ever computed; below it, work is recomputation
-    parent: int | None = None  # forked from, and not yet attached to its pages
-    fork_length: int = 0
+    max_computed: int = 0  # most tokens ever computed; below it, computing is recomputing
+    parent: int | None = None  # original of a fork that has not received its pages yet
+    fork_length: int = 0  # number of tokens at the time of the fork
 
     @property
     def length(self) -> int:
-        """Tokens, those in flight included."""
+        """Number of tokens, including those that steps in flight sample."""
         return len(self.tokens) + self.pending
 
     @property
-    def work(self) -> int:
-        """Tokens still to be computed."""
+    def uncomputed(self) -> int:
+        """Number of tokens still to be computed."""
         return self.length - self.computed
 
     @property
-    def settled(self) -> int:
-        """Tokens whose KV is written by steps that have ended."""
+    def committed(self) -> int:
+        """Number of tokens whose KV was written by steps that have ended."""
         return self.computed - self.tokens_in_flight
 
     @property
     def next_query(self) -> int:
-        """Earliest position that may still be computed: a resume with no new token, and a fork,
-        compute the last token again."""
-        return min(self.settled, len(self.tokens) - 1)
+        """Earliest position that may still be computed.
+
+        A fork, and a sequence resumed without new tokens, compute their last token a second time.
+        """
+        return min(self.committed, len(self.tokens) - 1)
 
     @property
     def holds_pages(self) -> bool:
-        return any(table for table in self.tables)
+        """True if any page of the device belongs to the sequence."""
+        return any(self.tables)
+
+    def finish_reason(self, max_context: int) -> str | None:
+        """Return why the last token finishes the sequence, or ``None`` if it does not."""
+        limit = self.params.max_new_tokens
+        if self.tokens[-1] in self.stop_ids:
+            return "eos"
+        if limit is not None and self.sampled >= limit:
+            return "length"
+        if len(self.tokens) >= max_context:
+            return "context"
+        return None
+
+
+def held_pages(table: Iterable[int]) -> list[int]:
+    """Return the pages of a table without the freed entries."""
+    return [page for page in table if page != FREED]

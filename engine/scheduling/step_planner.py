@@ -1,23 +1,24 @@
-"""Chooses the tokens of one step, and who gives pages back where none is possible."""
+"""Chooses which tokens of which sequences the next step computes."""
 
 from collections import deque
 
 from .engine_counters import EngineCounters
 from .page_tables import PageTables
 from .run_queues import RunQueues
-from .scheduled_step import PageCopy, ScheduledTokens
-from .sequence import Sequence, Status
+from .scheduled_step import ScheduledTokens
+from .sequence import Sequence
 
 
 class StepPlanner:
-    """Fills one step after another from the queues, as far as budget and pages go.
+    """Fills one step after another from the queues, as far as token budget and pages allow.
 
     Args:
-        max_running: most sequences in one step.
-        max_step_tokens: most tokens in one step.
-        max_context: most tokens of one sequence.
-
-    ``page_copies`` and ``freed_host_pages`` collect what is copied before the next step's forward.
+        page_tables: Page tables of all sequences.
+        queues: Queues of all sequences.
+        counters: Counters to update.
+        max_running: Maximum number of sequences in one step.
+        max_step_tokens: Maximum number of tokens in one step.
+        max_context: Maximum number of tokens of one sequence.
     """
 
     def __init__(
@@ -29,34 +30,39 @@ class StepPlanner:
         max_step_tokens: int,
         max_context: int,
     ) -> None:
-        self.page_tables = page_tables
-        self.queues = queues
-        self.counters = counters
-        self.max_running = max_running
-        self.max_step_tokens = max_step_tokens
-        self.max_context = max_context
-        self.page_copies: list[PageCopy] = []
-        self.freed_host_pages: list[tuple[int, int]] = []
+        self._page_tables = page_tables
+        self._queues = queues
+        self._counters = counters
+        self._max_running = max_running
+        self._max_step_tokens = max_step_tokens
+        self._max_context = max_context
 
-    def build(self) -> list[ScheduledTokens]:
-        """The tokens that can run now; none where pages are short or nothing wants to."""
+    def choose_tokens(self) -> list[ScheduledTokens]:
+        """Return the tokens of the next step, and give their sequences the pages for them.
+
+        The list is empty if pages are short or no sequence can advance.
+        """
         scheduled: list[ScheduledTokens] = []
-        queues = self.queues
-        running = [seq for seq in queues.running if self._plannable(seq)]
-        decodes = [seq for seq in running if seq.work == 1]
-        # A tool's long answer goes before a prompt that has not drawn anything.
-        chunks = sorted((seq for seq in running if seq.work > 1), key=lambda seq: not seq.sampled)
-        # Decodes first, then who wants to go on: a long prompt delays them by no more than its
-        # chunk, which is what is left of the budget.
-        budget = self._advance(decodes, self.max_step_tokens, scheduled)
+        queues = self._queues
+        running = [seq for seq in queues.running if self._can_advance(seq)]
+        decodes = [seq for seq in running if seq.uncomputed == 1]
+        # A resumed sequence with a long tool output goes before a prompt without sampled tokens.
+        chunks = sorted(
+            (seq for seq in running if seq.uncomputed > 1), key=lambda seq: not seq.sampled
+        )
+        # Decodes first, then sequences that wait to go on. A long prompt gets what is left of the
+        # budget as its chunk, so it delays them by no more than that.
+        budget = self._advance(decodes, self._max_step_tokens, scheduled)
         budget = self._start_ready(budget, scheduled)
         budget = self._advance(chunks, budget, scheduled)
         advanced = {entry.seq for entry in scheduled}
-        short = budget and not advanced.issuperset(running)
-        # Nobody new takes pages that one who holds some waits for.
-        if not short and not queues.ready:
+        pages_short = budget and not advanced.issuperset(running)
+        # No new sequence takes pages while one that already holds some waits for more.
+        if not pages_short and not queues.ready:
             for queue in (queues.returning, queues.waiting):
                 budget = self._admit(queue, budget, scheduled)
+                # A sequence that does not fit holds up those behind it, but a fork that waits for
+                # its parent does not.
                 if queue and not all(seq.parent is not None for seq in queue):
                     break
         # The GPU's decode kernels take the leading rows.
@@ -64,18 +70,18 @@ class StepPlanner:
         return scheduled
 
     def _advance(self, seqs: list[Sequence], budget: int, scheduled: list[ScheduledTokens]) -> int:
-        """Schedule running sequences in order; the budget left."""
+        """Schedule running sequences in order and return the remaining budget."""
         for seq in seqs:
             budget -= self._schedule(seq, budget, scheduled)
         return budget
 
     def _start_ready(self, budget: int, scheduled: list[ScheduledTokens]) -> int:
-        """Start sequences that hold pages, in order, as far as pages and budget go."""
-        queues = self.queues
-        while queues.ready and budget and len(queues.running) < self.max_running:
+        """Start sequences that hold pages, in order, and return the remaining budget."""
+        queues = self._queues
+        while queues.ready and budget and len(queues.running) < self._max_running:
             seq = queues.ready[0]
             if seq.steps_in_flight:
-                break  # paused and resumed within one step: what is in flight ends first
+                break  # paused and resumed within one step, which must end first
             used = self._schedule(seq, budget, scheduled)
             if not used:
                 break
@@ -84,62 +90,61 @@ class StepPlanner:
         return budget
 
     def _admit(self, queue: deque[Sequence], budget: int, scheduled: list[ScheduledTokens]) -> int:
-        """Start sequences without pages in order, as far as pages and budget go."""
+        """Start sequences that hold no pages, in order, and return the remaining budget."""
         index = 0
-        running = self.queues.running
-        while index < len(queue) and budget and len(running) < self.max_running:
+        running = self._queues.running
+        while index < len(queue) and budget and len(running) < self._max_running:
             seq = queue[index]
             if seq.parent is not None or seq.steps_in_flight:
                 index += 1
                 continue
-            if not self._acquire(seq, alone=not (scheduled or running)):
+            if not self._recover_pages(seq, alone=not (scheduled or running)):
                 break
             used = self._schedule(seq, budget, scheduled)
             if not used:
                 raise AssertionError(f"sequence {seq.id} was admitted without room")
             budget -= used
             del queue[index]
-            self.queues.start(seq)
+            self._queues.start(seq)
         return budget
 
-    def _acquire(self, seq: Sequence, alone: bool) -> bool:
-        """Get back what memory still knows of ``seq``, if all its known tokens then fit.
+    def _recover_pages(self, seq: Sequence, alone: bool) -> bool:
+        """Restore or look up the pages of ``seq`` that still exist, if all its tokens then fit.
 
-        The others keep a page each to grow into, so that admitting does not mean preempting.
+        One page per running sequence is left over to grow into, so that admitting a sequence does
+        not preempt another one at once.
         """
-        reserve = 0 if alone else len(self.queues.running) + 1
+        reserve = 0 if alone else len(self._queues.running) + 1
+        tables = self._page_tables
         if seq.host_tables is not None:
-            if not self.page_tables.fits(seq, seq.length, self.max_step_tokens, reserve):
+            if not tables.can_grow(seq, seq.length, self._max_step_tokens, reserve):
                 return False
-            restored = self.page_tables.restore(seq)
-            if restored is None:
+            if not tables.host.restore(seq):
                 return False
-            self.page_copies += restored[0]
-            self.freed_host_pages += restored[1]
-            self.counters.restored += 1
+            self._counters.restored += 1
             return True
-        self.page_tables.attach_prefix(seq)
-        if self.page_tables.fits(seq, seq.length, self.max_step_tokens, reserve):
-            self.counters.prefix_hit_tokens += seq.computed
+        tables.prefix_cache.attach(seq)
+        if tables.can_grow(seq, seq.length, self._max_step_tokens, reserve):
+            self._counters.prefix_hit_tokens += seq.computed
             return True
-        self.page_tables.release(seq)
+        tables.release(seq)
         return False
 
-    def _plannable(self, seq: Sequence) -> bool:
-        """Whether the sequence has work that does not end with what is in flight already."""
+    def _can_advance(self, seq: Sequence) -> bool:
+        """Return whether ``seq`` has tokens to compute and does not finish with those in flight."""
         limit = seq.params.max_new_tokens
         ending = seq.pending and (
-            seq.length >= self.max_context
+            seq.length >= self._max_context
             or (limit is not None and seq.sampled + seq.pending >= limit)
         )
-        return seq.work > 0 and not ending
+        return seq.uncomputed > 0 and not ending
 
     def _schedule(self, seq: Sequence, budget: int, scheduled: list[ScheduledTokens]) -> int:
-        """Add work for ``seq`` if budget and pages allow; the tokens added."""
-        # Resumed with no new token, the last one is computed again for its logits.
+        """Schedule tokens of ``seq`` if budget and pages allow, and return their number."""
+        # A sequence resumed without new tokens computes its last one again, for its logits.
         seq.computed = min(seq.computed, seq.length - 1)
-        count = min(seq.work, budget)
-        if count < 1 or not self.page_tables.grow(seq, seq.computed + count):
+        count = min(seq.uncomputed, budget)
+        if count < 1 or not self._page_tables.grow(seq, seq.computed + count):
             return 0
         end = seq.computed + count
         scheduled.append(
@@ -153,26 +158,3 @@ class StepPlanner:
             )
         )
         return count
-
-    def reclaim(self) -> None:
-        """Nothing can run for want of pages: one sequence gives its own back."""
-        seq = self.queues.victim()
-        if seq is None:
-            raise AssertionError("no sequence can run though one alone must fit")
-        self.give_back(seq)
-
-    def give_back(self, seq: Sequence) -> None:
-        """Take a sequence's pages; its KV goes to the host or is computed again when needed."""
-        if seq.steps_in_flight:
-            raise AssertionError(f"sequence {seq.id} is in flight and keeps its pages")
-        copies = self.page_tables.offload(seq)
-        if copies is None:
-            self.page_tables.release(seq)
-        else:
-            self.page_copies += copies
-            self.counters.offloaded += 1
-        if seq.status is Status.PAUSED:
-            self.counters.reclaimed += 1
-        else:
-            self.counters.preempted += 1
-            self.queues.send_back(seq)

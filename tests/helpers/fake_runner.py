@@ -7,9 +7,10 @@ copied wrongly or written by two sequences changes the tokens that follow.
 from collections import deque
 from zlib import crc32
 
-from eightfold.engine.engine_config import SamplingParams
-from eightfold.engine.scheduling.events import Event
-from eightfold.engine.scheduling.page_tables import PageGroup, PageTables
+from eightfold.engine.events import Event
+from eightfold.engine.sampling_params import SamplingParams
+from eightfold.engine.scheduling.page_pool import PageGroup
+from eightfold.engine.scheduling.page_tables import PageTables
 from eightfold.engine.scheduling.scheduled_step import StepPlan, StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 from helpers.fake_runner import EOS, PAUSE, FakeEngine, undisturbed
 
-from eightfold.engine.engine_config import SamplingParams
-from eightfold.engine.scheduling.sequence import Status
+from eightfold.engine.sampling_params import SamplingParams
+from eightfold.engine.scheduling.sequence import SequenceStatus
 
 FREE = SamplingParams(stop_token_ids=(), max_new_tokens=12, seed=3)
 PROMPT = [5, 6, 7, 8, 9, 10, 11]
@@ -201,7 +201,7 @@ def test_fork_of_a_running_and_of_a_paused_sequence(lookahead: int) -> None:
     engine.run()
     kid = engine.scheduler.fork(parent, [9])[0]
     engine.check()
-    assert engine.scheduler.sequences[kid].status is Status.PAUSED
+    assert engine.scheduler.sequences[kid].status is SequenceStatus.PAUSED
     engine.scheduler.resume(kid, [3])
     engine.run()
     expected = undisturbed([*engine.scheduler.tokens(parent), 3], params(seed=9, max_new_tokens=1))
@@ -320,7 +320,7 @@ def test_requests_that_can_never_fit_are_refused_with_the_figure() -> None:
         engine.scheduler.submit([3] * 10, SamplingParams(max_new_tokens=10))
     with pytest.raises(ValueError, match="at least one token"):
         engine.scheduler.submit([], SamplingParams())
-    with pytest.raises(ValueError, match="enlarge it"):
+    with pytest.raises(ValueError, match="enlarge the pool"):
         FakeEngine(full=4, max_context=48)
 
 
@@ -333,7 +333,7 @@ def test_requests_on_ended_or_wrong_sequences() -> None:
     assert engine.scheduler.resume(seq, [3]) is False
     assert engine.scheduler.cancel(seq) is False
     for call in (engine.scheduler.cancel, lambda n: engine.scheduler.resume(n, [3])):
-        with pytest.raises(ValueError, match="there is no"):
+        with pytest.raises(ValueError, match="There is no"):
             call(99)
     with pytest.raises(ValueError, match="no live sequence"):
         engine.scheduler.fork(seq, [1])
@@ -341,7 +341,7 @@ def test_requests_on_ended_or_wrong_sequences() -> None:
     engine.run()
     with pytest.raises(ValueError, match="at most 16"):
         engine.scheduler.resume(paused, [3] * 14)
-    assert engine.scheduler.sequences[paused].status is Status.PAUSED
+    assert engine.scheduler.sequences[paused].status is SequenceStatus.PAUSED
     engine.check()
 
 

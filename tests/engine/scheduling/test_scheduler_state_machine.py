@@ -13,7 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from eightfold.engine.engine_config import SamplingParams
+from eightfold.engine.sampling_params import SamplingParams
 
 WINDOW, CONTEXT = 6, 40
 SEEDS = st.integers(0, 3)

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import pytest
 from helpers.fake_runner import FakeEngine, expected, undisturbed
 
-from eightfold.engine.engine_config import SamplingParams
-from eightfold.engine.scheduling.sequence import Status
+from eightfold.engine.sampling_params import SamplingParams
+from eightfold.engine.scheduling.sequence import SequenceStatus
 
 PROMPT = list(range(3, 14))
 ALL = tuple(range(23))
@@ -37,7 +37,7 @@ def start(
         while len(engine.history.get(seq, [])) < 3:
             engine.step()
     elif pausing:
-        while state.status is not Status.PAUSED:
+        while state.status is not SequenceStatus.PAUSED:
             engine.step()
     if phase == "resuming":
         while engine.flights:
@@ -96,10 +96,10 @@ def test_preempt(phase: str, host: int, lookahead: int) -> None:
     while engine.flights:
         if state.steps_in_flight:
             with pytest.raises(AssertionError, match="in flight"):
-                engine.scheduler.planner.give_back(state)
+                engine.scheduler.preemption.preempt(state)
         engine.land()
     known = list(state.tokens)
-    engine.scheduler.planner.give_back(state)
+    engine.scheduler.preemption.preempt(state)
     engine.check()
     assert state.tokens == known
     assert not state.holds_pages
@@ -107,7 +107,7 @@ def test_preempt(phase: str, host: int, lookahead: int) -> None:
     # With every token a pause, the sequence is resumed until it has drawn its seven.
     given = {len(PROMPT) + 1: [3, 3, 3]} if phase == "resuming" else {}
     while engine.scheduler.sequences:
-        if state.status is Status.PAUSED:
+        if state.status is SequenceStatus.PAUSED:
             given[len(state.tokens)] = [4]
             engine.scheduler.resume(seq, [4])
         engine.run()
@@ -140,7 +140,7 @@ def test_end(phase: str, end: str, lookahead: int) -> None:
     seq = engine.scheduler.submit(list(PROMPT), params)
     if given:
         engine.run()
-        assert engine.scheduler.sequences[seq].status is Status.PAUSED
+        assert engine.scheduler.sequences[seq].status is SequenceStatus.PAUSED
         engine.scheduler.resume(seq, given)
         if phase == "resuming":
             plan = engine.scheduler.plan()

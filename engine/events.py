@@ -1,0 +1,25 @@
+"""Events: what the engine reports about its sequences after each step."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """What one step did to one sequence.
+
+    Args:
+        seq: Number of the sequence.
+        tokens: Sampled tokens in order, including a pause or stop token.
+        entropies: One entropy per token, in nats, if ``SamplingParams.entropy`` is set; else empty.
+        status: ``"running"``, ``"paused"`` or ``"finished"``.
+        reason: ``None`` while the sequence runs; ``"pause"``; or why it finished: ``"eos"``,
+            ``"length"`` (``max_new_tokens`` reached), ``"context"`` (no room for another token) or
+            ``"cancelled"``.
+    """
+
+    seq: int
+    tokens: tuple[int, ...] = ()
+    entropies: tuple[float, ...] = ()
+    status: Literal["running", "paused", "finished"] = "running"
+    reason: str | None = None
