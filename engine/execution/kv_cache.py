@@ -5,7 +5,7 @@ import torch
 from ..engine_config import EngineConfig
 from ..inspection.architecture import Architecture, LayerSpec
 from ..model_errors import ModelError
-from ..scheduling.page_tables import PageGroup
+from ..scheduling.page_pool import PageGroup
 from ..scheduling.scheduled_step import PageCopy
 
 

@@ -9,10 +9,11 @@ from helpers import tiny_models
 from helpers.engine_driver import drive
 
 from eightfold.engine import Engine
-from eightfold.engine.engine_config import EngineConfig, SamplingParams
+from eightfold.engine.engine_config import EngineConfig
 from eightfold.engine.execution.kv_cache import bytes_per_page, size_groups
 from eightfold.engine.inspection.architecture import Architecture, LayerSpec
 from eightfold.engine.model_errors import ModelError
+from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.page_tables import PageTables
 from eightfold.engine.scheduling.scheduled_step import StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler

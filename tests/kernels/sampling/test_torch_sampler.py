@@ -11,8 +11,8 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from eightfold.engine.engine_config import LEAST_TEMPERATURE, SamplingParams
 from eightfold.engine.execution.cpu_batch import _sampling
+from eightfold.engine.sampling_params import MIN_TEMPERATURE, SamplingParams
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.kernels.sampling.philox import exponential_noise, philox, philox_vocabulary
@@ -118,7 +118,7 @@ def test_the_smallest_temperature_takes_the_most_likely_token() -> None:
     torch.manual_seed(2)
     logits = torch.randn(50, 40) * 30
     for changes in ({}, {"top_p": 0.9}, {"top_k": 7, "min_p": 0.1}):
-        params = [SamplingParams(temperature=LEAST_TEMPERATURE, seed=3, **changes)] * 50
+        params = [SamplingParams(temperature=MIN_TEMPERATURE, seed=3, **changes)] * 50
         assert torch.equal(sample(logits, batch(params)), logits.argmax(-1))
 
 
