@@ -36,8 +36,9 @@ from support.layer_jobs import (
 from support.read_bandwidth import read_bandwidth
 from support.timing_buffers import Result, relative, timed
 
-from eightfold.kernels.attention.one_copy import OneCopy
-from eightfold.kernels.attention.paged_decode import decode_workspace, default_config, paged_decode
+from eightfold.kernels.attention.one_copy_keys import OneCopy
+from eightfold.kernels.attention.paged_decode import default_decode_config, paged_decode
+from eightfold.kernels.attention.split_kv import decode_workspace_size
 from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
 from eightfold.kernels.layers.layer_tail import (
     COUNTERS,
@@ -54,7 +55,7 @@ from eightfold.kernels.layers.linear_many_rows import linear_many_rows, linear_m
 from eightfold.kernels.layers.rms_norm import add_rms_norm, add_rms_norm_reference
 from eightfold.kernels.layers.rotary_embedding import norm_rope_and_cache
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch, sample
-from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace
+from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace_size
 
 ERROR_LIMIT = 1e-2  # relative Frobenius norm; of draws, share of tokens that differ
 
@@ -213,8 +214,10 @@ class Bench(AttentionJobs):
         qkv, q = self.randn(rows, width), self.randn(rows, HEADS, d)
         attended, space = torch.empty_like(q), None
         if not sliding:
-            config = default_config(0, one_copy=True)
-            need = decode_workspace(rows, 1, HEADS, d, pages * PAGE, config.split, config.short)
+            config = default_decode_config(0, one_copy=True)
+            need = decode_workspace_size(
+                rows, 1, HEADS, d, pages * PAGE, config.split_tokens, config.short_split_tokens
+            )
             space = torch.empty(need, device=self.device)
         part, hidden = functools.partial, shared["hidden"]
         kind = "sliding" if sliding else "global"
@@ -254,10 +257,10 @@ class Bench(AttentionJobs):
         batch = SamplingBatch(
             temperature=ones, top_k=(ones * (64 if filtered else 0)).long(),
             top_p=ones * (0.95 if filtered else 1.0), min_p=ones * 0.0, seeds=at,
-            positions=at, max_top_k=0, greedy=False, filtered=filtered,
+            positions=at, max_top_k=0, all_greedy=False, any_filtered=filtered,
         )  # fmt: skip
         out = torch.full((rows,), -1, dtype=torch.int64, device=self.device)
-        space = torch.empty(sampler_workspace(rows, VOCABULARY), device=self.device)
+        space = torch.empty(sampler_workspace_size(rows, VOCABULARY), device=self.device)
         calls = [functools.partial(sample_tokens, x, batch, out, space, softcap=30.0, pdl=True)
                  for x in logits]  # fmt: skip
         calls[0]()

@@ -115,7 +115,7 @@ def test_rows_of_nobody_are_left_alone() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    assert default_prefill_config(256).hopper
+    assert default_prefill_config(256).use_hopper
     shape = PagedShape(rows=3, heads=8, head_dim=256, kv_heads=4, page_size=64, sequences=2)
     call = {"sinks": None, "scale": 1.0}
     assert sm90.fits(shape, torch.bfloat16, **call)
