@@ -1,9 +1,10 @@
-"""Continuous batching over Hugging Face models, with pauses that keep their KV."""
+"""Continuous batching over Hugging Face models; paused sequences keep their KV."""
 
 from typing import TYPE_CHECKING, Any
 
 from .engine_config import EngineConfig
 from .events import Event
+from .loading.file_preload import Preload, PreloadConfig
 from .model_errors import CheckpointError, ModelError, UnsupportedModelError
 from .sampling_params import SamplingParams
 
@@ -16,13 +17,15 @@ __all__ = [
     "EngineConfig",
     "Event",
     "ModelError",
+    "Preload",
+    "PreloadConfig",
     "SamplingParams",
     "UnsupportedModelError",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    # torch and transformers take seconds to import; settings, errors and events do not need them.
+    # The engine imports torch and transformers, which takes seconds; nothing else here does.
     if name == "Engine":
         from .engine import Engine
 

@@ -14,34 +14,34 @@ class EngineConfig:
 
     Args:
         device: ``"cpu"`` or ``"cuda"``; ``None`` takes CUDA if PyTorch can run on the GPU.
-        dtype: One of ``DTYPES``; ``None`` takes the checkpoint's own type on a GPU, and float32 on
+        dtype: one of ``DTYPES``; ``None`` takes the checkpoint's own type on a GPU, and float32 on
             a CPU and on GPUs below compute capability 8.0, which do not compute in bfloat16.
-        page_size: Tokens per page, a power of two; ``None`` takes 64 with the GPU kernels, else 16.
-        max_running: Maximum number of sequences in one step.
-        max_step_tokens: Token budget of one step; longer prompts are computed in chunks.
-        max_context: Maximum number of tokens of one sequence; ``None`` takes what the model and the
+        page_size: tokens per page, a power of two; ``None`` takes 64 with the GPU kernels, else 16.
+        max_running: maximum number of sequences in one step.
+        max_step_tokens: token budget of one step; longer prompts are computed in chunks.
+        max_context: maximum number of tokens of one sequence; ``None`` takes what the model and the
             memory allow.
-        full_pages: Pages in the pool of the full-attention layers; ``None`` sizes it from the free
+        full_pages: pages in the pool of the full-attention layers; ``None`` sizes it from the free
             memory.
-        sliding_pages: Pages in each pool of sliding-window layers; ``None`` sizes it likewise.
-        memory_fraction: Fraction of the free memory that the page pools may take when they are
+        sliding_pages: pages in each pool of sliding-window layers; ``None`` sizes it likewise.
+        memory_fraction: fraction of the free memory that the page pools may take when they are
             sized. ``None`` takes 0.99 of what the weights, the buffers and the largest step leave
             of a GPU's memory (0.9 without the GPU kernels), or 0.25 of the host's free memory.
-        offload_bytes: Host memory for the KV of paused or preempted sequences; with 0, their KV is
+        offload_bytes: host memory for the KV of paused or preempted sequences; with 0, their KV is
             recomputed.
-        prefix_cache: Keep the pages of finished sequences for prompts that begin with the same
+        prefix_cache: keep the pages of finished sequences for prompts that begin with the same
             tokens.
-        kernels: Attend and sample with the GPU kernels. ``None`` uses them if they support the GPU
+        kernels: attend and sample with the GPU kernels. ``None`` uses them if they support the GPU
             (``eightfold.kernels.supported_gpus``) and the model (no capped attention scores), else
             plain PyTorch. True raises an error if they do not.
-        fused: Run the layers with fused GPU kernels instead of the modules of transformers.
+        fused: run the layers with fused GPU kernels instead of the modules of transformers.
             ``None`` does so if the GPU kernels are used and the architecture has fused layers
             (dense Gemma 4). True raises an error if it has none.
-        lookahead: Number of steps planned while another one is in flight, 0 or 1; ``None`` takes 1
+        lookahead: number of steps planned while another one is in flight, 0 or 1; ``None`` takes 1
             with the GPU kernels, else 0.
 
     Raises:
-        ValueError: If a value has the wrong type or is out of range.
+        ValueError: if a value has the wrong type or is out of range.
     """
 
     device: str | None = None

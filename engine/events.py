@@ -9,9 +9,9 @@ class Event:
     """What one step did to one sequence.
 
     Args:
-        seq: Number of the sequence.
-        tokens: Sampled tokens in order, including a pause or stop token.
-        entropies: One entropy per token, in nats, if ``SamplingParams.entropy`` is set; else empty.
+        seq: number of the sequence.
+        tokens: sampled tokens in order, including a pause or stop token.
+        entropies: one entropy per token, in nats, if ``SamplingParams.entropy`` is set; else empty.
         status: ``"running"``, ``"paused"`` or ``"finished"``.
         reason: ``None`` while the sequence runs; ``"pause"``; or why it finished: ``"eos"``,
             ``"length"`` (``max_new_tokens`` reached), ``"context"`` (no room for another token) or

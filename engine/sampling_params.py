@@ -18,21 +18,21 @@ class SamplingParams:
     function of (seed, position) only.
 
     Args:
-        temperature: Divisor of the logits; 0 takes the most likely token.
-        top_k: Keep the k most likely tokens; 0 keeps all.
-        top_p: Keep the smallest set of tokens whose probability reaches ``top_p``; 1 keeps all.
-        min_p: Drop tokens less likely than ``min_p`` times the most likely one; 0 keeps all.
-        seed: Seed of the noise, an unsigned 64-bit integer.
-        max_new_tokens: Number of sampled tokens after which the sequence finishes; ``None`` leaves
+        temperature: divisor of the logits; 0 takes the most likely token.
+        top_k: keep the k most likely tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens whose probability reaches ``top_p``; 1 keeps all.
+        min_p: drop tokens less likely than ``min_p`` times the most likely one; 0 keeps all.
+        seed: seed of the noise, an unsigned 64-bit integer.
+        max_new_tokens: number of sampled tokens after which the sequence finishes; ``None`` leaves
             only the context as the limit.
-        pause_token_ids: Tokens after which the sequence pauses and keeps its pages.
-        stop_token_ids: Tokens that finish the sequence; ``None`` takes the checkpoint's end tokens,
+        pause_token_ids: tokens after which the sequence pauses and keeps its pages.
+        stop_token_ids: tokens that finish the sequence; ``None`` takes the checkpoint's end tokens,
             without the pause tokens.
-        entropy: Report the entropy of each token's distribution, in nats, at temperature 1 and
+        entropy: report the entropy of each token's distribution, in nats, at temperature 1 and
             before filtering.
 
     Raises:
-        ValueError: If a value has the wrong type or is out of range.
+        ValueError: if a value has the wrong type or is out of range.
     """
 
     temperature: float = 1.0

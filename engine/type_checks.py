@@ -10,9 +10,9 @@ def require_type(types: tuple[type, ...], expected: str, **values: Any) -> None:
     all other sequences of that step.
 
     Args:
-        types: Accepted types.
-        expected: Description of the accepted types for the error message.
-        values: Values by the name of their setting.
+        types: accepted types.
+        expected: description of the accepted types for the error message.
+        values: values by the name of their setting.
     """
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, types):

@@ -12,15 +12,15 @@ class HostOffload:
     """Host pages, who holds them, and the copies that fill and read them.
 
     Args:
-        groups: Page groups, which say how many host pages there are.
-        pools: One device pool per group.
-        page_copies: List to which copies are appended, in the order in which they must be made.
+        groups: page groups, which say how many host pages there are.
+        pools: one device pool per group.
+        page_copies: list to which copies are appended, in the order in which they must be made.
     """
 
     def __init__(
         self,
-        groups: SequenceOf[PageGroup],
-        pools: SequenceOf[PagePool],
+        groups: sequenceOf[PageGroup],
+        pools: sequenceOf[PagePool],
         page_copies: list[PageCopy],
     ) -> None:
         self._groups = groups

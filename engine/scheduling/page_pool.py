@@ -12,10 +12,10 @@ class PageGroup:
     """Layers that share page tables: all full-attention layers, or all of one sliding window.
 
     Args:
-        window: Number of tokens that a query attends to, itself included; ``None`` for full
+        window: number of tokens that a query attends to, itself included; ``None`` for full
             attention.
-        page_count: Number of pages in the group's pool, including the null page.
-        host_page_count: Number of pages of host memory behind the pool.
+        page_count: number of pages in the group's pool, including the null page.
+        host_page_count: number of pages of host memory behind the pool.
     """
 
     window: int | None
@@ -35,10 +35,10 @@ class PagePool:
     shared again.
 
     Args:
-        page_count: Number of pages, including the null page.
+        page_count: number of pages, including the null page.
 
     Raises:
-        ValueError: If ``page_count`` leaves no page besides the null page.
+        ValueError: if ``page_count`` leaves no page besides the null page.
     """
 
     def __init__(self, page_count: int) -> None:

@@ -13,9 +13,9 @@ class PageTables:
     """Page tables of all sequences, as pure bookkeeping: the tensors are elsewhere.
 
     Args:
-        groups: Page groups, at least one.
-        page_size: Tokens per page, the same in all groups.
-        prefix_cache: Keep full pages findable by their content when no sequence holds them.
+        groups: page groups, at least one.
+        page_size: tokens per page, the same in all groups.
+        prefix_cache: keep full pages findable by their content when no sequence holds them.
     """
 
     def __init__(

@@ -10,9 +10,9 @@ class Preemption:
     """Takes pages from sequences when nothing can run without more pages.
 
     Args:
-        page_tables: Page tables of all sequences.
-        queues: Queues of all sequences.
-        counters: Counters to update.
+        page_tables: page tables of all sequences.
+        queues: queues of all sequences.
+        counters: counters to update.
     """
 
     def __init__(

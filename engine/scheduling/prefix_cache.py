@@ -13,16 +13,16 @@ class PrefixCache:
     The key of a page is a hash of all tokens up to its end: equal keys mean equal prefixes.
 
     Args:
-        groups: Page groups.
-        pools: One pool per group.
-        page_size: Tokens per page.
-        enabled: If False, nothing is registered or found.
+        groups: page groups.
+        pools: one pool per group.
+        page_size: tokens per page.
+        enabled: if False, nothing is registered or found.
     """
 
     def __init__(
         self,
-        groups: SequenceOf[PageGroup],
-        pools: SequenceOf[PagePool],
+        groups: sequenceOf[PageGroup],
+        pools: sequenceOf[PagePool],
         page_size: int,
         enabled: bool = True,
     ) -> None:

@@ -10,11 +10,11 @@ class RunQueues:
     """Queues of live sequences; each sequence is in exactly one of them.
 
     Attributes:
-        running: Sequences that every step advances, oldest first.
-        ready: Sequences that hold pages and wait to run, because they were resumed or forked.
-        returning: Sequences without pages that were preempted, or resumed after they had lost them.
-        waiting: New sequences.
-        paused: Paused sequences, most recently paused last.
+        running: sequences that every step advances, oldest first.
+        ready: sequences that hold pages and wait to run, because they were resumed or forked.
+        returning: sequences without pages that were preempted, or resumed after they had lost them.
+        waiting: new sequences.
+        paused: paused sequences, most recently paused last.
     """
 
     def __init__(self) -> None:

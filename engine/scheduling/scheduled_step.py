@@ -11,13 +11,13 @@ class ScheduledTokens:
     """Tokens ``[start, start + count)`` of one sequence, computed in one step.
 
     Args:
-        seq: The sequence.
-        start: Position of the first token.
-        count: Number of tokens.
+        seq: the sequence.
+        start: position of the first token.
+        count: number of tokens.
         samples: True if the logits of the last token give the token at ``start + count``.
         carried: True if the last token was sampled by the previous step, which is still in flight,
             so that only the device knows its value.
-        epoch: Epoch of the sequence when the step was planned.
+        epoch: epoch of the sequence when the step was planned.
     """
 
     seq: Sequence
@@ -46,9 +46,9 @@ class StepPlan:
     """One step: page copies in their order, then one forward pass over all scheduled tokens.
 
     Args:
-        scheduled: Scheduled tokens, single tokens before longer chunks.
-        page_copies: Copies to make before the forward pass.
-        freed_host_pages: Host pages, as (group, page), that are free once the step is committed.
+        scheduled: scheduled tokens, single tokens before longer chunks.
+        page_copies: copies to make before the forward pass.
+        freed_host_pages: host pages, as (group, page), that are free once the step is committed.
     """
 
     scheduled: list[ScheduledTokens] = field(default_factory=list)
@@ -66,8 +66,8 @@ class StepResult:
     """Tokens sampled by a step, in the order of the scheduled entries that sample.
 
     Args:
-        tokens: Token ids.
-        entropies: One entropy per token, in nats; 0.0 if the sequence did not ask for it.
+        tokens: token ids.
+        entropies: one entropy per token, in nats; 0.0 if the sequence did not ask for it.
     """
 
     tokens: list[int]

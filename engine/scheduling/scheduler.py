@@ -24,23 +24,23 @@ class Scheduler:
     """Schedules sequences over the pages of one :class:`PageTables`.
 
     Args:
-        page_tables: Page tables without sequences.
-        max_running: Maximum number of sequences in one step.
-        max_step_tokens: Maximum number of tokens in one step.
-        max_context: Maximum number of tokens of one sequence.
-        stop_ids: End tokens of a sequence whose parameters name none.
+        page_tables: page tables without sequences.
+        max_running: maximum number of sequences in one step.
+        max_step_tokens: maximum number of tokens in one step.
+        max_context: maximum number of tokens of one sequence.
+        stop_ids: end tokens of a sequence whose parameters name none.
 
     Raises:
-        ValueError: If the pools could not hold one sequence of ``max_context`` tokens alone.
+        ValueError: if the pools could not hold one sequence of ``max_context`` tokens alone.
     """
 
     def __init__(
         self,
-        page_tables: PageTables,
+        page_tables: pageTables,
         max_running: int,
         max_step_tokens: int,
         max_context: int,
-        stop_ids: Iterable[int] = (),
+        stop_ids: iterable[int] = (),
     ) -> None:
         for g, pool in enumerate(page_tables.pools):
             need = page_tables.pages_needed(g, max_context, max_step_tokens)

@@ -13,19 +13,19 @@ class StepPlanner:
     """Fills one step after another from the queues, as far as token budget and pages allow.
 
     Args:
-        page_tables: Page tables of all sequences.
-        queues: Queues of all sequences.
-        counters: Counters to update.
-        max_running: Maximum number of sequences in one step.
-        max_step_tokens: Maximum number of tokens in one step.
-        max_context: Maximum number of tokens of one sequence.
+        page_tables: page tables of all sequences.
+        queues: queues of all sequences.
+        counters: counters to update.
+        max_running: maximum number of sequences in one step.
+        max_step_tokens: maximum number of tokens in one step.
+        max_context: maximum number of tokens of one sequence.
     """
 
     def __init__(
         self,
-        page_tables: PageTables,
-        queues: RunQueues,
-        counters: EngineCounters,
+        page_tables: pageTables,
+        queues: runQueues,
+        counters: engineCounters,
         max_running: int,
         max_step_tokens: int,
         max_context: int,
