@@ -3,8 +3,9 @@
 Importing this package imports neither numpy nor zmq: the pool's thread does, when it starts.
 """
 
+from .cell_result import Execution
 from .host.kernel_pool import KernelPool
-from .host.leased_kernel import Execution, Kernel
+from .host.leased_kernel import Kernel
 from .pool_config import Limits, PoolConfig
 from .sandbox_errors import SandboxError
 

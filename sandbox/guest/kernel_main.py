@@ -118,7 +118,8 @@ def run_kernel(
     gc.freeze()
     active = guard.after_start()
     ports = {f"{name}_port": port for name, port in app._ports.items()}
-    report = json.dumps({"active": active, "ports": ports})
+    connection = {"transport": app.transport, "ip": app.ip, **ports}
+    report = json.dumps({"active": active, "connection": connection})
     os.write(ready, report.encode())
     os.close(ready)
     app.start()

@@ -26,7 +26,7 @@ from typing import Any
 
 from eightfold.common.error_text import one_line
 
-from ..isolation.process_tree import children_of
+from ..isolation.process_tree import child_pids
 
 PR_SET_CHILD_SUBREAPER = 36
 MESSAGE_LIMIT = 1 << 16
@@ -221,7 +221,7 @@ class Template:
     def kill_strays(self) -> int:
         """Kill the children that are no kernels: orphans of kernels that have ended."""
         count = 0
-        for pid in children_of(os.getpid()):
+        for pid in child_pids(os.getpid()):
             if pid in self.children or pid in self.helpers:
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):

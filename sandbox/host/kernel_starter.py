@@ -1,104 +1,102 @@
-"""The work of the pool's thread: template up, kernels up, an eye on what they use."""
+"""Starts the template and, from it, the kernels of a pool."""
 
 from __future__ import annotations
 
-import contextlib
-import os
 import time
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..sandbox_errors import SandboxError
-from .limit_monitor import SECONDS, Watch
-from .process_handles import KernelProcess, TemplateProcess
+from .kernel_process import KernelProcess
+from .pool_state import PoolState
+from .template_process import TemplateProcess
 
-if TYPE_CHECKING:
-    from .kernel_pool import KernelPool
+TEMPLATE_POLL_SECONDS = 0.1  # between two looks at whether the pool is being closed
 
 
-class Starter:
-    """Brings kernels up, many at a time, without waiting for any single one."""
+class KernelStarter:
+    """Starts many kernels at a time without waiting for any single one.
 
-    def __init__(self, pool: KernelPool) -> None:
-        self.pool = pool
-        self.config = pool.config
-        self.hopeless = False  # trying again cannot help
-        self._reporting: dict[int, KernelProcess] = {}  # forked; their report is awaited
-        self._answering: dict[KernelProcess, str] = {}  # reported; their first reply is awaited
-        self._successes = 0
-        self._watch = Watch(pool)
+    Only the pool's own thread may call its methods, except `close`, which follows that thread's
+    end, and the property `template`.
 
-    def came_up(self) -> bool:
-        """Whether any kernel came up since the last call."""
-        count, self._successes = self._successes, 0
-        return count > 0
+    Args:
+        state: the pool's state, which says how many kernels are missing and takes the new ones.
 
-    def step(self) -> None:
-        """Do what can be done now, then wait for the next event."""
-        pool = self.pool
-        if pool._context is None:
+    Attributes:
+        hopeless: True if starting again cannot help.
+    """
+
+    def __init__(self, state: PoolState) -> None:
+        self.hopeless = False
+        self._state = state
+        self._config = state.config
+        self._template: TemplateProcess | None = None
+        self._context: Any = None  # zmq.Context
+        self._reporting: dict[int, KernelProcess] = {}  # report_fd: a kernel yet to report
+        self._answering: dict[KernelProcess, str] = {}  # has reported; id of its first request
+
+    @property
+    def template(self) -> TemplateProcess | None:
+        """The template, if there is one."""
+        return self._template
+
+    def step(self, max_wait: float) -> None:
+        """Do what can be done now, then wait at most `max_wait` seconds for the next event.
+
+        Raises:
+            SandboxError: the template or a kernel did not start.
+            OSError: the machine lacks processes, descriptors or memory.
+        """
+        if self._context is None:
             import zmq
 
-            pool._context = zmq.Context()
-        template = pool._template
+            self._context = zmq.Context()
+        template = self._template
         if template is None:
-            template = TemplateProcess(self.config)
-            with pool._changed:
-                pool._template = template
+            template = self._template = TemplateProcess(self._config)
         if template.mode is None and not self._await_template(template):
             return
-        for _ in range(self._missing()):
-            process = template.fork(self.config.start_timeout)
+        for _ in range(self._state.missing(len(self._reporting) + len(self._answering))):
+            process = template.fork_kernel(self._config.start_timeout)
             self._reporting[process.report_fd] = process
-        self._poll(template)
-        self._watch.look()
+        self._poll(template, max_wait)
 
     def _await_template(self, template: TemplateProcess) -> bool:
-        """Wait for the template to be warm, in short turns so that close() is not held up."""
-        deadline = time.monotonic() + self.config.start_timeout
-        while not self.pool._closing:
-            turn = min(0.1, deadline - time.monotonic())
-            try:
-                message, _ = template.receive(max(turn, 0))
-            except SandboxError:
-                if template.alive() and turn > 0:
-                    continue
-                raise
-            template.mode, template.why = message["ready"], message["why"]
-            return True
+        """Wait until the template is warm; return False if the pool is closed first."""
+        limit = self._config.start_timeout
+        deadline = time.monotonic() + limit
+        while not self._state.closing:
+            left = deadline - time.monotonic()
+            if template.await_warm(min(TEMPLATE_POLL_SECONDS, max(left, 0))):
+                return True
+            if left <= 0 or not template.alive():
+                raise SandboxError(f"The sandbox's template was not ready within {limit:g} s.")
         return False
 
-    def _missing(self) -> int:
-        pool = self.pool
-        with pool._changed:
-            wanted = max(self.config.size - pool._claims, self.config.spares)
-            waiting = pool._claims - len(pool._taken)  # leases without a process
-            coming = len(pool._ready) + len(self._reporting) + len(self._answering)
-        return max(0, wanted + waiting - coming)
-
-    def _poll(self, template: TemplateProcess) -> None:
+    def _poll(self, template: TemplateProcess, max_wait: float) -> None:
         import zmq
 
         poller = zmq.Poller()
-        poller.register(self.pool._wake_read, zmq.POLLIN)
+        poller.register(self._state.wake_fd, zmq.POLLIN)
         poller.register(template.fileno(), zmq.POLLIN)
         for fd in self._reporting:
             poller.register(fd, zmq.POLLIN)
         for process in self._answering:
-            poller.register(process.shell, zmq.POLLIN)
+            poller.register(process.shell_socket, zmq.POLLIN)
             poller.register(process.pidfd, zmq.POLLIN)
-        ready = dict(poller.poll(SECONDS * 1000))
-        if self.pool._wake_read in ready:
-            with contextlib.suppress(BlockingIOError):
-                os.read(self.pool._wake_read, 4096)
+        ready = dict(poller.poll(max_wait * 1000))
+        if self._state.wake_fd in ready:
+            self._state.clear_wake()
         for fd in [fd for fd in self._reporting if fd in ready]:
-            self._report(self._reporting[fd])
-        for process in [p for p in self._answering if p.shell in ready or p.pidfd in ready]:
-            self._answer(process)
+            self._read_report(self._reporting[fd])
+        for process in list(self._answering):
+            if process.shell_socket in ready or process.pidfd in ready:
+                self._read_answer(process)
         if template.fileno() in ready:
-            template.receive(0)  # it says nothing unasked: this raises
+            template.check_running()  # it sends nothing without a request
         self._expire()
 
-    def _report(self, process: KernelProcess) -> None:
+    def _read_report(self, process: KernelProcess) -> None:
         fd = process.report_fd
         try:
             report = process.read_report()
@@ -110,59 +108,60 @@ class Starter:
             return
         del self._reporting[fd]
         missing = report["active"].get("missing", [])
-        if self.config.strict and missing:
+        if self._config.strict and missing:
             process.close()
             self.hopeless = True
             raise SandboxError(
-                "strict=True, and this machine does not allow: " + "; ".join(missing)
+                "PoolConfig.strict is set, and this machine lacks these protections: "
+                f"{'; '.join(missing)}."
             )
-        process.connect(self.pool._context, self.config.transport, report["ports"])
-        self._answering[process] = process.request("kernel_info_request", {})
+        process.connect(self._context)
+        self._answering[process] = process.send_request("kernel_info_request", {})
 
-    def _answer(self, process: KernelProcess) -> None:
-        if process.reply(self._answering[process]) is None:
+    def _read_answer(self, process: KernelProcess) -> None:
+        if process.receive_reply(self._answering[process]) is None:
             if process.alive():
                 return
             del self._answering[process]
             process.close()
-            raise SandboxError("a kernel ended before its first answer")
+            raise SandboxError("A kernel ended before its first answer.")
         del self._answering[process]
-        self._successes += 1
-        pool = self.pool
-        with pool._changed:
-            pool._started += 1
-            pool._active = process.active
-            pool._ready.append(process)
-            pool._changed.notify_all()
+        self._state.add_ready(process)
 
     def _expire(self) -> None:
-        oldest = time.monotonic() - self.config.start_timeout
+        """Close a kernel that takes too long to start, and raise `SandboxError`."""
+        oldest = time.monotonic() - self._config.start_timeout
         for process in (*self._reporting.values(), *self._answering):
-            if process.born < oldest:
+            if process.created_at < oldest:
                 self._reporting.pop(process.report_fd, None)
                 self._answering.pop(process, None)
                 process.close()
-                raise SandboxError(f"a kernel was not ready in {self.config.start_timeout:g} s")
+                raise SandboxError(
+                    f"A kernel was not ready within {self._config.start_timeout:g} s."
+                )
 
     def restart(self) -> None:
-        """After a failure: begin with a new template unless this one is sound."""
-        pool = self.pool
-        template = pool._template
+        """After a failure, give up the template and all it has forked unless it still works."""
+        template = self._template
         if template is not None and template.alive() and template.mode is not None:
             return
-        self.close()
-        with pool._changed:
-            pool._template = None
-            gone = [*pool._ready]
-            pool._ready.clear()
-        for process in gone:
-            process.close()
+        self.abandon()
+        self._template = None
+        self._state.close_ready()
         if template is not None:
             template.close()
 
-    def close(self) -> None:
-        """Give up the kernels that are on their way."""
+    def abandon(self) -> None:
+        """Close the kernels that are starting."""
         for process in (*self._reporting.values(), *self._answering):
             process.close()
         self._reporting.clear()
         self._answering.clear()
+
+    def close(self) -> None:
+        """End the template, which ends its kernels; close the sockets that are left."""
+        template, self._template = self._template, None
+        if template is not None:
+            template.close()
+        if self._context is not None:
+            self._context.destroy(linger=0)

@@ -1,62 +1,53 @@
-"""A leased kernel: cells, their time limit, and what happens when one does not end."""
+"""A leased kernel: runs cells, limits their time, and deals with those that do not end."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import threading
 import time
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from eightfold.common.valid_text import escape_surrogates
 
+from ..cell_result import Execution
 from ..sandbox_errors import SandboxError
 from ..text import cell_text
 from ..text.preamble import SOFT_RESET
 from .jupyter_messages import execute_request
-from .process_handles import KernelProcess
+from .kernel_process import KernelProcess
+from .pool_state import PoolState, deadline_after
+from .wake_pipe import WakePipe
 
 if TYPE_CHECKING:
-    from .kernel_pool import KernelPool
+    from jupyter_client import BlockingKernelClient
 
-Status = Literal["ok", "error", "timeout", "died"]
 _INTERRUPTED = ("KeyboardInterrupt", "CancelledError")
-KILL_SECONDS = 0.1  # waited at most for a killed process to be gone
-PROBE_SECONDS = 0.3  # beyond the grace for the answer after which a kernel is trusted again
-RESET_SECONDS = 3.0  # a kept kernel must be clean within this, or it is replaced
-MAX_CODE = 1 << 20  # characters
+KILL_SECONDS = 0.1  # longest wait for a killed process to end
+PROBE_SECONDS = 0.3  # shortest time for the answer that shows that an interrupted kernel is sound
+RESET_SECONDS = 3.0  # time for each step of resetting a kernel that is kept
+MAX_CODE = 1 << 20  # characters of a cell
 _STOPS = ("interrupt", "kill")
 
 
-@dataclass(frozen=True)
-class Execution:
-    """What came of one cell."""
-
-    status: Status
-    text: str  # what the model reads
-    seconds: float  # wall-clock time from the request to the answer
-    error: str | None = None  # name of the exception that ended the cell
-    killed: bool = False  # the process was lost, and with it all variables
-    cancelled: bool = False  # stopped by interrupt() or kill(), not by its time limit
-
-
 class Kernel(AbstractContextManager["Kernel"]):
-    """A kernel of one lease. `execute` is for one thread at a time, the rest for any."""
+    """The kernel of one lease, which `KernelPool.lease` returns.
 
-    def __init__(self, pool: KernelPool, process: KernelProcess) -> None:
-        self._pool = pool
+    Only one thread at a time may call `execute`; the other methods may be called from any thread.
+    """
+
+    def __init__(self, state: PoolState, process: KernelProcess) -> None:
+        self._state = state
+        self._config = state.config
         self._process: KernelProcess | None = process
-        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-        self._busy = threading.Lock()
-        self._state = threading.Lock()  # guards the wake pipe, `_stop` and the two flags
-        self._leaving = False  # release() has begun: no further cell
+        self._wake_pipe = WakePipe()
+        self._busy = threading.Lock()  # held while a cell runs
+        self._lock = threading.Lock()  # guards the wake pipe, `_stop` and the two flags
+        self._leaving = False  # release() has begun, so no further cell may start
         self._released = False
-        self._stop: str | None = None  # "interrupt" or "kill", asked for by another thread
-        self._cells: list[tuple[str, float]] = []  # successful ones, for the replay
+        self._stop: str | None = None  # "interrupt" or "kill", requested by another thread
+        self._cells: list[tuple[str, float]] = []  # code and seconds of successful cells
         self._replay_due = False
 
     def __exit__(self, *error: object) -> None:
@@ -64,92 +55,137 @@ class Kernel(AbstractContextManager["Kernel"]):
 
     @property
     def pid(self) -> int | None:
-        """Process id of the kernel; None after it was killed and before the next cell."""
+        """Process id of the kernel; None between a kill and the next cell."""
         process = self._process
         return process.pid if process else None
 
     @property
     def connection_file(self) -> Path | None:
-        """Jupyter connection file of the running process."""
+        """The Jupyter connection file of the process; None between a kill and the next cell."""
         process = self._process
         return process.connection_file if process else None
 
     def execute(self, code: str, timeout: float | None = None) -> Execution:
-        """Run `code` for at most `timeout` seconds (the pool's where None) and tell what came.
+        """Run a cell and return its result; never raise for anything that the code does.
 
-        Never raises for anything the code does. After a cell was killed the next one runs in a
-        fresh process. Raises `SandboxError` once the kernel is released or where the pool can make
-        no more kernels, `RuntimeError` where another thread is executing.
+        The cell after one that was killed runs in a fresh process.
+
+        Args:
+            code: the cell, which may use IPython's syntax.
+            timeout: seconds that the cell may run; None means `PoolConfig.timeout`.
+
+        Raises:
+            ValueError: `timeout` is not a positive, finite number.
+            SandboxError: the kernel is released, or the pool cannot make a fresh one.
+            RuntimeError: another thread is executing a cell.
         """
-        limit = self._pool.config.timeout if timeout is None else timeout
+        limit = self._config.timeout if timeout is None else timeout
         if not 0 < limit < math.inf:
-            raise ValueError(f"timeout must be a positive number of seconds, not {limit}")
-        if not self._busy.acquire(blocking=False):
-            if self._leaving:
-                raise SandboxError("this kernel has been released")
-            raise RuntimeError("this kernel is executing in another thread")
+            raise ValueError(f"The timeout must be a positive number of seconds, not {limit}.")
+        self._begin()
         try:
             return self._execute(code, limit)
         finally:
-            with self._state:  # what is asked from here on is for no cell
-                self._stop = None
-                self._busy.release()
+            self._end()
+
+    def blocking_client(self, timeout: float = 10.0) -> BlockingKernelClient:
+        """Return a new client of jupyter_client that is connected to this kernel.
+
+        It is meant for notebooks, debuggers and tests. All five channels are started; call the
+        client's `stop_channels` when done. It belongs to the kernel's present process: after a kill
+        or a release it stays without answers, and the lease needs a new client.
+
+        While a cell runs, use the client only to receive what the cell shows (iopub). A kernel
+        answers its requests one after the other, so that a request of the client that precedes a
+        cell uses up the cell's time limit, can be interrupted in its place, and can overwrite its
+        text. Cells that the client runs have no time limit and are not part of a replay.
+
+        Args:
+            timeout: seconds to wait for the kernel to answer on its channels. A `release` in
+                another thread waits for as long.
+
+        Raises:
+            SandboxError: the kernel is released, its process has ended, or it does not answer.
+            RuntimeError: another thread is executing a cell.
+        """
+        from jupyter_client import BlockingKernelClient
+
+        self._begin()
+        try:
+            process = self._process
+            if process is None or not process.alive():
+                raise SandboxError("The kernel's process has ended. Execute a cell to replace it.")
+            client = BlockingKernelClient()
+            client.load_connection_info(process.connection_info)
+            client.start_channels()
+            try:
+                client.wait_for_ready(timeout=timeout)
+            except BaseException as error:
+                client.stop_channels()
+                if isinstance(error, RuntimeError):
+                    raise SandboxError(f"The kernel does not answer: {error}.") from error
+                raise
+            return client
+        finally:
+            self._end()
 
     def interrupt(self) -> None:
-        """Stop the cell now running, if any; its execute() returns within the grace period."""
-        self._ask("interrupt")
+        """Interrupt the running cell, if any; `execute` returns within the grace period."""
+        self._request_stop("interrupt")
 
     def kill(self) -> None:
-        """Stop the cell now running, if any, at once: its process is killed."""
-        self._ask("kill")
-
-    def _ask(self, what: str) -> None:
-        with self._state:
-            if not self._released and self._busy.locked() and self._stop != "kill":
-                self._stop = what
-                with contextlib.suppress(BlockingIOError):  # full: it wakes already
-                    os.write(self._wake_write, b"x")
+        """Kill the process of the running cell, if any; `execute` returns at once."""
+        self._request_stop("kill")
 
     def release(self) -> None:
-        """Give the kernel back: it is thrown away. Safe to call twice and while a cell runs.
+        """Give the kernel back, which ends it. Safe to call twice and while a cell runs.
 
-        With reset="soft" a kernel that no cell has spoiled goes on to the next lease.
+        With ``PoolConfig.reset="soft"``, a kernel that can still be reset goes to the next lease.
         """
-        with self._state:
+        with self._lock:
             self._leaving = True
         self.kill()
         with self._busy:
-            with self._state:
+            with self._lock:
                 if self._released:
                     return
                 self._released = True
             process, self._process = self._process, None
-            kept = process is not None and self._pool.keeps() and self._reset(process)
-            self._pool._give_back(self, process, kept=kept)
-            os.close(self._wake_read)
-            os.close(self._wake_write)
+            keep = process is not None and self._state.keeps_kernels() and self._reset(process)
+            self._state.close_lease(self, process, keep=keep)
+            self._wake_pipe.close()
+
+    def _begin(self) -> None:
+        if not self._busy.acquire(blocking=False):
+            if self._leaving:
+                raise SandboxError("This kernel has been released.")
+            raise RuntimeError("This kernel is in use by another thread.")
+        if self._leaving:
+            self._end()
+            raise SandboxError("This kernel has been released.")
+
+    def _end(self) -> None:
+        with self._lock:  # a request to stop that comes after this is for no cell
+            self._stop = None
+            self._busy.release()
+
+    def _request_stop(self, how: str) -> None:
+        with self._lock:
+            if not self._released and self._busy.locked() and self._stop != "kill":
+                self._stop = how
+                self._wake_pipe.wake()
 
     def _execute(self, code: str, limit: float) -> Execution:
-        if self._leaving:
-            raise SandboxError("this kernel has been released")
         if len(code) > MAX_CODE:
             return Execution("error", f"ValueError: a cell may have {MAX_CODE} characters", 0.0)
-        note = ""
-        process = self._process
-        if process is None or not process.alive():
-            lost = process is not None
-            self._renew()
-            note = self._replay()
-            process = self._process
-            assert process is not None
-            if lost and not note:
-                note = cell_text.block("The Python process had ended. All variables are gone.")
+        process, note = self._living_process()
         started = time.monotonic()
         process.clear_text()
-        request = process.request("execute_request", execute_request(escape_surrogates(code)))
+        content = execute_request(escape_surrogates(code))
+        request = process.send_request("execute_request", content)
         outcome, reply = self._wait(process, request, started + limit)
         if outcome == "reply":
-            result = self._answered(process, reply, started, note)
+            result = self._completed(process, reply, started, note)
         elif outcome == "died":
             result = self._died(process, started)
         else:
@@ -158,6 +194,21 @@ class Kernel(AbstractContextManager["Kernel"]):
             self._cells.append((code, result.seconds))
         return result
 
+    def _living_process(self) -> tuple[KernelProcess, str]:
+        """Return the process, replaced if it has ended, and what the model must know of that."""
+        process = self._process
+        if process is not None and process.alive():
+            return process, ""
+        unexpected = process is not None  # it ended between two cells
+        if process is not None:
+            self._drop(process)
+        self._renew()
+        note = self._replay()
+        assert self._process is not None
+        if unexpected and not note:
+            note = cell_text.block("The Python process had ended. All variables are gone.")
+        return self._process, note
+
     def _wait(
         self,
         process: KernelProcess,
@@ -165,74 +216,83 @@ class Kernel(AbstractContextManager["Kernel"]):
         deadline: float,
         stops: tuple[str, ...] = _STOPS,
     ) -> tuple[str, dict[str, Any]]:
-        """Until the reply ("reply"), its death ("died"), one of `stops` asked for, "deadline"."""
+        """Wait for the first of several outcomes.
+
+        Returns:
+            The outcome and the reply's content. The outcome is "reply", "died" (the process has
+            ended), one of `stops` that another thread has requested, or "deadline". The content is
+            empty unless there is a reply.
+        """
         import zmq
 
         poller = zmq.Poller()
-        poller.register(process.shell, zmq.POLLIN)
+        poller.register(process.shell_socket, zmq.POLLIN)
         poller.register(process.pidfd, zmq.POLLIN)
-        poller.register(self._wake_read, zmq.POLLIN)
+        poller.register(self._wake_pipe.fileno(), zmq.POLLIN)
         while True:
             left = deadline - time.monotonic()
             ready = dict(poller.poll(max(0, left * 1000)))
-            if process.shell in ready:
-                reply = process.reply(request)
+            if process.shell_socket in ready:
+                reply = process.receive_reply(request)
                 if reply is not None:
                     return "reply", reply
             if process.pidfd in ready:
                 return "died", {}
-            if self._wake_read in ready:
-                with contextlib.suppress(BlockingIOError):
-                    os.read(self._wake_read, 4096)
+            if self._wake_pipe.fileno() in ready:
+                self._wake_pipe.clear()
             stop = self._stop
             if stop in stops:
                 return str(stop), {}
             if left <= 0:
                 return "deadline", {}
 
-    def _render(self, transcript: str) -> str:
-        return cell_text.render(transcript, self._pool.config.text_limit)
+    def _render(self, raw_text: str) -> str:
+        return cell_text.render(raw_text, self._config.text_limit)
 
-    def _answered(
+    def _completed(
         self, process: KernelProcess, reply: dict[str, Any], started: float, note: str
     ) -> Execution:
         ok = reply.get("status") == "ok"
-        text = self._render(note + process.text())
+        text = self._render(note + process.read_text())
         seconds = time.monotonic() - started
         error = None if ok else str(reply.get("ename"))
         return Execution("ok" if ok else "error", text, seconds, error)
 
     def _died(self, process: KernelProcess, started: float) -> Execution:
-        reason = process.death or "it crashed, exited, or used too much memory"
-        text = process.text() + cell_text.block(cell_text.died_line(reason))
-        self._drop()
+        reason = process.kill_reason or "it crashed, exited, or used too much memory"
+        text = process.read_text() + cell_text.block(cell_text.died_line(reason))
+        self._drop(process)
         return Execution("died", self._render(text), time.monotonic() - started, None, killed=True)
 
     def _stopped(
         self, process: KernelProcess, request: str, outcome: str, limit: float, started: float
     ) -> Execution:
-        """The ladder: interrupt, grace, probe; else kill."""
+        """Stop the cell: interrupt it and probe the kernel; kill the process if that fails."""
         cancelled = outcome != "deadline"
-        kept = None if outcome == "kill" else self._interrupt(process, request)
-        survived, where = kept is not None, None
-        if kept is not None:
-            text, where = _without_interrupt(kept)
+        text = None if outcome == "kill" else self._interrupt(process, request)
+        killed, location = text is None, None
+        if text is not None:
+            text, location = _without_interrupt(text)
         else:
             process.kill()
             process.wait(KILL_SECONDS)
-            text = process.text()
-            self._drop()
+            text = process.read_text()
+            self._drop(process)
         if cancelled:
-            line = cell_text.cancelled_line(killed=not survived)
+            line = cell_text.cancelled_line(killed=killed)
         else:
-            line = cell_text.timeout_line(limit, killed=not survived, where=where)
+            line = cell_text.timeout_line(limit, killed=killed, location=location)
         seconds = time.monotonic() - started
         rendered = self._render(text + cell_text.block(line))
-        return Execution("timeout", rendered, seconds, None, not survived, cancelled)
+        return Execution("timeout", rendered, seconds, None, killed, cancelled)
 
     def _interrupt(self, process: KernelProcess, request: str) -> str | None:
-        """Interrupt the cell: its transcript if the kernel may be trusted further, else None."""
-        grace = self._pool.config.grace
+        """Interrupt the cell, again after half the grace period.
+
+        Returns:
+            The cell's raw text if it has ended and the kernel answers a probe correctly, else None.
+        """
+        grace = self._config.grace
         now = time.monotonic()
         for deadline in (now + grace / 2, now + grace):
             process.interrupt()
@@ -240,61 +300,66 @@ class Kernel(AbstractContextManager["Kernel"]):
             if outcome in ("died", "kill"):
                 return None
             if outcome == "reply":
-                kept = process.text()
-                probe = process.request("execute_request", execute_request("6*7", silent=True))
+                text = process.read_text()
+                content = execute_request("6*7", silent=True)
+                probe = process.send_request("execute_request", content)
                 until = max(now + grace, time.monotonic() + PROBE_SECONDS)
                 outcome, reply = self._wait(process, probe, until, ("kill",))
-                return kept if outcome == "reply" and reply.get("status") == "ok" else None
+                return text if outcome == "reply" and reply.get("status") == "ok" else None
         return None
 
     def _reset(self, process: KernelProcess) -> bool:
-        """Clear a kernel that is kept for the next lease; whether it may be trusted."""
-        code = SOFT_RESET + self._pool.config.preamble
+        """Reset a kernel for the next lease; return whether that worked."""
+        code = SOFT_RESET + self._config.preamble
         for cell in (code, "6*7"):
-            request = process.request("execute_request", execute_request(cell, silent=True))
+            content = execute_request(cell, silent=True)
+            request = process.send_request("execute_request", content)
             outcome, reply = self._wait(process, request, time.monotonic() + RESET_SECONDS, ())
             if outcome != "reply" or reply.get("status") != "ok":
                 return False
         return True
 
-    def _drop(self) -> None:
-        """The process is lost; the next cell gets a fresh one."""
-        process, self._process = self._process, None
+    def _drop(self, process: KernelProcess) -> None:
+        """Give up the process; the next cell gets a fresh one."""
+        self._process = None
         self._replay_due = True
-        self._pool._replaced(process)
+        self._state.discard(process)
 
     def _renew(self) -> None:
-        if self._process is not None:
-            self._drop()
-        self._process = self._pool._take(self._pool.config.start_timeout)
+        """Take a fresh process."""
+        self._process = self._state.take_ready(deadline_after(self._config.start_timeout))
 
     def _replay(self) -> str:
-        """Run the lease's successful cells again in the fresh process, where the pool is to."""
+        """Run the lease's successful cells in the fresh process, if `PoolConfig.replay` is set.
+
+        Returns:
+            What the model must know of it.
+        """
         process = self._process
         due, self._replay_due = self._replay_due, False
-        if process is None or not due or not self._pool.config.replay or not self._cells:
+        if process is None or not due or not self._config.replay or not self._cells:
             return ""
-        done = 0
+        succeeded = 0
         for code, seconds in self._cells:
-            request = process.request("execute_request", execute_request(code))
+            request = process.send_request("execute_request", execute_request(code))
             limit = time.monotonic() + max(1.0, 3 * seconds)
             outcome, reply = self._wait(process, request, limit)
             if outcome != "reply":
                 self._process = None
-                self._pool._replaced(process)
+                self._state.discard(process)
                 self._cells.clear()
-                self._process = self._pool._take(self._pool.config.start_timeout)
+                self._renew()
                 return cell_text.block(
                     "The earlier cells could not be run again; variables are gone."
                 )
-            done += reply.get("status") == "ok"
-        return cell_text.block(cell_text.replayed_line(done))
+            succeeded += reply.get("status") == "ok"
+        return cell_text.block(cell_text.replayed_line(succeeded))
 
 
-def _without_interrupt(transcript: str) -> tuple[str, str | None]:
-    """The transcript less the interrupt's own traceback, and the line the cell was at."""
-    head, mark, tail = transcript.rpartition(cell_text.BLOCK)
+def _without_interrupt(raw_text: str) -> tuple[str, str | None]:
+    """Return the text without the interrupt's own traceback, and the line that was running."""
+    head, mark, tail = raw_text.rpartition(cell_text.BLOCK)
     last = tail.rstrip().rpartition("\n")[2]
     if mark and last.startswith(_INTERRUPTED):
         return head, cell_text.last_frame(tail)
-    return transcript, None
+    return raw_text, None

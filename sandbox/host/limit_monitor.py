@@ -1,98 +1,97 @@
-"""The eye on what kernels take that no limit of the operating system covers: sums over many."""
+"""Limits on what kernels use together, which the operating system's own limits cannot express."""
 
 from __future__ import annotations
 
 import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eightfold.common.host_memory import total_memory
 
 from ..isolation import process_tree
-from .process_handles import KernelProcess
+from .kernel_process import KernelProcess
+from .pool_state import PoolState
 
-if TYPE_CHECKING:
-    from .kernel_pool import KernelPool
+INTERVAL = 0.25  # seconds between two checks
+MAX_ENTRIES = 20_000  # files and folders that a kernel's scratch folder may hold
 
-SECONDS = 0.25  # between two looks
-MAX_FILES = 20_000  # files and folders a kernel's scratch folder may hold
-
+# Reasons that the text of a killed cell gives.
 TOO_MUCH_DISK = "it filled its disk space"
 TOO_MUCH_MEMORY = "its processes used too much memory together"
 TOO_MANY_PROCESSES = "it started too many processes"
 POOL_MEMORY = "all kernels together used too much memory, and it the most"
 
 
-class Watch:
-    """Kills the kernels that go beyond their limits; used by the pool's thread."""
+class LimitMonitor:
+    """Kills kernels that exceed a limit on sums over processes, files or kernels.
 
-    def __init__(self, pool: KernelPool) -> None:
-        self.pool = pool
-        self.limits = pool.config.limits
-        self.together = pool.config.memory or total_memory() * 3 // 4
-        self._next = 0.0
-        self._free = -1  # bytes free on the disk when deleted files were last looked for
+    Rlimits bound single processes and files. This class bounds the memory and the number of
+    processes of each kernel's process tree, the content of its scratch folder with the deleted
+    files that it keeps open, and the memory of all kernels. Only the pool's own thread may use it.
 
-    def look(self) -> None:
-        """Look at all kernels, where it is time."""
-        now = time.monotonic()
-        if now < self._next:
+    Args:
+        state: the pool's state, which holds the limits and the processes.
+    """
+
+    def __init__(self, state: PoolState) -> None:
+        self._state = state
+        self._limits = state.config.limits
+        self._pool_memory = state.config.memory or total_memory() * 3 // 4
+        self._next_check = 0.0
+        self._free_disk = -1  # bytes free when deleted files were last looked for
+
+    def enforce(self) -> None:
+        """Check all kernels, unless the last check was less than `INTERVAL` ago."""
+        if time.monotonic() < self._next_check:
             return
-        with self.pool._changed:
-            # Nothing of a cell runs in those that wait, unless they are used again.
-            waiting = self.pool._ready if self.pool.config.reset == "soft" else ()
-            processes = [*waiting, *self.pool._taken]
-        trees = {process: process_tree.tree_of(process.pid) for process in processes}
+        processes = self._state.monitored()
+        trees = {process: process_tree.tree_pids(process.pid) for process in processes}
         resident: dict[KernelProcess, int] = {}
-        deleted = bool(processes) and self._disk_shrank(processes[0].folder)
+        count_deleted = bool(processes) and self._disk_shrank(processes[0].folder)
         for process, pids in trees.items():
-            resident[process] = process_tree.resident(pids)
-            reason = self._reason(process, pids, resident[process], deleted)
+            resident[process] = process_tree.resident_bytes(pids)
+            reason = self._excess(process, pids, resident[process], count_deleted)
             if reason:
-                self._kill(process, reason)
-        self._look_together(trees, resident)
-        self._next = time.monotonic() + SECONDS
+                self._state.kill(process, reason)
+        self._enforce_pool_memory(trees, resident)
+        self._next_check = time.monotonic() + INTERVAL
 
-    def _reason(
-        self, process: KernelProcess, pids: list[int], resident: int, deleted: bool
+    def _excess(
+        self, process: KernelProcess, pids: list[int], resident: int, count_deleted: bool
     ) -> str | None:
-        """Why this kernel must go, if it must."""
-        if len(pids) > self.limits.processes:
+        """Return the reason why this kernel must be killed, or None."""
+        if len(pids) > self._limits.processes:
             return TOO_MANY_PROCESSES
-        # Shared pages are counted in every process: most kernels need no closer look.
-        most = self.limits.memory
-        if resident > most and process_tree.proportional(pids) > most:
+        # `resident` counts shared pages in every process; most kernels are below the limit even so.
+        limit = self._limits.memory
+        if resident > limit and process_tree.proportional_bytes(pids) > limit:
             return TOO_MUCH_MEMORY
-        size, files = process_tree.folder_usage(process.scratch, MAX_FILES)
-        if deleted:
-            size += process_tree.deleted_bytes(pids, process.device)
-        return TOO_MUCH_DISK if size > self.limits.disk or files > MAX_FILES else None
+        size, entries = process_tree.folder_usage(process.scratch, MAX_ENTRIES)
+        if count_deleted:
+            size += process_tree.deleted_file_bytes(pids, process.device)
+        return TOO_MUCH_DISK if size > self._limits.disk or entries > MAX_ENTRIES else None
 
-    def _look_together(
+    def _enforce_pool_memory(
         self, trees: dict[KernelProcess, list[int]], resident: dict[KernelProcess, int]
     ) -> None:
-        """Kill the largest kernel where all together hold too much memory."""
-        if sum(resident.values()) > self.together:
-            held = {process: process_tree.proportional(pids) for process, pids in trees.items()}
-            if sum(held.values()) > self.together:
-                self._kill(max(held, key=held.__getitem__), POOL_MEMORY)
+        """Kill the kernel that uses the most memory if all together use too much."""
+        if sum(resident.values()) <= self._pool_memory:
+            return
+        used = {p: process_tree.proportional_bytes(pids) for p, pids in trees.items()}
+        if sum(used.values()) > self._pool_memory:
+            self._state.kill(max(used, key=used.__getitem__), POOL_MEMORY)
 
     def _disk_shrank(self, folder: Path) -> bool:
-        """Whether the disk lost more than a kernel may take since this was last so."""
+        """Return whether the disk has lost more than one kernel's limit since this last held.
+
+        Deleted files are looked for only then: finding them means reading all descriptors.
+        """
         try:
             status = os.statvfs(folder)
         except OSError:
             return False
         free = status.f_bavail * status.f_frsize
-        shrank = self._free - free > self.limits.disk
-        if shrank or free > self._free:
-            self._free = free
+        shrank = self._free_disk - free > self._limits.disk
+        if shrank or free > self._free_disk:
+            self._free_disk = free
         return shrank
-
-    def _kill(self, process: KernelProcess, reason: str) -> None:
-        with self.pool._changed:
-            # Else it was closed meanwhile, and its descriptors may be others' by now.
-            if process in self.pool._taken or process in self.pool._ready:
-                process.death = reason
-                process.kill()

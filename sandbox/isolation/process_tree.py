@@ -8,7 +8,7 @@ import stat
 from collections.abc import Iterable
 from pathlib import Path
 
-MOST = 2048  # processes listed; a fork bomb may make more
+MAX_PROCESSES = 2048  # processes listed; a fork bomb may make more
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LISTED = os.path.exists(f"/proc/self/task/{os.getpid()}/children")  # CONFIG_PROC_CHILDREN
 
@@ -22,7 +22,7 @@ def _read(path: str) -> bytes:
         os.close(fd)
 
 
-def children_of(pid: int) -> list[int]:
+def child_pids(pid: int) -> list[int]:
     """The processes whose parent is `pid`."""
     found: list[int] = []
     with contextlib.suppress(OSError):  # it or one of its threads has ended
@@ -40,20 +40,20 @@ def _parents() -> Iterable[tuple[int, int]]:
             yield int(name), int(_read(f"/proc/{name}/stat").rpartition(b")")[2].split()[1])
 
 
-def tree_of(pid: int) -> list[int]:
-    """`pid` and all its descendants, at most `MOST`.
+def tree_pids(pid: int) -> list[int]:
+    """`pid` and all its descendants, at most `MAX_PROCESSES`.
 
     The list grows while it is walked: nearest first.
     """
     found = [pid]
     for one in found:
-        found += children_of(one)
-        if len(found) >= MOST:
+        found += child_pids(one)
+        if len(found) >= MAX_PROCESSES:
             break
-    return found[:MOST]
+    return found[:MAX_PROCESSES]
 
 
-def resident(pids: Iterable[int]) -> int:
+def resident_bytes(pids: Iterable[int]) -> int:
     """Bytes of memory that the processes have mapped and filled, shared pages counted in each."""
     pages = 0
     for pid in pids:
@@ -62,10 +62,10 @@ def resident(pids: Iterable[int]) -> int:
     return pages * _PAGE
 
 
-def proportional(pids: Iterable[int]) -> int:
+def proportional_bytes(pids: Iterable[int]) -> int:
     """The same with each shared page counted in parts (PSS); slower.
 
-    Where that may not be read, `resident` stands for it.
+    Where that may not be read, `resident_bytes` stands for it.
     """
     total = 0
     for pid in pids:
@@ -73,11 +73,11 @@ def proportional(pids: Iterable[int]) -> int:
             text = _read(f"/proc/{pid}/smaps_rollup")
             total += int(text.partition(b"\nPss:")[2].split(maxsplit=1)[0]) * 1024
         except (OSError, ValueError, IndexError):
-            total += resident([pid])
+            total += resident_bytes([pid])
     return total
 
 
-def deleted_bytes(pids: Iterable[int], device: int) -> int:
+def deleted_file_bytes(pids: Iterable[int], device: int) -> int:
     """Bytes on `device` of files that the processes hold open and that no folder names any more."""
     found: dict[int, int] = {}
     for pid in pids:
@@ -91,15 +91,15 @@ def deleted_bytes(pids: Iterable[int], device: int) -> int:
     return sum(found.values())
 
 
-def folder_usage(folder: Path, most_files: int) -> tuple[int, int]:
-    """Bytes on disk and number of entries below `folder`, counted no further than `most_files`.
+def folder_usage(folder: Path, max_entries: int) -> tuple[int, int]:
+    """Bytes on disk and number of entries below `folder`, counted no further than `max_entries`.
 
     What cannot be looked into (no right to read, a path too long) counts as too many: it would
     otherwise hide what lies in it.
     """
     size = files = 0
     stack = [str(folder)]
-    while stack and files <= most_files:
+    while stack and files <= max_entries:
         try:
             with os.scandir(stack.pop()) as entries:
                 for entry in entries:
@@ -108,10 +108,10 @@ def folder_usage(folder: Path, most_files: int) -> tuple[int, int]:
                         size += entry.stat(follow_symlinks=False).st_blocks * 512
                         if entry.is_dir(follow_symlinks=False):
                             stack.append(entry.path)
-                    if files > most_files:
+                    if files > max_entries:
                         break
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError:
-            return size, most_files + 1
+            return size, max_entries + 1
     return size, files

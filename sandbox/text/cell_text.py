@@ -225,12 +225,14 @@ def _seconds(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def timeout_line(seconds: float, *, killed: bool, where: str | None = None) -> str:
+def timeout_line(seconds: float, *, killed: bool, location: str | None = None) -> str:
     """What the model reads when a cell ran longer than `seconds`."""
     head = f"TimeoutError: the cell ran longer than {_seconds(seconds)}"
     if killed:
         return f"{head} and its process was killed. All variables are gone."
-    return f"{head} ({where}). Variables are kept." if where else f"{head}. Variables are kept."
+    return (
+        f"{head} ({location}). Variables are kept." if location else f"{head}. Variables are kept."
+    )
 
 
 def cancelled_line(*, killed: bool) -> str:

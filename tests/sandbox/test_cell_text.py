@@ -161,7 +161,7 @@ def test_recursion_shows_the_first_and_last_three_frames() -> None:
 
 def test_messages_are_one_line() -> None:
     for line in (
-        out.timeout_line(6, killed=False, where="line 3: while True: pass"),
+        out.timeout_line(6, killed=False, location="line 3: while True: pass"),
         out.timeout_line(6, killed=False),
         out.timeout_line(6, killed=True),
         out.cancelled_line(killed=True),

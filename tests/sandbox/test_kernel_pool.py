@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 import pytest
+from helpers.cell_waits import RUNNING, wait_until, when_running
 from jupyter_client import BlockingKernelClient
 
 from eightfold.sandbox import KernelPool, Limits, PoolConfig, SandboxError
@@ -182,6 +183,66 @@ def shown(client: BlockingKernelClient, code: str) -> list[tuple[str, str]]:
 
     client.execute_interactive(code, timeout=60, output_hook=look)
     return seen
+
+
+def test_a_kernel_gives_a_connected_jupyter_client(pool: KernelPool) -> None:
+    with pool.lease(timeout=60) as kernel:
+        kernel.execute("x = 20")
+        kernel.execute("open('../run/kernel.json', 'w').write('{}')")  # no cell can redirect it
+        client = kernel.blocking_client(timeout=60)
+        try:
+            assert isinstance(client, BlockingKernelClient)
+            assert shown(client, "print('out'); x + 1") == [
+                ("stream", "out\n"),
+                ("execute_result", "21"),
+            ]
+            assert client.complete("x.bit_le", reply=True, timeout=60)["content"]["matches"]
+            assert kernel.execute("print('mine')\nx").text == "mine\n20"
+            while (message := client.get_iopub_msg(timeout=60))["msg_type"] != "execute_result":
+                pass
+            assert message["content"]["data"]["text/plain"] == "20"  # it hears the lease's cells
+            assert kernel.execute("import os; os._exit(0)").status == "died"
+            with pytest.raises(SandboxError, match="process has ended"):
+                kernel.blocking_client()
+        finally:
+            client.stop_channels()
+        kernel.execute("y = 1")
+        again = kernel.blocking_client(timeout=60)
+        try:
+            assert shown(again, "y") == [("execute_result", "1")]
+        finally:
+            again.stop_channels()
+    with pytest.raises(SandboxError, match="released"):
+        kernel.blocking_client()
+
+
+def test_a_client_cannot_be_made_while_a_cell_runs(pool: KernelPool) -> None:
+    with pool.lease(timeout=60) as kernel:
+        errors: list[BaseException] = []
+
+        def attach() -> None:
+            try:
+                kernel.blocking_client()
+            except BaseException as error:
+                errors.append(error)
+            kernel.kill()
+
+        thread = when_running(kernel, attach)
+        assert kernel.execute(RUNNING + "while True: pass").killed
+        thread.join()
+        assert [type(error) for error in errors] == [RuntimeError]
+
+
+def test_a_kernel_that_does_not_answer_gives_no_client(pool: KernelPool) -> None:
+    with pool.lease(timeout=60) as kernel:
+        stop = "import os, signal, threading\n"
+        stop += "threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGSTOP)).start()"
+        assert kernel.execute(stop).status == "ok"
+        assert kernel.pid is not None
+        process = psutil.Process(kernel.pid)
+        wait_until(lambda: process.status() == psutil.STATUS_STOPPED)
+        with pytest.raises(SandboxError, match="does not answer"):
+            kernel.blocking_client(timeout=0.5)
 
 
 def free_ports(count: int) -> int:
