@@ -45,6 +45,7 @@ setup(
         "mpmath>=1.3",
         "jupyter_client>=8.0",
         "ipykernel>=6.29",
+        "rich>=13",
     ],
     extras_require={
         "flash": ["flash-attn>=2.7"],
@@ -62,5 +63,5 @@ setup(
             "polars>=1.0",
         ],
     },
-    entry_points={"console_scripts": ["eightfold = eightfold.solver.cli.command_line:main"]},
+    entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:main"]},
 )

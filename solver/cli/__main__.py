@@ -1,4 +1,4 @@
-"""`python -m eightfold.solver.cli` is the command `eightfold`."""
+"""Run the command line: `python -m eightfold.solver.cli` is the same as `eightfold`."""
 
 import sys
 

@@ -1,1 +1,1 @@
-"""Runs over many problems: their records, scores and intervals."""
+"""Runs over many problems: their records, their scores, and confidence intervals."""

@@ -1,4 +1,4 @@
-"""Intervals and estimators for accuracies."""
+"""Confidence intervals and estimators for accuracies."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ import random
 from collections.abc import Sequence
 
 Z95 = 1.959963984540054
-"""The 97.5 % point of the normal distribution: two-sided 95 %."""
+"""The 97.5 % quantile of the normal distribution, for a two-sided interval of 95 %."""
 
 
-def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
-    """Score interval of a proportion (E. B. Wilson, JASA 22 (1927), 209-212); (0, 1) for no trials.
+def wilson_interval(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion, (0, 1) without trials.
+
+    E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference",
+    JASA 22 (1927), 209-212.
 
     Raises:
-        ValueError: successes outside 0..trials.
+        ValueError: `successes` is not in 0..trials.
     """
     if not 0 <= successes <= trials:
-        raise ValueError(f"successes must be in 0..{trials}, not {successes}")
+        raise ValueError(f"successes must be in 0..{trials}, not {successes}.")
     if trials == 0:
         return 0.0, 1.0
     p = successes / trials
@@ -28,25 +31,34 @@ def wilson(successes: int, trials: int, z: float = Z95) -> tuple[float, float]:
 
 
 def pass_at_k(attempts: int, correct: int, k: int) -> float:
-    """Unbiased estimate of the chance that one of k attempts is right: 1 - C(n-c, k)/C(n, k).
+    """Return an unbiased estimate of the chance that at least one of k attempts is right.
 
-    M. Chen et al., "Evaluating Large Language Models Trained on Code", arXiv:2107.03374, eq. 1.
+    With n attempts, c of them right, it is 1 - C(n-c, k)/C(n, k): M. Chen et al., "Evaluating
+    Large Language Models Trained on Code", arXiv:2107.03374, equation 1.
 
     Raises:
-        ValueError: k outside 1..attempts, or correct outside 0..attempts.
+        ValueError: `k` is not in 1..attempts, or `correct` is not in 0..attempts.
     """
     if not 1 <= k <= attempts or not 0 <= correct <= attempts:
-        raise ValueError(f"pass@{k} needs 1 <= k <= {attempts} attempts and 0 <= correct <= that")
+        raise ValueError(
+            f"pass@{k} needs 1 <= k <= {attempts} attempts and 0 <= correct <= {attempts}."
+        )
     return 1 - math.comb(attempts - correct, k) / math.comb(attempts, k)
 
 
-def bootstrap(
+def bootstrap_interval(
     values: Sequence[float], rounds: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of the mean of `values`, resampled with replacement; (0, 1) for none.
+    """Return the bootstrap percentile interval of the mean of `values`, (0, 1) without values.
 
-    For means over problems whose values are no plain yes or no, such as pass@k. Efron, Tibshirani,
-    "An Introduction to the Bootstrap" (1993), chapter 13. The same seed gives the same interval.
+    For means over problems whose values are not just 0 or 1, such as pass@k. B. Efron and R. J.
+    Tibshirani, "An Introduction to the Bootstrap" (1993), chapter 13.
+
+    Args:
+        values: what is resampled with replacement.
+        rounds: number of resampled means.
+        seed: the same seed gives the same interval.
+        level: share of the means that the interval holds.
     """
     if not values:
         return 0.0, 1.0

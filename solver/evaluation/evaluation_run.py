@@ -1,4 +1,4 @@
-"""Runs a solver over a set of problems, several at once where asked, and records everything."""
+"""Run a solver over a set of problems, several in parallel if asked, and record everything."""
 
 from __future__ import annotations
 
@@ -6,33 +6,64 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..attempts.engine_loop import EngineLostError
 from ..problem_set import Problem
 from ..progress_display import ProgressDisplay, duration
+from ..solver_config import SolverConfig
 from ..time_budget import Budget
 from .run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from ..solver import Result
+
+
+class EvaluatedSolver(Protocol):
+    """What an evaluation needs of a solver."""
+
+    @property
+    def config(self) -> SolverConfig:
+        """Settings of the solver."""
+
+    @property
+    def alive(self) -> bool:
+        """True if the solver can solve problems."""
+
+    def solve_or_nothing(
+        self,
+        problem: str,
+        *,
+        key: str,
+        seconds: float,
+        on_attempt: Callable[[dict[str, Any]], None],
+    ) -> Result:
+        """Solve a problem; see `Solver.solve_or_nothing`."""
+
 
 class Evaluation:
-    """Works off the problems of a run that are not finished yet.
+    """Solves the problems of a run that are not finished yet.
 
     Args:
-        solver: a `Solver`, or what has its `solve_or_nothing`, `alive`, `config`.
-        parallel: problems in work at the same time.
-        budget: bounds the whole run; None bounds each problem alone.
-        on_end: called after each problem.
+        solver: what solves the problems.
+        problems: all problems of the run.
+        folder: where everything is recorded.
+        parallel: number of problems solved at the same time.
+        budget: bounds the whole run; None bounds only each problem, by the solver's settings.
+
+    Attributes:
+        total, done: numbers of problems, and of those that are finished.
+        known, right: numbers of finished problems whose answer is known, and that were solved.
+        out_of_time: True if the budget ran out before all problems were solved.
     """
 
     def __init__(
         self,
-        solver: Any,
+        solver: EvaluatedSolver,
         problems: Sequence[Problem],
         folder: RunFolder,
         parallel: int = 1,
         budget: Budget | None = None,
-        on_end: Callable[[Evaluation], None] | None = None,
     ) -> None:
         self.solver = solver
         self.folder = folder
@@ -46,18 +77,17 @@ class Evaluation:
         self.waiting = deque(one for one in problems if one.id not in folder.finished)
         self.out_of_time = False
         self.error: BaseException | None = None
-        self._fresh = 0
+        self._solved_here = 0  # not counting what earlier starts finished
         self._stopping = False
         self._began = time.monotonic()
-        self._on_end = on_end
         self._lock = threading.Lock()
 
     def run(self, display: ProgressDisplay) -> None:
-        """Solves what is waiting; returns when all is done or the budget is spent.
+        """Solve the waiting problems until all are done or the budget is spent.
 
         Raises:
-            EngineLostError: the engine's thread died; a new process can go on.
-            OSError: a trace could not be written.
+            EngineLostError: the engine's thread died; another process can resume the run.
+            OSError: a record could not be written.
         """
         self.folder.begin()
         workers = [
@@ -81,15 +111,17 @@ class Evaluation:
             raise self.error
 
     def status(self) -> str:
-        """Problems done, accuracy so far, time gone and to go."""
-        gone = time.monotonic() - self._began
+        """Return one line: problems done, accuracy so far, time passed and time to go."""
+        passed = time.monotonic() - self._began
         accuracy = f"{self.right}/{self.known} right" if self.known else "no answers known"
-        text = f"{self.done}/{self.total} problems | {accuracy} | {duration(gone)}"
-        if self._fresh:
-            text += f", about {duration(gone / self._fresh * (self.total - self.done))} to go"
+        text = f"{self.done}/{self.total} problems | {accuracy} | {duration(passed)}"
+        if self._solved_here:
+            to_go = passed / self._solved_here * (self.total - self.done)
+            text += f", about {duration(to_go)} to go"
         return text
 
     def _work(self) -> None:
+        """Solve one problem after another, on a thread of its own."""
         try:
             while (problem := self._next()) is not None:
                 self._solve(*problem)
@@ -98,12 +130,13 @@ class Evaluation:
             self.waiting.clear()
 
     def _next(self) -> tuple[Problem, float] | None:
+        """Return the next problem and its seconds, or None if there is none or no time."""
         with self._lock:
             if not self.waiting:
                 return None
             seconds = self.solver.config.time
             if self.budget is not None:
-                # Those after this one go on `parallel` at a time.
+                # Later problems are solved `parallel` at a time.
                 after = -(-(len(self.waiting) - 1) // self.parallel)
                 seconds = min(seconds, self.budget.grant(after))
                 if seconds <= 0:
@@ -113,45 +146,53 @@ class Evaluation:
 
     def _solve(self, problem: Problem, seconds: float) -> None:
         began = time.monotonic()
-        named = {"id": problem.id}
         result = self.solver.solve_or_nothing(
             problem.text,
             key=problem.id,
             seconds=seconds,
-            on_attempt=lambda record: self.folder.write("attempts", {**named, **record}),
+            on_attempt=lambda record: self.folder.write("attempts", {"id": problem.id, **record}),
         )
         if self._stopping:
-            return  # cut off from outside: to be run anew
+            return  # interrupted: the problem is run again when the run is resumed
         if not self.solver.alive:
-            raise EngineLostError(f"the engine's thread has ended in problem {problem.id}")
-        record = {
-            **named,
-            "problem": problem.text,
-            "family": problem.family,
-            "truth": problem.answer,
-            "answer": result.answer,
-            "votes": {str(answer): count for answer, count in result.votes.items()},
-            "attempts": len(result.attempts),
-            "stopped": result.stopped,
-            "granted": round(seconds, 3),
-            "seconds": round(result.seconds, 3),
-            "tokens": result.tokens,
-            "calls": result.calls,
-            "errors": result.errors,
-            "faults": list(result.faults),
-            "prompt": list(result.prompt),
-        }
+            raise EngineLostError(f"The engine's thread has ended in problem {problem.id}.")
+        record = problem_record(problem, result, seconds)
         self.folder.write("problems", record)
         with self._lock:
             if self.budget is not None:
                 self.budget.record(seconds, time.monotonic() - began)
             self.done += 1
-            self._fresh += 1
+            self._solved_here += 1
             self._count(record)
-            if self._on_end is not None:
-                self._on_end(self)
 
     def _count(self, record: dict[str, Any]) -> None:
         if record["truth"] is not None:
             self.known += 1
             self.right += record["answer"] == record["truth"]
+
+
+def problem_record(problem: Problem, result: Result, granted: float) -> dict[str, Any]:
+    """Return the line of problems.jsonl for a problem.
+
+    Args:
+        problem: the problem.
+        result: its result.
+        granted: seconds that it was given.
+    """
+    return {
+        "id": problem.id,
+        "problem": problem.text,
+        "family": problem.family,
+        "truth": problem.answer,
+        "answer": result.answer,
+        "votes": {str(answer): count for answer, count in result.votes.items()},
+        "attempts": len(result.attempts),
+        "stopped": result.stopped,
+        "granted": round(granted, 3),
+        "seconds": round(result.seconds, 3),
+        "tokens": result.tokens,
+        "calls": result.calls,
+        "errors": result.errors,
+        "faults": list(result.faults),
+        "prompt": list(result.prompt),
+    }

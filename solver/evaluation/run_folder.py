@@ -1,12 +1,13 @@
-"""A run's folder: its settings, a line a problem and a line an attempt, safe against being killed.
+"""The folder of a run: its settings and the records of its problems and attempts.
 
-    run.json         settings that make the run what it is
-    problems.jsonl   one line a finished problem
-    attempts.jsonl   one line an ended attempt
+    run.json         the settings, which must be the same to resume the run
+    problems.jsonl   one line per finished problem
+    attempts.jsonl   one line per ended attempt
     summary.json     written when the run is over
 
-A problem's line is written after those of its attempts. Both name the `round`, the count of starts
-of the run, so that attempts of a problem that a kill left unfinished are told from the later ones.
+A run may be killed at any time. The line of a problem is written after those of its attempts.
+Both hold the `round`, which counts the starts of the run: it tells the attempts at a problem that
+a kill left unfinished from those of a later start.
 """
 
 from __future__ import annotations
@@ -31,56 +32,26 @@ KEYS = {
         *("error_kinds", "entropy"),
     ),
 }
-"""What scores and votes need of a line of each file."""
-
-
-def read_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The objects in a JSON Lines file; a last line that was cut off by a kill is left out.
-
-    Raises:
-        SolverError: another line is no JSON object with these keys.
-    """
-    if not path.is_file():
-        return
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.endswith(b"\n"):
-                return
-            try:
-                record = json.loads(line)
-            except ValueError as error:  # no JSON, or no UTF-8
-                raise SolverError(f"Line {number} of {path} is no JSON: {error}.") from error
-            if not isinstance(record, dict):
-                raise SolverError(f"Line {number} of {path} is no JSON object.")
-            missing = [key for key in keys if key not in record]
-            if missing:
-                raise SolverError(f"Line {number} of {path} has no {missing[0]!r}.")
-            yield record
-
-
-def _read(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    return read_lines(folder / f"{name}.jsonl", KEYS[name])
-
-
-def _repair(path: Path) -> None:
-    """Takes off a last line that was cut off."""
-    if path.is_file():
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(data.rfind(b"\n") + 1)
+"""The keys in the lines of each file that scores and votes need."""
 
 
 class RunFolder:
-    """Writes a run's traces; from any thread.
+    """Writes the records of a run; may be used from any thread.
 
     Args:
-        settings: what must be the same for the run to be resumed.
-        resume: go on where an earlier start of the same run ended.
+        folder: made if it does not exist.
+        settings: what must be the same to resume the run.
+        resume: continue an earlier start of the same run.
+
+    Attributes:
+        folder: the folder.
+        settings: the settings.
+        round: number of this start of the run, from 1.
+        finished: the records of the problems that earlier starts finished, by id.
 
     Raises:
-        SolverError: the folder holds another run, one that is not to be resumed, or one that still
-            goes on; or it cannot be made.
+        SolverError: the folder cannot be made, or holds a run that is still in progress, that has
+            other settings, or that is not to be resumed.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: bool) -> None:
@@ -88,36 +59,40 @@ class RunFolder:
         self.settings = settings
         self._lock = threading.Lock()
         self._files: dict[str, TextIO] = {}
-        self._claim = _claim(folder)
+        self._folder_lock = _lock_folder(folder)
         try:
-            self._look(resume)
+            self._read_earlier(resume)
         except BaseException:
             self.close()
             raise
 
-    def _look(self, resume: bool) -> None:
+    def _read_earlier(self, resume: bool) -> None:
+        """Read what earlier starts left behind."""
         folder = self.folder
         earlier = read_settings(folder)
         if earlier is not None and not resume:
             raise SolverError(
-                f"{folder} holds a run already; give --resume to go on or another --out."
+                f"{folder} already holds a run; continue it with --resume or give another --out."
             )
         if earlier is not None:
-            _same_settings(folder, earlier["settings"], self.settings)
+            _check_same_settings(folder, earlier["settings"], self.settings)
         self.round = earlier["round"] + 1 if earlier else 1
-        self.finished = {record["id"]: record for record in _read(folder, "problems")}
+        self.finished = {record["id"]: record for record in _read_records(folder, "problems")}
         if earlier is None and self.finished:
             raise SolverError(f"{folder} has problems but no run.json; choose another --out.")
 
     def begin(self) -> None:
-        """Makes the folder a run's: until then nothing in it has changed."""
+        """Start to write. Until then, nothing in the folder has changed."""
         for name in KEYS:
-            _repair(self.folder / f"{name}.jsonl")
+            _drop_partial_line(self.folder / f"{name}.jsonl")
         (self.folder / "problems.jsonl").touch()
         write_json(self.folder / "run.json", {"settings": self.settings, "round": self.round})
 
     def write(self, name: str, record: dict[str, Any]) -> None:
-        """Appends a line to `name`.jsonl and hands it to the operating system."""
+        """Append a line to `name`.jsonl and hand it to the operating system.
+
+        The line of a problem is also forced to the disk.
+        """
         line = json.dumps({"round": self.round, **record}, ensure_ascii=False) + "\n"
         with self._lock:
             if name not in self._files:
@@ -129,52 +104,52 @@ class RunFolder:
                 os.fsync(self._files[name].fileno())
 
     def close(self) -> None:
-        """Closes the files and lets another process go on with the run."""
+        """Close the files and let other processes resume the run."""
         with self._lock:
             for file in self._files.values():
                 file.close()
             self._files.clear()
-            if self._claim is not None:
-                os.close(self._claim)
-                self._claim = None
+            if self._folder_lock is not None:
+                os.close(self._folder_lock)
+                self._folder_lock = None
             with suppress(OSError):
-                self.folder.rmdir()  # it is empty where no run began
+                self.folder.rmdir()  # succeeds only if the run did not begin
 
 
-def _claim(folder: Path) -> int | None:
-    """A lock on the folder, which ends with the process; None where the file system has none.
+def read_run(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+    """Read the finished problems of a run.
+
+    Returns:
+        The record of each problem, with the records of its attempts in order of their numbers.
 
     Raises:
-        SolverError: another process holds it, or the folder cannot be made.
+        SolverError: the folder holds no run, is damaged, or lacks attempts at a finished problem.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as error:
-        raise SolverError(f"The folder {folder} cannot be made: {error.strerror}.") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise SolverError(f"The run in {folder} still goes on; wait for it or end it.") from error
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file in one piece: a kill leaves the old or the new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    if not (folder / "problems.jsonl").is_file():
+        raise SolverError(f"{folder} holds no run: it has no problems.jsonl.")
+    problems = {record["id"]: record for record in _read_records(folder, "problems")}
+    attempts: dict[str, list[dict[str, Any]]] = {key: [] for key in problems}
+    for record in _read_records(folder, "attempts"):
+        problem = problems.get(record["id"])
+        if problem is not None and problem["round"] == record["round"]:
+            attempts[record["id"]].append(record)
+    for key, problem in problems.items():
+        if len(attempts[key]) < problem["attempts"]:
+            raise SolverError(
+                f"{folder / 'attempts.jsonl'} lacks attempts at problem {key!r}; "
+                "remove its line from problems.jsonl and use --resume to run it again."
+            )
+    return [
+        (problem, sorted(attempts[key], key=lambda one: int(one["attempt"])))
+        for key, problem in problems.items()
+    ]
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
-    """The content of a run's run.json, None where there is none.
+    """Return the content of a run's run.json, or None if there is none.
 
     Raises:
-        SolverError: it cannot be read.
+        SolverError: the file cannot be read.
     """
     path = folder / "run.json"
     if not path.is_file():
@@ -183,47 +158,52 @@ def read_settings(folder: Path) -> dict[str, Any] | None:
         table = json.loads(path.read_text(encoding="utf-8"))
         return {"settings": dict(table["settings"]), "round": int(table["round"])}
     except (ValueError, KeyError, TypeError) as error:
-        raise SolverError(f"{path} cannot be read; is {folder} a run's folder?") from error
+        raise SolverError(f"{path} cannot be read; is {folder} the folder of a run?") from error
 
 
-def _same_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    for key in sorted(old.keys() | new.keys()):
-        if old.get(key) != new.get(key):
-            was, given = (shorten(repr(table.get(key)), 120) for table in (old, new))
-            raise SolverError(
-                f"{folder} was run with {key} = {was}, not {given}; "
-                "resume with the same settings or choose another --out."
-            )
+def read_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
+    """Yield the objects in a JSON Lines file, without a last line that a kill cut off.
 
-
-def read_run(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """The finished problems of a run, each with its attempts in their order.
+    Args:
+        path: the file; if it does not exist, nothing is yielded.
+        keys: what each object must have.
 
     Raises:
-        SolverError: the folder holds no run, or lacks attempts of a finished problem.
+        SolverError: a line is not a JSON object with these keys.
     """
-    if not (folder / "problems.jsonl").is_file():
-        raise SolverError(f"{folder} holds no run: it has no problems.jsonl.")
-    problems = {record["id"]: record for record in _read(folder, "problems")}
-    attempts: dict[str, list[dict[str, Any]]] = {key: [] for key in problems}
-    for record in _read(folder, "attempts"):
-        problem = problems.get(record["id"])
-        if problem is not None and problem["round"] == record["round"]:
-            attempts[record["id"]].append(record)
-    for key, problem in problems.items():
-        if len(attempts[key]) < problem["attempts"]:
-            raise SolverError(
-                f"{folder / 'attempts.jsonl'} lacks attempts at problem {key!r}; "
-                "take its line out of problems.jsonl and --resume to run it again."
-            )
-    return [
-        (problem, sorted(attempts[key], key=lambda one: int(one["attempt"])))
-        for key, problem in problems.items()
-    ]
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                record = json.loads(line)
+            except ValueError as error:  # not JSON, or not UTF-8
+                raise SolverError(f"Line {number} of {path} is not JSON: {error}.") from error
+            if not isinstance(record, dict):
+                raise SolverError(f"Line {number} of {path} is not a JSON object.")
+            missing = [key for key in keys if key not in record]
+            if missing:
+                raise SolverError(f"Line {number} of {path} has no {missing[0]!r}.")
+            yield record
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a JSON file atomically: a kill leaves either the old content or the new."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
 
 
 def statistics_of(record: dict[str, Any], tail: int | None = None) -> AttemptStatistics:
-    """What a vote sees of a recorded attempt; `tail` takes its entropy over so many tokens."""
+    """Return the statistics of a recorded attempt, on which votes are based.
+
+    Args:
+        record: a line of attempts.jsonl.
+        tail: number of last tokens over which the entropy is averaged; None keeps the recorded
+            average.
+    """
     entropy = record["entropy"]
     if tail is not None:
         entropy = tail_entropy(
@@ -237,3 +217,53 @@ def statistics_of(record: dict[str, Any], tail: int | None = None) -> AttemptSta
         entropy,
         record["ended"],
     )
+
+
+def _read_records(folder: Path, name: str) -> Iterator[dict[str, Any]]:
+    return read_lines(folder / f"{name}.jsonl", KEYS[name])
+
+
+def _drop_partial_line(path: Path) -> None:
+    """Truncate a file after its last complete line."""
+    if path.is_file():
+        data = path.read_bytes()
+        if data and not data.endswith(b"\n"):
+            with path.open("r+b") as file:
+                file.truncate(data.rfind(b"\n") + 1)
+
+
+def _lock_folder(folder: Path) -> int | None:
+    """Make the folder and lock it until the process ends.
+
+    Returns:
+        The descriptor that holds the lock, or None if the file system has no locks.
+
+    Raises:
+        SolverError: another process holds the lock, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise SolverError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise SolverError(
+            f"The run in {folder} is still in progress; wait for it or stop it."
+        ) from error
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def _check_same_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            was, given = (shorten(repr(table.get(key)), 120) for table in (old, new))
+            raise SolverError(
+                f"{folder} was run with {key} = {was}, not {given}; "
+                "resume with the same settings or choose another --out."
+            )

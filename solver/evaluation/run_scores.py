@@ -1,4 +1,4 @@
-"""Scores of a run from its traces: accuracies with intervals, votes replayed by any rule."""
+"""Scores of a recorded run: accuracies with intervals, and votes replayed by any rule."""
 
 from __future__ import annotations
 
@@ -7,21 +7,29 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..attempts.attempt import Ending
 from ..attempts.attempt_statistics import AttemptStatistics
 from ..attempts.voting import decided, vote
-from .confidence_intervals import bootstrap, pass_at_k, wilson
+from .confidence_intervals import bootstrap_interval, pass_at_k, wilson_interval
 from .run_folder import statistics_of
 
 Run = Sequence[tuple[dict[str, Any], list[dict[str, Any]]]]
-"""Problems with their attempts, as `trace.read_run` gives them."""
+"""The records of problems, each with those of its attempts, as `run_folder.read_run` returns."""
 
-CUT = ("cancelled by consensus", "interrupted")
-"""Endings of attempts that say nothing about whether they would have been right."""
+CUT_OFF = (Ending.CONSENSUS, Ending.INTERRUPTED)
+"""Endings that do not tell whether the attempt would have been right."""
 
 
 @dataclass(frozen=True)
 class Score:
-    """An accuracy over problems with a 95 % interval."""
+    """An accuracy over problems with a 95 % interval.
+
+    Attributes:
+        name: what is scored.
+        value: the accuracy, from 0 to 1.
+        low, high: the interval.
+        count: number of problems.
+    """
 
     name: str
     value: float
@@ -29,24 +37,22 @@ class Score:
     high: float
     count: int
 
-    def __str__(self) -> str:
-        return f"{self.value:6.1%}  [{self.low:.1%}, {self.high:.1%}]  n={self.count}"
+
+def proportion_score(name: str, hits: int, count: int) -> Score:
+    """Return the share of problems that were solved, with Wilson's interval."""
+    return Score(name, hits / count if count else 0.0, *wilson_interval(hits, count), count)
 
 
-def proportion(name: str, hits: int, count: int) -> Score:
-    """A share of problems, with Wilson's interval."""
-    return Score(name, hits / count if count else 0.0, *wilson(hits, count), count)
+def mean_score(name: str, values: Sequence[float]) -> Score:
+    """Return a mean over problems, with a bootstrap interval.
 
-
-def mean(name: str, values: Sequence[float]) -> Score:
-    """A mean over problems, with a bootstrap interval; Wilson's where every value is 0 or 1.
-
-    Resampling equal values would give an interval of no width.
+    If every value is 0 or 1, the interval is Wilson's: resampling equal values would give an
+    interval without width.
     """
     if all(value in (0.0, 1.0) for value in values):
-        return proportion(name, round(sum(values)), len(values))
+        return proportion_score(name, round(sum(values)), len(values))
     value = sum(values) / len(values) if values else 0.0
-    return Score(name, value, *bootstrap(values), len(values))
+    return Score(name, value, *bootstrap_interval(values), len(values))
 
 
 def replay_vote(
@@ -55,12 +61,14 @@ def replay_vote(
     early_stop: int = 0,
     attempts: int | None = None,
 ) -> int | None:
-    """The answer that a rule would have given to a problem.
+    """Return the answer that a rule would have given to a problem.
 
     Args:
-        early_stop: with K > 0 the attempts are taken in the order they ended, until K agree or the
-            lead cannot be caught; those after are ignored, as if cancelled.
-        attempts: take only the first so many.
+        statistics: one entry per attempt.
+        rule: a key of `voting.RULES`.
+        early_stop: with K > 0, take the attempts in the order they ended, until K agree or the
+            lead cannot be caught. Later attempts are ignored, as if cancelled.
+        attempts: take only the first so many; None takes all.
     """
     chosen = [one for one in statistics if attempts is None or one.index < attempts]
     if early_stop:
@@ -74,42 +82,62 @@ def replay_vote(
 def vote_score(
     run: Run, rule: str, early_stop: int = 0, attempts: int | None = None
 ) -> Score | None:
-    """Accuracy of a rule's vote over the problems whose answer is known; None where none is."""
+    """Return the accuracy of a rule's vote over the problems whose answer is known.
+
+    See `replay_vote` for the arguments.
+
+    Returns:
+        The score, or None if no answer is known.
+    """
     known = [(problem, tries) for problem, tries in run if problem["truth"] is not None]
     hits = sum(
         replay_vote([statistics_of(one) for one in tries], rule, early_stop, attempts)
         == problem["truth"]
         for problem, tries in known
     )
-    return proportion(rule, hits, len(known)) if known else None
+    return proportion_score(rule, hits, len(known)) if known else None
 
 
 def pass_score(run: Run, k: int, attempts: int | None = None) -> Score | None:
-    """Mean over problems of the unbiased pass@k; None where no problem has k attempts to judge.
+    """Return the mean over problems of the unbiased estimate of pass@k.
 
-    Attempts cancelled by a consensus are left out: they were not wrong. They are also the slow
-    ones, which tend to be wrong: only a run without early stop gives an unbiased figure.
+    Attempts that were cancelled by a consensus are left out, because they were not wrong. They
+    also tend to be the slow ones, which are wrong more often: only a run without early stop gives
+    an unbiased figure.
+
+    Args:
+        run: the records.
+        k: attempts at a problem, of which one must be right.
+        attempts: take only the first so many; None takes all.
+
+    Returns:
+        The score, or None if no problem has a known answer and k attempts to judge.
     """
     values = []
     for problem, tries in run:
         judged = [
             one
             for one in tries
-            if one["ending"] not in CUT and (attempts is None or one["attempt"] < attempts)
+            if one["ending"] not in CUT_OFF and (attempts is None or one["attempt"] < attempts)
         ]
         if problem["truth"] is not None and len(judged) >= k:
             right = sum(one["answer"] == problem["truth"] for one in judged)
             values.append(pass_at_k(len(judged), right, k))
-    return mean(f"pass@{k}", values) if values else None
+    return mean_score(f"pass@{k}", values) if values else None
 
 
-def summarise(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a run, JSON-ready."""
+def summarize(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run, ready for JSON.
+
+    Args:
+        run: the records.
+        settings: the settings of the run, as in its run.json.
+    """
     tries = [one for _, attempts in run for one in attempts]
     known = [problem for problem, _ in run if problem["truth"] is not None]
     most = int(settings.get("attempts", 1))
     right = sum(problem["answer"] == problem["truth"] for problem in known)
-    scores = [proportion("accuracy", right, len(known))] if known else []
+    scores = [proportion_score("accuracy", right, len(known))] if known else []
     scores += [score for k in sorted({1, most}) if (score := pass_score(run, k)) is not None]
     families: dict[str, list[bool]] = {}
     for problem in known:

@@ -1,8 +1,9 @@
-"""Finds models, the file of problems and the competition's server below an input folder."""
+"""Find the models, the file of problems and the competition's server below an input folder."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,33 +15,47 @@ from ..model_defaults import bundled_model, resolve_model_folder
 from ..solver_config import SolverError
 from .machine_sizing import Machine, Sizes, read_weights, sizes_for
 
-DEPTH = 8  # folders below the input folder that are looked into
-LISTED = 12  # candidates named in an error
-LANGUAGE = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
-WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".gguf")  # all but the first are passed over
-ALWAYS = (".safetensors", ".gguf")  # no other data is kept so: a model without its config.json
-WIDE = 200  # more entries than this are a data set, not looked into
+MAX_DEPTH = 8  # folders below the input folder that are looked into
+MAX_LISTED = 12  # candidates named in an error message
+MAX_REASON_CHARACTERS = 300  # of why a model was passed over
+MAX_FOLDERS = 200  # a folder with more sub-folders is a data set, and not looked into
+LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+"""How the architectures' names end that generate text."""
+
+WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
+"""Files that make a folder with a config.json a model. Only the first kind can be used."""
+
+MODEL_SUFFIXES = (".safetensors", ".gguf")
+"""Files that make a folder a model even without a config.json: no other data has these names."""
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an input folder holds; paths are sorted, shallow ones first."""
+    """What an input folder holds; paths are sorted, those of outer folders first.
+
+    Attributes:
+        root: the input folder.
+        models: folders with weights.
+        tests: files named test.csv, those beside a server first.
+        servers: folders that hold the package kaggle_evaluation.
+        tables: all files of the kind .csv, compressed ones included.
+    """
 
     root: Path
     models: tuple[Path, ...]
     tests: tuple[Path, ...]
     servers: tuple[Path, ...]
-    seen: tuple[Path, ...]
+    tables: tuple[Path, ...]
 
     def test_file(self) -> Path:
-        """The file of problems.
+        """Return the file of problems.
 
         Raises:
-            SolverError: there is none; what was found instead is listed.
+            SolverError: there is none. The message lists the tables that were found instead.
         """
         if self.tests:
             return self.tests[0]
-        names = ", ".join(str(path.relative_to(self.root)) for path in self.seen[:LISTED])
+        names = ", ".join(str(path.relative_to(self.root)) for path in self.tables[:MAX_LISTED])
         raise SolverError(
             f"There is no test.csv below {self.root}; add the competition's data, unpacked. "
             f"Tables found: {names or 'none'}."
@@ -48,7 +63,7 @@ class Inputs:
 
 
 def find_inputs(root: str | Path) -> Inputs:
-    """Walks the folder, links followed, each real folder once.
+    """Walk the folder, following links and visiting each real folder once.
 
     Raises:
         SolverError: there is no such folder.
@@ -63,90 +78,103 @@ def find_inputs(root: str | Path) -> Inputs:
     for place, folders, files in os.walk(root, followlinks=True):
         path = Path(place)
         real = os.path.realpath(place)
-        if real in visited or len(path.relative_to(root).parts) > DEPTH:
+        if real in visited or len(path.relative_to(root).parts) > MAX_DEPTH:
             folders.clear()
             continue
         visited.add(real)
         if "kaggle_evaluation" in folders:
             servers.append(path)
-        if len(folders) > WIDE:
+        if len(folders) > MAX_FOLDERS:
             folders.clear()
         folders[:] = [name for name in folders if not name.startswith((".", "__"))]
         tables += [path / name for name in files if ".csv" in name.lower()]
-        if any(name.endswith(WEIGHTS if "config.json" in files else ALWAYS) for name in files):
+        suffixes = WEIGHT_SUFFIXES if "config.json" in files else MODEL_SUFFIXES
+        if any(name.endswith(suffixes) for name in files):
             models.append(path)
-
-    def order(path: Path) -> tuple[int, str]:
-        return len(path.parts), str(path)
-
-    tables.sort(key=order)
-    # The competition's own is the one beside its server.
-    tests = tuple(
-        sorted(
-            (path for path in tables if path.name == "test.csv"),
-            key=lambda path: path.parent not in servers,
-        )
-    )
+    tables.sort(key=_outer_first)
+    tests = [path for path in tables if path.name == "test.csv"]
+    # The competition's own file lies beside its server.
+    tests.sort(key=lambda path: path.parent not in servers)
     return Inputs(
         root,
-        tuple(sorted(models, key=order)),
-        tests,
-        tuple(sorted(servers, key=order)),
+        tuple(sorted(models, key=_outer_first)),
+        tuple(tests),
+        tuple(sorted(servers, key=_outer_first)),
         tuple(tables),
     )
 
 
+def _outer_first(path: Path) -> tuple[int, str]:
+    """Return the sorting key for paths: outer folders first, then by name."""
+    return len(path.parts), str(path)
+
+
 @dataclass(frozen=True)
 class Choice:
-    """The model to use (None: the bundled one), its settings, and why others were passed over."""
+    """The chosen model.
+
+    Attributes:
+        model: its folder; None is the bundled model.
+        sizes: the settings for it on this machine.
+        passed: why other models were passed over, a line for each.
+    """
 
     model: Path | None
     sizes: Sizes
     passed: tuple[str, ...]
 
 
-def check_kind(config: dict[str, Any]) -> None:
-    """Refuses what the engine would refuse later, when the run depends on it.
+def check_architecture(config: Mapping[str, Any]) -> None:
+    """Refuse early what the engine would refuse later, when the run depends on it.
+
+    Args:
+        config: the content of a config.json.
 
     Raises:
-        SolverError: no language model, or a quantized one.
+        SolverError: the model is not a language model, or it is quantized.
     """
-    kinds = [str(kind) for kind in config.get("architectures") or ()]
-    if kinds and not any(kind.endswith(LANGUAGE) for kind in kinds):
-        raise SolverError(f"it is no language model but {kinds[0]}.")
-    if any("quantization_config" in one for one in (config, config.get("text_config") or {})):
-        raise SolverError("it is quantized, which the engine does not run.")
+    names = [str(name) for name in config.get("architectures") or ()]
+    if names and not any(name.endswith(LANGUAGE_MODELS) for name in names):
+        raise SolverError(f"it is not a language model but {names[0]}.")
+    if any("quantization_config" in part for part in (config, config.get("text_config") or {})):
+        raise SolverError("it is quantized, which the engine does not support.")
 
 
 def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
-    """The largest model that fits the machine; where none does the bundled one, at need on the CPU.
+    """Choose the largest model that fits the machine.
+
+    If none fits, the bundled model is chosen. It runs on the CPU if the GPU is too small for it.
+
+    Args:
+        machine: what the model must fit.
+        models: folders to choose from.
 
     Raises:
-        SolverError: no model fits and none is bundled, the candidates are named; or there is too
-            little memory for that too.
+        SolverError: no model fits and none is bundled (the message names the candidates), or
+            there is too little memory even for the bundled one.
     """
     passed: list[str] = []
     fitting: list[tuple[int, Path, Sizes]] = []
     for folder in models:
         try:
-            check_kind(read_json(resolve_model_folder(folder) / "config.json"))
+            check_architecture(read_json(resolve_model_folder(folder) / "config.json"))
             weights = read_weights(folder)
             fitting.append((weights.size, folder, sizes_for(machine, weights)))
         except (SolverError, ValueError, TypeError, AttributeError, OSError) as error:
-            passed.append(f"{folder}: {error}"[:300])
+            passed.append(f"{folder}: {error}"[:MAX_REASON_CHARACTERS])
     if fitting:
         _, folder, sizes = max(fitting, key=lambda entry: entry[0])
         return Choice(folder, sizes, tuple(passed))
     try:
         weights = read_weights(bundled_model())
     except (SolverError, ModelError) as error:
-        listed = "; ".join(passed[:LISTED]) or "none"
+        listed = "; ".join(passed[:MAX_LISTED]) or "none"
         raise SolverError(
             "No model can be used and none is bundled; add one in Hugging Face's format to the "
             f"inputs. Candidates: {listed}"
         ) from error
     try:
         return Choice(None, sizes_for(machine, weights), tuple(passed))
-    except SolverError as error:  # a GPU that is too small even for that
+    except SolverError as error:  # the GPU is too small even for the bundled model
         passed.append(f"the GPU: {error}")
         return Choice(None, sizes_for(replace(machine, gpu=0), weights), tuple(passed))

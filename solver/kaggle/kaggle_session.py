@@ -1,136 +1,69 @@
-"""A run of problems that always gets an answer to each, in time, whatever happens to the solver."""
+"""A run of problems: every problem gets an answer in time, whatever happens to the solver."""
 
 from __future__ import annotations
 
 import gc
 import json
-import os
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from eightfold.common.error_text import one_line
-from eightfold.common.valid_text import replace_surrogates
 
-from ..answers.boxed_answer import HIGH, LOW
-from ..solver_config import SolverConfig, SolverError
-from ..time_budget import Budget, BudgetConfig
+from ..attempts.attempt import Ending
+from ..solver_config import SolverError
+from ..time_budget import Budget
+from .kaggle_config import KaggleConfig, is_scored_run, is_valid_answer
+from .predict_values import answer_frame, id_text, problem_text
 
-MESSAGE = 300  # characters of anything that is said of a fault
-RETURN_SECONDS = 5.0  # kept between the solver's own deadline and ours
-SHORTEST = 2.0  # seconds under which nothing is tried
-REBUILDS = 3  # times a solver that is there but lost is made anew
-TEXT_LIMIT = 2_000_000  # characters that are passed on at all
-FALLBACK = "fallback: "  # begins the note of a problem that got it
+if TYPE_CHECKING:
+    from polars import DataFrame
 
+    from eightfold.engine.loading.file_preload import Preload
 
-@dataclass(frozen=True)
-class KaggleConfig:
-    """How a submission runs.
+    from ..solver import Result, Solver
 
-    Attributes:
-        solver: settings of the solver.
-        problems: in the whole run; those after it share what time is left.
-        budget: seconds from the process's start. The limit is 5 h less 300 s for what goes before
-            this process and after the last answer.
-        fallback: the answer where no attempt gave one.
-        log: JSON Lines file with a line per problem; None writes none.
-        traces: JSON Lines file with a line per attempt; None writes none.
-    """
-
-    solver: SolverConfig = field(default_factory=SolverConfig)
-    problems: int = 50
-    budget: BudgetConfig = field(default_factory=lambda: BudgetConfig(limit=17_700.0))
-    fallback: int = 0
-    log: Path | None = None
-    traces: Path | None = None
-
-    def __post_init__(self) -> None:
-        if type(self.problems) is not int or self.problems < 1:
-            given = one_line(repr(self.problems))
-            raise SolverError(f"problems must be an integer of at least 1, not {given}.")
-        if not in_range(self.fallback):  # it is returned where nothing else is looked at any more
-            given = one_line(repr(self.fallback))
-            raise SolverError(f"fallback must be an integer from {LOW} to {HIGH}, not {given}.")
+RETURN_SECONDS = 5.0  # between the solver's deadline and ours, for the solver to return
+WATCHDOG_SECONDS = 0.5  # between the end of our waiting and our deadline
+MIN_SECONDS = 2.0  # with less time than this, a problem is not attempted
+CLOSE_SECONDS = 30.0  # for a solver to close
+MAX_REBUILDS = 3  # of solvers that exist but do not work any more
+MAX_LOG_CHARACTERS = 600  # of a line on standard error
+FALLBACK = "fallback: "  # how the note of a problem begins that got the fallback answer
 
 
-def cell(value: Any) -> Any:
-    """The value in a one-row Series or list; a plain value itself."""
-    if isinstance(value, (str, bytes)) or value is None:
-        return value
-    if hasattr(value, "to_list"):
-        value = value.to_list()
-    elif hasattr(value, "tolist"):
-        value = value.tolist()
-    if isinstance(value, (list, tuple)):
-        return value[0] if value else None
-    return value
+class SessionSolver(Protocol):
+    """What a session needs of a solver."""
+
+    @property
+    def alive(self) -> bool:
+        """True if the solver can solve problems."""
+
+    def solve(
+        self,
+        problem: str,
+        *,
+        key: str,
+        seconds: float,
+        on_attempt: Callable[[dict[str, Any]], None],
+    ) -> Result:
+        """Solve a problem; see `Solver.solve`."""
+
+    def close(self) -> None:
+        """Release everything the solver holds."""
 
 
-def id_text(value: Any) -> str:
-    """An id as text, cut; "" for one that cannot be printed: its problem may still be solved."""
-    try:
-        return replace_surrogates(str(cell(value))[:MESSAGE])
-    except Exception:
-        return ""
-
-
-def problem_text(value: Any) -> str | None:
-    """A problem's text; None for what is missing, NaN, empty, no text, or far too long."""
-    value = cell(value)
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    if not isinstance(value, str) or len(value) > TEXT_LIMIT:
-        return None
-    text = replace_surrogates(value).strip()
-    return None if not text or text.lower() == "nan" else text
-
-
-def scored() -> bool:
-    """Whether this is the run that counts."""
-    return "KAGGLE_IS_COMPETITION_RERUN" in os.environ
-
-
-def in_range(answer: Any) -> bool:
-    """Whether this may be returned."""
-    return isinstance(answer, int) and not isinstance(answer, bool) and LOW <= answer <= HIGH
-
-
-def free_memory() -> None:
-    """Gives back what nothing refers to any more, on the GPU too."""
-    gc.collect()
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_available():
-        torch.cuda.empty_cache()
-
-
-def answer_frame(id_: Any, answer: int) -> Any:
-    """A one-row frame: of polars, or of pandas where that is all there is."""
-    name = str(id_)
-    try:
-        import polars as pl
-
-        return pl.DataFrame(
-            {"id": [name], "answer": [answer]}, schema={"id": pl.String, "answer": pl.Int64}
-        )
-    except ImportError:
-        import pandas as pd  # type: ignore[import-untyped,import-not-found,unused-ignore]
-
-        return pd.DataFrame({"id": [name], "answer": [answer]})
-
-
-class _Try:
-    """One problem on its way; answers of ended attempts are kept as they come."""
+class _ProblemTask:
+    """One problem in progress; the answers of attempts are kept as the attempts end."""
 
     def __init__(self, id_: str, text: str, deadline: float) -> None:
         self.id = id_
         self.text = text
-        self.deadline = deadline
+        self.deadline = deadline  # of time.monotonic
         self.done = threading.Event()
         self.answers: list[int] = []
         self.records: list[dict[str, Any]] = []
@@ -138,53 +71,72 @@ class _Try:
         self.stopped = ""
         self.faults: list[str] = []
 
-    def ended(self, record: dict[str, Any]) -> None:
-        """Takes an attempt's record (engine thread)."""
+    def add_attempt(self, record: dict[str, Any]) -> None:
+        """Keep the record of an ended attempt; called on the engine thread."""
         self.records.append(record)
-        if in_range(record.get("answer")):
+        if is_valid_answer(record.get("answer")):
             self.answers.append(record["answer"])
 
-    def best(self) -> int | None:
-        """The vote's answer; late, the most frequent one of the attempts that have ended."""
-        if in_range(self.answer):
+    def seconds_left(self) -> float:
+        """Return the seconds that the solver may still use."""
+        return self.deadline - time.monotonic() - RETURN_SECONDS
+
+    def best_answer(self) -> int | None:
+        """Return the vote's answer or, without a vote, the most frequent answer so far."""
+        if is_valid_answer(self.answer):
             return self.answer
-        return max(Counter(list(self.answers)).items(), key=lambda item: item[1], default=(None,))[
-            0
-        ]
+        counts = Counter(list(self.answers)).items()  # a copy: the engine thread may append
+        return max(counts, key=lambda item: item[1], default=(None, 0))[0]
 
 
 class Session:
-    """A run of problems over one solver, which loads on a thread of its own.
+    """A run of problems on one solver, which loads on a thread of its own.
 
     Args:
-        make: makes the solver; None: a `Solver` of the configuration.
-        reading: a `Preload` of the model under way, which the first solver takes over.
+        config: settings of the run.
+        make: makes the solver; None makes a `Solver` from the configuration.
+        reading: a `Preload` of the model in progress, which the first solver takes over.
+
+    Attributes:
+        config: the settings.
+        budget: the clock of the run.
+        served: number of problems that `predict` was called with.
+        fallbacks: number of them that got the fallback answer.
+        solver: the solver, or None while there is none.
+        loader: the thread that loads the present solver.
+        rebuilds: number of solvers that replaced another one.
     """
 
     def __init__(
-        self, config: KaggleConfig, make: Callable[[], Any] | None = None, reading: Any = None
+        self,
+        config: KaggleConfig,
+        make: Callable[[], SessionSolver] | None = None,
+        reading: Preload | None = None,
     ) -> None:
         self.config = config
-        self._reading = reading
         self.budget = Budget(config.budget)
         self.served = 0
         self.fallbacks = 0
-        self.solver: Any = None
-        self._old: Any = None  # a solver that is to make way for a new one
+        self.solver: SessionSolver | None = None
         self.rebuilds = 0
+        self._reading = reading
         self._make = make or self._make_solver
-        self._loading = threading.Lock()
-        self._broken = False
+        self._replaced: SessionSolver | None = None  # a solver that a new one is to replace
+        self._rebuilding = threading.Lock()
+        self._broken = False  # `solver` is to be replaced before it is used again
         self._why_none = "there is no solver"
         self._closed = False
-        self.loader = threading.Thread(target=self._load, name="loader", daemon=True)
-        self.loader.start()
+        self.loader = self._start_loader()
 
-    def predict(self, id_: Any, problem: Any) -> Any:
-        """A one-row frame with an integer answer; never raises, back before the deadline."""
+    def predict(self, id_: Any, problem: Any) -> DataFrame:
+        """Return a one-row frame with an integer answer, before the problem's deadline.
+
+        An exception would end the whole run, so none is raised: the problem gets the fallback
+        answer instead. Only Ctrl-C, outside of a scored run, is passed on.
+        """
         began = time.monotonic()
         name, answer, note = "", self.config.fallback, FALLBACK
-        tried: _Try | None = None
+        task: _ProblemTask | None = None
         granted = 0.0
         try:
             self.served += 1
@@ -193,155 +145,100 @@ class Session:
             text = problem_text(problem)
             if text is None:
                 note += "the problem has no text"
-            elif granted < SHORTEST:
+            elif granted < MIN_SECONDS:
                 note += "no time is left"
             else:
-                tried = self._try(name, text, began + granted)
-                found = tried.best()
+                task = self._run_watched(name, text, began + granted)
+                found = task.best_answer()
                 if found is None:
-                    note += one_line(
-                        "; ".join(tried.faults) or tried.stopped or "no attempt answered"
-                    )
+                    reason = "; ".join(task.faults) or task.stopped or "no attempt answered"
+                    note += one_line(reason)
                 else:
-                    answer, note = found, tried.stopped
-        except BaseException as error:  # nothing may leave: it would end the whole run
-            if isinstance(error, KeyboardInterrupt) and not scored():
-                raise  # a person at the keyboard
+                    answer, note = found, task.stopped
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt) and not is_scored_run():
+                raise
             note += one_line(error)
         self.fallbacks += note.startswith(FALLBACK)
-        self._record(name, answer, note, began, granted, tried)
+        self._record(name, answer, note, began, granted, task)
         return answer_frame(name, answer)
 
     def close(self) -> None:
-        """Ends the solver, waiting for it at most 30 s; one that still loads ends when loaded."""
+        """Close the solver, waiting at most `CLOSE_SECONDS`; one that is loading closes later."""
         self._closed = True
         self._close(self.solver)
 
-    def _try(self, name: str, text: str, deadline: float) -> _Try:
-        tried = _Try(name, text, deadline)
-        worker = threading.Thread(target=self._work, args=(tried,), name="problem", daemon=True)
-        worker.start()
-        # The watchdog: a solver that hangs keeps its thread, not ours.
-        if not tried.done.wait(max(0.0, deadline - time.monotonic() - 0.5)):
-            tried.stopped = tried.stopped or "out of time, the solver did not return"
-            self._broken = self.solver is not None
-        return tried
+    # One problem
 
-    def _work(self, tried: _Try) -> None:
+    def _run_watched(self, name: str, text: str, deadline: float) -> _ProblemTask:
+        """Run a problem on a thread of its own, which is left behind if the solver hangs."""
+        task = _ProblemTask(name, text, deadline)
+        threading.Thread(target=self._run, args=(task,), name="problem", daemon=True).start()
+        if not task.done.wait(max(0.0, deadline - time.monotonic() - WATCHDOG_SECONDS)):
+            task.stopped = task.stopped or "out of time, the solver did not return"
+            self._broken = self.solver is not None
+        return task
+
+    def _run(self, task: _ProblemTask) -> None:
+        """Solve a problem, once more on a new solver if the first one breaks."""
         try:
             for _ in range(2):
-                left = tried.deadline - time.monotonic() - RETURN_SECONDS
-                if tried.answer is not None or left < SHORTEST:
+                if task.answer is not None or task.seconds_left() < MIN_SECONDS:
                     break
-                self._solve(tried)
+                self._solve(task)
                 if not self._broken:
                     break
         except BaseException as error:
-            tried.faults.append(one_line(error))
+            task.faults.append(one_line(error))
         finally:
-            tried.done.set()
+            task.done.set()
 
-    def _solve(self, tried: _Try) -> None:
-        solver = self._ready(tried)
+    def _solve(self, task: _ProblemTask) -> None:
+        solver = self._wait_for_solver(task)
         if solver is None:
             return
-        left = tried.deadline - time.monotonic() - RETURN_SECONDS
-        if left < 1:
-            tried.faults.append("the time went by while the model was loading")
+        seconds = task.seconds_left()
+        if seconds < 1:
+            task.faults.append("the time went by while the model was loading")
             return
         try:
-            result = solver.solve(tried.text, key=tried.id, seconds=left, on_attempt=tried.ended)
-        except SolverError as error:  # the problem's fault, not the solver's
-            tried.faults.append(one_line(error))
+            result = solver.solve(
+                task.text, key=task.id, seconds=seconds, on_attempt=task.add_attempt
+            )
+        except SolverError as error:  # the problem is at fault, not the solver
+            task.faults.append(one_line(error))
             return
         except BaseException as error:
-            tried.faults.append(one_line(error))
-            # One that hung may end long after another has taken its place.
+            task.faults.append(one_line(error))
+            # A solver that hung may return long after another one has replaced it.
             self._broken = self._broken or solver is self.solver
             return
-        tried.answer, tried.stopped = result.answer, result.stopped
-        tried.faults += [one_line(fault) for fault in result.faults[:4]]
+        self._take_result(task, solver, result)
+
+    def _take_result(self, task: _ProblemTask, solver: SessionSolver, result: Result) -> None:
+        task.answer, task.stopped = result.answer, result.stopped
+        task.faults += [one_line(fault) for fault in result.faults[:4]]
         if result.answer is None:
             ends = [(record.get("ending"), record.get("detail")) for record in result.attempts]
-            told = dict.fromkeys(
+            reasons = dict.fromkeys(
                 one_line(f"{ending}: {detail}") for ending, detail in ends if detail
             )
-            tried.faults += list(told)[:2]
-        endings = {record.get("ending") for record in result.attempts}
+            task.faults += list(reasons)[:2]
         if solver is self.solver:
-            lost = bool(endings & {"engine failed", "sandbox failed"})
+            endings = {record.get("ending") for record in result.attempts}
+            lost = bool(endings & {Ending.ENGINE, Ending.SANDBOX})
             self._broken = result.answer is None and lost
 
-    def _ready(self, tried: _Try) -> Any:
-        """The solver, made anew where it was lost; None where there is none in time."""
-        if self._broken or (self.solver is not None and not self.solver.alive):
-            self._renew(tried)
-        self.loader.join(max(0.0, tried.deadline - time.monotonic() - RETURN_SECONDS))
-        if self.solver is None and not self.loader.is_alive():
-            self._renew(tried)
-            self.loader.join(max(0.0, tried.deadline - time.monotonic() - RETURN_SECONDS))
-        if self.solver is None:
-            lacks = "the model is still loading" if self.loader.is_alive() else self._why_none
-            tried.faults.append(lacks)
-        return self.solver
-
-    def _renew(self, tried: _Try) -> None:
-        with self._loading:
-            # Without any solver another try costs nothing: all that is left is the fallback.
-            spent = self.solver is not None and self.rebuilds >= REBUILDS
-            if spent or self.loader.is_alive():
-                return
-            self.rebuilds += 1
-            tried.faults.append("the solver is made anew")
-            self._old, self.solver, self._broken = self.solver, None, False
-            self.loader = threading.Thread(target=self._load, name="loader", daemon=True)
-            self.loader.start()
-
-    def _load(self) -> None:
-        began = time.monotonic()
-        if self._close(self._old):
-            # A model that fills a GPU leaves no room for another until nothing refers to it.
-            self._old = None
-            free_memory()
-        try:
-            solver = self._make()
-            self.solver, self._old = solver, None
-            if self._closed:
-                self._close(solver)
-            self._say(f"solver ready after {time.monotonic() - began:.0f} s")
-        except BaseException as error:
-            self._why_none = one_line(f"the solver could not be made: {one_line(error)}")
-            self._say(self._why_none)
-            # Where the old one only hung, it may yet come back.
-            self.solver, self._old = self._old, None
-
-    def _close(self, solver: Any) -> bool:
-        if solver is None:
-            return True
-
-        def end() -> None:
-            try:
-                solver.close()
-            except Exception as error:
-                self._say(f"the solver did not close: {one_line(error)}")
-
-        thread = threading.Thread(target=end, name="closer", daemon=True)
-        thread.start()
-        thread.join(30)
-        return not thread.is_alive()
-
-    def _make_solver(self) -> Any:
-        from ..solver import Solver
-
-        reading, self._reading = self._reading, None
-        solver = Solver(self.config.solver, reading=reading)
-        self._say(solver.loop.engine.table())
-        return solver
-
     def _record(
-        self, name: str, answer: int, note: str, began: float, granted: float, tried: _Try | None
+        self,
+        name: str,
+        answer: int,
+        note: str,
+        began: float,
+        granted: float,
+        task: _ProblemTask | None,
     ) -> None:
-        """Logs a problem; that a disk is full must not matter."""
+        """Log a problem. A failure, such as a full disk, must not cost the answer."""
         try:
             taken = time.monotonic() - began
             self.budget.record(granted, taken)
@@ -350,31 +247,114 @@ class Session:
                 "answer": answer,
                 "note": note,
                 "fallback": note.startswith(FALLBACK),
-                "votes": dict(Counter(tried.answers)) if tried else {},
+                "votes": dict(Counter(task.answers)) if task else {},
                 "seconds": round(taken, 2),
                 "granted": round(granted, 2),
                 "left": round(self.budget.left()),
-                "faults": tried.faults if tried else [],
+                "faults": task.faults if task else [],
             }
-            self._say(
+            self._log(
                 f"{self.served} of {self.config.problems} | {name}: {answer} ({note}) | "
                 f"{taken:.0f} of {granted:.0f} s | {line['left']} s left"
             )
+            records = task.records if task else []
             _append(self.config.log, [line])
-            _append(
-                self.config.traces, [{"id": name, **r} for r in (tried.records if tried else [])]
-            )
+            _append(self.config.traces, [{"id": name, **record} for record in records])
         except Exception as error:
-            self._say(f"the log could not be written: {one_line(error)}")
+            self._log(f"the log could not be written: {one_line(error)}")
 
-    def _say(self, text: str) -> None:
+    # The solver
+
+    def _wait_for_solver(self, task: _ProblemTask) -> SessionSolver | None:
+        """Return the solver, rebuilt if it was lost, or None if there is none in time."""
+        if self._broken or (self.solver is not None and not self.solver.alive):
+            self._rebuild(task)
+        self.loader.join(max(0.0, task.seconds_left()))
+        if self.solver is None and not self.loader.is_alive():
+            self._rebuild(task)
+            self.loader.join(max(0.0, task.seconds_left()))
+        if self.solver is None:
+            loading = self.loader.is_alive()
+            task.faults.append("the model is still loading" if loading else self._why_none)
+        return self.solver
+
+    def _rebuild(self, task: _ProblemTask) -> None:
+        """Start to load a new solver, unless one is loading or the rebuilds are used up."""
+        with self._rebuilding:
+            # Without any solver, the limit does not matter: only the fallback would be left.
+            used_up = self.solver is not None and self.rebuilds >= MAX_REBUILDS
+            if used_up or self.loader.is_alive():
+                return
+            self.rebuilds += 1
+            task.faults.append("the solver is rebuilt")
+            self._replaced, self.solver, self._broken = self.solver, None, False
+            self.loader = self._start_loader()
+
+    def _start_loader(self) -> threading.Thread:
+        loader = threading.Thread(target=self._load, name="loader", daemon=True)
+        loader.start()
+        return loader
+
+    def _load(self) -> None:
+        """Make the solver, after the one that it replaces has been closed."""
+        began = time.monotonic()
+        if self._close(self._replaced):
+            # A model that fills a GPU leaves no room for another until nothing refers to it.
+            self._replaced = None
+            _free_memory()
         try:
-            print(text[: 2 * MESSAGE], file=sys.stderr, flush=True)
+            solver = self._make()
+            self.solver, self._replaced = solver, None
+            if self._closed:
+                self._close(solver)
+            self._log(f"solver ready after {time.monotonic() - began:.0f} s")
+        except BaseException as error:
+            self._why_none = one_line(f"the solver could not be made: {one_line(error)}")
+            self._log(self._why_none)
+            # If the old solver did not close, it only hangs, and may work again.
+            self.solver, self._replaced = self._replaced, None
+
+    def _make_solver(self) -> Solver:
+        from ..solver import Solver
+
+        reading, self._reading = self._reading, None
+        solver = Solver(self.config.solver, reading=reading)
+        self._log(solver.loop.engine.table())
+        return solver
+
+    def _close(self, solver: SessionSolver | None) -> bool:
+        """Close a solver on a thread of its own; return False if it does not close in time."""
+        if solver is None:
+            return True
+
+        def close() -> None:
+            try:
+                solver.close()
+            except Exception as error:
+                self._log(f"the solver did not close: {one_line(error)}")
+
+        thread = threading.Thread(target=close, name="closer", daemon=True)
+        thread.start()
+        thread.join(CLOSE_SECONDS)
+        return not thread.is_alive()
+
+    def _log(self, text: str) -> None:
+        try:
+            print(text[:MAX_LOG_CHARACTERS], file=sys.stderr, flush=True)
         except Exception:
-            return  # a closed stream is no reason to lose a run
+            return  # a closed stream must not end the run
 
 
 def _append(path: Path | None, lines: list[dict[str, Any]]) -> None:
+    """Append lines of JSON to a file."""
     if path is not None and lines:
         with open(path, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
+
+
+def _free_memory() -> None:
+    """Release what nothing refers to any more, memory of the GPU included."""
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.empty_cache()

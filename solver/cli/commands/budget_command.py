@@ -1,45 +1,66 @@
-"""`eightfold budget simulate`: does a run keep its limit, and which problem gets how much."""
+"""`eightfold budget simulate`: check that the time budget keeps a run within its limit."""
 
 from __future__ import annotations
 
 import argparse
 import random
 import statistics
-from typing import Any
+from typing import TYPE_CHECKING
+
+from eightfold.common.terminal_table import Column, format_table
 
 from ...solver_config import SolverError
 from ...time_budget import PATTERNS, BudgetConfig, SimulatedRun, simulate
-from ..command_line import OK
+
+if TYPE_CHECKING:
+    from ..argument_parser import Subparsers
+
+COLUMNS = (
+    Column("hard ones"),
+    Column("longest run", right=True),
+    Column("fewest", right=True),
+    Column("hard, median", right=True),
+    Column("at cap", right=True),
+)
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "budget", help="try out the time budget", description="Tries out the time budget."
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "budget", help="try out the time budget", description="Try out the time budget."
     )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    play = parts.add_parser(
+    simulation = parts.add_parser(
         "simulate",
-        help="play random runs and tell whether the limit holds",
-        description="Plays random runs with the hard problems first, last, shuffled or everywhere.",
+        help="simulate random runs and check that the limit holds",
+        description="Simulate random runs whose hard problems come first, last, shuffled or "
+        "everywhere, and check that no run takes longer than the limit.",
     )
     default = BudgetConfig()
-    play.add_argument("--runs", type=int, default=10_000, metavar="N", help="(%(default)s)")
-    play.add_argument("--problems", type=int, default=50, metavar="N", help="(%(default)s)")
-    play.add_argument("--seed", type=int, default=0, metavar="N")
-    for name in ("limit", "reserve", "floor", "cap", "margin"):
-        play.add_argument(
+    add = simulation.add_argument
+    add("--runs", type=int, default=10_000, metavar="N", help="runs in all (%(default)s)")
+    add("--problems", type=int, default=50, metavar="N", help="problems per run (%(default)s)")
+    add("--seed", type=int, default=0, metavar="N", help="seed of the simulation (%(default)s)")
+    times = {
+        "limit": "time of the whole run",
+        "reserve": "time kept for each later problem",
+        "floor": "least time of a problem",
+        "cap": "most time of a problem",
+        "margin": "time kept at the end of the run",
+    }
+    for name, meaning in times.items():
+        add(
             f"--{name}",
             type=float,
             default=getattr(default, name),
             metavar="S",
-            help="seconds (%(default)g)",
+            help=f"{meaning}, in seconds (%(default)g)",
         )
-    play.set_defaults(run=run)
+    simulation.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints a table; exit code 1 where a run passed the limit."""
+    """Simulate the runs, print a table and return exit code 1 if a run exceeded the limit."""
     if options.runs < len(PATTERNS) or options.problems < 1:
         raise SolverError(f"--runs must be at least {len(PATTERNS)} and --problems at least 1.")
     try:
@@ -49,26 +70,38 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise SolverError(str(error)) from error
     print(f"{options.runs} runs of {options.problems} problems, limit {config.limit:g} s")
-    print(f"{'hard ones':<12}{'longest run':>12}{'fewest':>8}{'hard, median':>14}{'at cap':>8}")
-    passed = False
+    rows = []
+    exceeded = False
     for pattern in PATTERNS:
         rng = random.Random(f"{options.seed}/{pattern}")
         count = options.runs // len(PATTERNS)
         runs = [simulate(rng, pattern, config, options.problems) for _ in range(count)]
-        print(row(pattern, runs, config))
-        passed = passed or any(one.total > config.limit for one in runs)
-    print("The limit was passed." if passed else "The limit was never passed.")
-    return int(passed) if passed else OK
+        rows.append(summary_row(pattern, runs, config))
+        exceeded = exceeded or any(one.total > config.limit for one in runs)
+    print(format_table(COLUMNS, rows))
+    print("The limit was exceeded." if exceeded else "The limit was never exceeded.")
+    return int(exceeded)
 
 
-def row(pattern: str, runs: list[SimulatedRun], config: BudgetConfig) -> str:
-    """A pattern's longest run, least grant, median grant of hard problems, and those at the cap."""
+def summary_row(
+    pattern: str, runs: list[SimulatedRun], config: BudgetConfig
+) -> tuple[str, str, str, str, str]:
+    """Return the table's cells for the runs of a pattern.
+
+    They are the longest run, the least time granted to any problem, the median time granted to
+    hard problems, and how many hard problems of a run got the cap, on average.
+    """
     hard = [
-        given for one in runs for given, hard in zip(one.granted, one.hard, strict=True) if hard
+        granted
+        for one in runs
+        for granted, is_hard in zip(one.granted, one.hard, strict=True)
+        if is_hard
     ]
-    at_cap = sum(given >= config.cap for given in hard) / len(runs)
+    at_cap = sum(granted >= config.cap for granted in hard) / len(runs)
     return (
-        f"{pattern:<12}{max(one.total for one in runs):>10.0f} s"
-        f"{min(min(one.granted) for one in runs):>6.0f} s"
-        f"{statistics.median(hard):>12.0f} s{at_cap:>8.1f}"
+        pattern,
+        f"{max(one.total for one in runs):.0f} s",
+        f"{min(min(one.granted) for one in runs):.0f} s",
+        f"{statistics.median(hard):.0f} s",
+        f"{at_cap:.1f}",
     )

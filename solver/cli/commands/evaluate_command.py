@@ -1,4 +1,4 @@
-"""`eightfold evaluate`: a file of problems, a folder of traces, an accuracy."""
+"""`eightfold evaluate`: solve a file of problems, record every attempt, and report accuracy."""
 
 from __future__ import annotations
 
@@ -7,42 +7,54 @@ import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from eightfold.common.terminal_table import Column, format_table
 
 from ...chat.prompt_texts import Prompts, prompts_for
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.run_folder import RunFolder, read_run, write_json
-from ...evaluation.run_scores import summarise
+from ...evaluation.run_scores import summarize
 from ...model_defaults import resolve_model_folder
 from ...problem_set import fingerprint, load_problems
-from ...progress_display import Display
-from ...solver_config import SolverError
+from ...progress_display import ProgressDisplay
+from ...solver_config import MAX_KERNELS, SolverConfig, SolverError
 from ...time_budget import Budget, BudgetConfig
-from ..command_line import OK
-from ..common_options import add_solver_options, solver_config
+from ..exit_codes import ExitCode
+from ..solver_options import add_solver_options, solver_config
+
+if TYPE_CHECKING:
+    from ..argument_parser import Subparsers
+
+SCORE_COLUMNS = (Column("score"), Column("value", right=True), Column("95 % interval"), Column(""))
+FAMILY_COLUMNS = (Column("family"), Column("right", right=True), Column(""))
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
         "evaluate",
         help="solve a file of problems and score the answers",
-        description="Solves the problems of a .csv or .jsonl file with the columns id, problem and "
-        "answer, and writes a line per problem and a trace per attempt as they end.",
+        description="Solve the problems of a .csv or .jsonl file with the columns id, problem and "
+        "answer. Each problem and each attempt is recorded in the folder --out as it ends.",
     )
-    parser.add_argument("problems", metavar="FILE")
+    parser.add_argument("problems", metavar="FILE", help=".csv or .jsonl file of problems")
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
     parser.add_argument(
         "--limit-time",
         type=float,
         metavar="S",
-        help="seconds the whole run may take from the start of the process; each problem then gets "
-        "what the budget rule allows, at most --time",
+        help="seconds the whole run may take, from the start of the process; each problem then "
+        "gets what the time budget grants, but at most --time",
     )
     parser.add_argument("--first", type=int, metavar="N", help="take only the first N problems")
     parser.add_argument(
-        "--parallel", type=int, default=1, metavar="K", help="problems at once (%(default)s)"
+        "--parallel",
+        type=int,
+        default=1,
+        metavar="K",
+        help="problems solved at the same time (%(default)s)",
     )
     add_solver_options(parser)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -51,24 +63,19 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Runs the evaluation and prints its summary; exit code 0 also where answers are wrong."""
+    """Run the evaluation and print its summary; wrong answers do not change the exit code."""
     if options.parallel < 1:
         raise SolverError(f"parallel must be at least 1, not {options.parallel}.")
     if options.first is not None and options.first < 1:
         raise SolverError(f"first must be at least 1, not {options.first}.")
-    kernels = max(options.kernels, min(256, options.attempts * options.parallel))
+    kernels = max(options.kernels, min(MAX_KERNELS, options.attempts * options.parallel))
     config = solver_config(options, kernels=kernels, problems=options.parallel)
-    budget = None
-    if options.limit_time is not None:
-        try:
-            budget = Budget(BudgetConfig(limit=options.limit_time, cap=max(config.time, 60.0)))
-        except ValueError as error:
-            raise SolverError(str(error)) from error
+    budget = run_budget(options.limit_time, config)
     problems = load_problems(options.problems)[: options.first]
     prompts = prompts_for(resolve_model_folder(config.model), config.prompts)
     settings = run_settings(options, fingerprint(problems), prompts)
     folder = RunFolder(Path(options.out), settings, options.resume)
-    display = Display(sys.stderr, enabled=not options.quiet)
+    display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:
         if len(folder.finished) < len(problems):
             display.note("loading the model and starting the Python kernels")
@@ -80,19 +87,42 @@ def run(options: argparse.Namespace) -> int:
                 evaluation = Evaluation(solver, problems, folder, options.parallel, budget)
                 evaluation.run(display)
                 if evaluation.out_of_time:
-                    print(f"Time is up: {evaluation.status()}; --resume goes on.", file=sys.stderr)
+                    print(
+                        f"Time is up: {evaluation.status()}; continue with --resume.",
+                        file=sys.stderr,
+                    )
     finally:
         folder.close()
-    summary = {"settings": settings, **summarise(read_run(folder.folder), settings)}
+    summary = {"settings": settings, **summarize(read_run(folder.folder), settings)}
     write_json(folder.folder / "summary.json", summary)
     print_summary(summary)
     if options.json:
         print(json.dumps(summary), flush=True)
-    return OK
+    return ExitCode.OK
+
+
+def run_budget(limit: float | None, config: SolverConfig) -> Budget | None:
+    """Return the time budget for a run of at most `limit` seconds, or None without a limit.
+
+    Raises:
+        SolverError: the limit is not a positive number of seconds.
+    """
+    if limit is None:
+        return None
+    try:
+        return Budget(BudgetConfig(limit=limit, cap=max(config.time, BudgetConfig.floor)))
+    except ValueError as error:
+        raise SolverError(str(error)) from error
 
 
 def run_settings(options: argparse.Namespace, digest: str, prompts: Prompts) -> dict[str, Any]:
-    """What makes a run what it is; the number of kernels or of problems at once does not."""
+    """Return the settings that change a run's results, which must be the same to resume it.
+
+    The number of kernels and the number of problems solved at the same time are not among them.
+
+    Args:
+        digest: the fingerprint of the problems.
+    """
     names = (
         *("attempts", "early_stop", "turns", "time", "seed", "temperature", "top_p", "top_k"),
         *("min_p", "rule", "tool_timeout", "max_tokens", "max_context", "limit_time"),
@@ -104,14 +134,26 @@ def run_settings(options: argparse.Namespace, digest: str, prompts: Prompts) -> 
 
 
 def print_summary(summary: dict[str, Any]) -> None:
-    """The figures in a few lines."""
+    """Print the scores, the families and the totals of `run_scores.summarize`."""
     if "accuracy" not in summary["scores"]:
         print("no problem with a known answer is done")
-    for name, score in summary["scores"].items():
-        interval = f"[{score['low']:.1%}, {score['high']:.1%}]"
-        print(f"{name:<10}{score['value']:>7.1%}  {interval}  of {score['problems']} problems")
-    for name, family in summary["families"].items():
-        print(f"  {name:<28}{family['right']:>4} of {family['problems']}")
+    if summary["scores"]:
+        scores = [
+            (
+                name,
+                f"{score['value']:.1%}",
+                f"[{score['low']:.1%}, {score['high']:.1%}]",
+                f"of {score['problems']} problems",
+            )
+            for name, score in summary["scores"].items()
+        ]
+        print(format_table(SCORE_COLUMNS, scores, plain_titles=False))
+    if summary["families"]:
+        families = [
+            (name, str(family["right"]), f"of {family['problems']}")
+            for name, family in summary["families"].items()
+        ]
+        print(format_table(FAMILY_COLUMNS, families, plain_titles=False, indent=2))
     print(
         f"{summary['problems']} problems, {summary['attempts']} attempts, "
         f"{summary['tokens']} tokens, {summary['calls']} tool calls, {summary['errors']} errors, "

@@ -1,4 +1,4 @@
-"""`eightfold preload`: fills the page cache with a folder's files."""
+"""`eightfold preload`: read a folder's files into the page cache."""
 
 from __future__ import annotations
 
@@ -9,34 +9,42 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TextIO
 
 from ...solver_config import SolverError
-from ..command_line import FAILED, OK
+from ..exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from eightfold.engine.loading.file_preload import Progress, Report
+    from eightfold.engine.loading.file_preload import Preload, PreloadReport
 
-BAR = 24  # characters
+    from ..argument_parser import Subparsers
+
 MIB = 1 << 20
+REFRESH_SECONDS = 0.25  # between two updates of the progress bar
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
         "preload",
         help="read a model folder into the page cache",
-        description="Reads every file of a folder once, largest first, so that the operating "
-        "system's page cache holds it; stops where memory would not hold more.",
+        description="Read every file of a folder once, largest first, so that the operating "
+        "system's page cache holds it. Reading stops early if memory would not hold more.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder to read")
-    parser.add_argument("--threads", type=int, default=8, metavar="N", help="(%(default)s)")
     parser.add_argument(
-        "--chunk", type=int, default=1024, metavar="MIB", help="read in a row (%(default)s MiB)"
+        "--threads", type=int, default=8, metavar="N", help="reading threads (%(default)s)"
+    )
+    parser.add_argument(
+        "--chunk",
+        type=int,
+        default=1024,
+        metavar="MIB",
+        help="MiB that a thread reads in a row (%(default)s)",
     )
     parser.add_argument(
         "--reserve",
         type=int,
         default=1024,
         metavar="MIB",
-        help="memory to leave alone (%(default)s MiB)",
+        help="MiB of memory to leave free (%(default)s)",
     )
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -44,36 +52,53 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Reads the folder; FAILED where a file could not be read."""
+    """Read the folder and print a report; a file that cannot be read is a failure."""
     from eightfold.engine.loading.file_preload import Preload, PreloadConfig
 
     for name, least in (("threads", 1), ("chunk", 1), ("reserve", 0)):
         if getattr(options, name) < least:
-            raise SolverError(f"--{name} must be at least {least}, not {getattr(options, name)}")
+            raise SolverError(f"--{name} must be at least {least}, not {getattr(options, name)}.")
     try:
         config = PreloadConfig(options.threads, options.chunk * MIB, options.reserve * MIB)
     except ValueError as error:
         raise SolverError(str(error)) from error
     with Preload(options.folder, config) as preload:
-        try:
-            while not preload.wait(0.25):
-                if not options.quiet:
-                    show(preload.progress(), sys.stderr)
-            if not options.quiet:
-                show(preload.progress(), sys.stderr)
-        finally:
-            sys.stderr.write("\n" if sys.stderr.isatty() and not options.quiet else "")
+        if sys.stderr.isatty() and not options.quiet:
+            show_progress(preload, sys.stderr)
+        while not preload.wait(REFRESH_SECONDS):
+            pass
         report = preload.report()
     for name in report.unreadable:
         print(f"could not be read: {name}", file=sys.stderr)
-    print(sentence_of(report))
+    print(report_line(report))
     if options.json:
-        print(json.dumps(rounded(report)), flush=True)
-    return FAILED if report.unreadable else OK
+        print(json.dumps(report_json(report)), flush=True)
+    return ExitCode.FAILED if report.unreadable else ExitCode.OK
 
 
-def rounded(report: Report) -> dict[str, Any]:
-    """The report for a line of JSON."""
+def show_progress(preload: Preload, stream: TextIO) -> None:
+    """Draw a progress bar on a terminal until the preload ends."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(file=stream), auto_refresh=False) as bar:
+        task = bar.add_task("")
+        ended = False
+        while not ended:
+            ended = preload.wait(REFRESH_SECONDS)
+            progress = preload.progress()
+            bar.update(task, completed=progress.done, total=progress.total, refresh=True)
+
+
+def report_json(report: PreloadReport) -> dict[str, Any]:
+    """Return the report for a line of JSON."""
     return {
         **asdict(report),
         "seconds": round(report.seconds, 3),
@@ -82,22 +107,8 @@ def rounded(report: Report) -> dict[str, Any]:
     }
 
 
-def show(progress: Progress, stream: TextIO) -> None:
-    """Draws the bar over itself; nothing where the stream is no terminal."""
-    if not stream.isatty():
-        return
-    part = progress.done / progress.total if progress.total else 1.0
-    bar = "#" * int(part * BAR)
-    left = "" if progress.left is None else f", {progress.left:.0f} s left"
-    stream.write(
-        f"\r[{bar:<{BAR}}] {progress.done / 1e9:.1f} of {progress.total / 1e9:.1f} GB, "
-        f"{progress.rate / 1e9:.2f} GB/s{left}\x1b[K"
-    )
-    stream.flush()
-
-
-def sentence_of(report: Report) -> str:
-    """The report in a line."""
+def report_line(report: PreloadReport) -> str:
+    """Return the report as one line of text."""
     before, after = (
         "unknown" if resident is None else f"{resident / 1e9:.2f} GB"
         for resident in (report.resident_before, report.resident_after)

@@ -1,26 +1,34 @@
-"""`eightfold replay`: other votes on the traces of a run, without model or kernels."""
+"""`eightfold replay`: vote again on the recorded attempts of a run, without model or kernels."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
+
+from eightfold.common.terminal_table import Column, format_table
 
 from ...attempts.voting import RULES
 from ...evaluation.run_folder import read_run
-from ...evaluation.run_scores import pass_score, vote_score
+from ...evaluation.run_scores import Score, pass_score, vote_score
 from ...solver_config import SolverError
-from ..command_line import OK
+from ..exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from ..argument_parser import Subparsers
+
+COLUMNS = (Column("score"), Column("value", right=True), Column("95 % interval"), Column(""))
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
         "replay",
-        help="vote again on the traces of a run",
-        description="Votes again on the traces of a run by one rule, or by all side by side, with "
-        "95 %% intervals (Wilson for votes, bootstrap over problems for pass@k).",
+        help="vote again on the attempts of a run",
+        description="Vote again on the recorded attempts of a run by one rule, or by all rules "
+        "side by side, with 95 %% intervals (Wilson's for votes, bootstrap over problems for "
+        "pass@k).",
     )
     parser.add_argument("runs", nargs="+", metavar="DIR", help="folders of runs")
     parser.add_argument("--rule", choices=sorted(RULES), help="only this rule")
@@ -29,7 +37,8 @@ def add_parser(commands: Any) -> None:
         type=int,
         default=0,
         metavar="K",
-        help="take the attempts as they ended and stop when K agree (0: all count)",
+        help="take the attempts in the order they ended and stop when K agree; 0 counts all "
+        "(%(default)s)",
     )
     parser.add_argument("--attempts", type=int, metavar="N", help="only the first N attempts")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
@@ -37,24 +46,30 @@ def add_parser(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prints the table."""
+    """Print a table of scores for each run."""
     if options.early_stop < 0 or (options.attempts is not None and options.attempts < 1):
         raise SolverError("--early-stop must be at least 0 and --attempts at least 1.")
     rules = [options.rule] if options.rule else list(RULES)
-    table = []
+    records = []
     for folder in options.runs:
-        records = read_run(Path(folder))
-        most = max((len(tries) for _, tries in records), default=0)
+        run_records = read_run(Path(folder))
+        most = max((len(attempts) for _, attempts in run_records), default=0)
         count = min(options.attempts or most, most)
-        print(f"{folder}: {len(records)} problems, {count} attempts each")
-        scores = [pass_score(records, k, count) for k in sorted({1, count}) if k >= 1]
-        scores += [vote_score(records, rule, options.early_stop, count) for rule in rules]
-        if not any(scores):
+        print(f"{folder}: {len(run_records)} problems, {count} attempts each")
+        found = [pass_score(run_records, k, count) for k in sorted({1, count}) if k >= 1]
+        found += [vote_score(run_records, rule, options.early_stop, count) for rule in rules]
+        scores = [score for score in found if score is not None]
+        if scores:
+            print(format_table(COLUMNS, map(score_row, scores), plain_titles=False, indent=2))
+        else:
             print("  no problem with a known answer is done")
-        for score in scores:
-            if score is not None:
-                print(f"  {score.name:<20}{score}")
-                table.append({"run": folder, **vars(score)})
+        records += [{"run": folder, **vars(score)} for score in scores]
     if options.json:
-        print(json.dumps(table), flush=True)
-    return OK
+        print(json.dumps(records), flush=True)
+    return ExitCode.OK
+
+
+def score_row(score: Score) -> tuple[str, str, str, str]:
+    """Return the table's cells for a score."""
+    interval = f"[{score.low:.1%}, {score.high:.1%}]"
+    return score.name, f"{score.value:.1%}", interval, f"n={score.count}"

@@ -1,24 +1,27 @@
-"""`eightfold sandbox doctor`: which protections are active on this machine."""
+"""`eightfold sandbox doctor`: show which protections are active on this machine."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..argument_parser import Subparsers
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        "sandbox", help="look at the sandbox", description="Looks at the sandbox."
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "sandbox", help="inspect the sandbox", description="Inspect the sandbox."
     )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
-    doctor = parts.add_parser("doctor", help="tell which protections are active here")
+    doctor = parts.add_parser("doctor", help="show which protections are active on this machine")
     doctor.add_argument("--json", action="store_true", help="end with one line of JSON")
     doctor.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Hands over to the sandbox's own doctor."""
+    """Run the sandbox's own command and return its exit code."""
     from eightfold.sandbox.doctor import main
 
     return int(main(["--json"] if options.json else []))

@@ -9,90 +9,54 @@ import stat
 import sys
 import time
 from functools import partial
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from ...chat.prompt_texts import prompts_for
 from ...model_defaults import resolve_model_folder
-from ...progress_display import Display, votes_text
+from ...progress_display import ProgressDisplay, votes_text
 from ...solver_config import SolverError
-from ..command_line import NO_ANSWER, OK
-from ..common_options import add_solver_options, decoded, read_text_file, solver_config
+from ..exit_codes import ExitCode
+from ..problem_input import read_problem
+from ..solver_options import add_solver_options, solver_config
+
+if TYPE_CHECKING:
+    from ...solver import Result
+    from ..argument_parser import Subparsers
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command."""
-    parser: argparse.ArgumentParser = commands.add_parser(
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
         "solve",
         help="solve one problem",
-        description="Solves one problem. The text is given directly, as - for standard input, "
+        description="Solve one problem. Its text is given directly, as - for standard input, "
         "or with --file.",
     )
-    parser.add_argument("problem", nargs="?", metavar="PROBLEM", help="its text; - reads stdin")
+    parser.add_argument(
+        "problem", nargs="?", metavar="PROBLEM", help="the problem's text; - reads standard input"
+    )
     parser.add_argument("--file", metavar="FILE", help="read the problem's text from a file")
     add_solver_options(parser)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument(
-        "--show", action="store_true", help="print what an attempt with the answer wrote and ran"
+        "--show",
+        action="store_true",
+        help="print what the first attempt with the answer wrote and ran",
     )
-    parser.add_argument("--trace", metavar="FILE", help="write every attempt there, as JSON Lines")
+    parser.add_argument("--trace", metavar="FILE", help="write each attempt there, as JSON Lines")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
 
 
-def problem_text(options: argparse.Namespace) -> str:
-    """The problem from argument, file or standard input.
-
-    Raises:
-        SolverError: none, two, an empty one, or one that is no UTF-8 text.
-    """
-    stdin = sys.stdin  # None where the caller has closed it
-    if options.file is not None and options.problem is not None:
-        raise SolverError("Give the problem's text or --file, not both.")
-    if options.file is not None:
-        text = read_text_file(options.file)
-    elif stdin and (options.problem == "-" or (options.problem is None and not stdin.isatty())):
-        text = decoded(stdin.buffer.read(), "Standard input")
-    elif options.problem in (None, "-"):
-        raise SolverError("Give the problem's text, - for standard input, or --file FILE.")
-    else:
-        text = decoded(os.fsencode(options.problem), "The problem")
-    if not text.strip():
-        raise SolverError("The problem is empty; give its text.")
-    return text.strip()
-
-
-def trace_file(path: str) -> TextIO:
-    """The opened file; what it holds stays until `empty`, since the model may yet be refused.
-
-    Raises:
-        SolverError: it cannot be written.
-    """
-    try:
-        return open(path, "a", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise SolverError(f"The trace cannot be written to {path}: {error.strerror}.") from error
-
-
-def empty(file: TextIO) -> None:
-    """Removes an earlier trace; devices and pipes hold none."""
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.truncate(0)
-
-
-def write_line(file: TextIO, record: dict[str, Any]) -> None:
-    """Adds a line of JSON and hands it to the operating system."""
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
-
-
 def run(options: argparse.Namespace) -> int:
-    """Solves the problem and prints answer, votes and time."""
+    """Solve the problem and print the answer, the votes, the attempts and the time."""
     began = time.monotonic()
-    text = problem_text(options)
+    text = read_problem(options.problem, options.file)
     config = solver_config(options)
-    prompts_for(resolve_model_folder(config.model), config.prompts)  # wrong input ends here
-    trace = trace_file(options.trace) if options.trace else None
-    display = Display(sys.stderr, enabled=not options.quiet)
+    # Wrong input is found here, before the model is loaded.
+    prompts_for(resolve_model_folder(config.model), config.prompts)
+    trace = open_trace(options.trace) if options.trace else None
+    display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:
         display.note("loading the model and starting the Python kernels")
         from ...solver import Solver
@@ -103,11 +67,11 @@ def run(options: argparse.Namespace) -> int:
                 display.line(solver.loop.engine.table())
             display.note(f"ready after {startup:.1f} s: {config.attempts} attempts")
             if trace is not None:
-                empty(trace)
+                clear_trace(trace)
             result = solver.solve(
                 text,
                 on_progress=display.progress,
-                on_attempt=partial(write_line, trace) if trace is not None else None,
+                on_attempt=partial(write_record, trace) if trace is not None else None,
             )
             display.clear()
             for fault in result.faults:
@@ -116,16 +80,40 @@ def run(options: argparse.Namespace) -> int:
                 print_attempt(result)
             print_result(result, startup)
             if options.json:
-                print(json.dumps(summary(result, startup)), flush=True)
+                print(json.dumps(result_json(result, startup)), flush=True)
     finally:
         display.clear()
         if trace is not None:
             trace.close()
-    return NO_ANSWER if result.answer is None else OK
+    return ExitCode.NO_ANSWER if result.answer is None else ExitCode.OK
 
 
-def print_attempt(result: Any) -> None:
-    """The first attempt that gave the answer, as the model wrote it, and what its calls printed."""
+def open_trace(path: str) -> TextIO:
+    """Open the trace file without clearing it, since the model may still be refused.
+
+    Raises:
+        SolverError: the file cannot be written.
+    """
+    try:
+        return open(path, "a", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise SolverError(f"The trace cannot be written to {path}: {error.strerror}.") from error
+
+
+def clear_trace(file: TextIO) -> None:
+    """Remove what an earlier run left in the file; a device or a pipe holds nothing."""
+    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.truncate(0)
+
+
+def write_record(file: TextIO, record: dict[str, Any]) -> None:
+    """Append a line of JSON and hand it to the operating system."""
+    file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    file.flush()
+
+
+def print_attempt(result: Result) -> None:
+    """Print what the first attempt with the answer wrote, and the output of its tool calls."""
     chosen = [one for one in result.attempts if one["answer"] == result.answer is not None]
     for turn in chosen[0]["turns"] if chosen else ():
         print(turn["text"])
@@ -133,8 +121,8 @@ def print_attempt(result: Any) -> None:
             print(f"--- output ({call['status']}):\n{call['output']}\n---")
 
 
-def print_result(result: Any, startup: float) -> None:
-    """Answer, votes, attempts and time, in a few lines."""
+def print_result(result: Result, startup: float) -> None:
+    """Print the answer, the votes, the attempts and the time, in a few lines."""
     print(f"answer: {'none' if result.answer is None else result.answer}")
     print(f"votes: {votes_text(result.votes) or 'none'}")
     for record in result.attempts:
@@ -151,8 +139,8 @@ def print_result(result: Any, startup: float) -> None:
     )
 
 
-def summary(result: Any, startup: float) -> dict[str, Any]:
-    """The line of JSON."""
+def result_json(result: Result, startup: float) -> dict[str, Any]:
+    """Return the result for a line of JSON."""
     keys = ("attempt", "seed", "ending", "detail", "answer", "tokens", "calls", "errors", "ended")
     return {
         "answer": result.answer,

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 
 from eightfold.demo.problems import take
-from eightfold.solver.cli.command_line import main
+from eightfold.solver.cli import main
 from eightfold.solver.evaluation.run_folder import read_lines, read_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(290)]
 
-EIGHTFOLD = [sys.executable, "-m", "eightfold.solver.cli.command_line"]
+EIGHTFOLD = [sys.executable, "-m", "eightfold.solver.cli"]
 
 
 def test_bundled_model_solves_with_real_kernels(tmp_path: Path) -> None:

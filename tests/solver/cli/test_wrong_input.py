@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.solver.cli.command_line import main
+from eightfold.solver.cli import main
 from eightfold.solver.model_defaults import bundled_model
 
 
@@ -67,7 +67,7 @@ def test_wrong_input_is_one_sentence_and_code_2(
     ],
 )
 def test_streams_that_are_closed_or_hold_no_text(streams: str, said: str) -> None:
-    command = f"exec {sys.executable} -m eightfold.solver.cli.command_line solve {streams}"
+    command = f"exec {sys.executable} -m eightfold.solver.cli solve {streams}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert done.stdout == ""

@@ -7,17 +7,21 @@ import math
 
 import pytest
 
-from eightfold.solver.evaluation.confidence_intervals import bootstrap, pass_at_k, wilson
+from eightfold.solver.evaluation.confidence_intervals import (
+    bootstrap_interval,
+    pass_at_k,
+    wilson_interval,
+)
 
 
 def test_wilson_against_known_values() -> None:
-    low, high = wilson(9, 10)
+    low, high = wilson_interval(9, 10)
     assert (round(low, 4), round(high, 4)) == (0.5958, 0.9821)
-    assert wilson(0, 10)[0] == 0.0
-    assert round(wilson(0, 10)[1], 4) == 0.2775
-    assert wilson(0, 0) == (0.0, 1.0)
+    assert wilson_interval(0, 10)[0] == 0.0
+    assert round(wilson_interval(0, 10)[1], 4) == 0.2775
+    assert wilson_interval(0, 0) == (0.0, 1.0)
     with pytest.raises(ValueError, match="successes"):
-        wilson(3, 2)
+        wilson_interval(3, 2)
 
 
 def test_pass_at_k_equals_enumeration() -> None:
@@ -32,8 +36,8 @@ def test_pass_at_k_equals_enumeration() -> None:
 
 def test_bootstrap_brackets_the_mean() -> None:
     values = [float(i % 2) for i in range(200)]
-    low, high = bootstrap(values)
+    low, high = bootstrap_interval(values)
     assert 0.42 < low < 0.45
     assert 0.55 < high < 0.58
-    assert bootstrap(values) == (low, high)
-    assert bootstrap([]) == (0.0, 1.0)
+    assert bootstrap_interval(values) == (low, high)
+    assert bootstrap_interval([]) == (0.0, 1.0)

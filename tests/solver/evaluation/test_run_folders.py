@@ -21,7 +21,7 @@ from eightfold.solver.cli.command_line import main, make_parser
 from eightfold.solver.cli.commands.evaluate_command import run_settings
 from eightfold.solver.evaluation.evaluation_run import Evaluation
 from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run, statistics_of
-from eightfold.solver.evaluation.run_scores import pass_score, replay_vote, summarise, vote_score
+from eightfold.solver.evaluation.run_scores import pass_score, replay_vote, summarize, vote_score
 from eightfold.solver.model_defaults import sampling_values
 from eightfold.solver.problem_set import Problem
 from eightfold.solver.progress_display import ProgressDisplay
@@ -159,7 +159,7 @@ def test_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> None
 
 def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run", SETTINGS, resume=False)
-    with pytest.raises(SolverError, match="still goes on"):
+    with pytest.raises(SolverError, match="still in progress"):
         RunFolder(tmp_path / "run", SETTINGS, resume=True)
     run.begin()
     run.close()
@@ -177,10 +177,10 @@ def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage", "said"),
     [
-        ("problems", b"\xff\xfe\n", "Line 7 of .*problems.jsonl is no JSON"),
+        ("problems", b"\xff\xfe\n", "Line 7 of .*problems.jsonl is not JSON"),
         ("problems", b"{}\n", "Line 7 of .*problems.jsonl has no 'id'"),
-        ("attempts", b'"calls": 2}\n', "Line 19 of .*attempts.jsonl is no JSON"),
-        ("attempts", None, "lacks attempts at problem 'p0'; take its line out"),
+        ("attempts", b'"calls": 2}\n', "Line 19 of .*attempts.jsonl is not JSON"),
+        ("attempts", None, "lacks attempts at problem 'p0'; remove its line"),
     ],
 )
 def test_damaged_traces_are_named_and_not_voted_on(
@@ -244,7 +244,7 @@ def test_parallel_problems_overlap(tmp_path: Path) -> None:
 def test_scores_of_a_run(tmp_path: Path) -> None:
     evaluate(tmp_path / "run")
     run = read_run(tmp_path / "run")
-    summary = summarise(run, SETTINGS)
+    summary = summarize(run, SETTINGS)
     # In problems 4 and 5 the only two votes tie; the first attempt's answer, the right one, wins.
     voted = vote_score(run, "majority")
     assert voted is not None
@@ -299,7 +299,7 @@ def test_sampling_values_come_from_user_then_checkpoint(tmp_path: Path) -> None:
 def test_budget_simulation_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["budget", "simulate", "--runs", "400"]) == 0
     out = capsys.readouterr().out
-    assert "never passed" in out
+    assert "never exceeded" in out
     assert [line.split()[0] for line in out.splitlines()[2:6]] == [
         "first",
         "last",

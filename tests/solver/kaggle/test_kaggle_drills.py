@@ -19,13 +19,13 @@ import pytest
 from eightfold.common.error_text import one_line
 from eightfold.solver import SolverError, time_budget
 from eightfold.solver.kaggle import kaggle_session, predict_endpoint
-from eightfold.solver.kaggle.gateway_stand_in import (
+from eightfold.solver.kaggle.kaggle_session import RETURN_SECONDS
+from eightfold.solver.kaggle.local_gateway import (
     GatewayError,
     Row,
     check_prediction,
     run_gateway,
 )
-from eightfold.solver.kaggle.kaggle_session import RETURN_SECONDS
 from eightfold.solver.solver import Result
 from eightfold.solver.time_budget import BudgetConfig
 
@@ -308,11 +308,13 @@ def test_fifty_problems_never_take_more_than_five_hours(
     run.budget = time_budget.Budget(run.config.budget, spent_before=600.0, _start=clock.now)
 
     def on_this_thread(name: str, text: str, deadline: float) -> Any:
-        tried = kaggle_session._Try(name, text, deadline)
-        run._work(tried)
+        tried = kaggle_session._ProblemTask(name, text, deadline)
+        run._run(tried)
         return tried
 
-    monkeypatch.setattr(run, "_try", on_this_thread)  # the clock stands still for a watchdog
+    monkeypatch.setattr(
+        run, "_run_watched", on_this_thread
+    )  # the clock stands still for a watchdog
     assert [ask("p") for _ in range(50)] == [7] * 50
     assert 600 + clock.now <= 18_000 - 300
     assert max(asked) <= 900

@@ -15,17 +15,26 @@ import sys
 import sysconfig
 from collections.abc import Set
 from pathlib import Path
-from zipfile import ZipFile
 
 import polars as pl
 import pytest
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from eightfold.solver import SolverError
-from eightfold.solver.cli.command_line import main
-from eightfold.solver.kaggle import offline_bundle as parts
-from eightfold.solver.kaggle.gateway_stand_in import Row
-from eightfold.solver.kaggle.offline_bundle import BundleConfig, left_out, make_bundle, read_freeze
+from eightfold.solver.cli import main
+from eightfold.solver.kaggle import offline_bundle
+from eightfold.solver.kaggle.image_packages import (
+    NEVER_FETCHED,
+    PRESENT,
+    read_freeze,
+    unneeded_wheels,
+    wheel_name,
+    wheel_requirements,
+    wheel_version,
+)
+from eightfold.solver.kaggle.local_gateway import Row
+from eightfold.solver.kaggle.offline_bundle import BundleConfig, make_bundle, pip
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOK = ROOT / "notebooks" / "aimo3.ipynb"
@@ -108,7 +117,7 @@ def test_what_is_in_it(made: Path, tmp_path: Path) -> None:
 def index(tmp_path_factory: pytest.TempPathFactory) -> None:
     try:
         quick = ("--no-deps", "--retries", "0", "--timeout", "10")
-        parts.pip("download", *quick, "-d", str(tmp_path_factory.mktemp("probe")), "truststore")
+        pip("download", *quick, "-d", str(tmp_path_factory.mktemp("probe")), "truststore")
     except SolverError as error:
         pytest.skip(f"the package index cannot be reached: {error}")
 
@@ -118,10 +127,9 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> None:
 def test_an_environment_gets_all_that_it_lacks_from_the_bundle(tmp_path: Path) -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     wheels = make_bundle(BundleConfig(tmp_path / "out", python))
-    brought = {parts.name_of(wheel) for wheel in wheels} - {"eightfold"}
+    brought = {wheel_name(wheel) for wheel in wheels} - {"eightfold"}
     here = {
-        parts.canonicalize_name(found.metadata["Name"])
-        for found in importlib.metadata.distributions()
+        canonicalize_name(found.metadata["Name"]) for found in importlib.metadata.distributions()
     }
     fresh = environment(tmp_path, brought & here)
     look = [fresh, "-c", "import transformers"]
@@ -138,7 +146,7 @@ def test_an_environment_gets_all_that_it_lacks_from_the_bundle(tmp_path: Path) -
 @pytest.mark.usefixtures("index")
 def test_wheels_for_the_image(tmp_path: Path) -> None:
     wheels = make_bundle(BundleConfig(tmp_path / "out"))
-    names = {parts.name_of(wheel) for wheel in wheels}
+    names = {wheel_name(wheel) for wheel in wheels}
     assert {"eightfold", "transformers", "tokenizers", "accelerate"} <= names
     assert not names & {"torch", "triton", "numpy"}
     for wheel in wheels:
@@ -146,49 +154,22 @@ def test_wheels_for_the_image(tmp_path: Path) -> None:
     lock = (tmp_path / "out" / "eightfold.lock").read_text()
     assert lock.count("--hash=sha256:") == len(wheels)
     pinned = (ROOT / "constraints.txt").read_text().split("\n")
-    (ours,) = (wheel for wheel in wheels if parts.name_of(wheel) == "transformers")
-    assert f"transformers=={parts.version_of(ours)}" in pinned, "a version that is tested"
+    (ours,) = (wheel for wheel in wheels if wheel_name(wheel) == "transformers")
+    assert f"transformers=={wheel_version(ours)}" in pinned, "a version that is tested"
     for wheel in wheels:
-        for need in map(Requirement, parts.requirements(wheel)):
-            name = parts.canonicalize_name(need.name)
+        for need in map(Requirement, wheel_requirements(wheel)):
+            name = canonicalize_name(need.name)
             due = need.marker is None or need.marker.evaluate({"python_version": "3.12"})
-            if due and name not in names | parts.NEVER:
-                assert parts.PRESENT[name] in need.specifier, f"{wheel.name} needs {need}"
+            if due and name not in names | NEVER_FETCHED:
+                assert PRESENT[name] in need.specifier, f"{wheel.name} needs {need}"
     # An image that has all this needs ours alone.
     freeze = tmp_path / "freeze.txt"
-    freeze.write_text("\n".join(f"{parts.name_of(w)}=={parts.version_of(w)}" for w in wheels))
-    kept = set(wheels) - set(left_out(tmp_path / "out", read_freeze(freeze)))
-    assert {parts.name_of(wheel) for wheel in kept} == {"eightfold"}
+    freeze.write_text("\n".join(f"{wheel_name(w)}=={wheel_version(w)}" for w in wheels))
+    kept = set(wheels) - set(unneeded_wheels(tmp_path / "out", read_freeze(freeze)))
+    assert {wheel_name(wheel) for wheel in kept} == {"eightfold"}
     freeze.write_text("transformers==4.57.0\ntokenizers==0.22.0\n")
-    old = left_out(tmp_path / "out", read_freeze(freeze))
-    assert "transformers" not in {parts.name_of(wheel) for wheel in old}
-
-
-@pytest.mark.parametrize(
-    ("image", "kept"),
-    [
-        ({}, "eightfold a b c"),
-        ({"eightfold": "2", "a": "2", "b": "1", "c": "1"}, "eightfold"),
-        ({"a": "2", "b": "1", "c": "1"}, "eightfold"),
-        ({"a": "1", "b": "1", "c": "1"}, "eightfold a"),
-        ({"a": "1", "c": "1"}, "eightfold a b"),
-        ({"a": "2", "c": "1"}, "eightfold b"),
-        ({"a": "2", "b": "0.9", "c": "0.9"}, "eightfold"),
-        ({"a": "2", "c": "0.9"}, "eightfold b c"),
-        ({"a": "2.0.dev1+here", "b": "0", "c": "0"}, "eightfold a"),
-        ({"a": "unknown", "b": "1", "c": "1"}, "eightfold a"),
-    ],
-)
-def test_what_the_image_has_in_versions_that_will_do_is_left_out(
-    image: dict[str, str], kept: str, tmp_path: Path
-) -> None:
-    needs = {"eightfold": ["a>=2", "torch>=2"], "a": ["b"], "b": ["c>=1", "other"], "c": ["a"]}
-    for name, lines in {**needs, "torch": []}.items():
-        with ZipFile(tmp_path / f"{name}-2-py3-none-any.whl", "w") as wheel:
-            text = "".join(f"Requires-Dist: {line}\n" for line in lines)
-            wheel.writestr(f"{name}-2.dist-info/METADATA", f"Name: {name}\n{text}")
-    gone = {parts.name_of(wheel) for wheel in left_out(tmp_path, image)}
-    assert {*needs, "torch"} - gone == set(kept.split())
+    old = unneeded_wheels(tmp_path / "out", read_freeze(freeze))
+    assert "transformers" not in {wheel_name(wheel) for wheel in old}
 
 
 def test_a_folder_that_is_there_is_kept(tmp_path: Path, made: Path) -> None:
@@ -233,7 +214,7 @@ def test_without_an_index_nothing_is_written(
     assert main(["bundle", "--out", str(tmp_path / "out")]) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1
-    assert "index reachable, and has it wheels for Python 3.12 on manylinux" in said
+    assert "index reachable, and does it have wheels for Python 3.12 on manylinux" in said
     assert not list(tmp_path.iterdir())
 
 
@@ -241,7 +222,9 @@ def test_a_clone_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(parts, "__file__", str(tmp_path / "eightfold" / "solver" / "bundle.py"))
+    monkeypatch.setattr(
+        offline_bundle, "__file__", str(tmp_path / "eightfold" / "solver" / "bundle.py")
+    )
     assert main(["bundle", "--out", "out"]) == 2
     assert "clone" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

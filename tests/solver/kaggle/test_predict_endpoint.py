@@ -19,7 +19,7 @@ import pytest
 from eightfold.common.error_text import one_line
 from eightfold.solver import SolverError, solver
 from eightfold.solver.kaggle import predict_endpoint
-from eightfold.solver.kaggle.gateway_stand_in import Row, run_gateway
+from eightfold.solver.kaggle.local_gateway import Row, run_gateway
 from eightfold.solver.solver import Result
 from eightfold.solver.time_budget import Budget, BudgetConfig
 
