@@ -16,7 +16,7 @@ from .engine_config import EngineConfig
 from .events import Event
 from .execution.in_flight_step import Flight
 from .inspection import architecture as architectures
-from .loading.checkpoint import Meanwhile, end_tokens, load_weights, read_config
+from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
 from .model_errors import ModelError
 from .sampling_params import SamplingParams
 from .scheduling.page_tables import PageTables
@@ -59,15 +59,15 @@ class Engine:
         try:
             if not isinstance(model, PreTrainedModel):
                 dtype, allocate = dtype_for(config.dtype, device), allocation(fused)
-                meanwhile: Meanwhile = nullcontext
+                during_load: DuringLoad = nullcontext
                 if kernels:  # they compile while the disk is waited for
-                    meanwhile = partial(
+                    during_load = partial(
                         rehearsal,
                         architecture=fused or architecture,
                         config=config,
                         fused=fused is not None,
                     )
-                model = load_weights(model, architecture, device, dtype, allocate, meanwhile)
+                model = load_weights(model, architecture, device, dtype, allocate, during_load)
             placement = place(model, fused or architecture, config, kernels, fused is not None)
         except torch.OutOfMemoryError as error:
             raise ModelError(too_large(config, device)) from error
@@ -82,7 +82,7 @@ class Engine:
             config.max_running,
             config.max_step_tokens,
             self.max_context,
-            end_tokens(model),
+            model_end_token_ids(model),
         )
         self._vocabulary = model.get_input_embeddings().num_embeddings
         self._flights: deque[Flight] = deque()

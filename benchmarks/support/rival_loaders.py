@@ -20,7 +20,7 @@ def ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]:
     from eightfold.engine.loading import checkpoint, gpu_loader
     from eightfold.engine.startup.kv_cache_sizing import allocation, fused_architecture
 
-    real = checkpoint.load
+    real = checkpoint.read_tensors
     config = gpu_loader.LoaderConfig(**settings)
 
     def load(*rest: Any) -> Any:
@@ -28,12 +28,12 @@ def ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]:
         return reports[-1]
 
     architecture = looked_at(folder)
-    checkpoint.load = load
+    checkpoint.read_tensors = load
     try:
         fused = fused_architecture(architecture, EngineConfig(), device.type == "cuda")
         model = checkpoint.load_weights(folder, architecture, device, None, allocation(fused))
     finally:
-        checkpoint.load = real
+        checkpoint.read_tensors = real
     return model, tensors_of(model)
 
 

@@ -1,4 +1,4 @@
-"""Opening a model folder: what it is, its weights, its end tokens."""
+"""Opens a model folder: its configuration, its weights and its end tokens."""
 
 import logging
 import re
@@ -14,37 +14,38 @@ from transformers.utils import logging as transformers_logging
 from eightfold.common.error_text import first_line
 
 from ..inspection.architecture import Architecture
-from ..inspection.meta_model import Allocate, build, materialise, places
+from ..inspection.meta_model import Allocate, build_meta_model, materialize, named_tensors
 from ..model_errors import CheckpointError
-from .cpu_loader import load_mapped
-from .gpu_loader import load
+from .cpu_loader import map_weights
+from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, parse_token_ids
-from .read_spans import DTYPES
-from .safetensors_headers import StoredTensor, stored_tensors
-from .weight_names import Matching, match
+from .read_spans import TORCH_DTYPES
+from .safetensors_headers import StoredTensor, read_stored_tensors
+from .weight_matching import WeightMatching, match_weights
 
 logger = logging.getLogger(__name__)
 
-Meanwhile = Callable[[PreTrainedModel], AbstractContextManager[object]]
-"""What is done while the places of a model's weights are filled."""
+DuringLoad = Callable[[PreTrainedModel], AbstractContextManager[object]]
+"""Makes a context manager that is active while a model's parameters are filled."""
 
-# A multimodal checkpoint's names for the text model's tensors, and the tensors beside it.
-TEXT_NAMES = {
+# How the names of the text model's tensors in a multimodal checkpoint become the text model's own.
+TEXT_KEY_MAPPING = {
     r"^model\.language_model\.": "model.",
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head\.": "lm_head.",
 }
-OTHER_PARTS = re.compile(
+# Tensors of a multimodal checkpoint's other parts, which are not loaded.
+OTHER_MODALITIES = re.compile(
     r"(model\.)?(vision_tower|vision_model|visual|embed_vision|audio_tower|embed_audio"
     r"|multi_modal_projector)\."
 )
 
 
 def read_config(folder: str | Path) -> PretrainedConfig:
-    """The configuration in a model folder.
+    """Return the configuration in a model folder.
 
     Raises:
-        CheckpointError: where the folder, its config.json or its safetensors files are missing, or
+        CheckpointError: if the folder, its config.json or its safetensors files are missing, or if
             the configuration cannot be read.
     """
     folder = Path(folder)
@@ -53,7 +54,7 @@ def read_config(folder: str | Path) -> PretrainedConfig:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:
         raise CheckpointError(
-            f"{folder}/config.json cannot be used: {first_line(error)}"
+            f"{folder}/config.json cannot be used: {first_line(error).rstrip('.')}."
         ) from error
 
 
@@ -63,41 +64,45 @@ def load_weights(
     device: torch.device,
     dtype: torch.dtype | None,
     allocate: Allocate | None = None,
-    meanwhile: Meanwhile = nullcontext,
+    during_load: DuringLoad = nullcontext,
 ) -> PreTrainedModel:
-    """The model with its weights, in evaluation mode, every tensor accounted for.
+    """Return the model with its weights, in evaluation mode, with every tensor accounted for.
 
-    Names, shapes and types are compared before a weight is read. On a GPU each tensor is read
-    straight into its place (:mod:`.loader`), on a CPU the files are mapped (:mod:`.mapped`). A
-    checkpoint that needs more than copying and another floating-point type, such as experts to be
-    merged, is loaded by transformers.
+    Names, shapes and types are compared before any weight is read. On a GPU each tensor is read
+    straight into its parameter (:mod:`.gpu_loader`), on a CPU the files are mapped into memory
+    (:mod:`.cpu_loader`). A checkpoint that needs more than copies and conversions between
+    floating-point types, for example one whose experts must be merged, is loaded by transformers.
 
     Args:
-        dtype: to convert to; ``None`` keeps the checkpoint's.
-        allocate: makes the parameters' places, also on a CPU; by default each has its own tensor.
-            Not called where transformers loads.
-        meanwhile: entered with the model once its parameters have their places, left once they are
-            filled. Not called where files are mapped or transformers loads.
+        folder: the model folder.
+        architecture: what is known about the model's layers.
+        device: the device to load to.
+        dtype: the type to convert to; ``None`` keeps the checkpoint's.
+        allocate: allocates the parameters, also on a CPU. By default each has its own tensor. Not
+            called if transformers loads.
+        during_load: entered with the model once its parameters are allocated, and left once they
+            are filled. Not called if files are mapped or transformers loads.
 
     Raises:
-        CheckpointError: where tensors are missing, surplus, truncated or of the wrong shape, or of
-            a type that does not become the model's.
+        CheckpointError: if tensors are missing, unexpected, truncated or of the wrong shape, or if
+            their type cannot be converted to the model's.
     """
     folder = Path(folder)
-    stored = stored_tensors(folder)
-    mapping = TEXT_NAMES if architecture.wrapped else None
-    with _quiet():
-        model = build(architecture.config, dtype or _stored_dtype(architecture.config, stored))
-        matching = match(model, places(model), stored, mapping)
-        if not matching.plain:
-            return _by_transformers(folder, architecture, device, dtype)
-        _account(folder, architecture.wrapped, matching)
+    stored = read_stored_tensors(folder)
+    key_mapping = TEXT_KEY_MAPPING if architecture.wrapped else None
+    with _quiet_transformers():
+        model_dtype = dtype or _stored_dtype(architecture.config, stored)
+        model = build_meta_model(architecture.config, model_dtype)
+        matching = match_weights(model, named_tensors(model), stored, key_mapping)
+        if not matching.copies_suffice:
+            return _load_with_transformers(folder, architecture, device, dtype)
+        _require_all(folder, architecture.wrapped, matching)
         if device.type == "cpu" and allocate is None:
-            report = load_mapped(matching.pairs, model)
+            report = map_weights(matching.pairs, model)
         else:
-            materialise(model, device, model.dtype, allocate)
-            with meanwhile(model):
-                report = load(matching.pairs, places(model), device)
+            materialize(model, device, model.dtype, allocate)
+            with during_load(model):
+                report = read_tensors(matching.pairs, named_tensors(model), device)
         logger.info("%s: %s", folder, report)
         if model.can_generate() and (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(
@@ -107,66 +112,74 @@ def load_weights(
 
 
 def _stored_dtype(config: PretrainedConfig, stored: list[StoredTensor]) -> torch.dtype:
-    """The configuration's type, else that of the first floating-point tensor."""
+    """Return the configuration's type, else that of the first floating-point tensor."""
     if config.dtype is not None:
         return config.dtype
-    kinds = (DTYPES.get(tensor.dtype) for tensor in stored)
-    return next((kind for kind in kinds if kind and kind.is_floating_point), torch.float32)
+    dtypes = (TORCH_DTYPES.get(tensor.dtype) for tensor in stored)
+    return next((dtype for dtype in dtypes if dtype and dtype.is_floating_point), torch.float32)
 
 
-def _by_transformers(
+def _load_with_transformers(
     folder: Path, architecture: Architecture, device: torch.device, dtype: torch.dtype | None
 ) -> PreTrainedModel:
-    """As :func:`load_weights`, by ``from_pretrained``."""
+    """Do the same as :func:`load_weights` with ``from_pretrained``."""
     try:
         model, report = architecture.model_class.from_pretrained(
             folder,
             config=architecture.config,
             dtype="auto" if dtype is None else dtype,
             device_map=None if device.type == "cpu" else {"": device},
-            key_mapping=TEXT_NAMES if architecture.wrapped else None,
+            key_mapping=TEXT_KEY_MAPPING if architecture.wrapped else None,
             output_loading_info=True,
             ignore_mismatched_sizes=True,
             local_files_only=True,
             use_safetensors=True,
         )
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} cannot be loaded: {first_line(error)}") from error
-    except (KeyError, TypeError) as error:  # an index without "metadata", which it alone wants
+        raise CheckpointError(
+            f"{folder} cannot be loaded: {first_line(error).rstrip('.')}."
+        ) from error
+    except (KeyError, TypeError) as error:  # such as an index without "metadata"
         raise CheckpointError(
             f"{folder} cannot be loaded: transformers, which this checkpoint needs, cannot read it "
-            f"({type(error).__name__}: {first_line(error)})"
+            f"({type(error).__name__}: {first_line(error)})."
         ) from error
     logger.info("%s: loaded by transformers, as %s", folder, model.dtype)
-    shapes = [
+    mismatched = [
         f"{name} is {tuple(found)} and should be {tuple(wanted)}"
         for name, found, wanted in sorted(report["mismatched_keys"])
     ]
-    found = Matching(
+    matching = WeightMatching(
         pairs=(),
-        surplus=tuple(sorted(report["unexpected_keys"])),
+        unexpected=tuple(sorted(report["unexpected_keys"])),
         missing=tuple(sorted(report["missing_keys"])),
-        misshaped=tuple(shapes),
+        mismatched=tuple(mismatched),
     )
-    _account(folder, architecture.wrapped, found)
+    _require_all(folder, architecture.wrapped, matching)
     return model.eval()
 
 
-def _account(folder: Path, wrapped: bool, found: Matching) -> None:
-    left_over = [name for name in found.surplus if not (wrapped and OTHER_PARTS.match(name))]
-    for what, names in (
-        ("tensors of the wrong shape", found.misshaped),
-        ("missing tensors", found.missing),
-        ("surplus tensors", left_over),
-        ("tensors to be stored as bfloat16 instead", found.mistyped),
+def _require_all(folder: Path, wrapped: bool, matching: WeightMatching) -> None:
+    """Raise if a tensor is missing, unexpected, of the wrong shape or of a type without use."""
+    unexpected = [
+        name for name in matching.unexpected if not (wrapped and OTHER_MODALITIES.match(name))
+    ]
+    for fault, names in (
+        ("tensors of the wrong shape", matching.mismatched),
+        ("missing tensors", matching.missing),
+        ("unexpected tensors", unexpected),
+        ("tensors to be stored as bfloat16 instead", matching.inconvertible),
     ):
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-            raise CheckpointError(f"{folder} has {what}: {shown}")
+            raise CheckpointError(f"{folder} has {fault}: {shown}.")
 
 
-def end_tokens(model: PreTrainedModel) -> frozenset[int]:
-    """End tokens that the configuration and the generation configuration name, together."""
+def model_end_token_ids(model: PreTrainedModel) -> frozenset[int]:
+    """Return the end tokens that a model's two configurations name, combined.
+
+    :func:`.model_folder.end_token_ids` does this for a folder whose model is not loaded.
+    """
     found: set[int] = set()
     for config in (model.config, getattr(model, "generation_config", None)):
         found |= parse_token_ids(getattr(config, "eos_token_id", None))
@@ -174,17 +187,15 @@ def end_tokens(model: PreTrainedModel) -> frozenset[int]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence transformers' report and bars: what matters in them is raised."""
-    level, bars = (
-        transformers_logging.get_verbosity(),
-        transformers_logging.is_progress_bar_enabled(),
-    )
+def _quiet_transformers() -> Iterator[None]:
+    """Silence transformers' report and progress bars; whatever matters in them is raised."""
+    verbosity = transformers_logging.get_verbosity()
+    bars_enabled = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     try:
         yield
     finally:
-        transformers_logging.set_verbosity(level)
-        if bars:
+        transformers_logging.set_verbosity(verbosity)
+        if bars_enabled:
             transformers_logging.enable_progress_bar()

@@ -1,8 +1,8 @@
-"""Reads the tensors of a checkpoint into their places on a GPU, by several threads.
+"""Reads the tensors of a checkpoint into a model's tensors on a GPU, with several threads.
 
-Bytes go through a small page-locked ring, each reader with buffers and a stream of its own; a
-second copy of the weights is nowhere. Reads go through the page cache, so that what a preload has
-fetched, or is fetching, is not read from the disk again.
+The bytes pass through small page-locked buffers. Each reader has its own buffers and stream, and no
+second copy of the weights exists anywhere. Reads go through the OS page cache, so that what a
+preload has read, or is reading, is not read from the disk again.
 """
 
 import os
@@ -16,23 +16,23 @@ import torch
 
 from ..model_errors import CheckpointError
 from ..worker_thread import WorkerThread
-from .pinned_ring import Lane
-from .read_spans import DTYPES, Span, cut
+from .pinned_ring import PinnedRing
+from .read_spans import TORCH_DTYPES, ReadSpan, split_into_spans
 from .safetensors_headers import StoredTensor
 
-# Bytes that one reader reads in a row. The kernel keeps what is read in a row in larger pieces,
-# from which many readers copy faster than from single pages.
-RUN = 256 << 20
+# Most bytes that one reader reads in sequence. The kernel caches a sequential read in larger pieces
+# than single pages, and many readers copy faster from those.
+MAX_RUN_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class LoaderConfig:
-    """How to read.
+    """Settings of the loader.
 
     Args:
-        threads: that read at once.
-        span_bytes: of one read.
-        buffers: of a thread.
+        threads: number of threads that read, from 1 to 256.
+        span_bytes: bytes of one read, a multiple of 4096.
+        buffers: buffers per thread, from 1 to 16.
     """
 
     threads: int = 16
@@ -41,16 +41,23 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         if not 1 <= self.threads <= 256:
-            raise ValueError(f"threads must be from 1 to 256, not {self.threads}")
+            raise ValueError(f"threads must be from 1 to 256, not {self.threads}.")
         if self.span_bytes < 4096 or self.span_bytes % 4096:
-            raise ValueError(f"span_bytes must be a multiple of 4096, not {self.span_bytes}")
+            raise ValueError(f"span_bytes must be a multiple of 4096, not {self.span_bytes}.")
         if not 1 <= self.buffers <= 16:
-            raise ValueError(f"buffers must be from 1 to 16, not {self.buffers}")
+            raise ValueError(f"buffers must be from 1 to 16, not {self.buffers}.")
 
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What was loaded. converted: tensors by (stored type, other type in the model)."""
+    """Result of loading a checkpoint.
+
+    Args:
+        tensors: number of tensors loaded.
+        nbytes: their bytes in the files.
+        seconds: time that loading took.
+        converted: number of converted tensors, by (stored type, type in the model).
+    """
 
     tensors: int
     nbytes: int
@@ -61,15 +68,15 @@ class LoadReport:
     def of(
         cls,
         pairs: Sequence[tuple[StoredTensor, str]],
-        places: dict[str, torch.Tensor],
+        destinations: dict[str, torch.Tensor],
         seconds: float,
     ) -> "LoadReport":
-        """The report on what was stored, by the name of the place that it filled."""
+        """Return the report on stored tensors, paired with the names of their destinations."""
         converted: dict[tuple[str, str], int] = {}
         for tensor, name in pairs:
-            if DTYPES[tensor.dtype] != places[name].dtype:
-                kinds = (tensor.dtype, str(places[name].dtype).removeprefix("torch."))
-                converted[kinds] = converted.get(kinds, 0) + 1
+            if TORCH_DTYPES[tensor.dtype] != destinations[name].dtype:
+                types = (tensor.dtype, str(destinations[name].dtype).removeprefix("torch."))
+                converted[types] = converted.get(types, 0) + 1
         return cls(len(pairs), sum(tensor.nbytes for tensor, _ in pairs), seconds, converted)
 
     def __str__(self) -> str:
@@ -83,60 +90,65 @@ class LoadReport:
         )
 
 
-def load(
+def read_tensors(
     pairs: Sequence[tuple[StoredTensor, str]],
-    places: dict[str, torch.Tensor],
+    destinations: dict[str, torch.Tensor],
     device: torch.device,
     config: LoaderConfig | None = None,
 ) -> LoadReport:
-    """Fill places from files. When this returns or raises, no thread and no pinned memory is left.
+    """Read stored tensors into a model's tensors.
+
+    When this returns or raises, no thread is running and no pinned memory is held.
 
     Args:
-        pairs: what is stored, and the name of the place it fills.
-        places: contiguous tensors on ``device``, of the stored shapes; a floating-point type is
-            converted to the place's as ``Tensor.copy_`` does, to the nearest value.
+        pairs: stored tensors, and the names of the tensors that they fill.
+        destinations: contiguous tensors on ``device``, of the stored shapes. A floating-point type
+            is converted to the destination's as ``Tensor.copy_`` does, to the nearest value.
+        device: the device; a CPU works too.
+        config: see :class:`LoaderConfig`.
 
     Raises:
-        CheckpointError: where a file cannot be read to the end.
+        CheckpointError: if a file cannot be read to the end.
     """
     began = time.monotonic()
     config = config or LoaderConfig()
-    spans = cut(pairs, places, config.span_bytes)
+    spans = split_into_spans(pairs, destinations, config.span_bytes)
     if spans:
-        most = max(span.nbytes for span in spans)
-        lanes = [Lane(device, config.buffers, most) for _ in range(min(config.threads, len(spans)))]
-        _Readers(spans, lanes).run()
-    return LoadReport.of(pairs, places, time.monotonic() - began)
+        nbytes = max(span.nbytes for span in spans)
+        readers = min(config.threads, len(spans))
+        rings = [PinnedRing(device, config.buffers, nbytes) for _ in range(readers)]
+        _ReaderThreads(spans, rings).run()
+    return LoadReport.of(pairs, destinations, time.monotonic() - began)
 
 
-def _runs(spans: list[Span], readers: int) -> list[list[Span]]:
-    """Neighbouring spans of one file, as one reader is to read them.
+def _group_into_runs(spans: list[ReadSpan], readers: int) -> list[list[ReadSpan]]:
+    """Group consecutive spans of a file into runs, each for one reader to read in sequence.
 
-    The last ones are short, so that the readers end together.
+    The last runs are short, so that all readers finish at about the same time.
     """
-    runs: list[list[Span]] = []
-    left, room = sum(span.nbytes for span in spans), 0
+    runs: list[list[ReadSpan]] = []
+    remaining, room = sum(span.nbytes for span in spans), 0
     for span in spans:
         if runs and runs[-1][0].file == span.file and span.nbytes <= room:
             runs[-1].append(span)
         else:
-            room = min(RUN, left // (2 * readers))
+            room = min(MAX_RUN_BYTES, remaining // (2 * readers))
             runs.append([span])
         room -= span.nbytes
-        left -= span.nbytes
+        remaining -= span.nbytes
     return runs
 
 
-class _Readers:
-    """Threads that take runs in order until there are none, or one of them fails."""
+class _ReaderThreads:
+    """Threads that take runs in order until none are left, or until one of them fails."""
 
-    def __init__(self, spans: list[Span], lanes: list[Lane]) -> None:
-        self._runs = deque(_runs(spans, len(lanes)))
+    def __init__(self, spans: list[ReadSpan], rings: list[PinnedRing]) -> None:
+        self._runs = deque(_group_into_runs(spans, len(rings)))
         self._failed = threading.Event()
         self._error: BaseException | None = None
         self._threads = [
-            WorkerThread(target=self._main, args=(lane,), name=f"load-{i}")
-            for i, lane in enumerate(lanes)
+            WorkerThread(target=self._run_thread, args=(ring,), name=f"load-{i}")
+            for i, ring in enumerate(rings)
         ]
 
     def run(self) -> None:
@@ -155,48 +167,47 @@ class _Readers:
 
     # ---- on the threads
 
-    def _main(self, lane: Lane) -> None:
+    def _run_thread(self, ring: PinnedRing) -> None:
         try:
-            with lane:
+            with ring:
                 while not self._failed.is_set():
                     try:
                         run = self._runs.popleft()
                     except IndexError:
                         break
-                    self._load(run, lane)
+                    self._load_run(run, ring)
         except BaseException as error:
             self._error = self._error or error
             self._failed.set()
 
-    def _load(self, run: list[Span], lane: Lane) -> None:
-        """Read a run through a descriptor of its own: how far to read ahead is kept there."""
+    def _load_run(self, run: list[ReadSpan], ring: PinnedRing) -> None:
+        """Load a run through its own descriptor, which is where the kernel keeps read-ahead."""
         try:
             fd = os.open(run[0].file, os.O_RDONLY)
         except OSError as error:
-            raise self._broken(run[0], error.strerror) from error
+            raise self._read_error(run[0], error.strerror) from error
         try:
             for span in run:
                 if self._failed.is_set():
                     return
-                self._read(fd, span, lane.take()[: span.nbytes])
-                lane.send(span.segments)
+                self._read_span(fd, span, ring.acquire()[: span.nbytes])
+                ring.submit(span.segments)
         finally:
             os.close(fd)
 
-    def _read(self, fd: int, span: Span, view: memoryview) -> None:
-        """Fill the view with the span's bytes."""
-        at = span.begin
+    def _read_span(self, fd: int, span: ReadSpan, view: memoryview) -> None:
+        offset = span.begin
         while view:
             try:
-                got = os.preadv(fd, [view], at)
+                got = os.preadv(fd, [view], offset)
             except OSError as error:
-                raise self._broken(span, error.strerror) from error
+                raise self._read_error(span, error.strerror) from error
             if not got:
-                raise self._broken(span, "it ends too early")
-            view, at = view[got:], at + got
+                raise self._read_error(span, "it ends too early")
+            view, offset = view[got:], offset + got
 
-    def _broken(self, span: Span, reason: str | None) -> CheckpointError:
+    def _read_error(self, span: ReadSpan, reason: str | None) -> CheckpointError:
         return CheckpointError(
             f"{span.file.parent} cannot be loaded: {span.file.name} cannot be read at "
-            f"{span.segments[0].name} ({reason})"
+            f"{span.segments[0].name} ({reason})."
         )

@@ -1,6 +1,6 @@
-"""What of a file is in the page cache.
+"""Queries which parts of a file are in the OS page cache, with ``mincore``.
 
-Linux only; elsewhere nothing is told (`resident_pages` is None) .
+Linux only. On other systems nothing is known, so that :func:`resident_pages` returns ``None``.
 """
 
 import ctypes
@@ -11,26 +11,33 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-PAGE = mmap.PAGESIZE
-CAP_FOWNER = 3  # bit in the capability sets of /proc/self/status
+PAGE_BYTES = mmap.PAGESIZE
+CAP_FOWNER = 3  # bit number in the capability sets of /proc/self/status
+_LOW_BIT = bytes(value & 1 for value in range(256))  # mincore reserves the other bits
 
 
 def resident_pages(fd: int, begin: int, count: int) -> bytes | None:
-    """One byte per page of [begin, begin + count): 1 where it is in the page cache.
+    """Return one byte per page of [begin, begin + count): 1 if it is in the OS page cache, else 0.
 
-    begin: a multiple of the page size. ``None`` where the kernel does not tell: to who could not
-    write the file, Linux reports every page as resident (mm/mincore.c, can_do_mincore).
+    Args:
+        fd: descriptor of the file.
+        begin: offset in bytes, a multiple of the page size.
+        count: number of bytes.
+
+    Returns:
+        The bytes, or ``None`` if the kernel does not tell: without write permission for the file,
+        Linux reports all pages as resident (mm/mincore.c, can_do_mincore).
     """
     if count <= 0:
         return b""
     libc = _libc()
-    if libc is None or not _told(fd):
+    if libc is None or not _residency_is_known(fd):
         return None
     address = libc.mmap(None, count, mmap.PROT_READ, mmap.MAP_SHARED, fd, begin)
     if address == ctypes.c_void_p(-1).value:
         return None
     try:
-        found = (ctypes.c_ubyte * (-(-count // PAGE)))()
+        found = (ctypes.c_ubyte * (-(-count // PAGE_BYTES)))()
         if libc.mincore(ctypes.c_void_p(address), ctypes.c_size_t(count), found) != 0:
             return None
         return bytes(found).translate(_LOW_BIT)
@@ -39,19 +46,18 @@ def resident_pages(fd: int, begin: int, count: int) -> bytes | None:
 
 
 def resident_bytes(path: Path) -> int | None:
-    """Bytes of a file in the page cache, whole pages counted; ``None`` where that is not told.
+    """Return the bytes of a file in the OS page cache, or ``None`` if the kernel does not tell.
+
+    A page counts in full, but the result is at most the file's size.
 
     Raises:
-        OSError: where the file cannot be read.
+        OSError: if the file cannot be read.
     """
-    # Not by `os.open`: an interrupt before its number is noted would leave the file open.
+    # Not `os.open`: an interrupt before its result is assigned would leave the file open.
     with open(path, "rb", buffering=0) as file:
         size = os.fstat(file.fileno()).st_size
         pages = resident_pages(file.fileno(), 0, size)
-        return None if pages is None else min(size, pages.count(1) * PAGE)
-
-
-_LOW_BIT = bytes(value & 1 for value in range(256))  # the other bits are reserved
+        return None if pages is None else min(size, pages.count(1) * PAGE_BYTES)
 
 
 @cache
@@ -67,14 +73,15 @@ def _libc() -> Any:
     return libc
 
 
-def _told(fd: int) -> bool:
-    if os.fstat(fd).st_uid == os.geteuid() or _owner_of_all():
+def _residency_is_known(fd: int) -> bool:
+    if os.fstat(fd).st_uid == os.geteuid() or _has_owner_capability():
         return True
     return os.access(f"/proc/self/fd/{fd}", os.W_OK)
 
 
 @cache
-def _owner_of_all() -> bool:
+def _has_owner_capability() -> bool:
+    """Return whether the process has CAP_FOWNER, which makes it count as every file's owner."""
     try:
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("CapEff:"):

@@ -1,4 +1,4 @@
-"""Cuts the bytes of stored tensors into spans: what one read fetches, and where it goes."""
+"""Splits the bytes of stored tensors into spans: the units that are read from a file at once."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import torch
 
 from .safetensors_headers import StoredTensor
 
-DTYPES = {
+TORCH_DTYPES = {
     **{"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16},
     **{"I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"F32": torch.float32, "F64": torch.float64},
@@ -17,31 +17,39 @@ DTYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """``nbytes`` of a stored tensor, whose place, flat, they fill from an element on.
+    """Part of a stored tensor, and the part of a model's tensor that it fills.
 
-    A view of that part is made where it is wanted: making all of them would delay the first read.
+    Views are created when they are needed: creating all of them in advance would delay the first
+    read.
+
+    Args:
+        name: the tensor's name in the file.
+        dtype: the stored type.
+        nbytes: the part's size in the file.
+        destination: the model's whole tensor, flattened.
+        first: index of the first element of ``destination`` to fill.
     """
 
     name: str
     dtype: torch.dtype
     nbytes: int
-    whole: torch.Tensor
+    destination: torch.Tensor
     first: int
 
     @property
-    def place(self) -> torch.Tensor:
-        """The flat part that is filled."""
-        return self.whole[self.first : self.first + self.nbytes // self.dtype.itemsize]
+    def view(self) -> torch.Tensor:
+        """The elements of ``destination`` to fill."""
+        return self.destination[self.first : self.first + self.nbytes // self.dtype.itemsize]
 
     @property
     def address(self) -> int:
-        """Where that part begins."""
-        return self.whole.data_ptr() + self.first * self.whole.itemsize
+        """Memory address of the first element to fill."""
+        return self.destination.data_ptr() + self.first * self.destination.itemsize
 
 
 @dataclass(slots=True)
-class Span:
-    """Bytes of a file in a row: those of its segments, one after another from ``begin``."""
+class ReadSpan:
+    """Consecutive bytes of a file: those of its segments, in order, starting at ``begin``."""
 
     file: Path
     begin: int
@@ -49,51 +57,60 @@ class Span:
     segments: list[Segment] = field(default_factory=list)
 
 
-def cut(
-    pairs: Iterable[tuple[StoredTensor, str]], places: dict[str, torch.Tensor], most: int
-) -> list[Span]:
-    """Spans of at most ``most`` bytes, in the order of files and bytes.
+def split_into_spans(
+    pairs: Iterable[tuple[StoredTensor, str]],
+    destinations: dict[str, torch.Tensor],
+    max_bytes: int,
+) -> list[ReadSpan]:
+    """Split stored tensors into spans of at most ``max_bytes``, in the order of files and bytes.
 
     Args:
-        places: contiguous tensors of the stored shapes, by the names in ``pairs``, of types that
-            the stored ones become (:func:`convertible`).
+        pairs: stored tensors, and the names of the tensors that they fill.
+        destinations: contiguous tensors of the stored shapes, by those names. Their types may
+            differ from the stored ones as :func:`is_convertible` allows.
+        max_bytes: most bytes of a span.
+
+    Raises:
+        ValueError: if a destination is not contiguous.
     """
-    spans: list[Span] = []
+    spans: list[ReadSpan] = []
     ordered = sorted(pairs, key=lambda pair: (pair[0].file, pair[0].begin))
     for tensor, name in ordered:
-        place = places[name].detach()
-        if not place.is_contiguous():
-            raise ValueError(f"the place of {name} is not contiguous")
-        dtype = DTYPES[tensor.dtype]
-        at = tensor.begin
-        for segment in _segments(tensor, dtype, place.view(-1), most):
+        destination = destinations[name].detach()
+        if not destination.is_contiguous():
+            raise ValueError(f"The tensor that {name} is loaded into is not contiguous.")
+        offset = tensor.begin
+        for segment in _segments(tensor, destination.view(-1), max_bytes):
             last = spans[-1] if spans else None
             if (
                 last is None
                 or last.file != tensor.file
-                or last.begin + last.nbytes != at
-                or last.nbytes + segment.nbytes > most
+                or last.begin + last.nbytes != offset
+                or last.nbytes + segment.nbytes > max_bytes
             ):
-                last = Span(tensor.file, at)
+                last = ReadSpan(tensor.file, offset)
                 spans.append(last)
             last.segments.append(segment)
             last.nbytes += segment.nbytes
-            at += segment.nbytes
+            offset += segment.nbytes
     return spans
 
 
-def _segments(
-    tensor: StoredTensor, dtype: torch.dtype, flat: torch.Tensor, most: int
-) -> Iterator[Segment]:
-    width = dtype.itemsize
-    step, count = most // width, flat.shape[0]
+def _segments(tensor: StoredTensor, destination: torch.Tensor, max_bytes: int) -> Iterator[Segment]:
+    dtype = TORCH_DTYPES[tensor.dtype]
+    step, count = max_bytes // dtype.itemsize, destination.shape[0]
     for first in range(0, count, step):
-        yield Segment(tensor.name, dtype, min(step, count - first) * width, flat, first)
+        nbytes = min(step, count - first) * dtype.itemsize
+        yield Segment(tensor.name, dtype, nbytes, destination, first)
 
 
-def convertible(tensor: StoredTensor, place: torch.Tensor) -> bool:
-    """Whether a floating-point tensor meets a place of any such type, another one of its own."""
-    found = DTYPES.get(tensor.dtype)
-    return found is not None and (
-        found == place.dtype or (found.is_floating_point and place.is_floating_point())
+def is_convertible(tensor: StoredTensor, destination: torch.Tensor) -> bool:
+    """Return whether a stored tensor can be loaded into a tensor of another type.
+
+    Floating-point types convert to one another; any other type must be the destination's own.
+    """
+    stored = TORCH_DTYPES.get(tensor.dtype)
+    return stored is not None and (
+        stored == destination.dtype
+        or (stored.is_floating_point and destination.is_floating_point())
     )

@@ -1,7 +1,7 @@
-"""The safetensors files of a model folder and what their headers say, without reading a weight.
+"""Finds the safetensors files of a model folder and parses their headers, without reading weights.
 
 Format: https://huggingface.co/docs/safetensors (eight bytes with the header's length, the header as
-JSON, then the tensors' bytes without holes).
+JSON, then the bytes of the tensors without gaps).
 """
 
 import json
@@ -13,9 +13,9 @@ from typing import Any
 
 from ..model_errors import CheckpointError
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
-MAX_HEADER = 100_000_000  # safetensors' own bound
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 ITEM_BYTES = {
     **{"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1},
     **{"I16": 2, "U16": 2, "F16": 2, "BF16": 2},
@@ -25,7 +25,16 @@ ITEM_BYTES = {
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor in a file: its bytes are [begin, end) of the file. dtype: safetensors' name."""
+    """A tensor in a safetensors file.
+
+    Args:
+        name: its name in the file.
+        file: the file.
+        dtype: safetensors' name of its type, such as "BF16".
+        shape: its shape.
+        begin: offset of its first byte in the file.
+        end: offset after its last byte.
+    """
 
     name: str
     file: Path
@@ -36,44 +45,48 @@ class StoredTensor:
 
     @property
     def nbytes(self) -> int:
+        """Number of bytes."""
         return self.end - self.begin
 
 
-def index_order(folder: Path) -> list[Path]:
-    """The files that hold a folder's weights, in the order in which the index names them.
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold a folder's weights, shards in the order of their names.
 
-    They need not exist. Empty where there is neither a single file nor an index.
+    The files of an index need not exist. The list is empty if the folder has neither a single file
+    nor an index.
 
     Raises:
-        CheckpointError: where the index cannot be read.
+        CheckpointError: if the index cannot be read.
     """
-    if (folder / SINGLE).is_file():
-        return [folder / SINGLE]
-    index = folder / INDEX
+    if (folder / SINGLE_FILE).is_file():
+        return [folder / SINGLE_FILE]
+    index = folder / INDEX_FILE
     if not index.is_file():
         return []
     try:
         names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        # An index sorts tensors by name, which puts layer 10 before layer 2; files are numbered.
+        # An index sorts tensors by name, which puts layer 10 before layer 2. Files are numbered.
         files = [folder / name for name in sorted(set(names))]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not an index of weights: {_reason(error)}") from error
+        raise CheckpointError(f"{index} is not an index of weights: {_reason(error)}.") from error
     outside = [file for file in files if not file.is_relative_to(folder) or ".." in file.parts]
     if outside:
-        raise CheckpointError(f"{index} names {outside[0]}, which is not in its folder")
+        raise CheckpointError(f"{index} names {outside[0]}, which is outside its folder.")
     return files
 
 
-def stored_tensors(folder: Path) -> list[StoredTensor]:
-    """Every tensor of a folder, file after file, in the order of their bytes.
+def read_stored_tensors(folder: Path) -> list[StoredTensor]:
+    """Return every tensor of a folder, file by file, in the order of their bytes.
 
     Raises:
-        CheckpointError: where a file is missing, truncated or no safetensors file, or two files
-            hold one tensor.
+        CheckpointError: if a file is missing, truncated or not a safetensors file, or if two files
+            hold the same tensor.
     """
-    files = index_order(folder)
+    files = weight_files(folder)
     if not files:
-        raise CheckpointError(f"{folder} cannot be loaded: it has neither {SINGLE} nor {INDEX}")
+        raise CheckpointError(
+            f"{folder} cannot be loaded: it has neither {SINGLE_FILE} nor {INDEX_FILE}."
+        )
     found: dict[str, StoredTensor] = {}
     for file in files:
         for tensor in read_header(file):
@@ -81,49 +94,49 @@ def stored_tensors(folder: Path) -> list[StoredTensor]:
             if other is not tensor:
                 raise CheckpointError(
                     f"{folder} cannot be loaded: {tensor.name} is in both {other.file.name} and "
-                    f"{file.name}"
+                    f"{file.name}."
                 )
     return list(found.values())
 
 
 def read_header(file: Path) -> list[StoredTensor]:
-    """The tensors of one file, in the order of their bytes.
+    """Return the tensors of one file, in the order of their bytes.
 
     Raises:
-        CheckpointError: where it is missing, truncated or no safetensors file.
+        CheckpointError: if the file is missing, truncated or not a safetensors file.
     """
     try:
         with file.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             length = int.from_bytes(stream.read(8), "little")
-            if size < 8 or length > MAX_HEADER:
+            if size < 8 or length > MAX_HEADER_BYTES:
                 raise ValueError("it has no header")
             if size < 8 + length:
                 raise ValueError("it ends within its header; copy it again")
-            header = json.loads(stream.read(length), object_pairs_hook=_once)
+            header = json.loads(stream.read(length), object_pairs_hook=_reject_duplicates)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{file.parent} cannot be loaded: {file.name} is missing") from error
+        raise CheckpointError(f"{file.parent} cannot be loaded: {file.name} is missing.") from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
-            f"{file.parent} cannot be loaded: {file.name} is no readable safetensors file "
-            f"({_reason(error)})"
+            f"{file.parent} cannot be loaded: {file.name} is not a readable safetensors file "
+            f"({_reason(error)})."
         ) from error
     try:
         tensors = [
-            _entry(name, entry, file, 8 + length)
+            _parse_entry(name, entry, file, 8 + length)
             for name, entry in header.items()
             if name != "__metadata__"
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{file.parent} cannot be loaded: the header of {file.name} is broken ({error})"
+            f"{file.parent} cannot be loaded: the header of {file.name} is broken ({error})."
         ) from error
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
-    _check_bytes(file, tensors, 8 + length, size)
+    _check_layout(file, tensors, 8 + length, size)
     return tensors
 
 
-def _once(entries: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicates(entries: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(entries)
     if len(found) != len(entries):
         names = [name for name, _ in entries]
@@ -132,15 +145,16 @@ def _once(entries: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    named = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return f"{type(error).__name__} {named}" if isinstance(error, KeyError) else named
+    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    return f"{type(error).__name__} {reason}" if isinstance(error, KeyError) else reason
 
 
-def _entry(name: str, entry: dict[str, Any], file: Path, data: int) -> StoredTensor:
+def _parse_entry(name: str, entry: dict[str, Any], file: Path, data: int) -> StoredTensor:
+    """Return the tensor of a header's entry; ``data`` is the offset of the first tensor."""
     shape = tuple(entry["shape"])
     begin, end = entry["data_offsets"]
     if not all(type(number) is int for number in (*shape, begin, end)):
-        raise ValueError(f"{name} has a shape or offset that is no whole number")
+        raise ValueError(f"{name} has a shape or an offset that is not an integer")
     if entry["dtype"] not in ITEM_BYTES:
         raise ValueError(f"{name} has the unknown type {entry['dtype']}")
     if min(shape, default=0) < 0 or end - begin != prod(shape) * ITEM_BYTES[entry["dtype"]]:
@@ -148,23 +162,23 @@ def _entry(name: str, entry: dict[str, Any], file: Path, data: int) -> StoredTen
     return StoredTensor(name, file, entry["dtype"], shape, data + begin, data + end)
 
 
-def _check_bytes(file: Path, tensors: list[StoredTensor], data: int, size: int) -> None:
-    """Every byte of the file belongs to one tensor."""
-    at = data
+def _check_layout(file: Path, tensors: list[StoredTensor], data: int, size: int) -> None:
+    """Check that every byte of the file after its header belongs to exactly one tensor."""
+    offset = data
     for tensor in tensors:
-        if tensor.begin != at:
+        if tensor.begin != offset:
             raise CheckpointError(
                 f"{file.parent} cannot be loaded: {tensor.name} in {file.name} does not begin "
-                "where the tensor before it ends"
+                "where the tensor before it ends."
             )
-        at = tensor.end
-        if at > size:
+        offset = tensor.end
+        if offset > size:
             raise CheckpointError(
-                f"{file.parent} cannot be loaded: {file.name} is truncated, {tensor.name} would "
-                f"end at byte {at} and the file ends at {size}; copy it again"
+                f"{file.parent} cannot be loaded: {file.name} is truncated ({tensor.name} would "
+                f"end at byte {offset}, but the file ends at byte {size}); copy it again."
             )
-    if at != size:
+    if offset != size:
         raise CheckpointError(
-            f"{file.parent} cannot be loaded: {file.name} has {size - at} bytes after its last "
-            "tensor"
+            f"{file.parent} cannot be loaded: {file.name} has {size - offset} bytes after its last "
+            "tensor."
         )

@@ -40,7 +40,7 @@ def header_alone(text: bytes) -> Callable[[bytes], bytes]:
         (lambda raw: b"", "no header"),
         (lambda raw: b"\xff" * 8 + raw[8:], "no header"),
         (lambda raw: len(raw).to_bytes(8, "little") + raw[8:], "ends within its header"),
-        (lambda raw: raw[:8] + b"x" + raw[9:], "no readable safetensors file"),
+        (lambda raw: raw[:8] + b"x" + raw[9:], "not a readable safetensors file"),
         (lambda raw: raw.replace(b'"F32"', b'"F33"', 1), "unknown type F33"),
         (lambda raw: raw.replace(b'"F32"', b'"F16"', 1), "contradict"),
         (
@@ -50,12 +50,12 @@ def header_alone(text: bytes) -> Callable[[bytes], bytes]:
         (with_header(data_offsets=[0, 128]), "does not begin where"),
         (with_header(data_offsets=[-128, 0]), "does not begin where"),
         (with_header(data_offsets=[1, 2, 3]), "header of model.safetensors is broken"),
-        (with_header(shape=[32.0]), "no whole number"),
-        (with_header(shape=[float("inf")]), "no whole number"),
+        (with_header(shape=[32.0]), "not an integer"),
+        (with_header(shape=[float("inf")]), "not an integer"),
         (with_header(shape=[2**62, 2**62]), "contradict"),
         (with_header(dtype=["F32"]), "header of model.safetensors is broken"),
         (header_alone(b"[1]"), "header of model.safetensors is broken"),
-        (header_alone(b"[" * 100_000), "no readable safetensors file"),
+        (header_alone(b"[" * 100_000), "not a readable safetensors file"),
     ],
 )
 def test_broken_files_are_named_before_anything_is_read(tmp_path: Path, change, words) -> None:
@@ -89,8 +89,8 @@ def test_tensors_in_two_files_and_types_that_do_not_convert(tmp_path: Path) -> N
     ("change", "words"),
     [
         (lambda map: map | {"x": "gone.safetensors"}, r"gone\.safetensors is missing"),
-        (lambda map: map | {"x": "/etc/passwd"}, "not in its folder"),
-        (lambda map: map | {"x": "../model.safetensors"}, "not in its folder"),
+        (lambda map: map | {"x": "/etc/passwd"}, "outside its folder"),
+        (lambda map: map | {"x": "../model.safetensors"}, "outside its folder"),
         (lambda map: map | {"x": ["model.safetensors"]}, "not an index"),
         (lambda map: [], "not an index"),
         (lambda map: {}, "neither model.safetensors nor"),

@@ -12,7 +12,8 @@ import pytest
 
 from eightfold.engine import CheckpointError
 from eightfold.engine.loading import file_preload, os_page_cache
-from eightfold.engine.loading.file_preload import Preload, PreloadConfig, files_of
+from eightfold.engine.loading.file_preload import Preload, PreloadConfig
+from eightfold.engine.loading.folder_listing import list_files
 from eightfold.solver.cli.command_line import main
 
 MIB = 1 << 20
@@ -59,7 +60,7 @@ def test_cold_files_become_resident_and_warm_ones_are_skipped(tmp_path: Path) ->
 def test_residency_of_single_pages(tmp_path: Path) -> None:
     if not can_drop(tmp_path):
         pytest.skip("this file system keeps its pages")
-    page = os_page_cache.PAGE
+    page = os_page_cache.PAGE_BYTES
     file = fill(tmp_path / "f", 64 * page + 1)
     fd = os.open(file, os.O_RDONLY)
     os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
@@ -78,7 +79,7 @@ def test_what_the_kernel_does_not_tell_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "f", 3 * MIB, cold=False)
-    monkeypatch.setattr(os_page_cache, "_told", lambda fd: False)
+    monkeypatch.setattr(os_page_cache, "_residency_is_known", lambda fd: False)
     running = Preload(tmp_path)
     running.wait()
     report = running.report()
@@ -94,7 +95,7 @@ def test_order_is_largest_first_with_shards_in_index_order(tmp_path: Path) -> No
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     fill(tmp_path / "big", 5000)
     fill(tmp_path / "below" / "middle", 500)
-    files, faults = files_of(tmp_path)
+    files, faults = list_files(tmp_path)
     assert faults == []
     assert [file.path.name for file in files][:5] == ["big", *names, "middle"]
 
@@ -110,7 +111,7 @@ def test_shards_that_are_links_into_the_folder_are_in_index_order(tmp_path: Path
     index_file = tmp_path / "snapshot" / "model.safetensors.index.json"
     index_file.write_text(json.dumps({"weight_map": weight_map}))
     fill(tmp_path / "other", 500)
-    files, faults = files_of(tmp_path)
+    files, faults = list_files(tmp_path)
     assert faults == []
     assert [file.size for file in files][:4] == [100, 300, 200, 500]
 
@@ -121,7 +122,7 @@ def test_an_index_that_names_what_is_no_file(tmp_path: Path, name: object) -> No
     fill(tmp_path / "large", 1000)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"x": name, "y": "small"}}))
-    files, faults = files_of(tmp_path)
+    files, faults = list_files(tmp_path)
     assert faults == []
     assert {file.path.name for file in files} == {"small", "large", index.name}
 
@@ -137,7 +138,7 @@ def test_links_loops_pipes_and_broken_links(tmp_path: Path) -> None:
     (folder / "gone").symlink_to(tmp_path / "nothing")
     os.mkfifo(folder / "pipe")
     (folder / "empty").touch()
-    files, faults = files_of(folder)
+    files, faults = list_files(folder)
     assert [file.size for file in files] == [100]
     assert len(faults) == 1
     assert "gone" in faults[0]
@@ -154,7 +155,7 @@ def test_a_folder_deeper_than_the_stack(tmp_path: Path) -> None:
     os.close(here)
     fill(tmp_path / "g", 10)
     try:
-        files, faults = files_of(tmp_path)
+        files, faults = list_files(tmp_path)
     finally:
         # pytest removes old folders by a function that calls itself.
         subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
@@ -166,7 +167,7 @@ def test_files_that_shrink_vanish_and_grow_meanwhile(
 ) -> None:
     for name in ("gone", "grown", "shrunk"):
         fill(tmp_path / name, 20 * MIB, cold=False)
-    real = file_preload.files_of
+    real = file_preload.list_files
 
     def found(folder: Path) -> object:
         found = real(folder)
@@ -175,7 +176,7 @@ def test_files_that_shrink_vanish_and_grow_meanwhile(
         os.truncate(tmp_path / "grown", 40 * MIB)
         return found
 
-    monkeypatch.setattr(file_preload, "files_of", found)
+    monkeypatch.setattr(file_preload, "list_files", found)
     monkeypatch.setattr(file_preload, "resident_pages", lambda *_: None)  # so that all is read
     descriptors = len(os.listdir("/proc/self/fd"))
     running = Preload(tmp_path, PreloadConfig(threads=3))
@@ -204,7 +205,7 @@ def test_unreadable_files_are_named_and_the_rest_is_read(
         return real(fd, views, at)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    monkeypatch.setattr(os_page_cache, "_told", lambda fd: False)
+    monkeypatch.setattr(os_page_cache, "_residency_is_known", lambda fd: False)
     assert main(["preload", str(tmp_path), "--quiet", "--json"]) == 3
     shown = capsys.readouterr()
     assert shown.err == f"could not be read: {bad} (Input/output error)\n"
@@ -215,7 +216,7 @@ def test_stops_quietly_where_memory_would_not_hold_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "f", 64 * MIB, cold=False)
-    monkeypatch.setattr(os_page_cache, "_told", lambda fd: False)
+    monkeypatch.setattr(os_page_cache, "_residency_is_known", lambda fd: False)
     monkeypatch.setattr(file_preload, "available_memory", lambda: 40 * MIB)
     running = Preload(tmp_path, PreloadConfig(threads=1, reserve_bytes=8 * MIB))
     running.wait()
@@ -229,7 +230,7 @@ def test_stop_ends_early_and_may_be_called_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(tmp_path / "f", 64 * MIB, cold=False)
-    monkeypatch.setattr(os_page_cache, "_told", lambda fd: False)
+    monkeypatch.setattr(os_page_cache, "_residency_is_known", lambda fd: False)
     reached, go = threading.Event(), threading.Event()
     real = os.preadv
 
@@ -276,11 +277,11 @@ def test_interrupted_on_the_command_line(tmp_path: Path) -> None:
 
 def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = fill(tmp_path / "below" / "file", 10)
-    with pytest.raises(CheckpointError, match="there is no folder"):
+    with pytest.raises(CheckpointError, match="There is no folder"):
         Preload(tmp_path / "none")
     for arguments, words in (
-        ([str(tmp_path / "none")], "there is no folder"),
-        ([str(file)], "is no folder; give the one that it is in"),
+        ([str(tmp_path / "none")], "There is no folder"),
+        ([str(file)], "is not a folder; give the folder that contains it"),
         ([""], "name is empty"),
         ([str(tmp_path), "--threads", "0"], "--threads must be at least 1"),
         ([str(tmp_path), "--threads", "999"], "threads must be from 1 to 256"),

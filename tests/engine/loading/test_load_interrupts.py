@@ -72,7 +72,9 @@ def test_a_preload_interrupted_while_its_threads_start(
         return 1
 
     monkeypatch.setattr(file_preload, "WorkerThread", Interrupted)
-    monkeypatch.setattr(os_page_cache, "_told", lambda fd: False)  # so that all is read
+    monkeypatch.setattr(
+        os_page_cache, "_residency_is_known", lambda fd: False
+    )  # so that all is read
     monkeypatch.setattr(os, "preadv", endless)
     before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):

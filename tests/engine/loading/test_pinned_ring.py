@@ -128,7 +128,7 @@ class Device:
 def played(monkeypatch: pytest.MonkeyPatch, device: Device, driver: bool = True) -> None:
     """Has the loader use the device; without the driver, PyTorch's own calls copy at once."""
 
-    class Lane(pinned_ring.Lane):
+    class PinnedRing(pinned_ring.PinnedRing):
         def __init__(self, _: torch.device, *rest: int) -> None:
             super().__init__(torch.device("cuda"), *rest)
             self._device = torch.device("cpu")  # where what is converted goes
@@ -136,8 +136,8 @@ def played(monkeypatch: pytest.MonkeyPatch, device: Device, driver: bool = True)
     def fail(status: int) -> None:
         raise RuntimeError(f"status {status}")
 
-    monkeypatch.setattr(gpu_loader, "Lane", Lane)
-    monkeypatch.setattr(pinned_ring, "_driver", lambda: device if driver else None)
+    monkeypatch.setattr(gpu_loader, "PinnedRing", PinnedRing)
+    monkeypatch.setattr(pinned_ring, "_cuda_driver", lambda: device if driver else None)
     for name, value in {
         "Stream": lambda _: Stream(device),
         "Event": lambda: Event(device),
@@ -200,7 +200,7 @@ def test_every_byte_arrives_at_its_place_and_no_other(
     places, whole = places_in_larger_tensors(tensors, types)
     config = gpu_loader.LoaderConfig(threads=threads, buffers=buffers, span_bytes=span_bytes)
     pairs = [(tensor, tensor.name) for tensor in read_header(file)]
-    gpu_loader.load(pairs, places, torch.device("cuda"), config)
+    gpu_loader.read_tensors(pairs, places, torch.device("cuda"), config)
     for name, tensor in tensors.items():
         assert torch.equal(places[name], tensor.to(places[name].dtype)), name
         for guard in (whole[name][:GUARD], whole[name][-GUARD:]):
@@ -222,6 +222,6 @@ def test_a_call_that_fails_ends_the_load_and_leaves_nothing(
     before = set(threading.enumerate())
     config = gpu_loader.LoaderConfig(threads=3, span_bytes=4096)
     with pytest.raises(RuntimeError, match="status"):
-        gpu_loader.load(pairs, places, torch.device("cuda"), config)
+        gpu_loader.read_tensors(pairs, places, torch.device("cuda"), config)
     assert device.locked == {}
     assert set(threading.enumerate()) == before

@@ -16,15 +16,20 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
 from eightfold.engine import CheckpointError
-from eightfold.engine.inspection.architecture import inspect
-from eightfold.engine.inspection.meta_model import allocate_plain, build, materialise, places
+from eightfold.engine.inspection.architecture import inspect_architecture
+from eightfold.engine.inspection.meta_model import (
+    allocate_parameters,
+    build_meta_model,
+    materialize,
+    named_tensors,
+)
 from eightfold.engine.loading import checkpoint, gpu_loader
-from eightfold.engine.loading.checkpoint import end_tokens, load_weights, read_config
-from eightfold.engine.loading.cpu_loader import load_mapped
-from eightfold.engine.loading.pinned_ring import Lane
-from eightfold.engine.loading.read_spans import Span
-from eightfold.engine.loading.safetensors_headers import read_header, stored_tensors
-from eightfold.engine.loading.weight_names import match
+from eightfold.engine.loading.checkpoint import load_weights, model_end_token_ids, read_config
+from eightfold.engine.loading.cpu_loader import map_weights
+from eightfold.engine.loading.pinned_ring import PinnedRing
+from eightfold.engine.loading.read_spans import ReadSpan
+from eightfold.engine.loading.safetensors_headers import read_header, read_stored_tensors
+from eightfold.engine.loading.weight_matching import match_weights
 
 no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, no_gpu])]
@@ -32,14 +37,14 @@ DEVICES = ["cpu", pytest.param("cuda", marks=[pytest.mark.cuda, no_gpu])]
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", tiny_models.BUILDERS)
-@pytest.mark.parametrize("allocate", [None, allocate_plain], ids=["mapped", "read"])
+@pytest.mark.parametrize("allocate", [None, allocate_parameters], ids=["mapped", "read"])
 def test_equals_from_pretrained_and_safetensors(
     name: str, dtype: torch.dtype, allocate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_models.build(name).to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="30KB")
-    architecture = inspect(read_config(tmp_path))
-    theirs = checkpoint._by_transformers(tmp_path, architecture, CPU, dtype)
-    monkeypatch.setattr(checkpoint, "_by_transformers", None)  # the plain way must do
+    architecture = inspect_architecture(read_config(tmp_path))
+    theirs = checkpoint._load_with_transformers(tmp_path, architecture, CPU, dtype)
+    monkeypatch.setattr(checkpoint, "_load_with_transformers", None)  # the plain way must do
     mine, _ = opened(tmp_path, dtype=dtype, allocate=allocate)
     assert not mine.training
     for wanted, found in (
@@ -50,19 +55,19 @@ def test_equals_from_pretrained_and_safetensors(
         for key, tensor in wanted.items():
             assert (found[key].dtype, found[key].device) == (tensor.dtype, tensor.device), key
             assert torch.equal(found[key], tensor), key
-    stored = stored_tensors(tmp_path)
+    stored = read_stored_tensors(tmp_path)
     tensors: dict[str, torch.Tensor] = {}
     for file in {tensor.file for tensor in stored}:
         tensors |= load_file(file)
     assert tensors.keys() == {tensor.name for tensor in stored}
-    mapping = checkpoint.TEXT_NAMES if architecture.wrapped else None
-    skeleton = build(architecture.config, dtype)
-    found = places(mine)
-    pairs = match(skeleton, places(skeleton), stored, mapping).pairs
+    mapping = checkpoint.TEXT_KEY_MAPPING if architecture.wrapped else None
+    meta_model = build_meta_model(architecture.config, dtype)
+    found = named_tensors(mine)
+    pairs = match_weights(meta_model, named_tensors(meta_model), stored, mapping).pairs
     assert {id(found[key]) for _, key in pairs} == {id(place) for place in found.values()}
     for tensor, key in pairs:
         assert torch.equal(found[key], tensors[tensor.name].to(dtype)), key
-    assert end_tokens(mine) == end_tokens(theirs)
+    assert model_end_token_ids(mine) == model_end_token_ids(theirs)
     assert mine.generation_config.to_dict() == theirs.generation_config.to_dict()
 
 
@@ -83,7 +88,7 @@ def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -
         save_file({name: tensors[name] for name in held}, tmp_path / file)
     index = {"weight_map": {name: file for file, held in files.items() for name in held}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    stored = stored_tensors(tmp_path)
+    stored = read_stored_tensors(tmp_path)
     for widened in (False, True):
         targets = {
             name: torch.full(
@@ -96,7 +101,7 @@ def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -
         }
         config = gpu_loader.LoaderConfig(threads=5, span_bytes=span_bytes)
         pairs = [(tensor, tensor.name) for tensor in stored]
-        report = gpu_loader.load(pairs, targets, torch.device(device), config)
+        report = gpu_loader.read_tensors(pairs, targets, torch.device(device), config)
         assert report.tensors == len(tensors)
         assert report.nbytes == sum(tensor.nbytes for tensor in tensors.values())
         assert bool(report.converted) is widened
@@ -108,18 +113,20 @@ def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -
 def test_each_span_is_in_one_run_and_the_last_runs_are_short() -> None:
     files = [Path("a"), Path("b"), Path("c")]
     sizes = {files[0]: 3000, files[1]: 7, files[2]: 1000}  # spans of 1 MiB
-    spans = [Span(f, i * (1 << 20), 1 << 20) for f, count in sizes.items() for i in range(count)]
+    spans = [
+        ReadSpan(f, i * (1 << 20), 1 << 20) for f, count in sizes.items() for i in range(count)
+    ]
     for readers in (1, 16, 256):
-        runs = gpu_loader._runs(spans, readers)
+        runs = gpu_loader._group_into_runs(spans, readers)
         assert [span for run in runs for span in run] == spans
         assert all(len({span.file for span in run}) == 1 for run in runs)
         lengths = [sum(span.nbytes for span in run) for run in runs]
-        assert max(lengths) <= gpu_loader.RUN
+        assert max(lengths) <= gpu_loader.MAX_RUN_BYTES
         tail = 0
         for length in reversed(lengths):
             tail += length
             assert length <= max(1 << 20, tail // (2 * readers))
-    assert gpu_loader._runs([], 4) == []
+    assert gpu_loader._group_into_runs([], 4) == []
 
 
 def maps() -> str:
@@ -154,14 +161,14 @@ def test_a_file_replaced_before_it_is_mapped(tmp_path: Path) -> None:
     tiny_models.save("llama", tmp_path)
     file = tmp_path / "model.safetensors"
     pairs = [(tensor, tensor.name) for tensor in read_header(file)]
-    config = inspect(read_config(tmp_path)).config
+    config = inspect_architecture(read_config(tmp_path)).config
     good = file.read_bytes()
     save_file({name.name: torch.ones(3) for name, _ in pairs}, file)
     with pytest.raises(CheckpointError, match="was replaced"):
-        load_mapped(pairs, build(config, torch.float32))
+        map_weights(pairs, build_meta_model(config, torch.float32))
     file.write_bytes(good[:-100])
     with pytest.raises(CheckpointError, match="cannot be loaded"):
-        load_mapped(pairs, build(config, torch.float32))
+        map_weights(pairs, build_meta_model(config, torch.float32))
 
 
 def test_fused_places_and_ties(tmp_path: Path) -> None:
@@ -175,7 +182,7 @@ def test_fused_places_and_ties(tmp_path: Path) -> None:
             joint[index] = torch.empty(2 * rows, parts[0].weight.shape[1], dtype=dtype)
             for part, place in zip(parts, joint[index].split(rows), strict=True):
                 part.weight = torch.nn.Parameter(place, requires_grad=False)
-        allocate_plain(model, device, dtype)
+        allocate_parameters(model, device, dtype)
 
     model, _ = opened(tmp_path, allocate=allocate)
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -194,7 +201,7 @@ def test_places_that_are_wrong_are_refused(tmp_path: Path) -> None:
         weight = model.model.layers[0].mlp.up_proj.weight
         place = torch.empty(weight.shape[::-1], dtype=dtype).T
         model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(place)
-        allocate_plain(model, device, dtype)
+        allocate_parameters(model, device, dtype)
 
     with pytest.raises(AssertionError, match=r"up_proj\.weight is not contiguous"):
         opened(tmp_path, allocate=transposed)
@@ -203,7 +210,7 @@ def test_places_that_are_wrong_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stored", ["embedding", "head", "both equal", "both different"])
-@pytest.mark.parametrize("allocate", [None, allocate_plain], ids=["mapped", "read"])
+@pytest.mark.parametrize("allocate", [None, allocate_parameters], ids=["mapped", "read"])
 def test_tied_weights_stay_tied_unless_they_differ(tmp_path: Path, stored: str, allocate) -> None:
     reference = tiny_models.save("gemma4", tmp_path)
     file = tmp_path / "model.safetensors"
@@ -231,7 +238,7 @@ def test_experts_are_merged_by_transformers(tmp_path: Path) -> None:
     torch.manual_seed(1)
     reference = transformers.Qwen3MoeForCausalLM(config)
     reference.save_pretrained(tmp_path)
-    names = {tensor.name for tensor in stored_tensors(tmp_path)}
+    names = {tensor.name for tensor in read_stored_tensors(tmp_path)}
     assert any(".experts.3.up_proj" in name for name in names), "stored one by one"
     model, _ = opened(tmp_path)
     for key, tensor in reference.named_parameters():
@@ -248,11 +255,11 @@ def test_interrupted_loading_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, dtype: torch.dtype
 ) -> None:
     tiny_models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
-    lanes: list[gpu_loader.Lane] = []
+    rings: list[gpu_loader.PinnedRing] = []
 
-    class Watched(gpu_loader.Lane):
-        def __enter__(self) -> gpu_loader.Lane:
-            lanes.append(self)
+    class Watched(gpu_loader.PinnedRing):
+        def __enter__(self) -> gpu_loader.PinnedRing:
+            rings.append(self)
             return super().__enter__()
 
     calls = []
@@ -264,15 +271,15 @@ def test_interrupted_loading_leaves_nothing(
             raise error
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gpu_loader, "Lane", Watched)
+    monkeypatch.setattr(gpu_loader, "PinnedRing", Watched)
     before = set(threading.enumerate()), descriptors()
     monkeypatch.setattr(os, "preadv", failing)
     wanted = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(wanted):
-        opened(tmp_path, dtype=dtype, allocate=allocate_plain)
+        opened(tmp_path, dtype=dtype, allocate=allocate_parameters)
     assert (set(threading.enumerate()), descriptors()) == before
-    assert lanes
-    assert all(lane.closed for lane in lanes)
+    assert rings
+    assert all(ring.closed for ring in rings)
 
 
 def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -289,21 +296,21 @@ def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.Mon
         waits.wait()
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
-    architecture = inspect(read_config(tmp_path))
+    architecture = inspect_architecture(read_config(tmp_path))
     load_weights(tmp_path, architecture, CPU, torch.float32)  # what is made once is there
     monkeypatch.setattr(os, "preadv", slow)
     killer = threading.Thread(target=interrupt)
     killer.start()
     with pytest.raises(KeyboardInterrupt):
-        load_weights(tmp_path, architecture, CPU, torch.float32, allocate_plain)
+        load_weights(tmp_path, architecture, CPU, torch.float32, allocate_parameters)
     killer.join()
     assert (set(threading.enumerate()), descriptors()) == before
 
 
 def test_a_forked_child_has_no_buffers() -> None:
     # The first write after a fork would move a locked page away from where the device reads.
-    with Lane(CPU, 2, 3 << 20) as lane:
-        begin = torch.frombuffer(lane.take(), dtype=torch.uint8).data_ptr()
+    with PinnedRing(CPU, 2, 3 << 20) as ring:
+        begin = torch.frombuffer(ring.acquire(), dtype=torch.uint8).data_ptr()
         child = os.fork()
         if not child:
             held = any(
@@ -312,32 +319,32 @@ def test_a_forked_child_has_no_buffers() -> None:
             )
             os._exit(held)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert lane.closed
+    assert ring.closed
 
 
 def test_a_device_that_fails_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # What a GPU could not do is told when its stream is waited for.
-    def finish(lane: gpu_loader.Lane) -> None:
+    def synchronize(ring: gpu_loader.PinnedRing) -> None:
         raise RuntimeError("illegal address")
 
     tiny_models.save("llama", tmp_path)
-    monkeypatch.setattr(gpu_loader.Lane, "finish", finish)
+    monkeypatch.setattr(gpu_loader.PinnedRing, "synchronize", synchronize)
     before = set(threading.enumerate())
     with pytest.raises(RuntimeError, match="illegal address"):
-        opened(tmp_path, allocate=allocate_plain)
+        opened(tmp_path, allocate=allocate_parameters)
     assert set(threading.enumerate()) == before
 
 
 def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
     tiny_models.save("llama", tmp_path)
     file = tmp_path / "model.safetensors"
-    config = inspect(read_config(tmp_path)).config
+    config = inspect_architecture(read_config(tmp_path)).config
     pairs = [(tensor, tensor.name) for tensor in read_header(file)]
-    model = build(config, torch.float32)
-    materialise(model, CPU, torch.float32)
+    model = build_meta_model(config, torch.float32)
+    materialize(model, CPU, torch.float32)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(CheckpointError, match="it ends too early"):
-        gpu_loader.load(pairs, places(model), CPU)
+        gpu_loader.read_tensors(pairs, named_tensors(model), CPU)
 
 
 @pytest.mark.parametrize("change", [{"threads": 0}, {"span_bytes": 5000}, {"buffers": 0}], ids=str)

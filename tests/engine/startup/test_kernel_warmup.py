@@ -115,14 +115,14 @@ def rehearsing() -> list[threading.Thread]:
 
 def rehearsed_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """Loads that begin when the rehearsal has ended: the interpreter writes weights back."""
-    load = checkpoint.load
+    load = checkpoint.read_tensors
 
     def late(*arguments: Any) -> Any:
         for thread in rehearsing():
             thread.join()
         return load(*arguments)
 
-    monkeypatch.setattr(checkpoint, "load", late)
+    monkeypatch.setattr(checkpoint, "read_tensors", late)
 
 
 @interpreted
@@ -241,7 +241,7 @@ def test_a_load_that_ends_early_ends_it(
     monkeypatch.setattr(kernel_warmup, "_run", noted)
     monkeypatch.setattr(gpu_runner.GpuRunner, "launch", waits)
     monkeypatch.setattr(gpu_runner.GpuRunner, "compile", lambda *_: steps.append("compile"))
-    monkeypatch.setattr(checkpoint, "load", fails)
+    monkeypatch.setattr(checkpoint, "read_tensors", fails)
     gc.collect()
     before = torch.cuda.memory_allocated() if device == "cuda" else 0
     with pytest.raises(type(error)):

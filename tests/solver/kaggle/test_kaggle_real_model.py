@@ -117,13 +117,13 @@ def test_real_model_through_the_drills(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_the_solver_takes_over_a_preload_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[Path] = []
-    real = file_preload.files_of
+    real = file_preload.list_files
 
-    def files_of(folder: Path) -> Any:
+    def list_files(folder: Path) -> Any:
         walked.append(folder)
         return real(folder)
 
-    monkeypatch.setattr(file_preload, "files_of", files_of)
+    monkeypatch.setattr(file_preload, "list_files", list_files)
     config = predict_endpoint.KaggleConfig(
         SolverConfig(model=bundled_model(), attempts=1, kernels=1)
     )
