@@ -14,16 +14,23 @@ from transformers import PreTrainedModel
 
 from .engine_config import EngineConfig
 from .events import Event
-from .execution.in_flight_step import Flight
+from .execution.in_flight_step import InFlightStep
 from .inspection import architecture as architectures
 from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
 from .model_errors import ModelError
 from .sampling_params import SamplingParams
 from .scheduling.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
-from .startup.device_selection import by_kernels, device_named, device_of, dtype_for, too_large
-from .startup.kernel_warmup import rehearsal
-from .startup.kv_cache_sizing import allocation, fused_architecture, place
+from .startup.device_selection import (
+    model_device,
+    out_of_memory_message,
+    select_device,
+    select_dtype,
+    uses_kernels,
+)
+from .startup.kernel_warmup import kernel_warmup
+from .startup.kv_cache_sizing import make_sized_runner
+from .startup.runner_factory import fused_architecture, parameter_allocator
 
 
 class Engine:
@@ -32,15 +39,17 @@ class Engine:
     One thread calls :meth:`step`; any thread may call the other methods meanwhile.
 
     Args:
-        model: a folder with config.json and safetensors files, or a model already made. The
-            latter stays where it is and as it is, but its attention is replaced for good: only this
-            engine can run it afterwards, and no other model may share its ``config`` object.
-        config: see :class:`EngineConfig`.
+        model: a folder with config.json and safetensors files, or a model that exists already. An
+            existing model keeps its device and dtype, but its attention is replaced for good: only
+            this engine can run it afterwards, and no other model may share its ``config`` object.
+        config: settings; see :class:`EngineConfig`.
 
     Raises:
-        UnsupportedModelError: where a layer cannot be paged, before any weight is read.
-        CheckpointError: where files or tensors are missing, surplus or broken.
-        ModelError: where the memory does not suffice.
+        UnsupportedModelError: if the engine cannot run the architecture; raised before any weight
+            is read.
+        CheckpointError: if files or tensors are missing, unexpected or broken.
+        ModelError: if the memory does not suffice.
+        ValueError: if a setting contradicts an existing model, or the device cannot be used.
     """
 
     def __init__(
@@ -48,129 +57,168 @@ class Engine:
     ) -> None:
         self.config = config = config or EngineConfig()
         if isinstance(model, PreTrainedModel):
-            architecture = architectures.inspect(model.config)
+            architecture = architectures.inspect_architecture(model.config)
             model = architectures.text_model(model, architecture)
-            device = device_of(model, config)
+            device = model_device(model, config)
         else:
-            device = device_named(config.device)
-            architecture = architectures.inspect(read_config(model))
-        kernels = by_kernels(device, config, architecture)
+            device = select_device(config.device)
+            architecture = architectures.inspect_architecture(read_config(model))
+        kernels = uses_kernels(device, config, architecture)
         fused = fused_architecture(architecture, config, kernels)
         try:
             if not isinstance(model, PreTrainedModel):
-                dtype, allocate = dtype_for(config.dtype, device), allocation(fused)
+                dtype, allocate = select_dtype(config.dtype, device), parameter_allocator(fused)
                 during_load: DuringLoad = nullcontext
-                if kernels:  # they compile while the disk is waited for
+                if kernels:  # they compile while weights are read from the disk
                     during_load = partial(
-                        rehearsal,
+                        kernel_warmup,
                         architecture=fused or architecture,
                         config=config,
                         fused=fused is not None,
                     )
                 model = load_weights(model, architecture, device, dtype, allocate, during_load)
-            placement = place(model, fused or architecture, config, kernels, fused is not None)
+            sized = make_sized_runner(
+                model, fused or architecture, config, kernels, fused is not None
+            )
         except torch.OutOfMemoryError as error:
-            raise ModelError(too_large(config, device)) from error
+            raise ModelError(out_of_memory_message(config, device)) from error
         self.device = device
-        self.max_context = placement.max_context
-        self.bytes_of = placement.bytes_of
-        self._runner = placement.runner
+        self.max_context = sized.max_context
+        self.bytes_of = sized.bytes_of
+        self._runner = sized.runner
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(
-            PageTables(placement.groups, placement.page_size, config.prefix_cache),
+            PageTables(sized.groups, sized.page_size, config.prefix_cache),
             config.max_running,
             config.max_step_tokens,
             self.max_context,
             model_end_token_ids(model),
         )
         self._vocabulary = model.get_input_embeddings().num_embeddings
-        self._flights: deque[Flight] = deque()
+        self._in_flight: deque[InFlightStep] = deque()
         self._changed = threading.Condition()
 
     @property
     def stop_token_ids(self) -> frozenset[int]:
-        """End tokens of a sequence that names none of its own."""
+        """End tokens of a sequence whose parameters name none."""
         return self._scheduler.stop_ids
 
     def submit(self, token_ids: list[int], params: SamplingParams | None = None) -> int:
-        """Queue a prompt; returns the sequence's number.
+        """Queue a prompt.
+
+        Args:
+            token_ids: the prompt, at least one token.
+            params: sampling parameters; ``None`` takes the defaults.
+
+        Returns:
+            The number of the new sequence, by which all other methods name it.
 
         Raises:
-            ValueError: where it is empty, has a token the model does not know, or can never fit;
-                the message then says what room it needs.
+            ValueError: if the prompt is empty, contains a token that the model does not know, or
+                could never fit; in the last case, the message says how much room it needs.
         """
-        tokens = self._known(token_ids)
+        tokens = self._checked(token_ids)
         with self._changed:
             self._changed.notify_all()
             return self._scheduler.submit(tokens, params or SamplingParams())
 
     def fork(self, seq: int, n: int, seeds: list[int]) -> list[int]:
-        """``n`` more sequences with the tokens that ``seq`` has now, one per seed.
+        """Create ``n`` sequences with the tokens that ``seq`` has now.
 
-        Full pages are shared, the last partial one is copied, and the last token is computed again
+        Full pages are shared, the last partial page is copied, and the last token is computed again
         for its logits. Forks of a paused sequence are paused.
 
+        Args:
+            seq: number of the original sequence.
+            n: number of forks.
+            seeds: one seed per fork; all other sampling parameters are those of the original.
+
+        Returns:
+            The numbers of the new sequences.
+
         Raises:
-            ValueError: where ``seq`` is not live, there are not ``n`` seeds or one is no seed;
-                there are no forks then.
+            ValueError: if ``seq`` is not live, if there are not ``n`` seeds, or if a seed is
+                invalid; nothing is forked then.
         """
         if n != len(seeds):
-            raise ValueError(f"{n} forks need {n} seeds, not {len(seeds)}")
+            raise ValueError(f"{n} forks need {n} seeds, not {len(seeds)}.")
         with self._changed:
             self._changed.notify_all()
             return self._scheduler.fork(seq, list(seeds))
 
     def resume(self, seq: int, token_ids: list[int]) -> bool:
-        """Append tokens to a paused sequence; only they are computed. False where it has ended.
+        """Append tokens to a paused sequence and let it run again.
 
-        Without any token the last one is computed: a second time where a step with lookahead had
-        computed it already, the one case that recomputes.
+        Only tokens that are not computed yet are computed. Without new tokens, the last token is
+        computed for its logits, possibly a second time: a step with lookahead may have computed it
+        already. No other case recomputes a token whose KV is kept.
+
+        Args:
+            seq: number of the sequence.
+            token_ids: tokens to append, possibly none.
+
+        Returns:
+            False if the sequence has finished.
 
         Raises:
-            ValueError: where it is not paused, a token is unknown, or they do not fit; it stays as
-                it was.
+            ValueError: if the sequence is not paused, a token is unknown, or the tokens do not fit;
+                the sequence is left as it was.
         """
-        tokens = self._known(token_ids)
+        tokens = self._checked(token_ids)
         with self._changed:
             self._changed.notify_all()
             return self._scheduler.resume(seq, tokens)
 
     def cancel(self, seq: int) -> bool:
-        """End a sequence; the next step reports it. False where it has ended already."""
+        """Finish a sequence; the next step reports it.
+
+        Returns:
+            False if the sequence has finished already.
+
+        Raises:
+            ValueError: if there never was such a sequence.
+        """
         with self._changed:
             self._changed.notify_all()
             return self._scheduler.cancel(seq)
 
     def has_work(self) -> bool:
-        """Whether :meth:`step` would do something now."""
+        """Return whether :meth:`step` would do something now."""
         with self._changed:
             return self._scheduler.has_work
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Block until there is work, at most ``timeout`` seconds; whether there is."""
+        """Block until there is work, for at most ``timeout`` seconds; return whether there is."""
         with self._changed:
             return self._changed.wait_for(lambda: self._scheduler.has_work, timeout)
 
     def step(self) -> list[Event]:
-        """Plan, run, commit. With lookahead, the step committed is the one launched before.
+        """Plan and launch one step, and commit the oldest step in flight.
 
-        Where the device fails, every sequence keeps its tokens and is computed anew by later steps;
-        the error is raised all the same.
+        Without lookahead, the committed step is the one just launched; with lookahead, it is the
+        one launched before.
+
+        Returns:
+            Events of the committed step, and those of cancellations.
+
+        Raises:
+            Exception: whatever the device or the runner raises. Every sequence keeps its tokens,
+                and later steps compute them again.
         """
         try:
             with self._changed:
                 plan = self._scheduler.plan()
             if plan is not None:
-                self._flights.append(self._runner.launch(plan))
-            if self._flights and (plan is None or len(self._flights) > self._lookahead):
-                flight = self._flights[0]
-                sampled = flight.wait()
-                self._flights.popleft()
+                self._in_flight.append(self._runner.launch(plan))
+            if self._in_flight and (plan is None or len(self._in_flight) > self._lookahead):
+                oldest = self._in_flight[0]
+                result = oldest.wait()
+                self._in_flight.popleft()
                 with self._changed:
-                    return self._scheduler.commit(flight.plan, sampled)
+                    return self._scheduler.commit(oldest.plan, result)
         except BaseException:
-            self._flights.clear()
+            self._in_flight.clear()
             with self._changed:
                 self._scheduler.recover()
             raise
@@ -178,45 +226,51 @@ class Engine:
             return self._scheduler.take_events()
 
     def tokens(self, seq: int) -> list[int]:
-        """A copy of a live sequence's tokens.
+        """Return a copy of a live sequence's tokens.
 
         Raises:
-            ValueError: where it has ended.
+            ValueError: if the sequence is not live.
         """
         with self._changed:
             return self._scheduler.tokens(seq)
 
-    def _known(self, token_ids: list[int]) -> list[int]:
-        """The tokens as ints. One that is none or unknown would fail the whole batch."""
+    def _checked(self, token_ids: list[int]) -> list[int]:
+        """Return the tokens as ints; an invalid or unknown one would fail the whole batch."""
         try:
             tokens = [index(token) for token in token_ids]
         except TypeError:
-            raise ValueError(f"token ids must be whole numbers, not {token_ids!r:.60}") from None
+            raise ValueError(f"Token ids must be whole numbers, not {token_ids!r:.60}.") from None
         for token in tokens:
             if not 0 <= token < self._vocabulary:
-                raise ValueError(f"token {token} is not in the vocabulary of {self._vocabulary}")
+                raise ValueError(f"Token {token} is not in the vocabulary of {self._vocabulary}.")
         return tokens
 
     def stats(self) -> dict[str, Any]:
-        """Counters since the start (see `EngineCounters`) and pages now."""
+        """Return the counters since the start and the state of the page pools.
+
+        Returns:
+            The fields of :class:`~.scheduling.engine_counters.EngineCounters`; per page pool,
+            ``pages`` and how many of them are available (``pages_available``); and ``cache_bytes``,
+            the size of the KV cache on the device.
+        """
         with self._changed:
-            memory = self._scheduler.page_tables
+            pools = self._scheduler.page_tables.pools
             return {
                 **asdict(self._scheduler.counters),
-                "pages_available": [pool.available for pool in memory.pools],
-                "pages": [pool.capacity for pool in memory.pools],
+                "pages_available": [pool.available for pool in pools],
+                "pages": [pool.capacity for pool in pools],
                 "cache_bytes": self._runner.cache.nbytes,
             }
 
     def table(self) -> str:
-        """Lines for people: what takes how much memory, and how much context that leaves."""
-        memory, running = self._scheduler.page_tables, self.config.max_running
-        full = [
-            pool.capacity * memory.page_size
-            for group, pool in zip(memory.groups, memory.pools, strict=True)
+        """Return a readable summary: what takes how much memory, and how much context is left."""
+        tables, running = self._scheduler.page_tables, self.config.max_running
+        full_attention = [
+            pool.capacity * tables.page_size
+            for group, pool in zip(tables.groups, tables.pools, strict=True)
             if group.window is None
         ]
-        room = min(full, default=running * self.max_context)
+        room = min(full_attention, default=running * self.max_context)
         each = min(self.max_context, room // running)
         sizes = [f"{name:<16}{size / 2**30:8.2f} GiB" for name, size in self.bytes_of.items()]
         return "\n".join(
@@ -228,6 +282,6 @@ class Engine:
         )
 
     def check(self) -> None:
-        """Assert that every page is owned as often as its count says, and every other invariant."""
+        """Assert every invariant of queues, sequences and page tables; for tests."""
         with self._changed:
             self._scheduler.check()

@@ -1,7 +1,6 @@
 """Host offload: KV pages of paused and preempted sequences, moved to host memory and back."""
 
 from collections.abc import Iterable
-from collections.abc import Sequence as SequenceOf
 
 from .page_pool import PageGroup, PagePool
 from .scheduled_step import PageCopy
@@ -19,8 +18,8 @@ class HostOffload:
 
     def __init__(
         self,
-        groups: sequenceOf[PageGroup],
-        pools: sequenceOf[PagePool],
+        groups: tuple[PageGroup, ...],
+        pools: list[PagePool],
         page_copies: list[PageCopy],
     ) -> None:
         self._groups = groups

@@ -1,6 +1,5 @@
 """Prefix cache: finds pages that already hold the KV of a sequence's first tokens."""
 
-from collections.abc import Sequence as SequenceOf
 from hashlib import blake2b
 
 from .page_pool import PageGroup, PagePool
@@ -21,8 +20,8 @@ class PrefixCache:
 
     def __init__(
         self,
-        groups: sequenceOf[PageGroup],
-        pools: sequenceOf[PagePool],
+        groups: tuple[PageGroup, ...],
+        pools: list[PagePool],
         page_size: int,
         enabled: bool = True,
     ) -> None:

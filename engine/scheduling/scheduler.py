@@ -36,11 +36,11 @@ class Scheduler:
 
     def __init__(
         self,
-        page_tables: pageTables,
+        page_tables: PageTables,
         max_running: int,
         max_step_tokens: int,
         max_context: int,
-        stop_ids: iterable[int] = (),
+        stop_ids: Iterable[int] = (),
     ) -> None:
         for g, pool in enumerate(page_tables.pools):
             need = page_tables.pages_needed(g, max_context, max_step_tokens)

@@ -23,9 +23,9 @@ class StepPlanner:
 
     def __init__(
         self,
-        page_tables: pageTables,
-        queues: runQueues,
-        counters: engineCounters,
+        page_tables: PageTables,
+        queues: RunQueues,
+        counters: EngineCounters,
         max_running: int,
         max_step_tokens: int,
         max_context: int,

@@ -1,6 +1,6 @@
-"""Hypothesis looks for the shortest order of events that breaks the scheduler."""
+"""Hypothesis searches for the shortest sequence of requests that breaks the scheduler."""
 
-from helpers.fake_runner import FakeEngine, expected
+from helpers.fake_engine import FakeEngine, expected_token
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -19,8 +19,8 @@ WINDOW, CONTEXT = 6, 40
 SEEDS = st.integers(0, 3)
 
 
-class Machine(RuleBasedStateMachine):
-    """Sequences over tiny pools; a mirror holds what each must have drawn."""
+class SchedulerMachine(RuleBasedStateMachine):
+    """Sequences over tiny pools; a mirror holds the tokens that each sequence must have."""
 
     sequences = Bundle("sequences")
 
@@ -64,10 +64,10 @@ class Machine(RuleBasedStateMachine):
     def fork(self, parent: int, seeds: list[int]):
         if self.status[parent] == "finished" or len(self.engine.scheduler.sequences) > 12:
             return multiple()
-        twins = self.engine.scheduler.fork(parent, seeds)
-        for twin, seed in zip(twins, seeds, strict=True):
-            self.add(twin, self.mirror[parent], seed, self.status[parent])
-        return multiple(*twins)
+        children = self.engine.scheduler.fork(parent, seeds)
+        for child, seed in zip(children, seeds, strict=True):
+            self.add(child, self.mirror[parent], seed, self.status[parent])
+        return multiple(*children)
 
     @rule(seq=sequences, count=st.sampled_from([0, 1, 3, 9]))
     def resume(self, seq: int, count: int) -> None:
@@ -85,20 +85,20 @@ class Machine(RuleBasedStateMachine):
     @rule(count=st.integers(1, 12))
     def step(self, count: int) -> None:
         for _ in range(count):
-            in_flight = len(self.engine.flights) > self.engine.lookahead
-            for event in self.engine.land() if in_flight else self.engine.step():
+            commit_due = len(self.engine.in_flight) > self.engine.lookahead
+            for event in self.engine.commit_step() if commit_due else self.engine.step():
                 for token in event.tokens:
                     mirror = self.mirror[event.seq]
-                    assert token == expected(self.seeds[event.seq], mirror, WINDOW)
+                    assert token == expected_token(self.seeds[event.seq], mirror, WINDOW)
                     mirror.append(token)
                 self.status[event.seq] = event.status
             self.engine.check()
 
     @rule()
-    def depart(self) -> None:
-        """A step is planned and launched; what follows comes while it is in flight."""
-        if len(self.engine.flights) <= self.engine.lookahead:
-            self.engine.depart()
+    def launch_step(self) -> None:
+        """Plan and launch a step, so that the next requests come while it is in flight."""
+        if len(self.engine.in_flight) <= self.engine.lookahead:
+            self.engine.launch_step()
 
     @rule()
     def fail(self) -> None:
@@ -110,7 +110,7 @@ class Machine(RuleBasedStateMachine):
             self.engine.check()
 
     def teardown(self) -> None:
-        """Everything comes to an end, and every page comes back."""
+        """Let every sequence finish; every page must then be available again."""
         if not hasattr(self, "engine"):
             return
         for _ in range(2_000):
@@ -119,15 +119,15 @@ class Machine(RuleBasedStateMachine):
             if all(status == "finished" for status in self.status.values()):
                 break
             self.step(1)
-        assert all(status == "finished" for status in self.status.values()), "nothing moves"
+        assert all(status == "finished" for status in self.status.values()), "a sequence never ends"
         self.engine.run()
         assert not self.engine.scheduler.sequences
         for pool in self.engine.page_tables.pools:
             assert pool.available == pool.capacity
 
 
-TestMachine = Machine.TestCase
-TestMachine.settings = settings(
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(
     max_examples=400,
     stateful_step_count=30,
     deadline=None,
