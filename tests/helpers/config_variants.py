@@ -1,29 +1,25 @@
-"""Configurations beside those of tiny_models: variants that the engine must run."""
+"""Variants of configurations that the engine must run, in addition to those of tiny_models."""
 
 import transformers
 from helpers import tiny_models
 
 LAYERS = {**tiny_models.COMMON, "num_hidden_layers": 2}
-
-
-BOTH = ["sliding_attention", "full_attention"]
-MIXED = {"sliding_window": tiny_models.WINDOW, "layer_types": BOTH}
+LAYER_TYPES = ["sliding_attention", "full_attention"]
+ALTERNATING = {"sliding_window": tiny_models.WINDOW, "layer_types": LAYER_TYPES}
 
 
 def rope(kind: str, **settings: object) -> dict:
+    """Return the configuration entry of a kind of rotary position embedding."""
     return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **settings}}
 
 
 YARN = rope("yarn", factor=4.0, original_max_position_embeddings=32)
-
-
 LLAMA3 = rope(
     "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )  # fmt: skip
 
-
-RIGHT = {
+VARIANTS = {
     "llama_yarn": lambda: transformers.LlamaConfig(**LAYERS, **YARN),
     "llama_llama3": lambda: transformers.LlamaConfig(**LAYERS, **LLAMA3),
     "llama_linear": lambda: transformers.LlamaConfig(**LAYERS, **rope("linear", factor=2.0)),
@@ -35,9 +31,9 @@ RIGHT = {
         **LAYERS, use_sliding_window=False, sliding_window=tiny_models.WINDOW
     ),
     "gemma2_softcap": lambda: transformers.Gemma2Config(
-        **LAYERS, **MIXED, head_dim=8, attn_logit_softcapping=2.0, query_pre_attn_scalar=8
+        **LAYERS, **ALTERNATING, head_dim=8, attn_logit_softcapping=2.0, query_pre_attn_scalar=8
     ),
     "phi3_slides": lambda: transformers.Phi3Config(**LAYERS, sliding_window=tiny_models.WINDOW),
-    "olmo3": lambda: transformers.Olmo3Config(**LAYERS, **MIXED),
+    "olmo3": lambda: transformers.Olmo3Config(**LAYERS, **ALTERNATING),
     "mixtral": lambda: transformers.MixtralConfig(**LAYERS, num_local_experts=4),
 }

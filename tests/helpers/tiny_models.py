@@ -1,4 +1,4 @@
-"""Tiny random models of the architectures that the engine must run, saved and loaded from disk."""
+"""Tiny random models of the architectures that the engine must run."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 VOCABULARY = 128
 WINDOW = 16
-# Models that do not scale their embeddings would repeat one token with the default 0.02.
+# With the default of 0.02, a model that does not scale its embeddings would repeat one token.
 EMBED_SCALE = {"llama": 20.0, "mistral": 20.0, "qwen3": 20.0, "gpt_oss": 40.0}
 
 COMMON = {
@@ -126,22 +126,22 @@ BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def _gemma4_fused(**changes: object) -> PreTrainedModel:
-    """Few layers, and a global head that one copy can be cut into."""
+    """Return a model of few layers whose global heads are wide enough for one-copy layers."""
     kinds = ["sliding_attention", "full_attention"]
     settings = {"num_hidden_layers": 2, "global_head_dim": 32, "layer_types": kinds}
     return _gemma4(**{**settings, "sliding_window": 8, **changes})
 
 
-# For the fused kernels, which run in an interpreter where there is no GPU.
+# For the fused kernels, which run in the Triton interpreter if there is no GPU.
 FUSED_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
     "gemma4_one_copy": _gemma4_fused,
     "gemma4_two_copies": lambda: _gemma4_fused(
         attention_k_eq_v=False, num_global_key_value_heads=None
     ),
 }
-# As wide as Hopper's kernels want it.
+# Wide enough for the kernels for Hopper GPUs.
 WIDE_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
-    "gemma4_chain": lambda: _gemma4_fused(
+    "gemma4_wide": lambda: _gemma4_fused(
         hidden_size=256,
         intermediate_size=768,
         head_dim=64,
@@ -153,20 +153,20 @@ WIDE_BUILDERS: dict[str, Callable[[], PreTrainedModel]] = {
 
 
 def build(name: str, seed: int = 0) -> PreTrainedModel:
-    """A random model whose outputs depend on its inputs."""
+    """Return a random model whose outputs depend on its inputs."""
     torch.manual_seed(seed)
     model = (BUILDERS | FUSED_BUILDERS | WIDE_BUILDERS)[name]()
-    return randomise(model, EMBED_SCALE.get(name, 1.0))
+    return randomize(model, EMBED_SCALE.get(name, 1.0))
 
 
-def randomise(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedModel:
-    """Make weights larger and norms and biases random, so that tokens differ."""
+def randomize(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedModel:
+    """Enlarge the weights and randomize norms and biases, so that tokens differ."""
     with torch.no_grad():
         for key, parameter in model.named_parameters():
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
                 if "q_norm" in key and len(parameter) >= 64:
-                    # Wide heads would attend to one key alone; rounding would decide to which.
+                    # Otherwise, wide heads would attend to a single key, and rounding would choose it.
                     parameter.mul_(len(parameter) ** -0.5)
             elif "embed" in key:
                 parameter.mul_(embed_scale)
@@ -179,7 +179,7 @@ def randomise(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedMod
 
 
 def save(name: str, folder: Path, seed: int = 0) -> PreTrainedModel:
-    """Build, save into ``folder`` and return the model as transformers runs it."""
+    """Build a model, save it into ``folder``, and return it as transformers runs it."""
     model = build(name, seed)
     model.save_pretrained(folder)
     return model

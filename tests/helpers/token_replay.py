@@ -1,4 +1,4 @@
-"""What a sequence should have drawn, from one forward pass of transformers over all its tokens."""
+"""Verifies sampled tokens by one forward pass of transformers over all tokens of a sequence."""
 
 from dataclasses import dataclass, field
 
@@ -6,49 +6,50 @@ import torch
 from transformers import PreTrainedModel
 
 from eightfold.engine import SamplingParams
-from eightfold.engine.execution.cpu_batch import _sampling
+from eightfold.engine.execution.cpu_batch import sampling_batch
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.kernels.sampling.torch_sampler import entropy, sample
 
-ROUNDING = 1e-3  # of a logit: so close a race may end otherwise in another batch
+ROUNDING = 1e-3  # two logits this close may change their order from batch to batch
 
 
 @dataclass
 class Record:
-    """Tokens of a sequence, and which of them were drawn."""
+    """Tokens of a sequence, and the positions of those that were sampled."""
 
     tokens: list[int]
     params: SamplingParams
-    drawn: list[int] = field(default_factory=list)  # positions
+    sampled: list[int] = field(default_factory=list)  # positions
     entropies: list[float] = field(default_factory=list)
 
     def add(self, tokens: tuple[int, ...], entropies: tuple[float, ...]) -> None:
+        """Append sampled tokens."""
         for token in tokens:
-            self.drawn.append(len(self.tokens))
+            self.sampled.append(len(self.tokens))
             self.tokens.append(token)
         self.entropies += entropies
 
 
 @torch.inference_mode()
 def verify(model: PreTrainedModel, record: Record) -> None:
-    """Assert that every drawn token is the one its context, seed and position give."""
-    if not record.drawn:
+    """Assert that every sampled token is the one that its context, seed and position give."""
+    if not record.sampled:
         return
     logits = model(torch.tensor([record.tokens])).logits[0]
-    for position in record.drawn:
+    for position in record.sampled:
         row, token = logits[position - 1 : position], record.tokens[position]
-        if _draw(row, record.params, position) != token:
-            closer = row.clone()
-            closer[0, token] += ROUNDING
-            assert _draw(closer, record.params, position) == token, position
+        if _sample(row, record.params, position) != token:
+            raised = row.clone()
+            raised[0, token] += ROUNDING
+            assert _sample(raised, record.params, position) == token, position
     if record.params.entropy:
-        wanted = entropy(logits[[position - 1 for position in record.drawn]])
-        torch.testing.assert_close(torch.tensor(record.entropies), wanted, atol=1e-3, rtol=0)
+        expected = entropy(logits[[position - 1 for position in record.sampled]])
+        torch.testing.assert_close(torch.tensor(record.entropies), expected, atol=1e-3, rtol=0)
     else:
         assert not record.entropies
 
 
-def _draw(row: torch.Tensor, params: SamplingParams, position: int) -> int:
+def _sample(row: torch.Tensor, params: SamplingParams, position: int) -> int:
     seq = Sequence(0, [], 0, params, frozenset())
-    return int(sample(row, _sampling([ScheduledTokens(seq, 0, position, True, False, 0)])))
+    return int(sample(row, sampling_batch([ScheduledTokens(seq, 0, position, True, False, 0)])))
