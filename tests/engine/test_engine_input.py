@@ -63,7 +63,7 @@ def test_folders_that_are_no_model(folder: Path, tmp_path: Path) -> None:
     ("change", "words"),
     [
         ("missing", r"missing tensors: model\.layers\.2\.mlp\.up_proj\.weight"),
-        ("surplus", r"surplus tensors: model\.layers\.9\.extra"),
+        ("unexpected", r"unexpected tensors: model\.layers\.9\.extra"),
         ("shape", r"wrong shape: model\.layers\.2\.mlp\.up_proj\.weight is \(3, 3\)"),
         ("truncated", "cannot be loaded"),
     ],
@@ -74,7 +74,7 @@ def test_broken_checkpoints_name_the_tensor(folder: Path, change: str, words: st
     name = "model.layers.2.mlp.up_proj.weight"
     if change == "missing":
         del tensors[name]
-    elif change == "surplus":
+    elif change == "unexpected":
         tensors["model.layers.9.extra"] = torch.zeros(2)
     elif change == "shape":
         tensors[name] = torch.zeros(3, 3)

@@ -1,4 +1,4 @@
-"""Broken checkpoints: each is named in one sentence before anything is allocated."""
+"""Broken checkpoints are reported in one sentence before anything is allocated."""
 
 import json
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import tiny_models
-from helpers.opened_checkpoints import opened
+from helpers.checkpoint_loading import load_checkpoint
 from safetensors.torch import load_file, save_file
 
 from eightfold.engine import CheckpointError
 
 
 def with_header(**changes: object) -> Callable[[bytes], bytes]:
-    """The file with what its header says of model.norm.weight changed."""
+    """Return a function that changes the header's entry for model.norm.weight in a file."""
 
     def change(raw: bytes) -> bytes:
         length = int.from_bytes(raw[:8], "little")
@@ -26,7 +26,7 @@ def with_header(**changes: object) -> Callable[[bytes], bytes]:
     return change
 
 
-def header_alone(text: bytes) -> Callable[[bytes], bytes]:
+def header_only(text: bytes) -> Callable[[bytes], bytes]:
     return lambda raw: len(text).to_bytes(8, "little") + text
 
 
@@ -54,27 +54,27 @@ def header_alone(text: bytes) -> Callable[[bytes], bytes]:
         (with_header(shape=[float("inf")]), "not an integer"),
         (with_header(shape=[2**62, 2**62]), "contradict"),
         (with_header(dtype=["F32"]), "header of model.safetensors is broken"),
-        (header_alone(b"[1]"), "header of model.safetensors is broken"),
-        (header_alone(b"[" * 100_000), "not a readable safetensors file"),
+        (header_only(b"[1]"), "header of model.safetensors is broken"),
+        (header_only(b"[" * 100_000), "not a readable safetensors file"),
     ],
 )
-def test_broken_files_are_named_before_anything_is_read(tmp_path: Path, change, words) -> None:
+def test_broken_files_are_reported_before_anything_is_read(tmp_path: Path, change, words) -> None:
     tiny_models.save("llama", tmp_path)
     file = tmp_path / "model.safetensors"
     file.write_bytes(change(file.read_bytes()))
     with pytest.raises(CheckpointError, match=words) as error:
-        opened(tmp_path, allocate=lambda *_: pytest.fail("nothing may be allocated"))
+        load_checkpoint(tmp_path, allocate=lambda *_: pytest.fail("nothing must be allocated"))
     assert "model.safetensors" in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_tensors_in_two_files_and_types_that_do_not_convert(tmp_path: Path) -> None:
+def test_duplicate_tensors_and_inconvertible_types_are_refused(tmp_path: Path) -> None:
     tiny_models.build("llama").save_pretrained(tmp_path, max_shard_size="20KB")
     shards = sorted(tmp_path.glob("model-*.safetensors"))
     tensors = load_file(shards[0]) | dict([next(iter(load_file(shards[1]).items()))])
     save_file(tensors, shards[0])
     with pytest.raises(CheckpointError, match="is in both"):
-        opened(tmp_path)
+        load_checkpoint(tmp_path)
     single = tmp_path / "single"
     tiny_models.save("llama", single)
     tensors = load_file(single / "model.safetensors")
@@ -82,7 +82,7 @@ def test_tensors_in_two_files_and_types_that_do_not_convert(tmp_path: Path) -> N
     for kind, name in ((torch.int8, "I8"), (torch.float8_e4m3fn, "F8_E4M3")):
         save_file(tensors | {"model.norm.weight": weight.to(kind)}, single / "model.safetensors")
         with pytest.raises(CheckpointError, match=rf"model\.norm\.weight is stored as {name}"):
-            opened(single, allocate=lambda *_: pytest.fail("nothing may be allocated"))
+            load_checkpoint(single, allocate=lambda *_: pytest.fail("nothing must be allocated"))
 
 
 @pytest.mark.parametrize(
@@ -96,18 +96,18 @@ def test_tensors_in_two_files_and_types_that_do_not_convert(tmp_path: Path) -> N
         (lambda map: {}, "neither model.safetensors nor"),
     ],
 )
-def test_broken_indexes(tmp_path: Path, change, words: str) -> None:
+def test_broken_indexes_are_refused(tmp_path: Path, change, words: str) -> None:
     tiny_models.build("llama").save_pretrained(tmp_path, max_shard_size="20KB")
     index = tmp_path / "model.safetensors.index.json"
     weight_map = json.loads(index.read_text())["weight_map"]
     index.write_text(json.dumps({"weight_map": change(weight_map)}))
     with pytest.raises(CheckpointError, match=words):
-        opened(tmp_path)
+        load_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("index", [{}, {"metadata": None}], ids=["without metadata", "null"])
-@pytest.mark.parametrize("tied_twice", [False, True], ids=["read here", "read by transformers"])
-def test_an_index_without_what_only_transformers_wants(
+@pytest.mark.parametrize("tied_twice", [False, True], ids=["loaded here", "loaded by transformers"])
+def test_an_index_without_metadata_is_accepted_unless_transformers_loads(
     tmp_path: Path, index: dict, tied_twice: bool
 ) -> None:
     reference = tiny_models.save("gemma4", tmp_path)
@@ -121,7 +121,7 @@ def test_an_index_without_what_only_transformers_wants(
     if tied_twice:
         words = r"transformers, which .*\((KeyError: 'metadata'|TypeError: .*)\)"
         with pytest.raises(CheckpointError, match=words) as error:
-            opened(tmp_path)
+            load_checkpoint(tmp_path)
         assert "\n" not in str(error.value)
     else:
-        assert torch.equal(opened(tmp_path)[0].lm_head.weight, reference.lm_head.weight)
+        assert torch.equal(load_checkpoint(tmp_path)[0].lm_head.weight, reference.lm_head.weight)

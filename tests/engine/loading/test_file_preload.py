@@ -1,4 +1,4 @@
-"""The page cache filled by threads: what is read, in which order, and what stops it."""
+"""Preloading into the OS page cache: what is read, in which order, and what stops it."""
 
 import json
 import os
@@ -19,7 +19,8 @@ from eightfold.solver.cli.command_line import main
 MIB = 1 << 20
 
 
-def fill(path: Path, size: int, cold: bool = True) -> Path:
+def write_file(path: Path, size: int, cold: bool = True) -> Path:
+    """Write random bytes, and drop them from the OS page cache if ``cold``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(os.urandom(size))
     fd = os.open(path, os.O_RDONLY)
@@ -30,17 +31,17 @@ def fill(path: Path, size: int, cold: bool = True) -> Path:
     return path
 
 
-def can_drop(folder: Path) -> bool:
-    return os_page_cache.resident_bytes(fill(folder / "probe" / "x", MIB)) == 0
+def page_cache_can_be_dropped(folder: Path) -> bool:
+    return os_page_cache.resident_bytes(write_file(folder / "probe" / "x", MIB)) == 0
 
 
 def test_cold_files_become_resident_and_warm_ones_are_skipped(tmp_path: Path) -> None:
-    if not can_drop(tmp_path):
-        pytest.skip("this file system keeps its pages")
+    if not page_cache_can_be_dropped(tmp_path):
+        pytest.skip("this file system does not drop its pages")
     folder = tmp_path / "model"
     sizes = [20 * MIB + 5, 3 * MIB, 777]
     for index, size in enumerate(sizes):
-        fill(folder / f"{index}.bin", size)
+        write_file(folder / f"{index}.bin", size)
     before = set(threading.enumerate())
     with Preload(folder, PreloadConfig(threads=3)) as running:
         running.wait()
@@ -57,13 +58,13 @@ def test_cold_files_become_resident_and_warm_ones_are_skipped(tmp_path: Path) ->
     assert again.report().resident_before == sum(sizes)
 
 
-def test_residency_of_single_pages(tmp_path: Path) -> None:
-    if not can_drop(tmp_path):
-        pytest.skip("this file system keeps its pages")
+def test_single_pages_are_resident(tmp_path: Path) -> None:
+    if not page_cache_can_be_dropped(tmp_path):
+        pytest.skip("this file system does not drop its pages")
     page = os_page_cache.PAGE_BYTES
-    file = fill(tmp_path / "f", 64 * page + 1)
+    file = write_file(tmp_path / "f", 64 * page + 1)
     fd = os.open(file, os.O_RDONLY)
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no reading ahead
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)  # no read-ahead
     os.pread(fd, 10, 40 * page)
     pages = os_page_cache.resident_pages(fd, 0, 64 * page + 1)
     assert pages is not None
@@ -75,10 +76,10 @@ def test_residency_of_single_pages(tmp_path: Path) -> None:
     os.close(fd)
 
 
-def test_what_the_kernel_does_not_tell_is_read(
+def test_files_of_unknown_residency_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(tmp_path / "f", 3 * MIB, cold=False)
+    write_file(tmp_path / "f", 3 * MIB, cold=False)
     monkeypatch.setattr(os_page_cache, "_residency_is_known", lambda fd: False)
     running = Preload(tmp_path)
     running.wait()
@@ -90,36 +91,36 @@ def test_what_the_kernel_does_not_tell_is_read(
 def test_order_is_largest_first_with_shards_in_index_order(tmp_path: Path) -> None:
     names = [f"model-0000{i}-of-00003.safetensors" for i in (1, 2, 3)]
     for name, size in zip(names, (100, 300, 200), strict=True):
-        fill(tmp_path / name, size)
+        write_file(tmp_path / name, size)
     index = {"weight_map": {"b": names[1], "a": names[0], "c": names[2]}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
-    fill(tmp_path / "big", 5000)
-    fill(tmp_path / "below" / "middle", 500)
+    write_file(tmp_path / "big", 5000)
+    write_file(tmp_path / "below" / "middle", 500)
     files, faults = list_files(tmp_path)
     assert faults == []
     assert [file.path.name for file in files][:5] == ["big", *names, "middle"]
 
 
-def test_shards_that_are_links_into_the_folder_are_in_index_order(tmp_path: Path) -> None:
-    # As a download cache has them: met first under names that tell nothing.
+def test_shards_that_are_links_are_in_index_order(tmp_path: Path) -> None:
+    # As in a download cache, where the files are first found under names without an order.
     (tmp_path / "snapshot").mkdir()
     for index, size in enumerate((100, 300, 200), start=1):
-        fill(tmp_path / "blobs" / f"{9 - index}", size)
+        write_file(tmp_path / "blobs" / f"{9 - index}", size)
         link = tmp_path / "snapshot" / f"model-{index}.safetensors"
         link.symlink_to(f"../blobs/{9 - index}")
     weight_map = {str(i): f"model-{i}.safetensors" for i in (3, 1, 2)}
     index_file = tmp_path / "snapshot" / "model.safetensors.index.json"
     index_file.write_text(json.dumps({"weight_map": weight_map}))
-    fill(tmp_path / "other", 500)
+    write_file(tmp_path / "other", 500)
     files, faults = list_files(tmp_path)
     assert faults == []
     assert [file.size for file in files][:4] == [100, 300, 200, 500]
 
 
 @pytest.mark.parametrize("name", ["a\0b", "\ud800", "", ".", "none", "../x", 3, None], ids=repr)
-def test_an_index_that_names_what_is_no_file(tmp_path: Path, name: object) -> None:
-    fill(tmp_path / "small", 10)
-    fill(tmp_path / "large", 1000)
+def test_an_index_that_names_no_file_is_ignored(tmp_path: Path, name: object) -> None:
+    write_file(tmp_path / "small", 10)
+    write_file(tmp_path / "large", 1000)
     index = tmp_path / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"x": name, "y": "small"}}))
     files, faults = list_files(tmp_path)
@@ -127,8 +128,8 @@ def test_an_index_that_names_what_is_no_file(tmp_path: Path, name: object) -> No
     assert {file.path.name for file in files} == {"small", "large", index.name}
 
 
-def test_links_loops_pipes_and_broken_links(tmp_path: Path) -> None:
-    elsewhere = fill(tmp_path / "store" / "blob", 100)
+def test_links_are_followed_once_and_pipes_skipped(tmp_path: Path) -> None:
+    elsewhere = write_file(tmp_path / "store" / "blob", 100)
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "one").symlink_to(elsewhere)
@@ -144,7 +145,7 @@ def test_links_loops_pipes_and_broken_links(tmp_path: Path) -> None:
     assert "gone" in faults[0]
 
 
-def test_a_folder_deeper_than_the_stack(tmp_path: Path) -> None:
+def test_a_folder_nested_deeper_than_the_recursion_limit(tmp_path: Path) -> None:
     here = os.open(tmp_path, os.O_RDONLY)
     for _ in range(1200):
         os.mkdir("d", dir_fd=here)
@@ -153,20 +154,20 @@ def test_a_folder_deeper_than_the_stack(tmp_path: Path) -> None:
         here = below
     os.close(os.open("f", os.O_CREAT, dir_fd=here))
     os.close(here)
-    fill(tmp_path / "g", 10)
+    write_file(tmp_path / "g", 10)
     try:
         files, faults = list_files(tmp_path)
     finally:
-        # pytest removes old folders by a function that calls itself.
+        # pytest removes old folders with a recursive function.
         subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)
     assert ([file.path.name for file in files], faults) == (["g"], [])
 
 
-def test_files_that_shrink_vanish_and_grow_meanwhile(
+def test_files_that_shrink_vanish_or_grow_during_the_preload(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("gone", "grown", "shrunk"):
-        fill(tmp_path / name, 20 * MIB, cold=False)
+        write_file(tmp_path / name, 20 * MIB, cold=False)
     real = file_preload.list_files
 
     def found(folder: Path) -> object:
@@ -177,7 +178,9 @@ def test_files_that_shrink_vanish_and_grow_meanwhile(
         return found
 
     monkeypatch.setattr(file_preload, "list_files", found)
-    monkeypatch.setattr(file_preload, "resident_pages", lambda *_: None)  # so that all is read
+    monkeypatch.setattr(
+        file_preload, "resident_pages", lambda *_: None
+    )  # so that everything is read
     descriptors = len(os.listdir("/proc/self/fd"))
     running = Preload(tmp_path, PreloadConfig(threads=3))
     running.wait()
@@ -194,8 +197,8 @@ def test_files_that_shrink_vanish_and_grow_meanwhile(
 def test_unreadable_files_are_named_and_the_rest_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bad = fill(tmp_path / "bad", 9 * MIB, cold=False)
-    fill(tmp_path / "good", MIB, cold=False)
+    bad = write_file(tmp_path / "bad", 9 * MIB, cold=False)
+    write_file(tmp_path / "good", MIB, cold=False)
     number = bad.stat().st_ino
     real = os.preadv
 
@@ -212,10 +215,10 @@ def test_unreadable_files_are_named_and_the_rest_is_read(
     assert json.loads(shown.out.splitlines()[-1])["read"] == 9 * MIB
 
 
-def test_stops_quietly_where_memory_would_not_hold_it(
+def test_preload_stops_quietly_if_memory_would_not_hold_the_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(tmp_path / "f", 64 * MIB, cold=False)
+    write_file(tmp_path / "f", 64 * MIB, cold=False)
     monkeypatch.setattr(os_page_cache, "_residency_is_known", lambda fd: False)
     monkeypatch.setattr(file_preload, "available_memory", lambda: 40 * MIB)
     running = Preload(tmp_path, PreloadConfig(threads=1, reserve_bytes=8 * MIB))
@@ -226,10 +229,10 @@ def test_stops_quietly_where_memory_would_not_hold_it(
     assert report.unreadable == ()
 
 
-def test_stop_ends_early_and_may_be_called_twice(
+def test_stop_ends_the_preload_early_and_may_be_called_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill(tmp_path / "f", 64 * MIB, cold=False)
+    write_file(tmp_path / "f", 64 * MIB, cold=False)
     monkeypatch.setattr(os_page_cache, "_residency_is_known", lambda fd: False)
     reached, go = threading.Event(), threading.Event()
     real = os.preadv
@@ -252,19 +255,19 @@ def test_stop_ends_early_and_may_be_called_twice(
     assert report.read <= 16 * MIB
 
 
-def test_interrupted_on_the_command_line(tmp_path: Path) -> None:
-    # A disk that gives a byte at a time, so that the command is in the middle on any machine. Its
-    # threads write a line at once each: what print writes in two parts, they would mix.
+def test_an_interrupted_command_exits_with_130(tmp_path: Path) -> None:
+    # A disk that returns one byte at a time, so that the command is still running on any machine.
+    # Each thread writes its line with one call; `print` makes two, whose output would be mixed.
     code = (
         "import os, sys, signal, threading; from eightfold.solver.cli.command_line import main;"
         "os.preadv = lambda *_: (os.write(1, b'reading\\n'), threading.Event().wait(0.2), 1)[2];"
         "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "sys.exit(main(['preload', sys.argv[1]]))"
     )
-    fill(tmp_path / "f", 20 * MIB)
+    write_file(tmp_path / "f", 20 * MIB)
     command = [sys.executable, "-c", code, str(tmp_path)]
     if os_page_cache.resident_bytes(tmp_path / "f"):
-        pytest.skip("this file system keeps its pages")
+        pytest.skip("this file system does not drop its pages")
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -275,8 +278,8 @@ def test_interrupted_on_the_command_line(tmp_path: Path) -> None:
     assert (process.returncode, said) == (130, "Interrupted.\n")
 
 
-def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = fill(tmp_path / "below" / "file", 10)
+def test_wrong_arguments_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_file(tmp_path / "below" / "file", 10)
     with pytest.raises(CheckpointError, match="There is no folder"):
         Preload(tmp_path / "none")
     for arguments, words in (
@@ -301,7 +304,7 @@ def test_wrong_use(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             PreloadConfig(**change)
 
 
-def test_neither_torch_nor_transformers_is_imported(tmp_path: Path) -> None:
+def test_preload_imports_neither_torch_nor_transformers(tmp_path: Path) -> None:
     code = (
         "import sys, eightfold.engine.loading.file_preload as p; p.Preload(sys.argv[1]).wait();"
         "assert not {'torch', 'transformers'} & set(sys.modules)"

@@ -1,4 +1,4 @@
-"""Interrupts at moments that are hard to hit, and no threads: nothing is left running or open."""
+"""Interrupts at rare moments and failing thread starts leave nothing running or open."""
 
 import io
 import os
@@ -20,31 +20,31 @@ MIB = 1 << 20
 
 
 @pytest.fixture
-def interruptible() -> Iterator[None]:
-    # What a shell runs in the background ignores interrupts.
+def interrupts_enabled() -> Iterator[None]:
+    # A shell makes its background processes ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-def interrupt_main() -> None:
+def interrupt_main_thread() -> None:
     signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
 
-@pytest.mark.usefixtures("interruptible")
-def test_a_thread_interrupted_before_it_has_a_number_is_waited_for(
+@pytest.mark.usefixtures("interrupts_enabled")
+def test_a_thread_whose_start_is_interrupted_can_be_joined(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(worker_thread, "START_TIMEOUT_SECONDS", 60.0)
     ended = threading.Event()
 
-    class Late(WorkerThread):
-        def _bootstrap(self) -> None:  # where the new thread begins
-            interrupt_main()
-            time.sleep(0.3)  # the one that starts it is interrupted meanwhile
+    class LateThread(WorkerThread):
+        def _bootstrap(self) -> None:  # the first code that the new thread runs
+            interrupt_main_thread()
+            time.sleep(0.3)  # meanwhile the starting thread is interrupted
             super()._bootstrap()  # type: ignore[misc]
 
-    worker = Late(target=ended.set)
+    worker = LateThread(target=ended.set)
     with pytest.raises(KeyboardInterrupt):
         worker.start()
     assert worker.ident is not None
@@ -58,32 +58,32 @@ def test_a_preload_interrupted_while_its_threads_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "f").write_bytes(bytes(20 * MIB))
-    begun = []
+    started_threads = []
 
-    class Interrupted(WorkerThread):
+    class InterruptedThread(WorkerThread):
         def start(self) -> None:
             super().start()
-            begun.append(self)
-            if len(begun) == 3:
+            started_threads.append(self)
+            if len(started_threads) == 3:
                 raise KeyboardInterrupt
 
     def endless(fd: int, views: list[memoryview], at: int) -> int:
         time.sleep(0.01)
         return 1
 
-    monkeypatch.setattr(file_preload, "WorkerThread", Interrupted)
+    monkeypatch.setattr(file_preload, "WorkerThread", InterruptedThread)
     monkeypatch.setattr(
         os_page_cache, "_residency_is_known", lambda fd: False
-    )  # so that all is read
+    )  # so that everything is read
     monkeypatch.setattr(os, "preadv", endless)
     before = set(threading.enumerate())
     with pytest.raises(KeyboardInterrupt):
         file_preload.Preload(tmp_path, file_preload.PreloadConfig(threads=8, chunk_bytes=MIB))
-    assert len(begun) == 3
+    assert len(started_threads) == 3
     assert set(threading.enumerate()) == before
 
 
-def test_a_look_at_a_file_interrupted_once_it_is_open(tmp_path: Path) -> None:
+def test_a_file_is_closed_if_its_residency_check_is_interrupted(tmp_path: Path) -> None:
     file = tmp_path / "f"
     file.write_bytes(b"x")
 
@@ -102,7 +102,7 @@ def test_a_look_at_a_file_interrupted_once_it_is_open(tmp_path: Path) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_interrupted_while_the_commands_are_imported(
+def test_an_interrupt_while_commands_are_imported_exits_with_130(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted() -> None:
@@ -113,16 +113,16 @@ def test_interrupted_while_the_commands_are_imported(
     assert capsys.readouterr().err == "Interrupted.\n"
 
 
-def test_a_system_that_has_no_threads_to_give(
+def test_threads_that_cannot_be_started_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "f").write_bytes(bytes(20 * MIB))
-    real, started = threading.Thread.start, []
+    real, started_threads = threading.Thread.start, []
 
     def start(thread: threading.Thread) -> None:
-        if len(started) == 2:
+        if len(started_threads) == 2:
             raise RuntimeError("can't start new thread")
-        started.append(thread)
+        started_threads.append(thread)
         real(thread)
 
     monkeypatch.setattr(threading.Thread, "start", start)
@@ -132,5 +132,5 @@ def test_a_system_that_has_no_threads_to_give(
         "eightfold preload: A thread cannot be started (can't start new thread); allow the process "
         "more threads and memory.\n"
     )
-    assert len(started) == 2
+    assert len(started_threads) == 2
     assert set(threading.enumerate()) == before

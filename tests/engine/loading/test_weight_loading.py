@@ -1,4 +1,4 @@
-"""Weights read straight into their places: equal to safetensors' reading, nothing left behind."""
+"""Weights are loaded into their parameters as safetensors reads them, and nothing is left over."""
 
 import gc
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import tiny_models
-from helpers.opened_checkpoints import CPU, opened
+from helpers.checkpoint_loading import CPU, load_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -43,13 +43,13 @@ def test_equals_from_pretrained_and_safetensors(
 ) -> None:
     tiny_models.build(name).to(torch.bfloat16).save_pretrained(tmp_path, max_shard_size="30KB")
     architecture = inspect_architecture(read_config(tmp_path))
-    theirs = checkpoint._load_with_transformers(tmp_path, architecture, CPU, dtype)
-    monkeypatch.setattr(checkpoint, "_load_with_transformers", None)  # the plain way must do
-    mine, _ = opened(tmp_path, dtype=dtype, allocate=allocate)
-    assert not mine.training
+    expected = checkpoint._load_with_transformers(tmp_path, architecture, CPU, dtype)
+    monkeypatch.setattr(checkpoint, "_load_with_transformers", None)  # it must not be needed
+    loaded, _ = load_checkpoint(tmp_path, dtype=dtype, allocate=allocate)
+    assert not loaded.training
     for wanted, found in (
-        (dict(theirs.named_parameters()), dict(mine.named_parameters())),
-        (dict(theirs.named_buffers()), dict(mine.named_buffers())),
+        (dict(expected.named_parameters()), dict(loaded.named_parameters())),
+        (dict(expected.named_buffers()), dict(loaded.named_buffers())),
     ):
         assert wanted.keys() == found.keys()
         for key, tensor in wanted.items():
@@ -62,19 +62,19 @@ def test_equals_from_pretrained_and_safetensors(
     assert tensors.keys() == {tensor.name for tensor in stored}
     mapping = checkpoint.TEXT_KEY_MAPPING if architecture.wrapped else None
     meta_model = build_meta_model(architecture.config, dtype)
-    found = named_tensors(mine)
+    found = named_tensors(loaded)
     pairs = match_weights(meta_model, named_tensors(meta_model), stored, mapping).pairs
-    assert {id(found[key]) for _, key in pairs} == {id(place) for place in found.values()}
+    assert {id(found[key]) for _, key in pairs} == {id(tensor) for tensor in found.values()}
     for tensor, key in pairs:
         assert torch.equal(found[key], tensors[tensor.name].to(dtype)), key
-    assert model_end_token_ids(mine) == model_end_token_ids(theirs)
-    assert mine.generation_config.to_dict() == theirs.generation_config.to_dict()
+    assert model_end_token_ids(loaded) == model_end_token_ids(expected)
+    assert loaded.generation_config.to_dict() == expected.generation_config.to_dict()
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("span_bytes", [4096, 1 << 20])
-def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -> None:
-    # Odd sizes and one-byte tensors put what follows off any alignment.
+def test_loaded_tensors_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -> None:
+    # Odd sizes and one-byte tensors misalign the tensors that follow.
     torch.manual_seed(0)
     kinds = (torch.bfloat16, torch.float32, torch.float16, torch.bool, torch.int64)
     tensors = {
@@ -110,7 +110,7 @@ def test_bytes_equal_safetensors(tmp_path: Path, device: str, span_bytes: int) -
                 assert torch.equal(targets[name].cpu(), tensor.to(targets[name].dtype)), name
 
 
-def test_each_span_is_in_one_run_and_the_last_runs_are_short() -> None:
+def test_runs_hold_each_span_once_and_the_last_ones_are_short() -> None:
     files = [Path("a"), Path("b"), Path("c")]
     sizes = {files[0]: 3000, files[1]: 7, files[2]: 1000}  # spans of 1 MiB
     spans = [
@@ -129,35 +129,36 @@ def test_each_span_is_in_one_run_and_the_last_runs_are_short() -> None:
     assert gpu_loader._group_into_runs([], 4) == []
 
 
-def maps() -> str:
+def memory_maps() -> str:
     return Path("/proc/self/maps").read_text()
 
 
-def test_a_cpu_maps_the_files_and_copies_only_what_is_converted(tmp_path: Path) -> None:
+def test_a_cpu_maps_the_files_and_copies_only_converted_tensors(tmp_path: Path) -> None:
     tiny_models.save("llama", tmp_path)
     file = str(tmp_path / "model.safetensors")
-    model, _ = opened(tmp_path)
-    assert file in maps()
+    model, _ = load_checkpoint(tmp_path)
+    assert file in memory_maps()
     with torch.no_grad():
         model.model.norm.weight.add_(1)
     tensors = load_file(file)
-    assert torch.equal(model.model.norm.weight, tensors["model.norm.weight"] + 1)  # file as it was
+    # The file has not changed.
+    assert torch.equal(model.model.norm.weight, tensors["model.norm.weight"] + 1)
     del model, tensors
     gc.collect()
-    assert file not in maps()
-    model, _ = opened(tmp_path, dtype=torch.bfloat16)
-    assert file not in maps()
+    assert file not in memory_maps()
+    model, _ = load_checkpoint(tmp_path, dtype=torch.bfloat16)
+    assert file not in memory_maps()
     assert model.dtype == torch.bfloat16
 
 
 def test_conversions_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tiny_models.save("llama", tmp_path)
     with caplog.at_level("INFO", logger="eightfold.engine.loading.checkpoint"):
-        opened(tmp_path, dtype=torch.bfloat16)
+        load_checkpoint(tmp_path, dtype=torch.bfloat16)
     assert "; 21 from F32 to bfloat16" in caplog.text
 
 
-def test_a_file_replaced_before_it_is_mapped(tmp_path: Path) -> None:
+def test_a_file_replaced_before_it_is_mapped_is_reported(tmp_path: Path) -> None:
     tiny_models.save("llama", tmp_path)
     file = tmp_path / "model.safetensors"
     pairs = [(tensor, tensor.name) for tensor in read_header(file)]
@@ -171,7 +172,7 @@ def test_a_file_replaced_before_it_is_mapped(tmp_path: Path) -> None:
         map_weights(pairs, build_meta_model(config, torch.float32))
 
 
-def test_fused_places_and_ties(tmp_path: Path) -> None:
+def test_fused_parameters_and_tied_weights(tmp_path: Path) -> None:
     reference = tiny_models.save("gemma4_wrapped", tmp_path)
     joint: dict[int, torch.Tensor] = {}
 
@@ -180,33 +181,35 @@ def test_fused_places_and_ties(tmp_path: Path) -> None:
             parts = [layer.mlp.gate_proj, layer.mlp.up_proj]
             rows = parts[0].weight.shape[0]
             joint[index] = torch.empty(2 * rows, parts[0].weight.shape[1], dtype=dtype)
-            for part, place in zip(parts, joint[index].split(rows), strict=True):
-                part.weight = torch.nn.Parameter(place, requires_grad=False)
+            for part, weight in zip(parts, joint[index].split(rows), strict=True):
+                part.weight = torch.nn.Parameter(weight, requires_grad=False)
         allocate_parameters(model, device, dtype)
 
-    model, _ = opened(tmp_path, allocate=allocate)
+    model, _ = load_checkpoint(tmp_path, allocate=allocate)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     text = reference.model.language_model
     for index, layer in enumerate(text.layers):
         wanted = torch.cat([layer.mlp.gate_proj.weight, layer.mlp.up_proj.weight])
         assert torch.equal(joint[index], wanted)
-        place = model.model.layers[index].mlp.up_proj.weight
-        assert place.untyped_storage().data_ptr() == joint[index].data_ptr()
+        weight = model.model.layers[index].mlp.up_proj.weight
+        assert weight.untyped_storage().data_ptr() == joint[index].data_ptr()
 
 
-def test_places_that_are_wrong_are_refused(tmp_path: Path) -> None:
+def test_wrongly_allocated_parameters_are_refused(tmp_path: Path) -> None:
     tiny_models.save("llama", tmp_path)
 
-    def transposed(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    def allocate_transposed(
+        model: PreTrainedModel, device: torch.device, dtype: torch.dtype
+    ) -> None:
         weight = model.model.layers[0].mlp.up_proj.weight
-        place = torch.empty(weight.shape[::-1], dtype=dtype).T
-        model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(place)
+        transposed = torch.empty(weight.shape[::-1], dtype=dtype).T
+        model.model.layers[0].mlp.up_proj.weight = torch.nn.Parameter(transposed)
         allocate_parameters(model, device, dtype)
 
     with pytest.raises(AssertionError, match=r"up_proj\.weight is not contiguous"):
-        opened(tmp_path, allocate=transposed)
+        load_checkpoint(tmp_path, allocate=allocate_transposed)
     with pytest.raises(AssertionError, match="is on meta"):
-        opened(tmp_path, allocate=lambda *_: None)
+        load_checkpoint(tmp_path, allocate=lambda *_: None)
 
 
 @pytest.mark.parametrize("stored", ["embedding", "head", "both equal", "both different"])
@@ -222,7 +225,7 @@ def test_tied_weights_stay_tied_unless_they_differ(tmp_path: Path, stored: str, 
     if stored == "head":
         del tensors["model.embed_tokens.weight"]
     save_file(tensors, file, metadata={"format": "pt"})
-    model, _ = opened(tmp_path, allocate=allocate)
+    model, _ = load_checkpoint(tmp_path, allocate=allocate)
     assert torch.equal(model.model.embed_tokens.weight, wanted)
     assert (model.lm_head.weight is model.model.embed_tokens.weight) is not apart
     assert torch.equal(model.lm_head.weight, wanted + int(apart))
@@ -239,25 +242,25 @@ def test_experts_are_merged_by_transformers(tmp_path: Path) -> None:
     reference = transformers.Qwen3MoeForCausalLM(config)
     reference.save_pretrained(tmp_path)
     names = {tensor.name for tensor in read_stored_tensors(tmp_path)}
-    assert any(".experts.3.up_proj" in name for name in names), "stored one by one"
-    model, _ = opened(tmp_path)
+    assert any(".experts.3.up_proj" in name for name in names), "experts are stored one by one"
+    model, _ = load_checkpoint(tmp_path)
     for key, tensor in reference.named_parameters():
         assert torch.equal(model.get_parameter(key), tensor), key
 
 
-def descriptors() -> int:
+def open_descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(5, "input/output error")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-def test_interrupted_loading_leaves_nothing(
+def test_interrupted_loading_leaves_nothing_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error, dtype: torch.dtype
 ) -> None:
     tiny_models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
     rings: list[gpu_loader.PinnedRing] = []
 
-    class Watched(gpu_loader.PinnedRing):
+    class RecordedRing(gpu_loader.PinnedRing):
         def __enter__(self) -> gpu_loader.PinnedRing:
             rings.append(self)
             return super().__enter__()
@@ -271,20 +274,22 @@ def test_interrupted_loading_leaves_nothing(
             raise error
         return real(*args)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(gpu_loader, "PinnedRing", Watched)
-    before = set(threading.enumerate()), descriptors()
+    monkeypatch.setattr(gpu_loader, "PinnedRing", RecordedRing)
+    before = set(threading.enumerate()), open_descriptors()
     monkeypatch.setattr(os, "preadv", failing)
     wanted = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(wanted):
-        opened(tmp_path, dtype=dtype, allocate=allocate_parameters)
-    assert (set(threading.enumerate()), descriptors()) == before
+        load_checkpoint(tmp_path, dtype=dtype, allocate=allocate_parameters)
+    assert (set(threading.enumerate()), open_descriptors()) == before
     assert rings
     assert all(ring.closed for ring in rings)
 
 
-def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_of_the_waiting_thread_leaves_nothing_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tiny_models.build("gemma4").save_pretrained(tmp_path, max_shard_size="20KB")
-    before = set(threading.enumerate()), descriptors()
+    before = set(threading.enumerate()), open_descriptors()
     waits, real = threading.Event(), os.preadv
 
     def slow(*args: object) -> int:
@@ -297,33 +302,37 @@ def test_interrupt_of_the_waiting_thread(tmp_path: Path, monkeypatch: pytest.Mon
         signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
 
     architecture = inspect_architecture(read_config(tmp_path))
-    load_weights(tmp_path, architecture, CPU, torch.float32)  # what is made once is there
+    load_weights(tmp_path, architecture, CPU, torch.float32)  # initialize what is created once
     monkeypatch.setattr(os, "preadv", slow)
     killer = threading.Thread(target=interrupt)
     killer.start()
     with pytest.raises(KeyboardInterrupt):
         load_weights(tmp_path, architecture, CPU, torch.float32, allocate_parameters)
     killer.join()
-    assert (set(threading.enumerate()), descriptors()) == before
+    assert (set(threading.enumerate()), open_descriptors()) == before
 
 
-def test_a_forked_child_has_no_buffers() -> None:
-    # The first write after a fork would move a locked page away from where the device reads.
+def test_a_forked_child_inherits_no_buffers() -> None:
+    # The first write after a fork would move a locked page away from where the device reads it.
     with PinnedRing(CPU, 2, 3 << 20) as ring:
         begin = torch.frombuffer(ring.acquire(), dtype=torch.uint8).data_ptr()
         child = os.fork()
         if not child:
             held = any(
                 int(low, 16) <= begin < int(high, 16)
-                for low, _, high in (line.split()[0].partition("-") for line in maps().splitlines())
+                for low, _, high in (
+                    line.split()[0].partition("-") for line in memory_maps().splitlines()
+                )
             )
             os._exit(held)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     assert ring.closed
 
 
-def test_a_device_that_fails_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What a GPU could not do is told when its stream is waited for.
+def test_a_device_failure_at_the_end_is_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A GPU reports failed work when its stream is synchronized.
     def synchronize(ring: gpu_loader.PinnedRing) -> None:
         raise RuntimeError("illegal address")
 
@@ -331,11 +340,11 @@ def test_a_device_that_fails_at_the_end(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(gpu_loader.PinnedRing, "synchronize", synchronize)
     before = set(threading.enumerate())
     with pytest.raises(RuntimeError, match="illegal address"):
-        opened(tmp_path, allocate=allocate_parameters)
+        load_checkpoint(tmp_path, allocate=allocate_parameters)
     assert set(threading.enumerate()) == before
 
 
-def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
+def test_a_file_truncated_before_it_is_read_is_reported(tmp_path: Path) -> None:
     tiny_models.save("llama", tmp_path)
     file = tmp_path / "model.safetensors"
     config = inspect_architecture(read_config(tmp_path)).config
@@ -348,6 +357,6 @@ def test_a_file_cut_while_it_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [{"threads": 0}, {"span_bytes": 5000}, {"buffers": 0}], ids=str)
-def test_settings_out_of_range(change: dict) -> None:
+def test_settings_out_of_range_are_refused(change: dict) -> None:
     with pytest.raises(ValueError, match=next(iter(change))):
         gpu_loader.LoaderConfig(**change)
