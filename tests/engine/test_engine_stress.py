@@ -1,6 +1,7 @@
-"""Random operations on real tiny models in pools far too small, every drawn token verified.
+"""Random requests to engines with tiny models and pools that are far too small.
 
-The storms of test_engine_storm.py do the same to the scheduler alone, for longer.
+Every sampled token is verified. ``scheduling/test_scheduler_storms.py`` does the same to the
+scheduler alone, for longer.
 """
 
 import random
@@ -19,11 +20,11 @@ PAUSES = [tuple(range(first, tiny_models.VOCABULARY, 3)) for first in (3, 5)]
 
 
 class DeviceError(Exception):
-    """A device that fails."""
+    """A failure of the device."""
 
 
 class Stress:
-    """An engine whose device fails now and then, and a record of each sequence."""
+    """Random requests to an engine whose device fails at times, and a record of each sequence."""
 
     def __init__(self, name: str, seed: int) -> None:
         self.random = random.Random(seed)
@@ -49,12 +50,12 @@ class Stress:
         self.engine._runner.launch = self.launch  # type: ignore[method-assign]
 
     def launch(self, plan: Any) -> Any:
-        """The runner's, failing before or after the forward pass where that was asked for."""
+        """Launch a step; fail before or after its forward pass if :meth:`fail` asked for it."""
         fails, self._fails = self._fails, ""
-        flight = None if fails == "before" else self._launch(plan)
+        step = None if fails == "before" else self._launch(plan)
         if fails:
             raise DeviceError
-        return flight
+        return step
 
     def add(self, seq: int, tokens: list[int], params: SamplingParams) -> None:
         self.records[seq] = Record(list(tokens), params)
@@ -76,12 +77,12 @@ class Stress:
         if self.live and len(self.live) < 16:
             seq = self.random.choice(sorted(self.live))
             seeds = [self.random.randrange(9) for _ in range(self.random.randint(1, 2))]
-            for twin, seed in zip(self.engine.fork(seq, len(seeds), seeds), seeds, strict=True):
+            for child, seed in zip(self.engine.fork(seq, len(seeds), seeds), seeds, strict=True):
                 self.add(
-                    twin, self.records[seq].tokens, replace(self.records[seq].params, seed=seed)
+                    child, self.records[seq].tokens, replace(self.records[seq].params, seed=seed)
                 )
                 if seq in self.paused:
-                    self.paused.add(twin)
+                    self.paused.add(child)
 
     def resume(self) -> None:
         if not self.paused:
@@ -115,7 +116,7 @@ class Stress:
             self.records[event.seq].add(event.tokens, event.entropies)
             if event.status == "paused":
                 self.paused.add(event.seq)
-                if self.random.random() < 0.3:  # while the step after it is in flight
+                if self.random.random() < 0.3:  # while the next step may be in flight
                     self.resume()
             elif event.status == "finished":
                 self.live.discard(event.seq)
@@ -138,14 +139,14 @@ class Stress:
             self.paused.clear()
             self.step()
             self.engine.check()
-        while self.engine.has_work():  # what was cancelled while it was in flight
+        while self.engine.has_work():  # cancelled while in flight
             self.step()
             self.engine.check()
 
 
 @pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("name", ["gemma4", "gemma4_kv", "gemma4_e2b", "gpt_oss", "llama"])
-def test_every_token_is_what_its_context_gives(name: str, seed: int) -> None:
+def test_every_token_follows_from_its_context(name: str, seed: int) -> None:
     stress = Stress(name, seed)
     stress.run(150)
     reference = tiny_models.build(name)

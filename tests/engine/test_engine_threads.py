@@ -1,4 +1,4 @@
-"""One thread steps while four others submit, resume, fork and cancel."""
+"""One thread steps the engine while four others submit, resume, fork and cancel."""
 
 import queue
 import random
@@ -12,27 +12,30 @@ from helpers.token_replay import Record, verify
 
 from eightfold.engine import Engine, EngineConfig, Event, SamplingParams
 
-PATIENCE = 120.0  # seconds; a machine may be busy
+TIMEOUT = 120.0  # seconds; long, because the machine may be busy
 
 
-class Mail:
-    """Events by sequence; one may come before the thread that submitted knows its number."""
+class EventQueues:
+    """A queue of events for each sequence.
+
+    An event may arrive before the thread that submitted the sequence knows its number.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._boxes: defaultdict[int, queue.Queue[Event]] = defaultdict(queue.Queue)
+        self._queues: defaultdict[int, queue.Queue[Event]] = defaultdict(queue.Queue)
 
-    def box(self, seq: int) -> queue.Queue[Event]:
+    def of(self, seq: int) -> queue.Queue[Event]:
         with self._lock:
-            return self._boxes[seq]
+            return self._queues[seq]
 
 
 class Client(threading.Thread):
-    """Drives a few sequences, each to an end of its own."""
+    """Drives a few sequences until each of them finishes."""
 
-    def __init__(self, engine: Engine, mail: Mail, seed: int) -> None:
+    def __init__(self, engine: Engine, events: EventQueues, seed: int) -> None:
         super().__init__(daemon=True)
-        self.engine, self.mail, self.random = engine, mail, random.Random(seed)
+        self.engine, self.events, self.random = engine, events, random.Random(seed)
         self.records: list[Record] = []
         self.reasons: list[str | None] = []
         self.error: BaseException | None = None
@@ -50,11 +53,11 @@ class Client(threading.Thread):
             self.error = error
 
     def follow(self, seq: int, record: Record) -> None:
-        """Take a sequence's events until it ends; its forks after it."""
+        """Take the events of a sequence until it finishes, then those of its forks."""
         self.records.append(record)
         forks = []
         while True:
-            event = self.mail.box(seq).get(timeout=PATIENCE)
+            event = self.events.of(seq).get(timeout=TIMEOUT)
             record.add(event.tokens, event.entropies)
             if event.status == "finished":
                 self.reasons.append(event.reason)
@@ -66,12 +69,12 @@ class Client(threading.Thread):
                     continue
                 if chance < 0.3:
                     params = replace(record.params, seed=self.random.randrange(99))
-                    twin = self.engine.fork(seq, 1, [params.seed])[0]
-                    forks.append((twin, Record(list(record.tokens), params)))
+                    child = self.engine.fork(seq, 1, [params.seed])[0]
+                    forks.append((child, Record(list(record.tokens), params)))
                 self.resume(seq, record)
-        for twin, copy in forks:
-            self.resume(twin, copy)
-            self.follow(twin, copy)
+        for child, copy in forks:
+            self.resume(child, copy)
+            self.follow(child, copy)
 
     def resume(self, seq: int, record: Record) -> None:
         answer = [self.random.randrange(3, tiny_models.VOCABULARY) for _ in range(4)]
@@ -85,14 +88,14 @@ def test_requests_from_other_threads(lookahead: int) -> None:
         lookahead=lookahead, page_size=4, max_step_tokens=16, max_running=4, max_context=160,
         full_pages=70, sliding_pages=40,
     )  # fmt: skip
-    engine, mail = Engine(tiny_models.build("gemma4"), config), Mail()
-    clients = [Client(engine, mail, seed) for seed in range(4)]
+    engine, events = Engine(tiny_models.build("gemma4"), config), EventQueues()
+    clients = [Client(engine, events, seed) for seed in range(4)]
     for client in clients:
         client.start()
     while any(client.is_alive() for client in clients) or engine.has_work():
         engine.wait(0.05)
         for event in engine.step():
-            mail.box(event.seq).put(event)
+            events.of(event.seq).put(event)
         engine.check()
     for client in clients:
         assert client.error is None, client.error
