@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from .engine_config import EngineConfig
 from .events import Event
 from .execution.in_flight_step import InFlightStep
-from .inspection import architecture as architectures
+from .inspection.architecture import inspect_architecture, text_model
 from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
 from .model_errors import ModelError
 from .sampling_params import SamplingParams
@@ -57,12 +57,12 @@ class Engine:
     ) -> None:
         self.config = config = config or EngineConfig()
         if isinstance(model, PreTrainedModel):
-            architecture = architectures.inspect_architecture(model.config)
-            model = architectures.text_model(model, architecture)
+            architecture = inspect_architecture(model.config)
+            model = text_model(model, architecture)
             device = model_device(model, config)
         else:
             device = select_device(config.device)
-            architecture = architectures.inspect_architecture(read_config(model))
+            architecture = inspect_architecture(read_config(model))
         kernels = uses_kernels(device, config, architecture)
         fused = fused_architecture(architecture, config, kernels)
         try:
