@@ -1,9 +1,12 @@
 """Attempts, votes, budgets, traces and the command line.
 
-`from eightfold.solver import Solver, SolverConfig`
+from eightfold.solver import Solver, SolverConfig
+
+with Solver(SolverConfig()) as solver:
+    print(solver.solve("What is 6 times 7?").answer)
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .solver_config import SolverConfig, SolverError
 
@@ -13,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["Result", "Solver", "SolverConfig", "SolverError"]
 
 
-def __getattr__(name: str) -> Any:
-    # The command line's --help and the training scripts need none of what the solver imports.
+def __getattr__(name: str) -> object:
+    # The solver imports much that --help and the training scripts do not need.
     if name in ("Result", "Solver"):
         from . import solver
 

@@ -1,4 +1,4 @@
-"""One attempt at a problem, as a state machine: what it wrote, called, was told, how it ended."""
+"""One attempt at a problem, as a state machine without any thread, engine or kernel."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 from ..answers.boxed_answer import MAX_ANSWER, MIN_ANSWER, answer
 from ..chat.chat_protocol import ChatProtocol
@@ -15,7 +14,7 @@ from .attempt_statistics import AttemptStatistics, tail_entropy
 
 
 class State(StrEnum):
-    """Where an attempt is; the last two are final."""
+    """The state of an attempt; the last two are final."""
 
     THINKING = "thinking"
     CALLING = "calling"
@@ -25,7 +24,7 @@ class State(StrEnum):
 
 
 class Ending(StrEnum):
-    """Why an attempt ended."""
+    """The reason why an attempt ended."""
 
     ANSWERED = "answered"
     TURNS = "turns used up"
@@ -42,7 +41,7 @@ class Ending(StrEnum):
 
 
 ENGINE_ENDINGS = {"context": Ending.CONTEXT, "length": Ending.LENGTH, "eos": Ending.NO_ANSWER}
-"""Reasons of an engine's finished event that are not of the solver's own making."""
+"""Reasons for which the engine itself finishes a sequence, and the endings that they amount to."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,11 @@ class CallRecord:
     """A tool call and its outcome.
 
     Attributes:
-        code: None where the call could not be read.
+        code: code of the call; None if the call could not be read.
         status: "ok", "error", "timeout", "died" or "malformed".
-        text: what the model was given to read.
+        text: output that the model reads.
         seconds: run time of the cell.
-        error: kind of the failure: the exception's name, or the status; None where it went well.
+        error: name of the exception, or the status if there is none; None if the call succeeded.
     """
 
     code: str | None
@@ -66,15 +65,18 @@ class CallRecord:
 
 @dataclass
 class Turn:
-    """What the model wrote between two messages of ours, and what came after it.
+    """The text that the model wrote between two messages of the solver, and the reply to it.
 
     Attributes:
-        tokens, entropies: as sampled; nats, empty where entropy was not asked for.
-        text: the tokens decoded, control tokens kept.
-        calls: the tool calls in it.
-        appended: token ids given to the model next (tool results or the nudge).
-        replaced: `appended` stands in the place of the last of `tokens`.
-        started, seconds: from the problem's start, and how long the model took.
+        started: seconds from the problem's start to the turn's.
+        opener: opening of a thought that the message before left unclosed, or "".
+        tokens: sampled token ids.
+        entropies: entropy of each token, in nats; empty if entropy is not recorded.
+        text: decoded tokens, control tokens included.
+        calls: tool calls of the turn.
+        appended: token ids that the solver appended, tool results or a nudge.
+        replaced: True if `appended` stands in place of the last of `tokens`.
+        seconds: time that the model took.
     """
 
     started: float
@@ -90,26 +92,31 @@ class Turn:
 
 @dataclass(frozen=True)
 class CallTools:
-    """Run these calls in order, then report with `Attempt.results`."""
+    """The action of running these calls in order and passing the outcomes to `on_results`."""
 
     calls: tuple[Call | MalformedCall, ...]
 
 
 @dataclass(frozen=True)
 class Feed:
-    """Append these ids to the sequence, instead of its last token where `drop_last`."""
+    """The action of appending ids to the sequence, in place of its last token if `drop_last`."""
 
     ids: tuple[int, ...]
     drop_last: bool = False
 
 
 Action = CallTools | Feed | None
-"""What an attempt asks of its driver; None where it is over."""
+"""What an attempt asks of its driver; None once it has ended."""
 
 
 @dataclass(frozen=True)
 class AttemptLimits:
-    """Rounds of tool calls an attempt may make, and the range of answers."""
+    """Limits of an attempt.
+
+    Attributes:
+        turns: rounds of tool calls that an attempt may make.
+        low, high: range of answers.
+    """
 
     turns: int = 128
     low: int = MIN_ANSWER
@@ -117,7 +124,16 @@ class AttemptLimits:
 
 
 class Attempt:
-    """The state of one attempt. Times are seconds from the problem's start; not thread-safe."""
+    """The state of one attempt; not thread-safe.
+
+    All times are seconds from the problem's start.
+
+    Args:
+        index: number of the attempt, from 0.
+        seed: seed of its sampling.
+        protocol: chat format of the model.
+        limits: see `AttemptLimits`.
+    """
 
     def __init__(
         self, index: int, seed: int, protocol: ChatProtocol, limits: AttemptLimits
@@ -136,39 +152,39 @@ class Attempt:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """True once the attempt has ended."""
         return self.ending is not None
 
     @property
     def tokens(self) -> int:
-        """Tokens sampled so far."""
+        """Number of tokens sampled so far."""
         return sum(len(turn.tokens) for turn in self.turns)
 
     @property
     def calls(self) -> list[CallRecord]:
-        """All tool calls with their outcomes."""
+        """All tool calls that have an outcome."""
         return [call for turn in self.turns for call in turn.calls]
 
-    def receive(self, tokens: Sequence[int], entropies: Sequence[float]) -> None:
-        """Takes sampled tokens while thinking."""
+    def add_tokens(self, tokens: Sequence[int], entropies: Sequence[float]) -> None:
+        """Add sampled tokens to the current turn."""
         self._expect(State.THINKING)
         self.turns[-1].tokens += tokens
         self.turns[-1].entropies += entropies
 
-    def paused(self, now: float) -> Action:
-        """The model handed over: runs its calls, takes its answer, or asks for one once."""
+    def on_pause(self, now: float) -> Action:
+        """End the model's turn: run its calls, take its answer, or ask for an answer once."""
         self._expect(State.THINKING)
         turn = self._close_turn(now)
         calls = self.protocol.parse_calls(turn.opener + turn.text)
         if not calls and turn.tokens[-1] == self.protocol.call_id:
             calls = [MalformedCall("there was no call before the response")]
         if calls:
-            if sum(bool(one.calls) for one in self.turns) >= self.limits.turns:
+            if sum(bool(turn.calls) for turn in self.turns) >= self.limits.turns:
                 self.end(Ending.TURNS, now)
                 return None
             self.state = State.CALLING
             return CallTools(tuple(calls))
-        if self.found() is not None:
+        if self.boxed_answer() is not None:
             self.end(Ending.ANSWERED, now)
             return None
         if self.nudged:
@@ -177,13 +193,13 @@ class Attempt:
         self.nudged = True
         return self._feed(self.protocol.nudge(), self.protocol.user_opener, now)
 
-    def wait(self) -> None:
-        """The calls have been handed to the tool."""
+    def await_results(self) -> None:
+        """Note that the calls have been handed to the tool."""
         self._expect(State.CALLING)
         self.state = State.WAITING
 
-    def results(self, records: Sequence[CallRecord], now: float) -> Action:
-        """The outcomes of the calls that `paused` asked for, one each."""
+    def on_results(self, records: Sequence[CallRecord], now: float) -> Action:
+        """Pass the outcomes of the calls that `on_pause` asked for, one for each, to the model."""
         self._expect(State.WAITING)
         turn = self.turns[-1]
         turn.calls = list(records)
@@ -196,31 +212,35 @@ class Attempt:
             ids = [call_id, *ids]
         return self._feed(ids, self.protocol.tool_opener, now, drop_last)
 
-    def finished(self, reason: str, now: float) -> None:
-        """The engine ended the sequence by itself."""
+    def on_finish(self, reason: str, now: float) -> None:
+        """End the attempt because the engine finished its sequence."""
         self._expect(State.THINKING)
         ending = ENGINE_ENDINGS.get(reason, Ending.ENGINE)
         if not self.over:
             self.end(ending, now, "" if reason in ENGINE_ENDINGS else reason)
 
     def end(self, ending: Ending, now: float, detail: str = "") -> None:
-        """Ends the attempt; an answer it has already given counts, except after a consensus."""
+        """End the attempt.
+
+        An answer that it has already boxed counts, unless it is cancelled by a consensus, has been
+        found to have no valid answer, or has hit a fault of the solver.
+        """
         if self.over:
-            raise AssertionError(f"attempt {self.index} has ended: {self.ending}")
+            raise AssertionError(f"Attempt {self.index} has ended: {self.ending}.")
         if self.state is State.THINKING and not self.turns[-1].text:
             self._close_turn(now)
         self.ending, self.detail, self.ended = ending, detail, now
         if ending not in (Ending.CONSENSUS, Ending.NO_ANSWER, Ending.FAULT):
-            self.answer = self.found()
+            self.answer = self.boxed_answer()
         self.state = State.GAVE_UP if self.answer is None else State.ANSWERED
 
-    def found(self) -> int | None:
-        """The last valid box in the final channel of the turns so far."""
+    def boxed_answer(self) -> int | None:
+        """Return the last valid box in the final text of all turns, or None if there is none."""
         final = (self.protocol.final_text(turn.opener + turn.text) for turn in self.turns)
         return answer("\n".join(final), self.limits.low, self.limits.high)
 
     def statistics(self) -> AttemptStatistics:
-        """What the vote sees of it."""
+        """Return what votes and scores are computed from."""
         calls = self.calls
         entropies = [value for turn in self.turns for value in turn.entropies]
         return AttemptStatistics(
@@ -233,18 +253,18 @@ class Attempt:
         )
 
     def check(self) -> None:
-        """Asserts that state, ending and turns agree."""
+        """Assert that state, ending and turns agree."""
         final = self.state in (State.ANSWERED, State.GAVE_UP)
-        assert final == (self.ending is not None), "final states have an ending, others none"
-        assert (self.answer is not None) == (self.state is State.ANSWERED), "answered means so"
-        assert all(turn.appended for turn in self.turns[:-1]), "turns are parted by our messages"
+        assert final == (self.ending is not None), "final states have an ending, others have none"
+        assert (self.answer is not None) == (self.state is State.ANSWERED), "an answer is the state"
+        assert all(turn.appended for turn in self.turns[:-1]), "a message separates two turns"
         assert sum(bool(turn.calls) for turn in self.turns) <= self.limits.turns, "turns are bound"
         for turn in self.turns:
-            assert len(turn.entropies) in (0, len(turn.tokens)), "an entropy a token, or none"
+            assert len(turn.entropies) in (0, len(turn.tokens)), "all tokens have entropy or none"
 
     def _expect(self, state: State) -> None:
         if self.state is not state:
-            raise AssertionError(f"attempt {self.index} is {self.state}, not {state}")
+            raise AssertionError(f"Attempt {self.index} is {self.state}, not {state}.")
 
     def _close_turn(self, now: float) -> Turn:
         turn = self.turns[-1]
@@ -260,54 +280,16 @@ class Attempt:
 
 
 def attempt_seed(run_seed: int, key: str, index: int) -> int:
-    """Seed of attempt `index` at a problem: the first 8 bytes of BLAKE2b of "run_seed/key/index".
+    """Return the seed of attempt `index`: the first 8 bytes of BLAKE2b of "run_seed/key/index".
 
-    `key` is the problem's id, or its text where it has none. Runs, problems and attempts are thus
-    independent of each other and of their order, and 64 bits make a repeat unlikely.
+    Seeds of different runs, problems and attempts are thus independent, also of the order in which
+    they run, and with 64 bits a repetition is unlikely.
+
+    Args:
+        run_seed: seed of the run.
+        key: id of the problem, or its text if it has none.
+        index: number of the attempt, from 0.
     """
     text = f"{run_seed}/{key}/{index}".encode("utf-8", "surrogatepass")
     digest = hashlib.blake2b(text, digest_size=8).digest()
     return int.from_bytes(digest, "little")
-
-
-def attempt_record(attempt: Attempt) -> dict[str, Any]:
-    """An ended attempt as one JSON-ready object of a trace."""
-    statistics = attempt.statistics()
-    return {
-        "attempt": attempt.index,
-        "seed": attempt.seed,
-        "state": str(attempt.state),
-        "ending": str(attempt.ending),
-        "detail": attempt.detail,
-        "answer": attempt.answer,
-        "nudged": attempt.nudged,
-        "tokens": attempt.tokens,
-        "calls": statistics.calls,
-        "errors": statistics.errors,
-        "error_kinds": [call.error for call in attempt.calls if call.error],
-        "entropy": None if statistics.entropy is None else round(statistics.entropy, 5),
-        "ended": round(statistics.ended, 3),
-        "turns": [
-            {
-                "started": round(turn.started, 3),
-                "seconds": round(turn.seconds, 3),
-                "opener": turn.opener,
-                "text": turn.text,
-                "tokens": turn.tokens,
-                "entropies": [round(value, 3) for value in turn.entropies],
-                "calls": [
-                    {
-                        "code": call.code,
-                        "status": call.status,
-                        "error": call.error,
-                        "seconds": round(call.seconds, 3),
-                        "output": call.text,
-                    }
-                    for call in turn.calls
-                ],
-                "appended": turn.appended,
-                "replaced": turn.replaced,
-            }
-            for turn in attempt.turns
-        ],
-    }

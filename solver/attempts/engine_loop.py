@@ -1,4 +1,4 @@
-"""The one thread that drives the engine; everything that touches attempts happens on it."""
+"""The thread that drives the engine, on which attempts are advanced as well."""
 
 from __future__ import annotations
 
@@ -7,40 +7,45 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from .backend_interfaces import EngineLike
+
+if TYPE_CHECKING:
+    from eightfold.engine import Event
 
 T = TypeVar("T")
 
 MAX_FAILURES = 3
-"""Steps that may fail in a row before the sequences in them are given up."""
+"""Number of steps that may fail in a row before the sequences in them are given up."""
 
 
 class EngineLostError(RuntimeError):
-    """The engine's thread has ended; nothing can be solved any more in this process."""
+    """The engine's thread has ended; this solver cannot solve any further problem."""
 
 
 class Listener(Protocol):
-    """What the loop tells about; all methods are called on the engine thread and must be brief."""
+    """Receives the loop's clock and faults, on the engine thread; each method must be brief."""
 
     def tick(self, now: float) -> float:
-        """Looks at the clock (`time.monotonic`); returns when to be called next."""
+        """Check the time (`time.monotonic`) and return when to be called next."""
 
     def fault(self, error: Exception, final: bool) -> None:
-        """A step failed; `final` where the sequences are given up."""
+        """Handle a failed step; `final` is True if the sequences are given up."""
 
 
 class EngineLoop:
     """Steps an engine on a thread of its own and passes its events on.
 
-    Args:
-        engine: an `eightfold.engine.Engine` or what keeps its contract.
+    Attributes:
+        engine: the engine.
+        error: the exception that ended the thread, or None.
     """
 
-    def __init__(self, engine: Any) -> None:
+    def __init__(self, engine: EngineLike) -> None:
         self.engine = engine
         self.error: BaseException | None = None
-        self.steps = 0
-        self._handlers: dict[int, Callable[[Any], None]] = {}
+        self._handlers: dict[int, Callable[[Event], None]] = {}
         self._listeners: list[Listener] = []
         self._commands: deque[Callable[[], None]] = deque()
         self._changed = threading.Condition()
@@ -51,20 +56,24 @@ class EngineLoop:
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs; False after `close` and after a fault of the loop itself."""
+        """True while the thread runs; False after `close` and after a fault of the loop itself."""
         return self._thread.is_alive()
 
     def post(self, command: Callable[[], None]) -> None:
-        """Has the engine thread run `command` between two steps; from any thread, at once."""
+        """Run `command` on the engine thread between two steps, without waiting for it.
+
+        May be called from any thread.
+        """
         with self._changed:
             self._commands.append(command)
             self._changed.notify_all()
 
     def call(self, command: Callable[[], T]) -> T:
-        """As `post`, but waits for the command's result and raises its exception.
+        """Run `command` on the engine thread between two steps, and return its result.
 
         Raises:
-            EngineLostError: the engine thread has ended.
+            EngineLostError: if the engine's thread has ended.
+            Exception: if `command` raises it.
         """
         future: Future[T] = Future()
 
@@ -83,27 +92,29 @@ class EngineLoop:
                     raise
         if future.done():
             return future.result()
-        raise EngineLostError("the engine's thread has ended") from self.error
+        raise EngineLostError("The engine's thread has ended.") from self.error
 
-    def watch(self, seq: int, handler: Callable[[Any], None]) -> None:
-        """Passes the events of a sequence to `handler` until it has ended (engine thread)."""
+    # The following four methods may be called on the engine thread only.
+
+    def subscribe(self, seq: int, handler: Callable[[Event], None]) -> None:
+        """Pass the events of a sequence to `handler` until it has finished."""
         self._handlers[seq] = handler
 
-    def forget(self, seq: int) -> None:
-        """Passes no more events of a sequence (engine thread)."""
+    def unsubscribe(self, seq: int) -> None:
+        """Stop passing on the events of a sequence."""
         self._handlers.pop(seq, None)
 
-    def add(self, listener: Listener) -> None:
-        """Lets a listener hear of clock and faults (engine thread)."""
+    def add_listener(self, listener: Listener) -> None:
+        """Pass the clock and faults to a listener."""
         self._listeners.append(listener)
 
-    def remove(self, listener: Listener) -> None:
-        """Ends that (engine thread)."""
+    def remove_listener(self, listener: Listener) -> None:
+        """Stop passing the clock and faults to a listener."""
         if listener in self._listeners:
             self._listeners.remove(listener)
 
     def close(self) -> None:
-        """Ends the thread after the step it is in."""
+        """End the thread after the current step."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
@@ -127,29 +138,28 @@ class EngineLoop:
             raise
 
     def _between_steps(self) -> float:
-        """Runs commands and clocks; returns when the next clock is due."""
+        """Run commands and ticks; return when the next tick is due."""
         while self._commands:
             self._commands.popleft()()
         now = time.monotonic()
-        return min((one.tick(now) for one in list(self._listeners)), default=now + 1.0)
+        return min((listener.tick(now) for listener in list(self._listeners)), default=now + 1.0)
 
     def _step(self) -> None:
         try:
             events = self.engine.step()
         except Exception as error:
-            self._failed(error)
+            self._on_failure(error)
             return
         self._failures = 0
-        self.steps += 1
         for event in events:
             handler = self._handlers.get(event.seq)
             if event.status == "finished":
-                self.forget(event.seq)
+                self.unsubscribe(event.seq)
             if handler is not None:
                 handler(event)
 
-    def _failed(self, error: Exception) -> None:
-        # The engine keeps every sequence's tokens and computes them anew in the next step.
+    def _on_failure(self, error: Exception) -> None:
+        # The engine keeps the tokens of every sequence and recomputes them in the next step.
         self._failures += 1
         final = self._failures >= MAX_FAILURES
         if final:
@@ -158,5 +168,5 @@ class EngineLoop:
             listener.fault(error, final)
         if final:
             for seq in list(self._handlers):
-                self.forget(seq)
+                self.unsubscribe(seq)
                 self.engine.cancel(seq)

@@ -1,36 +1,50 @@
-"""All attempts at one problem: started together, voted on as they end, stopped when decided."""
+"""All attempts at one problem: started together, voted on as they end, stopped once decided."""
 
 from __future__ import annotations
 
 import threading
 import time
 import traceback
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
 
 from ..chat.chat_protocol import ChatProtocol
 from .attempt import Action, Attempt, AttemptLimits, CallRecord, CallTools, Ending, Feed, State
 from .attempt_statistics import AttemptStatistics
+from .attempt_trace import attempt_record
+from .backend_interfaces import PoolLike
 from .engine_loop import EngineLoop
+from .problem_result import Progress, Result
 from .python_tool import PythonTool
-from .voting import decided, vote
+from .voting import early_stop_reason, vote
+
+if TYPE_CHECKING:
+    from eightfold.engine import Event, SamplingParams
+
+RELEASE_SECONDS = 3.0
+"""Longest wait for a problem's kernels to be given back, before it ends without them."""
+
+FAULT_LENGTH = 1000
+"""Largest number of characters of a fault's text."""
 
 
 @dataclass(frozen=True)
 class ProblemPlan:
-    """How a problem is attacked.
+    """Settings of one problem.
 
     Attributes:
-        seeds: one per attempt.
-        early_stop: equal answers that settle the vote; 0 lets every attempt end by itself.
+        seeds: a seed for each attempt.
+        early_stop: number of equal answers that end the problem; 0 awaits every attempt.
         rule: name of the vote's rule.
-        seconds: time from the start.
-        tool_timeout: seconds a tool call may take.
+        seconds: time that the problem may take.
+        tool_timeout: seconds that a tool call may take.
+        limits: limits of each attempt.
     """
 
     seeds: tuple[int, ...]
@@ -42,125 +56,182 @@ class ProblemPlan:
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a problem stands; `states` counts attempts by state, `speed` is tokens a second."""
+class SharedParts:
+    """Parts of a solver that all of its problems share.
 
-    seconds: float
-    states: dict[str, int]
-    tokens: int
-    calls: int
-    errors: int
-    votes: dict[int, int]
-    speed: float
+    Attributes:
+        loop: thread of the engine.
+        protocol: chat format of the model.
+        pool: pool of Python kernels.
+        executor: threads for tool calls, at least one for each attempt.
+        sampling: sampling parameters of all attempts; each attempt replaces the seed.
+    """
+
+    loop: EngineLoop
+    protocol: ChatProtocol
+    pool: PoolLike
+    executor: Executor
+    sampling: SamplingParams
 
 
 class ProblemRun:
-    """Drives the attempts; apart from `start`, `abandon`, `progress` on the engine thread only.
+    """Drives the attempts at a problem.
+
+    `start`, `wait`, `abandon` and `progress` may be called from any thread; everything else runs on
+    the engine's thread.
 
     Args:
-        sampling: an `eightfold.engine.SamplingParams` without seed, shared by the attempts.
-        on_end: called with each attempt as it ends.
+        plan: settings of the problem.
+        parts: engine, kernels and chat format.
+        on_attempt: called with the record of each attempt as it ends.
+
+    Attributes:
+        done: set once all attempts have ended.
+        faults: what went wrong in the engine or the solver.
     """
 
     def __init__(
         self,
-        loop: EngineLoop,
-        protocol: ChatProtocol,
-        pool: Any,
-        executor: Executor,
         plan: ProblemPlan,
-        sampling: Any,
-        on_end: Callable[[Attempt], None] | None = None,
+        parts: SharedParts,
+        on_attempt: Callable[[dict[str, Any]], None] | None = None,
     ) -> None:
-        self.loop = loop
-        self.protocol = protocol
         self.plan = plan
-        self.sampling = sampling
         self.done = threading.Event()
-        self.stopped = ""  # why no further attempt was awaited
         self.faults: list[str] = []
-        self.prompt: list[int] = []
-        self.began = time.monotonic()
         self.attempts = [
-            Attempt(index, seed, protocol, plan.limits) for index, seed in enumerate(plan.seeds)
+            Attempt(index, seed, parts.protocol, plan.limits)
+            for index, seed in enumerate(plan.seeds)
         ]
-        malformed = protocol.prompts.malformed
+        self._loop = parts.loop
+        self._protocol = parts.protocol
+        self._sampling = parts.sampling
+        self._on_attempt = on_attempt
+        malformed = parts.protocol.prompts.malformed
         self._tools = [
-            PythonTool(pool, executor, plan.tool_timeout, malformed) for _ in self.attempts
+            PythonTool(parts.pool, parts.executor, plan.tool_timeout, malformed)
+            for _ in self.attempts
         ]
-        self._seqs: dict[int, int] = {}  # attempt -> sequence
-        self._on_end = on_end
+        # Keys are indices of attempts.
+        self._seqs: dict[int, int] = {}  # sequences of running attempts
+        self._statistics: dict[int, AttemptStatistics] = {}  # of ended attempts
+        self._records: dict[int, dict[str, Any]] = {}  # of ended attempts, made when first needed
+        self._outcome = vote([], plan.rule)
+        self._prompt: list[int] = []
+        self._stopped = ""  # the reason why no further attempt is awaited
         self._ending = False
+        self._began = time.monotonic()
 
     def start(self, problem: str) -> None:
-        """Queues the prompt and forks it.
+        """Submit the prompt and fork it.
 
         Raises:
-            ValueError: the engine cannot take the prompt.
+            ValueError: if the engine cannot take the prompt.
         """
-        self.loop.call(lambda: self._start(problem))
+        self._loop.call(lambda: self._start(problem))
+
+    def wait(
+        self, on_progress: Callable[[Progress], None] | None = None, interval: float = 0.25
+    ) -> Result:
+        """Wait until the problem is decided, and return its result.
+
+        Any exception, such as one of `on_progress` or an interrupt, ends the attempts first.
+
+        Args:
+            on_progress: called about every `interval` seconds on this thread, and at the end.
+            interval: seconds.
+        """
+        try:
+            while not self.done.wait(interval):
+                if on_progress is not None:
+                    on_progress(self.progress())
+                if not self._loop.alive:
+                    reason = f"the engine's thread ended: {self._loop.error!r}"
+                    self.abandon(Ending.ENGINE, reason)
+        except BaseException:
+            self.abandon(Ending.INTERRUPTED)
+            raise
+        if not self._kernels_released():
+            self.faults.append(f"kernels were not given back within {RELEASE_SECONDS:g} s")
+        if on_progress is not None:
+            on_progress(self.progress())
+        return self._result()
 
     def abandon(self, ending: Ending, detail: str = "") -> None:
-        """Ends what still runs; from any thread, also where the loop is dead."""
-        if self.loop.alive:
-            self.loop.post(lambda: self._end_all(ending, detail))
+        """End all attempts that still run, also if the engine's thread has ended."""
+        if self._loop.alive:
+            self._loop.post(lambda: self._end_all(ending, detail))
         else:
             self._end_all(ending, detail)
 
-    def release(self, seconds: float) -> bool:
-        """Waits until the kernels are given back; False where that took longer than `seconds`."""
-        deadline = time.monotonic() + seconds
-        return all(tool.closed.wait(max(0.0, deadline - time.monotonic())) for tool in self._tools)
-
     def progress(self) -> Progress:
-        """A snapshot; from any thread."""
-        seconds = self.now()
+        """Return a snapshot of the problem."""
+        seconds = self._now()
         calls = [call for attempt in self.attempts for call in attempt.calls]
         tokens = sum(attempt.tokens for attempt in self.attempts)
-        states: dict[str, int] = {}
-        for attempt in self.attempts:
-            states[attempt.state] = states.get(attempt.state, 0) + 1
         return Progress(
             seconds,
-            states,
+            dict(Counter(str(attempt.state) for attempt in self.attempts)),
             tokens,
             len(calls),
             sum(call.status != "ok" for call in calls),
-            vote(self.statistics(), self.plan.rule).votes,
+            self._outcome.votes,
             tokens / max(seconds, 1e-3),
         )
 
-    def statistics(self) -> list[AttemptStatistics]:
-        """AttemptStatistics of the attempts that have ended."""
-        return [attempt.statistics() for attempt in self.attempts if attempt.over]
+    def _now(self) -> float:
+        """Return the seconds since the start."""
+        return time.monotonic() - self._began
 
-    def now(self) -> float:
-        """Seconds since the start."""
-        return time.monotonic() - self.began
+    def _kernels_released(self) -> bool:
+        """Wait until the kernels have been given back; return False if that takes too long."""
+        deadline = time.monotonic() + RELEASE_SECONDS
+        return all(tool.closed.wait(max(0.0, deadline - time.monotonic())) for tool in self._tools)
 
-    # Listener
+    def _result(self) -> Result:
+        records = tuple(self._record(attempt) for attempt in self.attempts)
+        return Result(
+            self._outcome.answer,
+            self._outcome.votes,
+            records,
+            self._now(),
+            sum(record["tokens"] for record in records),
+            sum(record["calls"] for record in records),
+            sum(record["errors"] for record in records),
+            self._stopped,
+            tuple(self.faults),
+            tuple(self._prompt),
+        )
+
+    def _record(self, attempt: Attempt) -> dict[str, Any]:
+        index = attempt.index
+        if index not in self._records:
+            self._records[index] = attempt_record(attempt, self._statistics[index])
+        return self._records[index]
+
+    # The interface `Listener` of the engine's loop
 
     def tick(self, now: float) -> float:
-        """Ends the attempts when the time is up."""
-        deadline = self.began + self.plan.seconds
+        """End the attempts when the time is up."""
+        deadline = self._began + self.plan.seconds
         if now >= deadline:
             self._end_all(Ending.TIME)
         return deadline
 
     def fault(self, error: Exception, final: bool) -> None:
-        """Notes a failed step; gives up where it was the last try."""
-        self.faults.append(one_line(error, 1000))
+        """Note a failed step; end the attempts if it was the last retry."""
+        self.faults.append(one_line(error, FAULT_LENGTH))
         if final:
             self._end_all(Ending.ENGINE, self.faults[-1])
 
-    # Engine thread
+    # Sequences and their events
 
     def _start(self, problem: str) -> None:
-        engine = self.loop.engine
-        self.prompt = self.protocol.render_prompt(problem)
+        engine = self._loop.engine
+        self._prompt = self._protocol.render_prompt(problem)
         first, *others = self.plan.seeds
-        seq = engine.submit(self.prompt, self._params(first))
-        self.loop.add(self)
+        seq = engine.submit(self._prompt, self._params(first))
+        self._loop.add_listener(self)
         seqs = [seq]
         if others:
             try:
@@ -171,17 +242,25 @@ class ProblemRun:
         for attempt, seq in zip(self.attempts, seqs, strict=False):
             self._attach(attempt, seq)
 
-    def _params(self, seed: int) -> Any:
-        return replace(self.sampling, seed=seed)
+    def _params(self, seed: int) -> SamplingParams:
+        return replace(self._sampling, seed=seed)
 
     def _attach(self, attempt: Attempt, seq: int) -> None:
+        """Let a sequence's events drive the attempt."""
         self._seqs[attempt.index] = seq
-        self.loop.watch(
-            seq, lambda event: self._guard(attempt, lambda: self._event(attempt, event))
+        self._loop.subscribe(
+            seq, lambda event: self._guard(attempt, lambda: self._on_event(attempt, event))
         )
 
+    def _detach(self, attempt: Attempt) -> None:
+        """Cancel the attempt's sequence, if it has one."""
+        seq = self._seqs.pop(attempt.index, None)
+        if seq is not None:
+            self._loop.unsubscribe(seq)
+            self._loop.engine.cancel(seq)
+
     def _guard(self, attempt: Attempt, action: Callable[[], None]) -> None:
-        """A fault in one attempt ends that attempt alone."""
+        """Run an action for one attempt; an exception ends that attempt only."""
         if attempt.over:
             return
         try:
@@ -189,46 +268,47 @@ class ProblemRun:
         except Exception as error:
             where = traceback.extract_tb(error.__traceback__)[-1]
             detail = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
-            self.faults.append(detail[:1000])
+            self.faults.append(detail[:FAULT_LENGTH])
             attempt.state = State.THINKING
-            self._end(attempt, Ending.FAULT, detail[:1000])
+            self._end(attempt, Ending.FAULT, detail[:FAULT_LENGTH])
 
-    def _event(self, attempt: Attempt, event: Any) -> None:
+    def _on_event(self, attempt: Attempt, event: Event) -> None:
         if event.tokens:
-            attempt.receive(event.tokens, event.entropies)
+            attempt.add_tokens(event.tokens, event.entropies)
         if event.status == "paused":
-            self._act(attempt, attempt.paused(self.now()))
+            self._perform(attempt, attempt.on_pause(self._now()))
         elif event.status == "finished":
             self._seqs.pop(attempt.index, None)
-            attempt.finished(event.reason, self.now())
-            self._ended(attempt)
+            attempt.on_finish(event.reason or "", self._now())
+            self._on_end(attempt)
 
-    def _act(self, attempt: Attempt, action: Action) -> None:
+    def _perform(self, attempt: Attempt, action: Action) -> None:
         if isinstance(action, CallTools):
-            attempt.wait()
+            attempt.await_results()
             self._tools[attempt.index].run(
                 action.calls,
-                lambda outcome: self.loop.post(
-                    lambda: self._guard(attempt, lambda: self._tool_done(attempt, outcome))
+                lambda outcome: self._loop.post(
+                    lambda: self._guard(attempt, lambda: self._on_results(attempt, outcome))
                 ),
             )
         elif isinstance(action, Feed):
             self._feed(attempt, action)
         else:
-            self._ended(attempt)
+            self._on_end(attempt)
 
-    def _tool_done(self, attempt: Attempt, outcome: Sequence[CallRecord] | Exception) -> None:
+    def _on_results(self, attempt: Attempt, outcome: Sequence[CallRecord] | Exception) -> None:
         if isinstance(outcome, Exception):
-            self._end(attempt, Ending.SANDBOX, f"{type(outcome).__name__}: {outcome}"[:1000])
+            detail = f"{type(outcome).__name__}: {outcome}"
+            self._end(attempt, Ending.SANDBOX, detail[:FAULT_LENGTH])
         else:
-            self._act(attempt, attempt.results(outcome, self.now()))
+            self._perform(attempt, attempt.on_results(outcome, self._now()))
 
     def _feed(self, attempt: Attempt, feed: Feed) -> None:
-        engine, seq = self.loop.engine, self._seqs[attempt.index]
+        engine, seq = self._loop.engine, self._seqs[attempt.index]
         try:
             if feed.drop_last:
-                # The engine only appends: the same tokens without the last go in anew, and find
-                # their pages in the prefix cache.
+                # The engine can only append. The tokens without the last one are submitted as a
+                # new sequence, which finds their pages in the prefix cache.
                 tokens = [*engine.tokens(seq)[:-1], *feed.ids]
                 self._detach(attempt)
                 self._attach(attempt, engine.submit(tokens, self._params(attempt.seed)))
@@ -237,35 +317,35 @@ class ProblemRun:
         except ValueError as error:
             self._end(attempt, Ending.CONTEXT, str(error))
 
-    def _detach(self, attempt: Attempt) -> None:
-        seq = self._seqs.pop(attempt.index, None)
-        if seq is not None:
-            self.loop.forget(seq)
-            self.loop.engine.cancel(seq)
+    # Ends and votes
 
     def _end(self, attempt: Attempt, ending: Ending, detail: str = "") -> None:
-        attempt.end(ending, self.now(), detail)
-        self._ended(attempt)
+        attempt.end(ending, self._now(), detail)
+        self._on_end(attempt)
 
-    def _ended(self, attempt: Attempt) -> None:
-        """Cleans up after an attempt, and looks whether the vote is decided."""
+    def _on_end(self, attempt: Attempt) -> None:
+        """Release what an attempt holds; end the problem if its vote decides it."""
+        self._statistics[attempt.index] = attempt.statistics()
         try:
             self._detach(attempt)
             self._tools[attempt.index].close()
-            if self._on_end is not None:
-                self._on_end(attempt)
+            if self._on_attempt is not None:
+                self._on_attempt(self._record(attempt))
         except Exception as error:
-            self.faults.append(one_line(error, 1000))
+            self.faults.append(one_line(error, FAULT_LENGTH))
         if self._ending:
             return
-        statistics = self.statistics()
-        running = len(self.attempts) - len(statistics)
-        why = decided(statistics, running, self.plan.early_stop, self.plan.rule)
-        if why:
-            self.stopped = why
+        self._count_votes()
+        running = len(self.attempts) - len(self._statistics)
+        reason = early_stop_reason(self._outcome, running, self.plan.early_stop)
+        if reason:
+            self._stopped = reason
             self._end_all(Ending.CONSENSUS)
         elif not running:
             self._finish("all ended")
+
+    def _count_votes(self) -> None:
+        self._outcome = vote(list(self._statistics.values()), self.plan.rule)
 
     def _end_all(self, ending: Ending, detail: str = "") -> None:
         if self.done.is_set() or self._ending:
@@ -273,16 +353,17 @@ class ProblemRun:
         self._ending = True
         running = [attempt for attempt in self.attempts if not attempt.over]
         for attempt in running:
-            # Sequences first: none may take part in another step while the rest is cleaned up.
+            # All sequences come first, so that none takes part in another step meanwhile.
             try:
                 self._detach(attempt)
             except Exception as error:
-                self.faults.append(one_line(error, 1000))
+                self.faults.append(one_line(error, FAULT_LENGTH))
         for attempt in running:
             self._guard(attempt, partial(self._end, attempt, ending, detail))
-        self._finish(self.stopped or str(ending))
+        self._count_votes()
+        self._finish(str(ending))
 
-    def _finish(self, why: str) -> None:
-        self.stopped = self.stopped or why
-        self.loop.remove(self)
+    def _finish(self, reason: str) -> None:
+        self._stopped = self._stopped or reason
+        self._loop.remove_listener(self)
         self.done.set()

@@ -1,36 +1,42 @@
-"""The python tool of one attempt: a kernel leased at its first call and held to its end."""
+"""The tool `python` of one attempt: a kernel leased at the first call and kept until the end."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from typing import Any
 
 from ..chat.tool_call import Call, MalformedCall
 from .attempt import CallRecord
+from .backend_interfaces import KernelLike, PoolLike
 
-POLL = 0.02
-"""Seconds between requests to a kernel to stop a cell that was just starting."""
+KILL_INTERVAL = 0.02
+"""Seconds between requests to kill a cell: a request has no effect while the cell is starting."""
+
+LEASE_SECONDS = 0.5
+"""Longest wait for a kernel before the tool checks whether it has been closed."""
 
 
 class PythonTool:
     """Runs an attempt's calls on threads of an executor, one batch at a time.
 
     Args:
-        pool: an `eightfold.sandbox.KernelPool` or what has its `lease`.
-        executor: must have a thread free for every attempt, or attempts that wait for a kernel
-            could keep those that hold one from going on.
-        timeout: seconds a call may take.
-        malformed: the text for a call that cannot be read, with {reason}.
+        pool: pool of the kernels.
+        executor: must have a free thread for every attempt; otherwise attempts that wait for a
+            kernel could block those that hold one.
+        timeout: seconds that a call may take.
+        malformed: output for a call that cannot be read, with {reason}.
+
+    Attributes:
+        closed: set once the kernel has been given back.
     """
 
-    def __init__(self, pool: Any, executor: Executor, timeout: float, malformed: str) -> None:
+    def __init__(self, pool: PoolLike, executor: Executor, timeout: float, malformed: str) -> None:
         self._pool = pool
         self._executor = executor
         self._timeout = timeout
         self._malformed = malformed
-        self._kernel: Any = None
+        self._kernel: KernelLike | None = None
         self._stopped = threading.Event()
         self._idle = threading.Event()
         self._idle.set()
@@ -41,9 +47,11 @@ class PythonTool:
         calls: Sequence[Call | MalformedCall],
         done: Callable[[list[CallRecord] | Exception], None],
     ) -> None:
-        """Runs the calls in order on another thread, then hands `done` the records or the error.
+        """Run the calls in order on another thread.
 
-        After `close`, `done` is not called any more.
+        Args:
+            calls: calls of one turn.
+            done: receives their records, or the error of the sandbox; not called after `close`.
         """
         if self._stopped.is_set():
             return
@@ -51,7 +59,7 @@ class PythonTool:
         self._executor.submit(self._run, list(calls), done)
 
     def close(self) -> None:
-        """Stops the running cell and gives the kernel back, without waiting; sets `closed` then."""
+        """Stop the running cell and give the kernel back, without waiting; then set `closed`."""
         if self._stopped.is_set():
             return
         self._stopped.set()
@@ -76,23 +84,24 @@ class PythonTool:
             done(outcome)
 
     def _call(self, call: Call | MalformedCall) -> CallRecord | None:
+        """Run one call; return None if the tool is closed before it can start."""
         if isinstance(call, MalformedCall):
             text = self._malformed.replace("{reason}", call.reason)
             return CallRecord(None, "malformed", text, 0.0, "malformed")
         while self._kernel is None and not self._stopped.is_set():
             try:
-                self._kernel = self._pool.lease(timeout=0.5)
+                self._kernel = self._pool.lease(timeout=LEASE_SECONDS)
             except TimeoutError:
-                continue  # all kernels are held by other attempts, which end in time
-        if self._stopped.is_set():
+                continue  # other attempts hold all kernels, and will give them back
+        if self._kernel is None or self._stopped.is_set():
             return None
         result = self._kernel.execute(call.code, timeout=self._timeout)
-        kind = None if result.status == "ok" else result.error or result.status
-        return CallRecord(call.code, result.status, result.text, result.seconds, kind)
+        error = None if result.status == "ok" else result.error or result.status
+        return CallRecord(call.code, result.status, result.text, result.seconds, error)
 
     def _close(self) -> None:
         try:
-            while not self._idle.wait(POLL):
+            while not self._idle.wait(KILL_INTERVAL):
                 if self._kernel is not None:
                     self._kernel.kill()
             if self._kernel is not None:

@@ -61,7 +61,7 @@ class Prompts:
         return Prompts(**texts)
 
     def python_tool(self) -> dict[str, Any]:
-        """Return the declaration of the tool `python`, a JSON schema as chat templates expect it."""
+        """Return the declaration of the tool `python`, in the JSON schema of chat templates."""
         code = {"type": "string", "description": self.code}
         parameters = {"type": "object", "properties": {"code": code}, "required": ["code"]}
         function = {"name": "python", "description": self.tool, "parameters": parameters}

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..attempts.attempt import Ending
 from ..attempts.attempt_statistics import AttemptStatistics
-from ..attempts.voting import decided, vote
+from ..attempts.voting import early_stop_reason, vote
 from .confidence_intervals import bootstrap_interval, pass_at_k, wilson_interval
 from .run_folder import statistics_of
 
@@ -74,8 +74,9 @@ def replay_vote(
     if early_stop:
         order = sorted(chosen, key=lambda one: (one.ended, one.index))
         for count in range(1, len(order) + 1):
-            if decided(order[:count], len(order) - count, early_stop, rule):
-                return vote(order[:count], rule).answer
+            outcome = vote(order[:count], rule)
+            if early_stop_reason(outcome, len(order) - count, early_stop):
+                return outcome.answer
     return vote(chosen, rule).answer
 
 

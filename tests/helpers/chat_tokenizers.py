@@ -105,7 +105,7 @@ def sentencepiece_like(special: list[str], **kwargs: Any) -> PreTrainedTokenizer
 
 
 def byte_level(special: list[str], added: list[str], **kwargs: Any) -> PreTrainedTokenizerFast:
-    """Return a tokenizer like Qwen's: bytes, split words, some control tokens not flagged special."""
+    """Return a tokenizer like Qwen's: bytes, split words, some control tokens not special."""
     core = Tokenizer(models.BPE())
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     core.decoder = decoders.ByteLevel()

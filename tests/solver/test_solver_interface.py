@@ -1,4 +1,4 @@
-"""The Python interface: settings, threads, progress, interrupts (3 s)."""
+"""The Python interface of the solver: settings, threads, progress, interrupts (3 s)."""
 
 from __future__ import annotations
 
@@ -7,18 +7,24 @@ import threading
 from typing import Any
 
 import pytest
-from helpers.scripted_engine import TOKENIZER, Playback, Pool, boxed, call, solve
+from helpers.scripted_engine import (
+    ScriptedEngine,
+    ScriptedPool,
+    boxed,
+    call,
+    scripted_solver,
+    solve,
+)
 
 from eightfold.engine import EngineConfig
-from eightfold.solver import Solver, SolverConfig, SolverError
+from eightfold.solver import Result, Solver, SolverConfig, SolverError
+from eightfold.solver.attempts.problem_result import Progress
 
 
-def test_bad_problems_are_one_sentence() -> None:
-    engine = Playback([[boxed(1)]])
+def test_unusable_problems_are_refused_with_the_reason() -> None:
+    engine = ScriptedEngine([[boxed(1)]])
     engine.max_context = 2000
-    with Solver(
-        SolverConfig(attempts=1), engine=engine, tokenizer=TOKENIZER, pool=Pool()
-    ) as solver:
+    with scripted_solver(engine, attempts=1) as solver:
         with pytest.raises(SolverError, match="empty"):
             solver.solve("  \n")
         with pytest.raises(SolverError, match="must be text, not NoneType"):
@@ -27,7 +33,7 @@ def test_bad_problems_are_one_sentence() -> None:
             solver.solve("fine", seconds=float("nan"))
         with pytest.raises(SolverError, match="does not fit"):
             solver.solve("x" * 3000)
-        assert solver.solve("fine \udc80").answer == 1, "lone surrogates are no fault"
+        assert solver.solve("fine \udc80").answer == 1, "lone surrogates are replaced"
 
 
 @pytest.mark.parametrize(
@@ -38,28 +44,26 @@ def test_bad_problems_are_one_sentence() -> None:
      {"attempts": 2.5}, {"attempts": True}, {"time": None}, {"low": "a"}, {"max_tokens": 1.5},
      {"problems": 0}],
 )  # fmt: skip
-def test_bad_settings_are_named(bad: dict[str, Any]) -> None:
+def test_error_message_names_the_wrong_setting(bad: dict[str, Any]) -> None:
     with pytest.raises(SolverError, match=next(iter(bad))):
         SolverConfig(**bad)
 
 
-def test_engine_is_made_for_attempts_times_problems() -> None:
+def test_engine_has_room_for_attempts_times_problems() -> None:
     assert SolverConfig(attempts=100, problems=100).running == 64
     for config, running in (
         (SolverConfig(attempts=3, problems=2), 6),
         (SolverConfig(engine=EngineConfig(max_running=5)), 5),
     ):
-        with Solver(config, pool=Pool()) as solver:
+        with Solver(config, pool=ScriptedPool()) as solver:
             assert solver.loop.engine.config.max_running == running
 
 
-def test_several_problems_share_the_engine() -> None:
-    engine = Playback([])
-    engine._next = lambda: iter([call("a"), boxed(6)])  # type: ignore[method-assign]
-    pool = Pool()
-    results: list[Any] = []
-    config = SolverConfig(attempts=3, early_stop=0)
-    with Solver(config, engine=engine, tokenizer=TOKENIZER, pool=pool) as solver:
+def test_problems_in_several_threads_share_the_engine() -> None:
+    engine = ScriptedEngine([])
+    engine.next_script = lambda: iter([call("a"), boxed(6)])  # type: ignore[method-assign]
+    results: list[Result] = []
+    with scripted_solver(engine, attempts=3, early_stop=0) as solver:
         threads = [
             threading.Thread(target=lambda i=i: results.append(solver.solve(f"problem {i}")))
             for i in range(5)
@@ -72,13 +76,11 @@ def test_several_problems_share_the_engine() -> None:
     assert len({record["seed"] for result in results for record in result.attempts}) == 15
 
 
-def test_progress_and_attempts_are_reported() -> None:
-    seen: list[Any] = []
-    ended: list[Any] = []
-    engine = Playback([["x" * 700 + boxed(1)], [boxed(1)]])
-    with Solver(
-        SolverConfig(attempts=2, early_stop=0), engine=engine, tokenizer=TOKENIZER, pool=Pool()
-    ) as solver:
+def test_progress_and_ended_attempts_are_reported() -> None:
+    seen: list[Progress] = []
+    ended: list[dict[str, Any]] = []
+    engine = ScriptedEngine([["x" * 700 + boxed(1)], [boxed(1)]])
+    with scripted_solver(engine, attempts=2, early_stop=0) as solver:
         solver.solve("p", on_progress=seen.append, on_attempt=ended.append, interval=0.01)
     assert [record["attempt"] for record in ended] == [1, 0]
     assert seen[-1].votes == {1: 2}
@@ -86,16 +88,14 @@ def test_progress_and_attempts_are_reported() -> None:
     assert [progress.tokens for progress in seen] == sorted(progress.tokens for progress in seen)
 
 
-def test_interrupt_ends_the_problem_and_is_passed_on() -> None:
-    engine = Playback([["x" * 1_000_000]])
-    ended: list[Any] = []
+def test_interrupt_ends_the_problem_and_propagates() -> None:
+    engine = ScriptedEngine([["x" * 1_000_000]])
+    ended: list[dict[str, Any]] = []
 
-    def interrupt(progress: Any) -> None:
+    def interrupt(progress: Progress) -> None:
         raise KeyboardInterrupt
 
-    with Solver(
-        SolverConfig(attempts=1), engine=engine, tokenizer=TOKENIZER, pool=Pool()
-    ) as solver:
+    with scripted_solver(engine, attempts=1) as solver:
         with pytest.raises(KeyboardInterrupt):
             solver.solve("p", on_progress=interrupt, on_attempt=ended.append, interval=0.01)
         solver.loop.call(lambda: None)
@@ -103,8 +103,8 @@ def test_interrupt_ends_the_problem_and_is_passed_on() -> None:
     assert [record["ending"] for record in ended] == ["interrupted"]
 
 
-def test_works_where_an_event_loop_runs() -> None:
-    async def notebook() -> Any:
+def test_works_inside_a_running_event_loop() -> None:
+    async def notebook() -> Result:
         return solve([[call("a"), boxed(42)]])[0]
 
     assert asyncio.run(notebook()).answer == 42

@@ -10,7 +10,7 @@ from ..tool_call import Call, MalformedCall, checked_call
 
 
 class Gemma4Format(ChatProtocol):
-    """Control tokens enclose calls, results stand in the model's own turn, thoughts in a channel."""
+    """Control tokens enclose calls; results stand in the model's turn, thoughts in a channel."""
 
     family = "gemma4"
     pause_tokens = ("<|tool_response>",)

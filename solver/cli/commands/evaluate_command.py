@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.terminal_table import Column, format_table
 
-from ...chat.prompt_texts import Prompts, prompts_for
+from ...chat.prompt_texts import Prompts
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.run_folder import RunFolder, read_run, write_json
 from ...evaluation.run_scores import summarize
-from ...model_defaults import resolve_model_folder
+from ...model_defaults import read_model_inputs
 from ...problem_set import fingerprint, load_problems
 from ...progress_display import ProgressDisplay
 from ...solver_config import MAX_KERNELS, SolverConfig, SolverError
@@ -72,8 +72,8 @@ def run(options: argparse.Namespace) -> int:
     config = solver_config(options, kernels=kernels, problems=options.parallel)
     budget = run_budget(options.limit_time, config)
     problems = load_problems(options.problems)[: options.first]
-    prompts = prompts_for(resolve_model_folder(config.model), config.prompts)
-    settings = run_settings(options, fingerprint(problems), prompts)
+    inputs = read_model_inputs(config)
+    settings = run_settings(options, fingerprint(problems), inputs.prompts)
     folder = RunFolder(Path(options.out), settings, options.resume)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
             display.note("loading the model and starting the Python kernels")
             from ...solver import Solver
 
-            with Solver(config) as solver:
+            with Solver(config, inputs=inputs) as solver:
                 if solver.on_gpu:
                     display.line(solver.loop.engine.table())
                 evaluation = Evaluation(solver, problems, folder, options.parallel, budget)

@@ -11,8 +11,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
-from ...chat.prompt_texts import prompts_for
-from ...model_defaults import resolve_model_folder
+from ...model_defaults import read_model_inputs
 from ...progress_display import ProgressDisplay, votes_text
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
@@ -53,15 +52,14 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     text = read_problem(options.problem, options.file)
     config = solver_config(options)
-    # Wrong input is found here, before the model is loaded.
-    prompts_for(resolve_model_folder(config.model), config.prompts)
+    inputs = read_model_inputs(config)  # reports wrong input before the model is loaded
     trace = open_trace(options.trace) if options.trace else None
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:
         display.note("loading the model and starting the Python kernels")
         from ...solver import Solver
 
-        with Solver(config) as solver:
+        with Solver(config, inputs=inputs) as solver:
             startup = time.monotonic() - began
             if solver.on_gpu:
                 display.line(solver.loop.engine.table())

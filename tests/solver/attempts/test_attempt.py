@@ -9,41 +9,41 @@ from helpers.scripted_engine import TOKENIZER, boxed, call
 
 from eightfold.solver.attempts.attempt import (
     Attempt,
+    AttemptLimits,
     CallRecord,
     CallTools,
     Ending,
     Feed,
-    AttemptLimits,
     State,
     attempt_seed,
 )
-from eightfold.solver.chat.prompt_texts import Prompts
 from eightfold.solver.chat import load_protocol
+from eightfold.solver.chat.prompt_texts import Prompts
 
 
-def machine(**limits: int) -> Attempt:
+def make_attempt(**limits: int) -> Attempt:
     return Attempt(0, 1, load_protocol(TOKENIZER, Prompts()), AttemptLimits(**limits))
 
 
 def write(attempt: Attempt, text: str) -> Any:
     ids = TOKENIZER.encode(text)
-    attempt.receive(ids, [0.1] * len(ids))
-    action = attempt.paused(1.0)
+    attempt.add_tokens(ids, [0.1] * len(ids))
+    action = attempt.on_pause(1.0)
     attempt.check()
     return action
 
 
-def test_states_from_thought_to_answer() -> None:
-    attempt = machine()
+def test_states_from_a_thought_to_the_answer() -> None:
+    attempt = make_attempt()
     assert attempt.state is State.THINKING
     action = write(attempt, "<|channel>thought\nhm<channel|>" + call("1", "2"))
     assert isinstance(action, CallTools)
     assert [one.code for one in action.calls] == ["1", "2"]  # type: ignore[union-attr]
     assert attempt.state is State.CALLING
-    attempt.wait()
+    attempt.await_results()
     assert attempt.state is State.WAITING
     records = [CallRecord("1", "ok", "one"), CallRecord("2", "error", "two", 0.1, "NameError")]
-    fed = attempt.results(records, 2.0)
+    fed = attempt.on_results(records, 2.0)
     assert isinstance(fed, Feed)
     assert not fed.drop_last
     text = TOKENIZER.decode(fed.ids)
@@ -58,19 +58,19 @@ def test_states_from_thought_to_answer() -> None:
     assert statistics.entropy == pytest.approx(0.1)
 
 
-def test_wrong_order_of_events_is_an_error() -> None:
-    attempt = machine()
+def test_events_in_the_wrong_order_are_errors() -> None:
+    attempt = make_attempt()
     with pytest.raises(AssertionError, match="thinking, not waiting"):
-        attempt.results([], 1.0)
+        attempt.on_results([], 1.0)
     write(attempt, boxed(1))
     with pytest.raises(AssertionError, match="answered, not thinking"):
-        attempt.receive([1], [])
+        attempt.add_tokens([1], [])
     with pytest.raises(AssertionError, match="has ended"):
         attempt.end(Ending.TIME, 2.0)
 
 
-def test_missing_box_is_nudged_once() -> None:
-    attempt = machine()
+def test_attempt_without_a_box_is_nudged_once() -> None:
+    attempt = make_attempt()
     action = write(attempt, "It is 42.<turn|>")
     assert isinstance(action, Feed)
     assert "\\boxed{}" in TOKENIZER.decode(action.ids)
@@ -80,7 +80,7 @@ def test_missing_box_is_nudged_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "answer"),
     [
         ("<|channel>thought\n\\boxed{1}<channel|>none<turn|>", None),
         ("\\boxed{1} or \\boxed{2}<turn|>", 2),
@@ -88,25 +88,25 @@ def test_missing_box_is_nudged_once() -> None:
         ("\\boxed{100000}<turn|>", None),
     ],
 )
-def test_answer_comes_from_the_final_channel(text: str, found: int | None) -> None:
-    attempt = machine()
+def test_answer_is_the_last_valid_box_of_the_final_text(text: str, answer: int | None) -> None:
+    attempt = make_attempt()
     write(attempt, text)
-    assert attempt.answer == found
+    assert attempt.answer == answer
 
 
-def test_ended_attempt_keeps_the_answer_it_had_given() -> None:
-    attempt = machine()
-    attempt.receive(TOKENIZER.encode("\\boxed{5} and so"), [])
+def test_ended_attempt_keeps_an_answer_that_it_has_boxed() -> None:
+    attempt = make_attempt()
+    attempt.add_tokens(TOKENIZER.encode("\\boxed{5} and so"), [])
     attempt.end(Ending.TIME, 3.0)
     assert attempt.answer == 5
-    cancelled = machine()
-    cancelled.receive(TOKENIZER.encode("\\boxed{5} and so"), [])
+    cancelled = make_attempt()
+    cancelled.add_tokens(TOKENIZER.encode("\\boxed{5} and so"), [])
     cancelled.end(Ending.CONSENSUS, 3.0)
     assert cancelled.answer is None
     cancelled.check()
 
 
-def test_seeds_differ_and_are_fixed() -> None:
+def test_seeds_differ_and_are_reproducible() -> None:
     seeds = {attempt_seed(run, key, i) for run in (0, 1) for key in ("a", "b") for i in range(8)}
     assert len(seeds) == 32
     assert attempt_seed(0, "a", 0) == attempt_seed(0, "a", 0)

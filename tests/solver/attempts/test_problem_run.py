@@ -1,8 +1,8 @@
-"""Attempts at a problem together: calls, votes, early stops, limits (4 s)."""
+"""All attempts at a problem together: calls, votes, early stops, limits (4 s)."""
 
 from __future__ import annotations
 
-from helpers.scripted_engine import TOKENIZER, Playback, boxed, call, endings, solve
+from helpers.scripted_engine import TOKENIZER, ScriptedEngine, boxed, call, endings, solve
 
 
 def test_vote_of_tool_using_attempts() -> None:
@@ -21,7 +21,7 @@ def test_vote_of_tool_using_attempts() -> None:
 
 
 def test_prompt_is_submitted_once_and_forked() -> None:
-    engine = Playback([[boxed(1)]] * 4)
+    engine = ScriptedEngine([[boxed(1)]] * 4)
     submitted = []
     original = engine.submit
     engine.submit = lambda ids, params: submitted.append(ids) or original(ids, params)  # type: ignore
@@ -31,8 +31,8 @@ def test_prompt_is_submitted_once_and_forked() -> None:
     assert "from 0 to 99999" in TOKENIZER.decode(submitted[0])
 
 
-def test_agreement_cancels_the_rest_within_one_step() -> None:
-    engine = Playback([[boxed(7)], [boxed(7)], ["long " * 10_000]])
+def test_agreement_cancels_the_other_attempts_within_one_step() -> None:
+    engine = ScriptedEngine([[boxed(7)], [boxed(7)], ["long " * 10_000]])
     cancelled_at = []
     original = engine.cancel
     engine.cancel = lambda seq: cancelled_at.append(engine.steps) or original(seq)  # type: ignore
@@ -44,27 +44,27 @@ def test_agreement_cancels_the_rest_within_one_step() -> None:
     assert max(cancelled_at) == steps_to_agree
 
 
-def test_uncatchable_lead_stops_too() -> None:
+def test_uncatchable_lead_stops_the_problem_too() -> None:
     scripts = [[boxed(7)], [boxed(7)], [boxed(7)], [boxed(8)], ["long " * 10_000]]
     result, _, _ = solve(scripts, early_stop=4)
     assert result.stopped == "lead"
     assert result.answer == 7
 
 
-def test_without_early_stop_every_attempt_ends_by_itself() -> None:
+def test_without_early_stop_every_attempt_is_awaited() -> None:
     result, _, _ = solve([[boxed(7)]] * 5, early_stop=0)
     assert endings(result) == ["answered"] * 5
 
 
 def test_agreement_interrupts_a_running_cell() -> None:
     scripts = [[call("hang"), boxed(1)], ["slow " * 30 + boxed(7)], ["slow " * 30 + boxed(7)]]
-    # `solve` waits a few seconds for the kernels, and sees that they were given back.
+    # `solve` waits only a few seconds for the kernels, and checks that they were given back.
     result, _, _ = solve(scripts, early_stop=2, tool_timeout=600.0)
     assert endings(result)[0] == "cancelled by consensus"
     assert result.answer == 7
 
 
-def test_time_ends_tokens_and_cells() -> None:
+def test_time_limit_ends_sequences_and_cells() -> None:
     scripts = [["x" * 1_000_000], [call("hang")], [boxed(3)]]
     result, _, _ = solve(scripts, time=2.0, early_stop=0, tool_timeout=600.0)
     assert endings(result) == ["time", "time", "answered"]
@@ -72,7 +72,7 @@ def test_time_ends_tokens_and_cells() -> None:
     assert result.stopped == "time"
 
 
-def test_malformed_calls_get_an_error_back() -> None:
+def test_malformed_calls_are_answered_with_an_error() -> None:
     bad = "<|tool_call>call:python{code:1}<tool_call|><|tool_response>"
     result, engine, pool = solve([[bad, "<|tool_response>", boxed(2)]])
     assert result.answer == 2
@@ -83,7 +83,7 @@ def test_malformed_calls_get_an_error_back() -> None:
     assert (result.calls, result.errors) == (2, 2)
 
 
-def test_several_calls_in_one_turn_share_a_kernel_in_order() -> None:
+def test_calls_of_one_turn_share_a_kernel_and_run_in_order() -> None:
     result, engine, pool = solve([[call("a", "error", "b"), boxed(2)]])
     assert pool.ran == ["a", "error", "b"]
     assert pool.most == 1
@@ -92,7 +92,7 @@ def test_several_calls_in_one_turn_share_a_kernel_in_order() -> None:
     assert result.attempts[0]["error_kinds"] == ["ZeroDivisionError"]
 
 
-def test_call_ended_by_the_end_token_is_answered_in_its_place() -> None:
+def test_tool_result_replaces_an_end_token_after_a_call() -> None:
     ended = call("a").replace("<|tool_response>", "<turn|>")
     result, engine, _ = solve([[ended, boxed(2)]])
     assert result.answer == 2
@@ -101,7 +101,7 @@ def test_call_ended_by_the_end_token_is_answered_in_its_place() -> None:
     assert "<tool_call|><turn|>" not in grown
 
 
-def test_turns_are_bounded() -> None:
+def test_number_of_turns_is_limited() -> None:
     result, _, pool = solve([[call("a")] * 10], turns=3)
     assert endings(result) == ["turns used up"]
     assert pool.ran == ["a"] * 3
@@ -109,13 +109,13 @@ def test_turns_are_bounded() -> None:
     assert solve([[call("a"), boxed(1)]], turns=0)[0].answer is None
 
 
-def test_context_full_by_tokens_and_by_tool_output() -> None:
-    engine = Playback([["x" * 10_000], [call("a"), boxed(1)]])
+def test_context_may_be_filled_by_tokens_or_by_tool_output() -> None:
+    engine = ScriptedEngine([["x" * 10_000], [call("a"), boxed(1)]])
     engine.max_context = 1200
     result, _, _ = solve([[]] * 2, engine)
     assert endings(result)[0] == "context full"
     long = call("y" * 700)
-    engine = Playback([[long, boxed(1)]])
+    engine = ScriptedEngine([[long, boxed(1)]])
     engine.max_context = len(result.prompt) + len(TOKENIZER.encode(long)) + 500
     result, _, _ = solve([[]], engine)
     assert endings(result) == ["context full"]
