@@ -1,9 +1,8 @@
-"""Muon for the matrices and Adam for the rest, batched over tensors of one shape.
+"""Muon for matrices and Adam for all other parameters, batched over tensors of the same shape.
 
 Muon (K. Jordan et al., 2024): the update of a matrix is its momentum, made orthogonal by five
-Newton-Schulz steps.
-Its size is scaled to that of Adam's updates (J. Liu et al., "Muon is scalable for LLM training",
-2025).
+Newton-Schulz steps. Its size is scaled to that of Adam's updates (J. Liu et al., "Muon is scalable
+for LLM training", 2025).
 """
 
 from __future__ import annotations
@@ -15,10 +14,11 @@ import torch
 from torch import Tensor, nn
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Of the polynomial in a Newton-Schulz step."""
 
 
-def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
-    """Nearly orthogonal matrices (N, R, C) with the singular vectors of `g`."""
+def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
+    """Return nearly orthogonal matrices (N, R, C) with the singular vectors of `g` (N, R, C)."""
     a, b, c = COEFFICIENTS
     x = g.bfloat16() if g.is_cuda else g.float()
     tall = x.size(-2) > x.size(-1)
@@ -32,7 +32,7 @@ def orthogonal(g: Tensor, steps: int = 5) -> Tensor:
 
 
 class Muon:
-    """Momentum with decoupled weight decay for parameters of two dimensions."""
+    """Orthogonalized momentum with decoupled weight decay, for matrices."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], decay: float = 0.05) -> None:
         groups: dict[torch.Size, list[nn.Parameter]] = defaultdict(list)
@@ -44,17 +44,18 @@ class Muon:
 
     @torch.no_grad()
     def step(self, rate: float, momentum: float = 0.95) -> None:
+        """Update the parameters; `rate` is the learning rate in Adam's terms."""
         for group, m in zip(self.groups, self.momenta, strict=True):
             gradient = torch.stack([p.grad for p in group if p.grad is not None]).float()
             m.lerp_(gradient, 1 - momentum)
-            update = orthogonal(gradient.lerp(m, momentum))
+            update = orthogonalize(gradient.lerp(m, momentum))
             scale = 0.2 * max(update.shape[-2:]) ** 0.5
             torch._foreach_mul_(list(group), 1 - rate * self.decay)
             torch._foreach_add_(list(group), list(update.unbind(0)), alpha=-rate * scale)
 
 
-class Optimizer:
-    """Muon for the layers' matrices, Adam for the embedding and the norms."""
+class MuonWithAdam:
+    """Muon for the matrices of the layers, Adam for the embedding and the norms."""
 
     def __init__(self, network: nn.Module) -> None:
         matrices: list[nn.Parameter] = []
@@ -67,7 +68,11 @@ class Optimizer:
         )
 
     def step(self, rate: float) -> None:
-        """One step; `rate` is the learning rate in Adam's terms."""
+        """Update all parameters and clear their gradients.
+
+        Args:
+            rate: the learning rate of the matrices, in Adam's terms; the others get half of it.
+        """
         self.muon.step(rate)
         for group in self.adam.param_groups:
             group["lr"] = rate / 2

@@ -1,8 +1,8 @@
-"""Problems of the families, split into training and held out.
+"""Problems of the families, split into training problems and held-out problems.
 
-A problem is held out where a hash of its family and its numbers says so, whatever its wording: no
-training trace has the same numbers in the same family. The last phrasing of each family is never
-used in training either.
+A hash of the family and its numbers decides whether a problem is held out, whatever its wording:
+no training trace has the same numbers in the same family. The last phrasing of each family is
+never used in training either.
 
 ``python -m eightfold.demo.problems --split held_out --count 255 --out FILE`` writes JSON Lines
 with the keys ``id, family, phrasing, problem, answer``.
@@ -31,7 +31,15 @@ SPLITS = ("held_out", "held_out_phrasing", "train")
 
 @dataclass(frozen=True)
 class Problem:
-    """One problem: its wording, and its answer as an integer in 0..99999."""
+    """One problem.
+
+    Attributes:
+        id: unique among all splits and seeds.
+        family: name of its family.
+        phrasing: index of its phrasing in the family.
+        problem: its text.
+        answer: an integer in 0..99999.
+    """
 
     id: str
     family: str
@@ -41,13 +49,13 @@ class Problem:
 
 
 def is_held_out(name: str, params: Params) -> bool:
-    """Whether these numbers of family `name` are kept out of training."""
+    """Return True if these numbers of the family `name` are kept out of training."""
     key = name + ":" + ",".join(f"{k}={params[k]}" for k in sorted(params))
     return zlib.crc32(key.encode()) % HELD_OUT_SHARE == 0
 
 
 def draw_params(family: Family, rng: Random, held_out: bool) -> Params:
-    """Numbers for a problem of `family` from the wanted side of the split."""
+    """Draw numbers for a problem of `family` from one side of the split."""
     while True:
         params = family.draw(rng)
         if params is not None and is_held_out(family.name, params) == held_out:
@@ -55,20 +63,20 @@ def draw_params(family: Family, rng: Random, held_out: bool) -> Params:
 
 
 def run_program(program: str, params: Params) -> str:
-    """The output of a family's program for these numbers, in a fresh namespace."""
+    """Return the output of a family's program for these numbers, in a new namespace."""
     return run_cell(fill_slots(program, params), new_namespace())
 
 
 def parse_answer(output: str) -> int | None:
-    """The output as an answer, or None where it is none."""
+    """Return a program's output as an answer, or None if it is not a valid one."""
     return int(output) if output.isdecimal() and int(output) in ANSWERS else None
 
 
 def agreed_answer(family: Family, params: Params) -> int | None:
-    """The answer, or None where it is out of range.
+    """Return the answer that all programs of the family give, or None if it is out of range.
 
     Raises:
-        AssertionError: the family's programs disagree.
+        AssertionError: the programs disagree.
     """
     outputs = {run_program(program, params) for program in family.programs}
     assert len(outputs) == 1, f"{family.name} {params}: {outputs}"
@@ -76,12 +84,16 @@ def agreed_answer(family: Family, params: Params) -> int | None:
 
 
 def problems(split: str, seed: int) -> Iterator[Problem]:
-    """Problems without end, family after family.
+    """Yield problems without end, one family after the other.
 
     Args:
-        split: `held_out` (numbers not in training, phrasings of training), `held_out_phrasing`
-        (numbers and phrasing not in training) or `train` (both as in training).
-        seed: gives other problems for another seed.
+        split: `held_out` (numbers that are not in training, in phrasings that are),
+            `held_out_phrasing` (neither the numbers nor the phrasing are in training), or `train`
+            (both are).
+        seed: another seed gives other problems.
+
+    Raises:
+        ValueError: there is no such split.
     """
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
@@ -101,28 +113,20 @@ def problems(split: str, seed: int) -> Iterator[Problem]:
 
 
 def take(split: str, n: int, seed: int) -> list[Problem]:
-    """The first `n` problems of a split."""
+    """Return the first `n` problems of a split; see `problems`."""
     stream = problems(split, seed)
     return [next(stream) for _ in range(n)]
 
 
-def held_out(n: int, seed: int = 0) -> list[Problem]:
-    """`n` problems with numbers that are not in training, in phrasings that are."""
-    return take("held_out", n, seed)
-
-
-def held_out_phrasing(n: int, seed: int = 0) -> list[Problem]:
-    """`n` problems with numbers and phrasings that are not in training."""
-    return take("held_out_phrasing", n, seed)
-
-
 def main(argv: list[str] | None = None) -> int:
-    """Writes problems as JSON Lines."""
+    """Write problems as JSON Lines."""
     parser = argparse.ArgumentParser(prog="eightfold.demo.problems", description=main.__doc__)
-    parser.add_argument("--split", choices=SPLITS, default="held_out")
-    parser.add_argument("--count", type=int, default=len(FAMILIES) * 5)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a file; standard output without it")
+    parser.add_argument("--split", choices=SPLITS, default="held_out", help="(%(default)s)")
+    parser.add_argument(
+        "--count", type=int, default=len(FAMILIES) * 5, help="number of problems (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, help="file to write; default: standard output")
     options = parser.parse_args(argv)
     if options.count < 1:
         parser.error("--count must be at least 1")

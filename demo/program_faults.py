@@ -9,19 +9,19 @@ from .families import Params
 
 
 def drop_import(code: str, rng: Random) -> str | None:
-    """Without its import."""
+    """Return the program without its imports."""
     lines = code.split("\n")
     kept = [line for line in lines if not line.startswith(("from ", "import "))]
     return "\n".join(kept) if len(kept) < len(lines) else None
 
 
 def drop_bracket(code: str, rng: Random) -> str | None:
-    """Without its last closing bracket."""
+    """Return the program without its last closing bracket."""
     return code[:-1] if code.endswith(")") else None
 
 
 def drop_colon(code: str, rng: Random) -> str | None:
-    """Without the colon at the end of one line."""
+    """Return the program without the colon at the end of one line."""
     ends = [m.start() for m in re.finditer(r":\n", code)]
     if not ends:
         return None
@@ -29,8 +29,8 @@ def drop_colon(code: str, rng: Random) -> str | None:
     return code[:at] + code[at + 1 :]
 
 
-def misspell(code: str, rng: Random) -> str | None:
-    """With a letter missing in one name of its last line."""
+def misspell_name(code: str, rng: Random) -> str | None:
+    """Return the program with a letter missing in a name of its last line."""
     head, newline, last = code.rpartition("\n")
     names = [m for m in re.finditer(r"[a-z]{4,}", last) if m.group() != "print"]
     if not newline or not names:
@@ -41,7 +41,7 @@ def misspell(code: str, rng: Random) -> str | None:
 
 
 def drop_line(code: str, rng: Random) -> str | None:
-    """Without one line."""
+    """Return the program without one line."""
     lines = code.split("\n")
     if len(lines) < 3:
         return None
@@ -49,8 +49,8 @@ def drop_line(code: str, rng: Random) -> str | None:
     return "\n".join(lines)
 
 
-def drop_piece(code: str, rng: Random) -> str | None:
-    """Without a few characters somewhere."""
+def drop_characters(code: str, rng: Random) -> str | None:
+    """Return the program without a few characters somewhere."""
     at = rng.randrange(len(code) - 4)
     return code[:at] + code[at + rng.randint(1, 4) :]
 
@@ -59,24 +59,31 @@ FAULTS = {
     drop_import: ("The import is missing.", "I forgot the import.", "The name must be imported."),
     drop_bracket: ("A bracket is missing.", "I must close the bracket."),
     drop_colon: ("A colon is missing.", "I forgot a colon."),
-    misspell: ("A name is misspelled.", "I mistyped a name."),
+    misspell_name: ("A name is misspelled.", "I mistyped a name."),
     drop_line: ("There is an error. I write it again.", "Something is missing; once more."),
-    drop_piece: ("There is an error. I write it again.", "The code has a mistake. I correct it."),
+    drop_characters: (
+        "There is an error. I write it again.",
+        "The code has a mistake. I correct it.",
+    ),
 }
+"""Each fault with what to think on seeing its error. Training data: the order matters too."""
 
 
-def fault(code: str, rng: Random) -> tuple[str, str] | None:
-    """A faulty version of `code`, and what to think on seeing its error.
+def draw_fault(code: str, rng: Random) -> tuple[str, str] | None:
+    """Return a faulty version of `code` and what to think on seeing its error.
 
-    None where the drawn fault does not apply.
+    None if the fault that was drawn does not apply to this program.
     """
     make = rng.choice(list(FAULTS))
     made = make(code, rng)
     return None if made is None else (made, rng.choice(FAULTS[make]))
 
 
-def silence(code: str, rng: Random) -> tuple[str, str] | None:
-    """`code` with its last print turned into an assignment, and the call that shows the value."""
+def replace_print(code: str, rng: Random) -> tuple[str, str] | None:
+    """Return `code` with its last print turned into an assignment, and a print of that value.
+
+    None if the program does not end with a print.
+    """
     head, newline, last = code.rpartition("\n")
     if not last.startswith("print(") or not last.endswith(")"):
         return None
@@ -84,8 +91,8 @@ def silence(code: str, rng: Random) -> tuple[str, str] | None:
     return f"{head}{newline}{name} = {last[6:-1]}", f"print({name})"
 
 
-def miscopy(params: Params, rng: Random) -> Params:
-    """The numbers with one digit of one of them wrong, missing or doubled."""
+def miscopy_number(params: Params, rng: Random) -> Params:
+    """Return the numbers with one digit of one of them wrong, missing or doubled."""
     name = rng.choice(list(params))
     digits = str(params[name])
     at = rng.randrange(len(digits))

@@ -1,11 +1,11 @@
-"""Builds the bundled model's tokenizer: byte-level BPE with Gemma 4's control tokens at their ids.
+"""Build the bundled model's tokenizer: byte-level BPE with Gemma 4's control tokens at their ids.
 
-Digits are tokens of their own, so that numbers can be copied digit by digit. A line's end with
-the indentation that follows, and a name with the bracket that opens its arguments, may each be one
-token: programs stay short.
+Each digit is a token of its own, so that numbers can be copied digit by digit. To keep programs
+short, the end of a line with the indentation after it can be one token, and so can a name with the
+bracket that opens its arguments.
 
 ``python -m eightfold.demo.tokenizer`` writes tokenizer.json, tokenizer_config.json and
-chat_template.jinja into the model's folder.
+chat_template.jinja into the model's folder, or into ``--out``.
 """
 
 from __future__ import annotations
@@ -14,38 +14,21 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from random import Random
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from eightfold.solver.chat.prompt_texts import Prompts
-
+from . import model_path
+from .control_tokens import CONTROL_TOKENS
+from .training_network import NetworkConfig
+from .training_rows import standard_prompts
 from .training_traces import Trace, write_trace
 
-HERE = Path(__file__).parent
-TEMPLATE = HERE / "chat_template.jinja"
-
-VOCABULARY = 2048
-CONTROL = {
-    0: "<pad>",
-    1: "<eos>",
-    2: "<bos>",
-    46: "<|tool>",
-    47: "<tool|>",
-    48: "<|tool_call>",
-    49: "<tool_call|>",
-    50: "<|tool_response>",
-    51: "<tool_response|>",
-    52: '<|"|>',
-    98: "<|think|>",
-    100: "<|channel>",
-    101: "<channel|>",
-    105: "<|turn>",
-    106: "<turn|>",
-}
-RESERVED = max(CONTROL) + 1
+VOCABULARY = NetworkConfig.vocab_size
+RESERVED = max(CONTROL_TOKENS) + 1
+"""Ids below this one are control tokens, or unused."""
 
 PIECES = "|".join(
     (
@@ -58,17 +41,18 @@ PIECES = "|".join(
         r"\s",
     )
 )
+"""Pieces that text is split into; no merge crosses their borders."""
 
 
 def trace_text(trace: Trace) -> str:
-    """A trace's words, without the prompt around them."""
+    """Return the text of a trace, without the prompt around it."""
     return "\n".join((trace.problem, *(piece.text for piece in trace.pieces)))
 
 
 def corpus(count: int, seed: int) -> Iterator[str]:
-    """Texts to learn the merges from: traces, and the solver's own sentences many times over."""
+    """Yield texts to learn the merges from: traces and, many times over, the solver's prompts."""
     rng = Random(f"tokenizer {seed}")
-    prompts = Prompts().filled(low=0, high=99999, seconds=6, characters=6000)
+    prompts = standard_prompts()
     sentences = (
         f"user\nmodel\nsystem\n{prompts.system}\n{prompts.tool}\n{prompts.code}\n{prompts.nudge}"
     )
@@ -79,8 +63,8 @@ def corpus(count: int, seed: int) -> Iterator[str]:
             yield f"{sentences}\n{keywords}"
 
 
-def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
-    """A tokenizer of `VOCABULARY` entries with merges learned from `texts`."""
+def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
+    """Return a tokenizer of `VOCABULARY` entries with merges learned from `texts`."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -89,43 +73,46 @@ def train_tokenizer(texts: Iterator[str]) -> Tokenizer:
         ]
     )
     tokenizer.decoder = decoders.ByteLevel()
-    control = set(CONTROL.values())
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         min_frequency=2,
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=[CONTROL.get(i, f"<unused{i}>") for i in range(RESERVED)],
+        special_tokens=[CONTROL_TOKENS.get(i, f"<unused{i}>") for i in range(RESERVED)],
     )
-    # A list, not the iterator: it is read in another thread, where traces cannot be written.
-    clean = [_without(text, control) for text in texts]
+    # A list, because an iterator would be read on another thread, where no traces can be written.
+    clean = [_without_control_tokens(text) for text in texts]
     tokenizer.train_from_iterator(clean, trainer)
-    return keep_control_only(tokenizer)
+    return recognize_control_tokens_only(tokenizer)
 
 
-def _without(text: str, control: set[str]) -> str:
-    """Text without the control tokens' own strings, of which no merges are to be learned."""
-    for token in control:
+def _without_control_tokens(text: str) -> str:
+    """Replace the texts of control tokens, from which no merges are to be learned."""
+    for token in CONTROL_TOKENS.values():
         text = text.replace(token, "\x00")
     return text
 
 
-def keep_control_only(tokenizer: Tokenizer) -> Tokenizer:
-    """The same tokenizer with only the control tokens recognized in text, not the unused
-    entries."""
+def recognize_control_tokens_only(tokenizer: Tokenizer) -> Tokenizer:
+    """Return the tokenizer with only the control tokens, not the unused entries, found in text."""
     table = json.loads(tokenizer.to_str())
     table["added_tokens"] = []
     made = Tokenizer.from_str(json.dumps(table))
     made.add_special_tokens(
-        [AddedToken(CONTROL[i], normalized=False, special=True) for i in sorted(CONTROL)]
+        [
+            AddedToken(CONTROL_TOKENS[i], normalized=False, special=True)
+            for i in sorted(CONTROL_TOKENS)
+        ]
     )
     return made
 
 
 def check(tokenizer: Tokenizer) -> None:
-    """Control tokens have Gemma's ids, digits stand alone, and any text comes back as it went
-    in."""
-    for index, token in CONTROL.items():
+    """Assert that the tokenizer is as intended.
+
+    Control tokens have Gemma's ids, digits stand alone, and text survives encoding and decoding.
+    """
+    for index, token in CONTROL_TOKENS.items():
         assert tokenizer.token_to_id(token) == index, token
         assert tokenizer.encode(token).ids == [index], token
     assert tokenizer.get_vocab_size() <= VOCABULARY
@@ -138,7 +125,7 @@ def check(tokenizer: Tokenizer) -> None:
 
 
 def save(tokenizer: Tokenizer, folder: Path) -> None:
-    """Writes what `AutoTokenizer.from_pretrained(folder)` reads."""
+    """Write what `AutoTokenizer.from_pretrained(folder)` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
     settings = {
@@ -147,20 +134,25 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         "eos_token": "<eos>",
         "pad_token": "<pad>",
         "clean_up_tokenization_spaces": False,
-        "model_max_length": 8192,
+        "model_max_length": NetworkConfig.max_position_embeddings,
         "padding_side": "left",
     }
     text = json.dumps(settings, indent=2) + "\n"
     (folder / "tokenizer_config.json").write_text(text, encoding="utf-8")
-    shutil.copyfile(TEMPLATE, folder / "chat_template.jinja")
+    # The template is written by hand; it lies in the model's folder only.
+    template = model_path() / "chat_template.jinja"
+    if not (folder / template.name).exists() or not template.samefile(folder / template.name):
+        shutil.copyfile(template, folder / template.name)
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains and writes the tokenizer."""
+    """Train the tokenizer and write it."""
     parser = argparse.ArgumentParser(prog="eightfold.demo.tokenizer", description=main.__doc__)
-    parser.add_argument("--traces", type=int, default=20_000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=HERE / "model")
+    parser.add_argument(
+        "--traces", type=int, default=20_000, help="traces to learn from (%(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument("--out", type=Path, default=model_path(), help="folder (%(default)s)")
     options = parser.parse_args(argv)
     tokenizer = train_tokenizer(corpus(options.traces, options.seed))
     check(tokenizer)

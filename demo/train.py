@@ -1,7 +1,7 @@
-"""Trains the bundled model from scratch within a given time.
+"""Train the bundled model from scratch within a given time.
 
-``python -m eightfold.demo.train --minutes 8 --out FOLDER`` on a machine with a GPU: worker
-processes write traces all the while, the learning rate follows the clock. A CPU does for a trial.
+``python -m eightfold.demo.train --minutes 8 --out FOLDER`` trains on a GPU, or on the CPU to try it
+out. Worker processes write traces all the time, and the learning rate follows the clock.
 """
 
 from __future__ import annotations
@@ -22,25 +22,34 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from .muon_optimizer import Optimizer
-from .training_network import Attend, Network, Shape, load_weights, save_configs, save_weights
-from .training_rows import LENGTH, OWNERS, POSITIONS, TARGETS, TOKENS, Supply
+from . import model_path
+from .muon_optimizer import MuonWithAdam
+from .training_network import (
+    AttentionFunction,
+    Network,
+    NetworkConfig,
+    load_weights,
+    save_configs,
+    save_weights,
+)
+from .training_rows import LENGTH, POSITIONS, SEGMENTS, TARGETS, TOKENS, RowSupply
 
-HERE = Path(__file__).parent
 Loss = Callable[[Network, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Plan:
+class Schedule:
     """How to train.
 
     Attributes:
-        minutes: from the first step to the last.
-        rows: rows a step.
+        minutes: time from the first step to the last.
+        rows: rows per step.
         rate: highest learning rate.
-        warmup: steps until it is reached.
-        flat: share of the time before it decays, linearly to `last` of its value.
-        saves: shares of the time at which the weights are saved.
+        warmup: number of steps until it is reached.
+        flat: share of the time after which it decays linearly.
+        last: share of the highest rate at the end.
+        saves: shares of the time after which the weights are saved.
+        seed: of the choice of rows.
     """
 
     minutes: float = 8.0
@@ -53,28 +62,38 @@ class Plan:
     seed: int = 0
 
     def rate_at(self, step: int, share: float) -> float:
-        """The learning rate at a step, when this share of the time is over."""
+        """Return the learning rate at a step, when this share of the time is over."""
         decay = min(1.0, (1.0 - share) / (1.0 - self.flat))
         return self.rate * min(1.0, (step + 1) / self.warmup) * max(self.last, decay)
 
 
-def sees(owners: Tensor, positions: Tensor, window: int | None) -> Callable[..., Tensor]:
-    """Whether a query sees a key: not later, in the prefix or the same trace, within the window."""
+def attention_mask(
+    segments: Tensor, positions: Tensor, window: int | None
+) -> Callable[..., Tensor]:
+    """Return the rule of who attends to whom, as `create_block_mask` expects it.
 
-    def rule(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-        near = (q >= k) & ((owners[b, k] == owners[b, q]) | (owners[b, k] == 0))
+    A query attends to keys that are not later, that are in the prefix or in its own trace, and
+    that are within the window.
+
+    Args:
+        segments, positions: planes of rows, (B, T).
+        window: positions that a sliding layer looks back; None for a global layer.
+    """
+
+    def mask(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        visible = (q >= k) & ((segments[b, k] == segments[b, q]) | (segments[b, k] == 0))
         if window is not None:
-            near = near & (positions[b, q] - positions[b, k] < window)
-        return near
+            visible = visible & (positions[b, q] - positions[b, k] < window)
+        return visible
 
-    return rule
+    return mask
 
 
-def dense_attention(owners: Tensor, positions: Tensor, window: int) -> Attend:
-    """Attention through full boolean masks, for CPUs and where block masks fail."""
-    order = torch.arange(owners.shape[1], device=owners.device)
+def dense_attention(segments: Tensor, positions: Tensor, window: int) -> AttentionFunction:
+    """Return attention with full boolean masks, for CPUs and if block masks fail."""
+    order = torch.arange(segments.shape[1], device=segments.device)
     full = (order[:, None] >= order) & (
-        (owners[:, :, None] == owners[:, None]) | (owners[:, None] == 0)
+        (segments[:, :, None] == segments[:, None]) | (segments[:, None] == 0)
     )
     near = full & (positions[:, :, None] - positions[:, None] < window)
 
@@ -86,8 +105,8 @@ def dense_attention(owners: Tensor, positions: Tensor, window: int) -> Attend:
     return attend
 
 
-def block_attention(full: BlockMask, near: BlockMask) -> Attend:
-    """Attention through block masks."""
+def block_attention(full: BlockMask, near: BlockMask) -> AttentionFunction:
+    """Return attention with block masks of global and of sliding layers."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor, sliding: bool) -> Tensor:
         y = flex_attention(
@@ -104,38 +123,44 @@ def block_attention(full: BlockMask, near: BlockMask) -> Attend:
     return attend
 
 
-def loss_of(network: Network, attend: Attend, row: Tensor) -> Tensor:
-    """Mean loss over the learned tokens of rows (B, 4, LENGTH)."""
+def mean_loss(network: Network, attend: AttentionFunction, row: Tensor) -> Tensor:
+    """Return the mean loss over the tokens of rows (B, 4, LENGTH) that are trained on."""
     logits = network(row[:, TOKENS], row[:, POSITIONS], attend)
     return F.cross_entropy(logits.flatten(0, 1), row[:, TARGETS].flatten(), ignore_index=-1)
 
 
 def dense_loss(network: Network, row: Tensor) -> Tensor:
-    attend = dense_attention(row[:, OWNERS], row[:, POSITIONS], network.shape.sliding_window)
-    return loss_of(network, attend, row)
+    """Return `mean_loss` by dense attention."""
+    attend = dense_attention(row[:, SEGMENTS], row[:, POSITIONS], network.config.sliding_window)
+    return mean_loss(network, attend, row)
 
 
 def block_loss() -> Loss:
-    """A compiled loss with block masks, which are made outside of the compiled part."""
-    make = torch.compile(create_block_mask, dynamic=False)
+    """Return a compiled `mean_loss` by block attention; the masks are made outside of it."""
+    make_mask = torch.compile(create_block_mask, dynamic=False)
 
     def inner(network: Network, row: Tensor, full: BlockMask, near: BlockMask) -> Tensor:
-        return loss_of(network, block_attention(full, near), row)
+        return mean_loss(network, block_attention(full, near), row)
 
     compiled = torch.compile(inner, dynamic=False)
 
     def loss(network: Network, row: Tensor) -> Tensor:
-        owners, positions = (row[:, i].int().contiguous() for i in (OWNERS, POSITIONS))
+        segments, positions = (row[:, i].int().contiguous() for i in (SEGMENTS, POSITIONS))
         size = (row.shape[0], None, row.shape[2], row.shape[2], row.device)
-        full = make(sees(owners, positions, None), *size)
-        near = make(sees(owners, positions, network.shape.sliding_window), *size)
+        full = make_mask(attention_mask(segments, positions, None), *size)
+        window = network.config.sliding_window
+        near = make_mask(attention_mask(segments, positions, window), *size)
         return compiled(network, row, full, near)
 
     return loss
 
 
 def choose_loss(network: Network, row: Tensor, dense: bool) -> Loss:
-    """The fastest loss that works on this machine; tried on one batch, forward and backward."""
+    """Return the fastest loss that works on this machine, after a try on one batch.
+
+    Raises:
+        RuntimeError: none works.
+    """
     if not row.is_cuda:
         return dense_loss
     choices: list[tuple[str, Loss]] = [("dense", torch.compile(dense_loss, dynamic=False))]
@@ -150,9 +175,7 @@ def choose_loss(network: Network, row: Tensor, dense: bool) -> Loss:
                 exact = float(
                     np.mean([dense_loss(network, row[i : i + 2]).item() for i in range(0, 8, 2)])
                 )
-        except (
-            Exception
-        ) as error:  # any failure of the compiler: the next choice is slower but simpler
+        except Exception as error:  # compilers fail in many ways; the next choice is simpler
             print(f"{name} failed: {type(error).__name__}: {str(error)[:2000]}", flush=True)
             continue
         print(
@@ -160,113 +183,127 @@ def choose_loss(network: Network, row: Tensor, dense: bool) -> Loss:
             flush=True,
         )
         return loss
-    raise RuntimeError("No way of computing the loss works on this machine.")
+    raise RuntimeError("No way to compute the loss works on this machine; see the lines above.")
 
 
 def export(network: Network, source: Path, out: Path) -> None:
-    """Weights, configs and tokenizer: a folder that Transformers loads."""
+    """Write weights, configuration and tokenizer: a folder that Transformers loads."""
     save_weights(network, out)
-    save_configs(network.shape, out)
+    save_configs(network.config, out)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         if (source / name).resolve() != (out / name).resolve():
             shutil.copyfile(source / name, out / name)
 
 
-def train(plan: Plan, network: Network, supply: Supply, options: argparse.Namespace) -> Network:
-    """Trains until the time is over."""
+def train(
+    schedule: Schedule, network: Network, supply: RowSupply, options: argparse.Namespace
+) -> None:
+    """Train until the time is over.
+
+    Raises:
+        RuntimeError: the loss is not finite.
+    """
     device = next(network.parameters()).device
-    draw = np.random.default_rng(plan.seed)
+    draw = np.random.default_rng(schedule.seed)
 
     def batch() -> Tensor:
-        made = torch.from_numpy(supply.batch(plan.rows, draw))
+        made = torch.from_numpy(supply.batch(schedule.rows, draw))
         if device.type == "cuda":
             made = made.pin_memory().to(device, non_blocking=True)
         return made.long()
 
     loss_fn = choose_loss(network, batch(), options.dense)
     network.zero_grad(set_to_none=True)
-    optimizer = Optimizer(network)
-    saves = list(plan.saves)
+    optimizer = MuonWithAdam(network)
+    saves = list(schedule.saves)
     began = time.monotonic()
-    seconds = min(plan.minutes * 60, options.deadline - began)
-    step, seen, losses = 0, 0, []
+    seconds = min(schedule.minutes * 60, options.deadline - began)
+    step, losses = 0, []
     while (share := (time.monotonic() - began) / seconds) < 1.0:
         row = batch()
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
             loss = loss_fn(network, row)
         loss.backward()
-        optimizer.step(plan.rate_at(step, share))
+        optimizer.step(schedule.rate_at(step, share))
         losses.append(loss.detach())
         step += 1
         if step % options.every == 0:
             mean = torch.stack(losses[-options.every :]).mean().item()  # waits for the device
             if not np.isfinite(mean):
                 raise RuntimeError(f"The loss is {mean} at step {step}.")
-            passed = time.monotonic() - began
-            seen = step * plan.rows * row.shape[2]
+            used = step * schedule.rows
+            tokens = used * row.shape[2]
+            speed = tokens / (time.monotonic() - began)
             print(
-                f"step {step} loss {mean:.4f} share {share:.3f} tokens {seen / 1e6:.0f}M "
-                f"{seen / passed / 1e3:.0f}k/s rows made {supply.made()} used {step * plan.rows}",
+                f"step {step} loss {mean:.4f} share {share:.3f} tokens {tokens / 1e6:.0f}M "
+                f"{speed / 1e3:.0f}k/s rows made {supply.made()} used {used}",
                 flush=True,
             )
         if saves and share >= saves[0]:
             saves.pop(0)
             save_weights(network, options.out)
-    print(f"{step} steps, {step * plan.rows * row.shape[2] / 1e6:.0f}M tokens", flush=True)
-    return network
+    print(f"{step} steps, {step * schedule.rows * row.shape[2] / 1e6:.0f}M tokens", flush=True)
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="eightfold.demo.train", description=train.__doc__)
-    parser.add_argument("--minutes", type=float, default=Plan.minutes)
-    parser.add_argument(
-        "--deadline", type=float, default=1e9, help="seconds from the start, at most"
+def parse_options(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line; `deadline` becomes a time of the monotonic clock."""
+    parser = argparse.ArgumentParser(prog="eightfold.demo.train", description=main.__doc__)
+    add = parser.add_argument
+    add("--minutes", type=float, default=Schedule.minutes, help="time to train (%(default)s)")
+    add("--deadline", type=float, default=1e9, help="most seconds from the start of the process")
+    add("--rows", type=int, default=Schedule.rows, help="rows per step (%(default)s)")
+    add("--length", type=int, default=LENGTH, help="tokens in a row (%(default)s)")
+    add("--rate", type=float, default=Schedule.rate, help="highest learning rate (%(default)s)")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=max(1, (os.cpu_count() or 2) - 1),
+        help="processes that write traces (%(default)s)",
     )
-    parser.add_argument("--rows", type=int, default=Plan.rows)
-    parser.add_argument("--length", type=int, default=LENGTH, help="tokens a row")
-    parser.add_argument("--rate", type=float, default=Plan.rate)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
-    parser.add_argument("--capacity", type=int, default=60_000, help="rows kept")
-    parser.add_argument("--every", type=int, default=100, help="steps between lines of the log")
-    parser.add_argument(
-        "--source", type=Path, default=HERE / "model", help="folder of the tokenizer"
+    add("--capacity", type=int, default=60_000, help="rows kept in memory (%(default)s)")
+    add("--every", type=int, default=100, help="steps between two lines of the log (%(default)s)")
+    add("--source", type=Path, default=model_path(), help="folder of the tokenizer (%(default)s)")
+    add("--resume", type=Path, help="folder of weights to start from")
+    add("--out", type=Path, required=True, help="folder for the model")
+    add(
+        "--shape",
+        type=json.loads,
+        default={},
+        help="sizes of the network that differ from the bundled model's, as JSON",
     )
-    parser.add_argument("--resume", type=Path, help="folder with weights to start from")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument(
-        "--shape", type=json.loads, default={}, help="changes of the shape, as JSON"
-    )
-    parser.add_argument("--dense", action="store_true", help="no block masks")
-    parser.add_argument(
-        "--evaluate", type=int, default=0, help="held-out problems to try at the end"
-    )
+    add("--dense", action="store_true", help="use no block masks")
+    add("--evaluate", type=int, default=0, help="problems to evaluate on after training (none)")
     options = parser.parse_args(argv)
     options.deadline += time.monotonic()
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Trains, saves and, if asked to, evaluates."""
-    options = parse(argv)
-    supply = Supply(options.source, options.workers, options.capacity, options.seed, options.length)
+    """Train the bundled model, save it and, if asked to, evaluate it."""
+    options = parse_options(argv)
+    supply = RowSupply(
+        options.source, options.workers, options.capacity, options.seed, options.length
+    )
     torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("high")
-    network = Network(replace(Shape(), **options.shape))
+    network = Network(replace(NetworkConfig(), **options.shape))
     if options.resume:
         load_weights(network, options.resume)
     count = sum(p.numel() for p in network.parameters())
     print(f"{count / 1e6:.2f}M parameters", flush=True)
     network.to("cuda" if torch.cuda.is_available() else "cpu")
     supply.wait(min(options.capacity, options.rows * 4))
-    plan = Plan(minutes=options.minutes, rows=options.rows, rate=options.rate, seed=options.seed)
+    schedule = Schedule(
+        minutes=options.minutes, rows=options.rows, rate=options.rate, seed=options.seed
+    )
     try:
-        train(plan, network, supply, options)
+        train(schedule, network, supply, options)
     finally:
         supply.close()
     export(network, options.source, options.out)
     if options.evaluate:
-        from .generate_accuracy import report
+        from .transformers_accuracy import report
 
         print(report(options.out, options.evaluate, attempts=8, seed=1), flush=True)
         count = options.evaluate // 2

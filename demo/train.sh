@@ -1,17 +1,14 @@
 #!/bin/sh
-# Trains on a machine that holds the repository but not its dependencies for kernels: only the modules that
-# training needs are put into the namespace. Usage: demo/train.sh [options of eightfold.demo.train]
+# Train from a clone without installing the package. Parts that are not imported, such as the
+# kernels, need not have their dependencies. Usage: demo/train.sh [options of eightfold.demo.train]
 set -e
-here=$(cd "$(dirname "$0")/.." && pwd)
+root=$(cd "$(dirname "$0")/.." && pwd)
 space=$(mktemp -d)
 trap 'rm -rf "$space"' EXIT INT TERM
-mkdir -p "$space/eightfold/sandbox" "$space/eightfold/solver"
-ln -s "$here/demo" "$space/eightfold/demo"
-for file in inprocess output preamble; do
-    ln -s "$here/sandbox/$file.py" "$space/eightfold/sandbox/$file.py"
-done
-for file in calls fenced framing gemma4 hermes plaintext prompts protocol; do
-    ln -s "$here/solver/$file.py" "$space/eightfold/solver/$file.py"
+mkdir "$space/eightfold"
+for marker in "$root"/*/py.typed; do
+    part=$(dirname "$marker")
+    ln -s "$part" "$space/eightfold/$(basename "$part")"
 done
 export PYTHONPATH="$space" PYTHONUNBUFFERED=1
 python3 -m eightfold.demo.train "$@"

@@ -1,8 +1,7 @@
-"""The bundled model as a plain module for training; its tensors have the names of
-`Gemma4ForCausalLM`.
+"""The bundled model as a PyTorch module for training, with the tensor names of Gemma 4's model.
 
-Only what the bundled model uses is here: no per-layer embeddings, no experts, no shared keys and
-values. Equality with the library's model is tested.
+It has only what the bundled model uses: no per-layer embeddings, no experts, no layers that share
+keys and values. A test checks that it equals the model of Transformers.
 """
 
 from __future__ import annotations
@@ -17,14 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Attend = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
-"""Attention of queries (B, H, T, D) to keys and values (B, K, T, D), scale 1; the flag: sliding
-layer."""
+from .control_tokens import BOS, END_TURN, EOS, PAD, TOOL_RESPONSE
+
+AttentionFunction = Callable[[Tensor, Tensor, Tensor, bool], Tensor]
+"""Attention of queries (B, H, T, D) to keys and values (B, K, T, D) with scale 1.
+
+The flag is True for a sliding layer.
+"""
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Sizes, named as in config.json; every `pattern`-th layer is global."""
+class NetworkConfig:
+    """Sizes, named as in config.json if it has them; every `pattern`-th layer is global."""
 
     vocab_size: int = 2048
     hidden_size: int = 320
@@ -45,14 +48,15 @@ class Shape:
     rms_norm_eps: float = 1e-6
 
     def is_sliding(self, layer: int) -> bool:
+        """Return True if a layer attends to a sliding window only."""
         return layer % self.pattern != self.pattern - 1
 
     def check(self) -> None:
-        """What Gemma 4's config demands: the last layer is global."""
+        """Assert what Gemma 4's configuration requires: the last layer is global."""
         assert not self.is_sliding(self.num_hidden_layers - 1)
 
-    def config(self) -> dict[str, Any]:
-        """The table that goes into config.json."""
+    def to_dict(self) -> dict[str, Any]:
+        """Return the content of config.json."""
         kinds = ("full_attention", "sliding_attention")
         return {
             "architectures": ["Gemma4ForCausalLM"],
@@ -60,10 +64,10 @@ class Shape:
             "attention_bias": False,
             "attention_dropout": 0.0,
             "attention_k_eq_v": True,
-            "bos_token_id": 2,
+            "bos_token_id": BOS,
             "dtype": "bfloat16",
             "enable_moe_block": False,
-            "eos_token_id": [1, 106],
+            "eos_token_id": [EOS, END_TURN],
             "final_logit_softcapping": self.final_logit_softcapping,
             "global_head_dim": self.global_head_dim,
             "head_dim": self.head_dim,
@@ -79,7 +83,7 @@ class Shape:
             "num_hidden_layers": self.num_hidden_layers,
             "num_key_value_heads": self.num_key_value_heads,
             "num_kv_shared_layers": 0,
-            "pad_token_id": 0,
+            "pad_token_id": PAD,
             "rms_norm_eps": self.rms_norm_eps,
             "rope_parameters": {
                 "full_attention": {
@@ -100,17 +104,23 @@ class Shape:
 
 
 GENERATION = {
-    "bos_token_id": 2,
+    "bos_token_id": BOS,
     "do_sample": True,
-    "eos_token_id": [1, 106, 50],
-    "pad_token_id": 0,
+    "eos_token_id": [EOS, END_TURN, TOOL_RESPONSE],
+    "pad_token_id": PAD,
     "temperature": 1.0,
 }
+"""The content of generation_config.json."""
 
 
-class Norm(nn.Module):
-    """Root-mean-square norm in float32; `start` is the first value of its weight, None for no
-    weight."""
+class RMSNorm(nn.Module):
+    """Root-mean-square norm, computed in float32.
+
+    Args:
+        size: of the last dimension.
+        eps: added to the mean square.
+        start: initial value of the weight; None for a norm without weight.
+    """
 
     def __init__(self, size: int, eps: float, start: float | None = 1.0) -> None:
         super().__init__()
@@ -125,18 +135,25 @@ class Norm(nn.Module):
         return y.to(x.dtype)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (B, T, H, D) by tables (B, T, D); pairs are (i, i + D/2)."""
+def apply_rotary(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply the rotary embedding to x (B, T, H, D); elements i and i + D/2 are a pair.
+
+    Args:
+        x: queries or keys.
+        cos, sin: tables (B, T, D).
+    """
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat((-second, first), dim=-1)
     return (x * cos[:, :, None] + turned * sin[:, :, None]).to(x.dtype)
 
 
 class Attention(nn.Module):
-    """A sliding layer has its own values; in a global layer they are the keys before norm weight
-    and rotation."""
+    """Attention of one layer.
 
-    def __init__(self, s: Shape, layer: int) -> None:
+    The values of a global layer are its keys, before the norm's weight and the rotary embedding.
+    """
+
+    def __init__(self, s: NetworkConfig, layer: int) -> None:
         super().__init__()
         self.sliding = s.is_sliding(layer)
         self.dim = s.head_dim if self.sliding else s.global_head_dim
@@ -147,25 +164,29 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(s.hidden_size, kv * self.dim, bias=False)
         self.v_proj = nn.Linear(s.hidden_size, kv * self.dim, bias=False) if self.sliding else None
         self.o_proj = nn.Linear(heads * self.dim, s.hidden_size, bias=False)
-        # Scores have no factor 1/sqrt(D): a small first weight keeps them soft.
-        self.q_norm = Norm(self.dim, s.rms_norm_eps, 2.0 / self.dim**0.5)
-        self.k_norm = Norm(self.dim, s.rms_norm_eps)
-        self.v_norm = Norm(self.dim, s.rms_norm_eps, None)
+        # Scores have no factor 1/sqrt(D): a small initial weight keeps the softmax flat.
+        self.q_norm = RMSNorm(self.dim, s.rms_norm_eps, 2.0 / self.dim**0.5)
+        self.k_norm = RMSNorm(self.dim, s.rms_norm_eps)
+        self.v_norm = RMSNorm(self.dim, s.rms_norm_eps, None)
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    def forward(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], attend: AttentionFunction
+    ) -> Tensor:
         B, T, _ = x.shape
         q = self.q_proj(x).view(B, T, -1, self.dim)
         k = self.k_proj(x).view(B, T, -1, self.dim)
         v = k if self.v_proj is None else self.v_proj(x).view(B, T, -1, self.dim)
-        q = rotate(self.q_norm(q), *tables).transpose(1, 2)
-        k = rotate(self.k_norm(k), *tables).transpose(1, 2)
+        q = apply_rotary(self.q_norm(q), *tables).transpose(1, 2)
+        k = apply_rotary(self.k_norm(k), *tables).transpose(1, 2)
         v = self.v_norm(v).transpose(1, 2)
         y = attend(q, k, v, self.sliding)
         return self.o_proj(y.transpose(1, 2).reshape(B, T, -1))
 
 
 class Mlp(nn.Module):
-    def __init__(self, s: Shape) -> None:
+    """Gated feed-forward layer."""
+
+    def __init__(self, s: NetworkConfig) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(s.hidden_size, s.intermediate_size, bias=False)
         self.up_proj = nn.Linear(s.hidden_size, s.intermediate_size, bias=False)
@@ -176,18 +197,22 @@ class Mlp(nn.Module):
 
 
 class Layer(nn.Module):
-    def __init__(self, s: Shape, layer: int) -> None:
+    """A decoder layer."""
+
+    def __init__(self, s: NetworkConfig, layer: int) -> None:
         super().__init__()
         self.self_attn = Attention(s, layer)
         self.mlp = Mlp(s)
-        self.input_layernorm = Norm(s.hidden_size, s.rms_norm_eps)
-        self.pre_feedforward_layernorm = Norm(s.hidden_size, s.rms_norm_eps)
-        # Small, so that the embedding is not drowned by the first layers' noise.
-        self.post_attention_layernorm = Norm(s.hidden_size, s.rms_norm_eps, 0.25)
-        self.post_feedforward_layernorm = Norm(s.hidden_size, s.rms_norm_eps, 0.25)
+        self.input_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps)
+        self.pre_feedforward_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps)
+        # Small, so that the noise of the first layers does not drown the embedding.
+        self.post_attention_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps, 0.25)
+        self.post_feedforward_layernorm = RMSNorm(s.hidden_size, s.rms_norm_eps, 0.25)
         self.register_buffer("layer_scalar", torch.ones(1))
 
-    def forward(self, x: Tensor, tables: tuple[Tensor, Tensor], attend: Attend) -> Tensor:
+    def forward(
+        self, x: Tensor, tables: tuple[Tensor, Tensor], attend: AttentionFunction
+    ) -> Tensor:
         y = self.self_attn(self.input_layernorm(x), tables, attend)
         x = x + self.post_attention_layernorm(y)
         y = self.mlp(self.pre_feedforward_layernorm(x))
@@ -195,23 +220,25 @@ class Layer(nn.Module):
 
 
 class Body(nn.Module):
-    def __init__(self, s: Shape) -> None:
+    """The network without its output layer."""
+
+    def __init__(self, s: NetworkConfig) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(s.vocab_size, s.hidden_size)
         self.layers = nn.ModuleList(Layer(s, i) for i in range(s.num_hidden_layers))
-        self.norm = Norm(s.hidden_size, s.rms_norm_eps)
+        self.norm = RMSNorm(s.hidden_size, s.rms_norm_eps)
 
 
 class Network(nn.Module):
-    """Tokens and positions (B, T) to logits (B, T, V), with attention handed in."""
+    """The whole network, to which the attention function is passed in."""
 
     sliding_freq: Tensor
     global_freq: Tensor
 
-    def __init__(self, s: Shape) -> None:
+    def __init__(self, s: NetworkConfig) -> None:
         super().__init__()
         s.check()
-        self.shape = s
+        self.config = s
         self.model = Body(s)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -220,8 +247,8 @@ class Network(nn.Module):
         self.register_buffer("global_freq", self._frequencies(False), persistent=False)
 
     def _frequencies(self, sliding: bool) -> Tensor:
-        """Angles a position (D/2,); the global layers' last three quarters do not turn."""
-        s = self.shape
+        """Return the angles per position (D/2,); most pairs of the global layers do not turn."""
+        s = self.config
         dim, theta = (
             (s.head_dim, s.sliding_theta) if sliding else (s.global_head_dim, s.global_theta)
         )
@@ -231,28 +258,34 @@ class Network(nn.Module):
         return frequencies
 
     def tables(self, positions: Tensor, sliding: bool) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (B, T, D) of the positions."""
+        """Return cosines and sines (B, T, D) for positions (B, T)."""
         frequencies = self.sliding_freq if sliding else self.global_freq
         angles = positions[..., None].float() * frequencies
         angles = torch.cat((angles, angles), dim=-1)
         return angles.cos(), angles.sin()
 
-    def hidden(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
-        """Hidden states (B, T, hidden) after the last norm."""
-        x = self.model.embed_tokens(tokens) * self.shape.hidden_size**0.5
+    def hidden(self, tokens: Tensor, positions: Tensor, attend: AttentionFunction) -> Tensor:
+        """Return the hidden states (B, T, hidden) after the last norm; arguments as `forward`."""
+        x = self.model.embed_tokens(tokens) * self.config.hidden_size**0.5
         tables = {sliding: self.tables(positions, sliding) for sliding in (True, False)}
         for index, layer in enumerate(self.model.layers):
-            x = layer(x, tables[self.shape.is_sliding(index)], attend)
+            x = layer(x, tables[self.config.is_sliding(index)], attend)
         return self.model.norm(x)
 
-    def forward(self, tokens: Tensor, positions: Tensor, attend: Attend) -> Tensor:
+    def forward(self, tokens: Tensor, positions: Tensor, attend: AttentionFunction) -> Tensor:
+        """Return logits (B, T, V).
+
+        Args:
+            tokens, positions: (B, T).
+            attend: computes attention.
+        """
         logits = F.linear(self.hidden(tokens, positions, attend), self.model.embed_tokens.weight)
-        cap = self.shape.final_logit_softcapping
+        cap = self.config.final_logit_softcapping
         return cap * torch.tanh(logits.float() / cap)
 
 
 def save_weights(network: Network, folder: Path, limit: int = 12 * 2**20) -> None:
-    """Writes bfloat16 safetensors in shards of at most `limit` bytes, with their index."""
+    """Write bfloat16 safetensors in shards of at most `limit` bytes, with their index."""
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -278,15 +311,15 @@ def save_weights(network: Network, folder: Path, limit: int = 12 * 2**20) -> Non
     (folder / "model.safetensors.index.json").write_text(json.dumps(table, indent=1) + "\n")
 
 
-def save_configs(shape: Shape, folder: Path) -> None:
-    """Writes config.json and generation_config.json."""
+def save_configs(config: NetworkConfig, folder: Path) -> None:
+    """Write config.json and generation_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, table in (("config", shape.config()), ("generation_config", GENERATION)):
+    for name, table in (("config", config.to_dict()), ("generation_config", GENERATION)):
         (folder / f"{name}.json").write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
 
 
 def load_weights(network: Network, folder: Path) -> None:
-    """Reads what `save_weights` wrote; every tensor must be there."""
+    """Read what `save_weights` wrote; every tensor must be there."""
     from safetensors.torch import load_file
 
     tensors: dict[str, Tensor] = {}

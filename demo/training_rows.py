@@ -1,8 +1,8 @@
-"""Training rows: many traces behind one shared prompt prefix, made by worker processes without end.
+"""Pack traces into training rows, in worker processes that never stop.
 
-A row of `LENGTH` tokens starts with the system turn; after it come traces that see this prefix
-and themselves only, each with positions as if it alone followed the prefix. So the long system
-prompt is computed once a row.
+A row of `LENGTH` tokens starts with the system turn, the prefix. The traces after it attend to the
+prefix and to themselves only, with positions as if each alone followed the prefix. So the long
+system prompt is computed once per row.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,29 +24,45 @@ from tokenizers import Tokenizer
 from eightfold.solver.chat import ChatProtocol, load_protocol
 from eightfold.solver.chat.prompt_texts import Prompts
 
+from .control_tokens import END_TURN, STOP_IDS, TURN
+from .families import ANSWERS
 from .training_traces import Trace, write_trace
 
 LENGTH = 2048
-TOKENS, TARGETS, OWNERS, POSITIONS = range(4)
-"""Planes of a row: token ids; the next token where it is learned, else -1; 0 for the prefix, 1,
-2, ... for the traces, -1 for padding; positions."""
+"""Tokens in a row."""
 
-TURN, END_TURN = 105, 106
+TOKENS, TARGETS, SEGMENTS, POSITIONS = range(4)
+"""Planes of a row.
+
+Token ids; the next token if it is trained on, else -1; 0 for the prefix, 1, 2, ... for the traces
+and -1 for padding; positions.
+"""
+
 MARK = "EIGHTFOLDMARK"
+"""A text that no trace contains, to find out where the chat template puts things."""
+
 GAP_SHARE = 0.08
-LONGEST_GAP = 6000
+"""Share of the traces that get a gap in their positions."""
+
+MAX_GAP = 6000
+"""Positions in the largest gap."""
+
 OTHER_PREFIX_SHARE = 0.25
+"""Share of the rows whose prompt has other limits than the solver's default."""
+
+MAX_WAITING = 24
+"""Traces that wait for a row with enough room."""
 
 Row = NDArray[np.int16]
 
 
 def standard_prompts() -> Prompts:
-    """The solver's prompts with its default limits filled in."""
-    return Prompts().filled(low=0, high=99999, seconds=6, characters=6000)
+    """Return the solver's prompts with its default limits filled in."""
+    return Prompts().filled(low=ANSWERS[0], high=ANSWERS[-1], seconds=6, characters=6000)
 
 
 def other_prompts(rng: Random) -> Prompts:
-    """Prompts with other limits, so that the model does not hang on the standard ones."""
+    """Return prompts with other limits, so that the model does not depend on the standard ones."""
     return Prompts().filled(
         low=rng.choice((0, 0, 1)),
         high=rng.choice((999, 9999, 99999, 99999, 999999)),
@@ -55,138 +71,158 @@ def other_prompts(rng: Random) -> Prompts:
     )
 
 
-class Renderer:
-    """Token ids of prompts and traces, as the solver's protocol makes them."""
+class EncodedTrace(NamedTuple):
+    """A trace as tokens.
+
+    Attributes:
+        ids: token ids, the user's turn included.
+        trained: True for each token that is trained on.
+        gaps: indices where a gap in the positions may come.
+    """
+
+    ids: list[int]
+    trained: list[bool]
+    gaps: list[int]
+
+
+class TraceEncoder:
+    """Encodes prompts and traces as token ids, exactly as the solver's chat protocol does.
+
+    Args:
+        folder: holds the tokenizer.
+    """
 
     def __init__(self, folder: Path) -> None:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        self.protocol = load_protocol(tokenizer, standard_prompts(), (1, 50, 106))
+        self.protocol = load_protocol(tokenizer, standard_prompts(), STOP_IDS)
         self.fast = Tokenizer.from_file(str(folder / "tokenizer.json"))
         rng = Random("prefixes")
-        others = [load_protocol(tokenizer, other_prompts(rng), (1, 50, 106)) for _ in range(60)]
+        others = [load_protocol(tokenizer, other_prompts(rng), STOP_IDS) for _ in range(60)]
         self.prefix = self._prefix(self.protocol)
         self.prefixes = [self._prefix(p) for p in others]
-        before, after = (self.encode(t) for t in ("user\n", "\nmodel\n"))
-        self.after_user = [END_TURN, after[0], TURN, *self.encode("model\n")]
-        assert before
+        newline = self.encode("\nmodel\n")[0]
+        self.after_user = [END_TURN, newline, TURN, *self.encode("model\n")]
         assert self.prompt(MARK) == self.protocol.render_prompt(MARK)
         self.nudge = self.protocol.nudge()
-        first, last = (self.protocol.tool_response([MARK]), self.encode(MARK))
-        at = next(i for i in range(len(first)) if first[i : i + len(last)] == last)
-        self.tool_frame = first[:at], first[at + len(last) :]
+        response, mark = self.protocol.tool_response([MARK]), self.encode(MARK)
+        at = next(i for i in range(len(response)) if response[i : i + len(mark)] == mark)
+        self.tool_frame = response[:at], response[at + len(mark) :]
 
     def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, in which control tokens are recognized."""
         ids: list[int] = self.fast.encode(text, add_special_tokens=False).ids
         return ids
 
     def _prefix(self, protocol: ChatProtocol) -> list[int]:
-        """The prompt up to the user's turn."""
+        """Return the prompt up to the user's turn."""
         ids = protocol.render_prompt(MARK)
         return ids[: len(ids) - ids[::-1].index(TURN, ids[::-1].index(TURN) + 1) - 1]
 
     def user(self, problem: str) -> list[int]:
-        """The user's turn and the head of the model's."""
+        """Return the user's turn and the head of the model's."""
         return [TURN, *self.encode(f"user\n{problem}"), *self.after_user]
 
     def prompt(self, problem: str) -> list[int]:
-        """The whole standard prompt."""
+        """Return the whole standard prompt."""
         return self.prefix + self.user(problem)
 
-    def trace(self, trace: Trace) -> tuple[list[int], list[bool], list[int]]:
-        """A trace after the prefix: ids, whether each is learned, and where a gap may come."""
+    def trace(self, trace: Trace) -> EncodedTrace:
+        """Encode a trace, without the prefix in front of it."""
         ids = self.user(trace.problem)
-        learned = [False] * len(ids)
+        trained = [False] * len(ids)
         gaps = [len(ids)]
         for piece in trace.pieces:
-            if piece.who == "tool":
+            if piece.role == "tool":
                 new = [*self.tool_frame[0], *self.encode(piece.text), *self.tool_frame[1]]
-            elif piece.who == "nudge":
+            elif piece.role == "nudge":
                 new = self.nudge
             else:
                 new = self.encode(piece.text)
             ids += new
-            learned += [piece.who == "model"] * len(new)
-            if piece.who == "tool":
+            trained += [piece.role == "model"] * len(new)
+            if piece.role == "tool":
                 gaps.append(len(ids))
-        return ids, learned, gaps
+        return EncodedTrace(ids, trained, gaps)
 
 
 @dataclass
-class Packer:
-    """Fills rows with fresh traces.
+class RowPacker:
+    """Packs new traces into rows; a trace for which a row has no room waits for a later row.
 
-    A trace that does not fit any more waits for a later row.
+    Attributes:
+        encoder: encodes the traces.
+        rng: draws them.
+        length: tokens in a row.
+        waiting: traces that wait.
     """
 
-    renderer: Renderer
+    encoder: TraceEncoder
     rng: Random
     length: int = LENGTH
+    waiting: list[EncodedTrace] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        self.waiting: list[tuple[list[int], list[bool], list[int]]] = []
-
-    def _next(self, room: int) -> tuple[list[int], list[bool], list[int]] | None:
+    def _next(self, room: int) -> EncodedTrace | None:
+        """Return a trace of at most `room` tokens, or None if none comes up soon."""
         for index, made in enumerate(self.waiting):
-            if len(made[0]) <= room:
+            if len(made.ids) <= room:
                 return self.waiting.pop(index)
-        while len(self.waiting) < 24:
-            made = self.renderer.trace(write_trace(self.rng))
-            if len(made[0]) <= room:
+        while len(self.waiting) < MAX_WAITING:
+            made = self.encoder.trace(write_trace(self.rng))
+            if len(made.ids) <= room:
                 return made
-            if len(made[0]) < self.length - 180:
+            if len(made.ids) < self.length - 180:  # else it would not fit any row
                 self.waiting.append(made)
         return None
 
     def row(self) -> Row:
-        """One row, int16 (4, length)."""
+        """Return the next row, int16 (4, length)."""
         row = np.full((4, self.length), -1, dtype=np.int16)
         row[TOKENS] = 0
         row[POSITIONS] = 0
-        prefix = self.renderer.prefix
+        prefix = self.encoder.prefix
         if self.rng.random() < OTHER_PREFIX_SHARE:
-            prefix = self.rng.choice(self.renderer.prefixes)
+            prefix = self.rng.choice(self.encoder.prefixes)
         at = len(prefix)
         row[TOKENS, :at] = prefix
-        row[OWNERS, :at] = 0
+        row[SEGMENTS, :at] = 0
         row[POSITIONS, :at] = np.arange(at)
-        owner = 0
+        segment = 0
         while (made := self._next(self.length - at)) is not None:
-            owner += 1
-            self._place(row, at, owner, len(prefix), *made)
-            at += len(made[0])
+            segment += 1
+            self._place(row, at, segment, len(prefix), made)
+            at += len(made.ids)
         return row
 
-    def _place(
-        self,
-        row: Row,
-        at: int,
-        owner: int,
-        start: int,
-        ids: list[int],
-        learned: list[bool],
-        gaps: list[int],
-    ) -> None:
-        n = len(ids)
+    def _place(self, row: Row, at: int, segment: int, start: int, made: EncodedTrace) -> None:
+        """Write a trace into a row at index `at`, with positions from `start` on."""
+        n = len(made.ids)
         here = slice(at, at + n)
-        row[TOKENS, here] = ids
-        row[OWNERS, here] = owner
+        row[TOKENS, here] = made.ids
+        row[SEGMENTS, here] = segment
         positions = np.arange(start, start + n)
         if self.rng.random() < GAP_SHARE:
             # As if something long stood there: the global layers learn to look far back.
-            width = int(10 ** self.rng.uniform(1, np.log10(LONGEST_GAP)))
-            positions[self.rng.choice(gaps) :] += width
+            width = int(10 ** self.rng.uniform(1, np.log10(MAX_GAP)))
+            positions[self.rng.choice(made.gaps) :] += width
         row[POSITIONS, here] = positions
-        targets = np.where(learned, ids, -1)
+        targets = np.where(made.trained, made.ids, -1)
         row[TARGETS, at : at + n - 1] = targets[1:]
 
 
-class Supply:
-    """Worker processes that keep filling a shared block of rows; each owns a part of it and
-    starts over at its end.
+class RowSupply:
+    """Worker processes that keep filling a block of rows in shared memory.
 
-    Create it before CUDA is used: the workers are forks.
+    Each worker owns a part of the block, and starts over when its part is full. Create the supply
+    before CUDA is used, because the workers are forks.
+
+    Args:
+        folder: holds the tokenizer.
+        workers: number of processes.
+        capacity: number of rows in the block.
+        seed: another seed gives other rows.
+        length: tokens in a row.
     """
 
     def __init__(
@@ -200,22 +236,24 @@ class Supply:
         shape = (workers, self.each, 4, length)
         self.rows: Row = np.frombuffer(self._block, dtype=np.int16).reshape(shape)
         self.counts = np.frombuffer(self._count_block, dtype=np.int64)
-        renderer = Renderer(folder)
-        self.children = [self._start(renderer, i, seed) for i in range(workers)]
+        encoder = TraceEncoder(folder)
+        self.children = [self._start(encoder, i, seed) for i in range(workers)]
 
-    def _start(self, renderer: Renderer, index: int, seed: int) -> int:
+    def _start(self, encoder: TraceEncoder, index: int, seed: int) -> int:
+        """Fork a worker and return its process id."""
         child = os.fork()
         if child:
             return child
         try:
             os.nice(10)
-            self._work(Packer(renderer, Random(f"rows {seed} {index}"), self.length), index)
+            self._work(RowPacker(encoder, Random(f"rows {seed} {index}"), self.length), index)
         except BaseException as error:  # a fork must never return into its parent's code
             print(f"worker {index}: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
         finally:
             os._exit(1)
 
-    def _work(self, packer: Packer, index: int) -> None:
+    def _work(self, packer: RowPacker, index: int) -> None:
+        """Fill this worker's part of the block for as long as the parent lives."""
         parent = os.getppid()
         while os.getppid() == parent:
             count = int(self.counts[index])
@@ -223,14 +261,14 @@ class Supply:
             self.counts[index] = count + 1
 
     def made(self) -> int:
-        """Rows made so far, those already overwritten included."""
+        """Return the number of rows made so far, overwritten ones included."""
         return int(self.counts.sum())
 
     def wait(self, rows: int, seconds: float = 300.0) -> None:
-        """Waits until so many rows are there.
+        """Wait until so many rows have been made.
 
         Raises:
-            RuntimeError: they did not come in time.
+            RuntimeError: they were not made in time.
         """
         end = time.monotonic() + seconds
         while self.made() < rows or not self.counts.all():
@@ -239,21 +277,14 @@ class Supply:
             time.sleep(0.1)
 
     def batch(self, size: int, rng: np.random.Generator) -> Row:
-        """Rows drawn at random from those that are there, (size, 4, length)."""
+        """Return rows drawn at random from those in the block, int16 (size, 4, length)."""
         owners = rng.integers(self.workers, size=size)
-        there = np.minimum(self.counts[owners], self.each)
-        return self.rows[owners, (rng.random(size) * there).astype(np.int64)]
+        available = np.minimum(self.counts[owners], self.each)
+        return self.rows[owners, (rng.random(size) * available).astype(np.int64)]
 
     def close(self) -> None:
-        """Ends the workers."""
+        """End the workers."""
         for child in self.children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
         self.children = []
-
-
-def rows(folder: Path, seed: int) -> Iterator[Row]:
-    """Rows made in this process."""
-    packer = Packer(Renderer(folder), Random(f"rows {seed}"))
-    while True:
-        yield packer.row()

@@ -1,8 +1,8 @@
-"""Writes traces: what the bundled model is to say about a problem, with outputs of code that was
-really run.
+"""Write training traces: what the bundled model is to say about a problem.
 
-A trace is a list of pieces. Pieces of the model are trained on, apart from faulty calls: the
-model is to learn how to go on after an error, not how to make one.
+The outputs in a trace come from code that was really run. A trace is a list of pieces. The model
+is trained on its own pieces except faulty calls: it is to learn how to continue after an error, not
+how to make one.
 """
 
 from __future__ import annotations
@@ -13,17 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from types import FrameType
+from typing import Literal
 
 from eightfold.sandbox.text.cell_text import NO_OUTPUT
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
 
 from .families import FAMILIES, Family, Params, fill, fill_slots
 from .problems import draw_params, parse_answer
-from .program_faults import fault, miscopy, silence
+from .program_faults import draw_fault, miscopy_number, replace_print
 
 CELL_SECONDS = 0.5
-"""A cell that runs longer is no good for a trace."""
+"""A draw whose code runs longer gives no trace."""
+
+MAX_OUTPUT = 600
+"""A draw whose output has more characters gives no trace."""
 
 KINDS = {"plain": 66, "check": 12, "fault": 11, "silent": 4, "differ": 4, "faults": 1, "nudge": 2}
 """How often each kind of trace is drawn, in percent."""
@@ -47,23 +51,34 @@ FINALS = (
 )
 UNBOXED = ("The answer is {answer}.", "So the result is {answer}.")
 
+Role = Literal["model", "masked", "tool", "nudge"]
+
 
 @dataclass(frozen=True)
 class Piece:
     """A part of a trace.
 
-    who: "model" (trained on), "unlearned" (the model's, not trained on), "tool" (an output) or
-    "nudge".
-    text: with control tokens where it is the model's; the bare output where it is the tool's.
+    Attributes:
+        role: "model" (text of the model that is trained on), "masked" (text of the model that is
+            not), "tool" (an output) or "nudge" (the solver's request for a boxed answer).
+        text: with control tokens if the model writes it, the bare output if the tool does, and ""
+            for a nudge.
     """
 
-    who: str
+    role: Role
     text: str
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A problem and what the model does about it."""
+    """A problem, and what the model does about it.
+
+    Attributes:
+        family: name of the problem's family.
+        kind: a key of `KINDS`.
+        problem, answer: the problem's text and its answer.
+        pieces: what follows the problem.
+    """
 
     family: str
     kind: str
@@ -72,15 +87,15 @@ class Trace:
     pieces: tuple[Piece, ...]
 
 
-class NoTrace(Exception):  # noqa: N818 - no error: this draw gives no trace, the next one may
-    """These numbers, or this fault, are no good for a trace."""
+class DrawRejected(Exception):  # noqa: N818 - not an error: another draw may give a trace
+    """These numbers, or this fault, give no trace."""
 
 
 @contextmanager
-def limited(seconds: float = CELL_SECONDS) -> Iterator[None]:
-    """Raises NoTrace in its body after `seconds`; in the main thread only."""
+def time_limit(seconds: float = CELL_SECONDS) -> Iterator[None]:
+    """Raise `DrawRejected` in the body after `seconds`; only on the main thread."""
 
-    def stop(number: int, frame: Any) -> None:
+    def stop(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
     before = signal.signal(signal.SIGALRM, stop)
@@ -88,23 +103,24 @@ def limited(seconds: float = CELL_SECONDS) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        raise NoTrace from error
+        raise DrawRejected from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 
 
-def thought(text: str) -> str:
+def thought_text(text: str) -> str:
+    """Return a thought with its control tokens."""
     return f"<|channel>thought\n{text}\n<channel|>"
 
 
-def call(code: str) -> str:
+def call_text(code: str) -> str:
+    """Return a call of the Python tool with its control tokens."""
     return f'<|tool_call>call:python{{code:<|"|>{code}<|"|>}}<tool_call|><|tool_response>'
 
 
-class Writer:
-    """One trace in the making; its calls share a namespace, as those of an attempt share a
-    kernel."""
+class TraceWriter:
+    """Writes one trace. Its calls share a namespace, as those of an attempt share a kernel."""
 
     def __init__(self, family: Family, params: Params, rng: Random) -> None:
         self.family, self.params, self.rng = family, params, rng
@@ -114,131 +130,145 @@ class Writer:
         rng.shuffle(self.programs)
         self.code = fill_slots(self.programs[0], params)
 
-    def say(self, text: str, learned: bool = True) -> None:
-        self.pieces.append(Piece("model" if learned else "unlearned", text))
+    def say(self, text: str, masked: bool = False) -> None:
+        """Append text of the model."""
+        self.pieces.append(Piece("masked" if masked else "model", text))
 
     def think(self, choices: tuple[str, ...], answer: int | None = None) -> None:
+        """Append a thought, drawn from `choices`."""
         values = self.params if answer is None else {**self.params, "answer": answer}
-        self.say(thought(fill(self.rng.choice(choices), values, self.rng)))
+        self.say(thought_text(fill(self.rng.choice(choices), values, self.rng)))
 
-    def run(self, code: str, learned: bool = True) -> str:
-        self.say(call(code), learned)
-        with limited():
+    def run(self, code: str, masked: bool = False) -> str:
+        """Append a call and its output, and return the output."""
+        self.say(call_text(code), masked)
+        with time_limit():
             output = run_cell(code, self.namespace)
-        if len(output) > 600:
-            raise NoTrace
+        if len(output) > MAX_OUTPUT:
+            raise DrawRejected
         self.pieces.append(Piece("tool", output))
         return output
 
-    def answer(self, code: str) -> int:
-        """Runs code that gives the answer."""
+    def run_for_answer(self, code: str) -> int:
+        """Run code whose output is an answer."""
         answer = parse_answer(self.run(code))
         if answer is None:
-            raise NoTrace
+            raise DrawRejected
         return answer
 
+    def run_with_fault(self) -> None:
+        """Run a faulty version of the program, and think about its error."""
+        made = draw_fault(self.code, self.rng)
+        if made is None:
+            raise DrawRejected
+        faulty, remark = made
+        if "Error" not in self.run(faulty, masked=True):
+            raise DrawRejected
+        self.think((remark,))
+
     def finish(self, answer: int, choices: tuple[str, ...] = FINALS) -> int:
+        """Append the final text, drawn from `choices`, and return the answer."""
         self.say(self.rng.choice(choices).replace("{answer}", str(answer)) + "<turn|>")
         return answer
 
 
-def plain(w: Writer) -> int:
+def write_plain(w: TraceWriter) -> int:
+    """Run one program and answer."""
     w.think(w.family.thoughts)
-    return w.finish(w.answer(w.code))
+    return w.finish(w.run_for_answer(w.code))
 
 
-def check(w: Writer) -> int:
+def write_check(w: TraceWriter) -> int:
+    """Run a second program to check the first, and answer."""
     w.think(w.family.thoughts)
-    first = w.answer(w.code)
+    first = w.run_for_answer(w.code)
     w.think(CHECKS, first)
-    second = w.answer(fill_slots(w.programs[1], w.params))
+    second = w.run_for_answer(fill_slots(w.programs[1], w.params))
     assert first == second, (w.family.name, w.params)
     if w.rng.random() < 0.5:
         w.think(AGREE, first)
     return w.finish(first)
 
 
-def one_fault(w: Writer) -> None:
-    made = fault(w.code, w.rng)
-    if made is None:
-        raise NoTrace
-    faulty, remark = made
-    if "Error" not in w.run(faulty, learned=False):
-        raise NoTrace
-    w.think((remark,))
-
-
-def faulty(w: Writer) -> int:
+def write_fault(w: TraceWriter) -> int:
+    """Run a faulty program, correct it, and answer."""
     w.think(w.family.thoughts)
-    one_fault(w)
-    return w.finish(w.answer(w.code))
+    w.run_with_fault()
+    return w.finish(w.run_for_answer(w.code))
 
 
-def faults(w: Writer) -> int:
+def write_faults(w: TraceWriter) -> int:
+    """Run several faulty programs, then a correct one, and answer."""
     w.think(w.family.thoughts)
     for _ in range(w.rng.randint(2, 4)):
-        one_fault(w)
-    return w.finish(w.answer(fill_slots(w.rng.choice(w.programs), w.params)))
+        w.run_with_fault()
+    return w.finish(w.run_for_answer(fill_slots(w.rng.choice(w.programs), w.params)))
 
 
-def silent(w: Writer) -> int:
+def write_silent(w: TraceWriter) -> int:
+    """Run a program that prints nothing, print its value, and answer."""
     w.think(w.family.thoughts)
-    made = silence(w.code, w.rng)
-    if made is None or w.run(made[0], learned=False) != NO_OUTPUT:
-        raise NoTrace
+    made = replace_print(w.code, w.rng)
+    if made is None or w.run(made[0], masked=True) != NO_OUTPUT:
+        raise DrawRejected
     w.think(SHOW)
-    return w.finish(w.answer(made[1]))
+    return w.finish(w.run_for_answer(made[1]))
 
 
-def differ(w: Writer) -> int:
+def write_differ(w: TraceWriter) -> int:
+    """Run a program with a wrong number, notice it by a second program, and answer."""
     w.think(w.family.thoughts)
-    wrong_params = miscopy(w.params, w.rng)
-    wrong = parse_answer(w.run(fill_slots(w.programs[0], wrong_params), learned=False))
+    wrong_params = miscopy_number(w.params, w.rng)
+    wrong = parse_answer(w.run(fill_slots(w.programs[0], wrong_params), masked=True))
     if wrong is None:
-        raise NoTrace
+        raise DrawRejected
     w.think(CHECKS, wrong)
-    second = w.answer(fill_slots(w.programs[1], w.params))
+    second = w.run_for_answer(fill_slots(w.programs[1], w.params))
     if second == wrong:
-        raise NoTrace
+        raise DrawRejected
     w.think(DIFFER)
-    third = w.answer(w.code)
+    third = w.run_for_answer(w.code)
     assert second == third, (w.family.name, w.params)
     return w.finish(third)
 
 
-def nudge(w: Writer) -> int:
+def write_nudge(w: TraceWriter) -> int:
+    """Answer without a box, and with one after the nudge."""
     w.think(w.family.thoughts)
-    answer = w.answer(w.code)
+    answer = w.run_for_answer(w.code)
     text = w.rng.choice(UNBOXED).replace("{answer}", str(answer))
-    w.say(text + "<turn|>", learned=False)
+    w.say(text + "<turn|>", masked=True)
     w.pieces.append(Piece("nudge", ""))
     return w.finish(answer, FINALS[-1:])
 
 
-WRITERS: dict[str, Callable[[Writer], int]] = {
-    "plain": plain,
-    "check": check,
-    "fault": faulty,
-    "faults": faults,
-    "silent": silent,
-    "differ": differ,
-    "nudge": nudge,
+WRITERS: dict[str, Callable[[TraceWriter], int]] = {
+    "plain": write_plain,
+    "check": write_check,
+    "fault": write_fault,
+    "faults": write_faults,
+    "silent": write_silent,
+    "differ": write_differ,
+    "nudge": write_nudge,
 }
 
 
 def write_trace(rng: Random, family: Family | None = None, kind: str | None = None) -> Trace:
-    """A training trace: family, kind, numbers, wording and programs are drawn unless given.
+    """Write a training trace; only on the main thread, because a signal stops slow code.
 
-    Runs in the main thread only (cells are stopped by a signal).
+    Args:
+        rng: draws the numbers, the wording and the programs.
+        family: the problem's family; None draws one.
+        kind: a key of `KINDS`; None draws one.
     """
     family = family or rng.choice(FAMILIES)
     while True:
         drawn = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
         params = draw_params(family, rng, held_out=False)
-        writer = Writer(family, params, rng)
+        writer = TraceWriter(family, params, rng)
         try:
             answer = WRITERS[drawn](writer)
-        except NoTrace:
+        except DrawRejected:
             continue
         finally:
             linecache.clearcache()  # each cell leaves its source there

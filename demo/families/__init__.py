@@ -1,4 +1,4 @@
-"""The families of problems, and what a family is."""
+"""The families of problems: each is a kind of problem with phrasings and programs."""
 
 from . import counting, digits, divisors, equations, modular, plane, sequences
 from .family import ANSWERS, Family, Params, fill, fill_slots

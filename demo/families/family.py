@@ -1,7 +1,8 @@
-"""What a family of problems consists of, and how its templates are filled in.
+"""A family of problems, and how its templates are filled in.
 
-Templates know two things: ``{name}`` is replaced by a parameter of that name (other braces stay as they are, so
-that sets and dicts may be written in programs), and ``[one|two|three]`` by one of its parts, drawn at random.
+In a template, ``{name}`` is replaced by the parameter of that name; other braces stay as they are,
+so that programs may contain sets and dicts. ``[one|two|three]`` is replaced by one of its parts,
+drawn at random, and ``<find>`` by one of the words that ask for an answer.
 """
 
 from __future__ import annotations
@@ -18,17 +19,20 @@ _CHOICE = re.compile(r"\[([^\[\]|]*(?:\|[^\[\]|]*)+)\]")
 _FIND = "[Find|Determine|Compute|Calculate]"
 
 ANSWERS = range(100_000)
+"""The integers that can be answers."""
 
 
 @dataclass(frozen=True)
 class Family:
     """One kind of problem.
 
-    name: identifier, unique among the families.
-    draw: parameters from a random generator, or None where this draw is no good and another is to be made.
-    phrasings: problem texts; the last one is held out from training.
-    thoughts: what the model thinks before its first call.
-    programs: different Python programs for the same answer; each prints it or ends in an expression for it.
+    Attributes:
+        name: identifier, unique among the families.
+        draw: draws parameters, or None if this draw is unsuitable and another is needed.
+        phrasings: templates of the problem's text; the last one is held out from training.
+        thoughts: templates of what the model thinks before its first call.
+        programs: templates of different Python programs with the same answer, which each prints
+            or has as the value of its last expression.
     """
 
     name: str
@@ -38,7 +42,7 @@ class Family:
     programs: tuple[str, ...]
 
     def check(self) -> None:
-        """Every family has what the split and the traces need."""
+        """Assert that the family has what the splits and the traces need."""
         assert len(self.phrasings) >= 4, self.name
         assert len(set(self.phrasings)) == len(self.phrasings), self.name
         assert len(self.programs) >= 2, self.name
@@ -52,7 +56,7 @@ def family(
     thoughts: list[str],
     programs: list[str],
 ) -> Family:
-    """A checked family, its programs stripped of the newlines that the literals carry."""
+    """Return a checked family; newlines around the programs, which literals carry, are removed."""
     made = Family(
         name, draw, tuple(phrasings), tuple(thoughts), tuple(p.strip("\n") for p in programs)
     )
@@ -61,23 +65,23 @@ def family(
 
 
 def fill(template: str, params: Mapping[str, int], rng: Random) -> str:
-    """The template with its choices drawn and its slots filled."""
+    """Return the template with its choices drawn and its slots filled."""
     text = template.replace("<find>", _FIND)
     text = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), text)
     return fill_slots(text, params)
 
 
 def fill_slots(template: str, params: Mapping[str, int]) -> str:
-    """The template with its slots filled; a slot of unknown name stays as it is."""
+    """Return the template with its slots filled; a slot of an unknown name stays as it is."""
     return _SLOT.sub(lambda m: str(params[m[1]]) if m[1] in params else m[0], template)
 
 
 def number(rng: Random, low: int, high: int) -> int:
-    """An integer in low..high (both at least 0): first its number of digits is drawn, then its value."""
+    """Draw an integer in low..high, both at least 0: first its number of digits, then its value."""
     digits = rng.randint(len(str(low)), len(str(high)))
     return rng.randint(max(low, 10 ** (digits - 1) if digits > 1 else 0), min(high, 10**digits - 1))
 
 
 def modulus(rng: Random, high: int = 99_999) -> int:
-    """A modulus of two to five digits."""
+    """Draw a modulus of two to five digits."""
     return number(rng, 11, high)

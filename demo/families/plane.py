@@ -8,7 +8,7 @@ from .family import Params, family, number
 
 
 def _triangle(r: Random, high: int = 220) -> Params | None:
-    """Corners that are not on one line."""
+    """Draw the corners of a triangle; None if they lie on one line."""
     v = [number(r, 0, high) for _ in range(6)]
     a, b, c, d, e, f = v
     if (c - a) * (f - b) == (e - a) * (d - b):

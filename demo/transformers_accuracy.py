@@ -1,8 +1,7 @@
-"""A first look at a trained model, with Transformers' own `generate` and cells run in plain
-processes.
+"""Accuracy of a checkpoint by Transformers' own `generate`, as a first look after training.
 
-The figures that count come from the solver (``eightfold evaluate``); this one runs right after
-training.
+Tool calls run in plain processes. The figures that count come from the solver, by
+``eightfold evaluate``.
 """
 
 from __future__ import annotations
@@ -17,27 +16,43 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
 from eightfold.solver.chat.tool_call import Call
 
-from .problems import Problem, parse_answer, take
-from .training_rows import Renderer
-from .training_traces import NoTrace, limited
+from . import model_path
+from .control_tokens import PAD, STOP_IDS, TOOL_RESPONSE
+from .problems import SPLITS, Problem, parse_answer, take
+from .training_rows import TraceEncoder
+from .training_traces import DrawRejected, time_limit
 
-STOPS = (1, 50, 106)
-PAUSE = 50
-TURNS = 6
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+MAX_TURNS = 6
 NEW_TOKENS = 320
+"""Most tokens in a turn."""
+
 CELL_SECONDS = 3.0
+WORKER_SECONDS = 30
+"""How long to wait for the process that runs a call."""
 
 
 @dataclass
 class Attempt:
-    """One attempt at a problem, and how far it is."""
+    """One attempt at a problem.
+
+    Attributes:
+        problem: the problem.
+        ids: all tokens so far, the prompt included.
+        codes: the code of its calls.
+        answer: its answer, or None if it has none.
+        errors: number of calls that failed.
+        done: True if it has ended.
+    """
 
     problem: Problem
     ids: list[int]
@@ -48,26 +63,26 @@ class Attempt:
 
 
 def run_last(codes: Sequence[str]) -> str:
-    """The output of the last cell after all before it, in a fresh namespace."""
+    """Run cells in a new namespace and return the output of the last one."""
     namespace = new_namespace()
     output = ""
     try:
-        with limited(CELL_SECONDS):
+        with time_limit(CELL_SECONDS):
             for code in codes:
                 output = run_cell(code, namespace)
-    except NoTrace:
+    except DrawRejected:
         return f"TimeoutError: the cell ran longer than {CELL_SECONDS:g} s. Variables are kept."
     return output
 
 
-def boxed(text: str) -> int | None:
-    """The integer in the last box."""
+def boxed_integer(text: str) -> int | None:
+    """Return the integer in the last box, or None if there is none."""
     _, found, tail = text.rpartition("\\boxed{")
     return parse_answer(tail.partition("}")[0]) if found else None
 
 
-def generate(model: Any, attempts: list[Attempt], seed: int) -> list[list[int]]:
-    """The next tokens of each attempt, up to and with a stop token."""
+def generate(model: PreTrainedModel, attempts: list[Attempt], seed: int) -> list[list[int]]:
+    """Return the next tokens of each attempt, up to and including a stop token."""
     longest = max(len(a.ids) for a in attempts)
     ids = torch.zeros(len(attempts), longest, dtype=torch.long)
     mask = torch.zeros_like(ids)
@@ -84,27 +99,30 @@ def generate(model: Any, attempts: list[Attempt], seed: int) -> list[list[int]]:
             top_k=0,
             top_p=1.0,
             max_new_tokens=NEW_TOKENS,
-            eos_token_id=list(STOPS),
-            pad_token_id=0,
+            eos_token_id=list(STOP_IDS),
+            pad_token_id=PAD,
         )
     made = []
     for new in out[:, longest:].tolist():
-        end = next((i for i, t in enumerate(new) if t in STOPS), len(new) - 1)
+        end = next((i for i, t in enumerate(new) if t in STOP_IDS), len(new) - 1)
         made.append(new[: end + 1])
     return made
 
 
 def advance(
-    attempts: list[Attempt], made: list[list[int]], renderer: Renderer, pool: ProcessPoolExecutor
+    attempts: list[Attempt],
+    made: list[list[int]],
+    encoder: TraceEncoder,
+    pool: ProcessPoolExecutor,
 ) -> None:
-    """Appends what was generated, runs the calls and appends their outputs."""
+    """Append what was generated, run the calls in it, and append their outputs."""
     waiting = []
     for attempt, new in zip(attempts, made, strict=True):
         attempt.ids += new
-        text = renderer.fast.decode(new, skip_special_tokens=False)
-        calls = renderer.protocol.parse_calls(text)
-        if new[-1] != PAUSE or not calls:
-            attempt.answer, attempt.done = boxed(text), True
+        text = encoder.fast.decode(new, skip_special_tokens=False)
+        calls = encoder.protocol.parse_calls(text)
+        if new[-1] != TOOL_RESPONSE or not calls:
+            attempt.answer, attempt.done = boxed_integer(text), True
         elif isinstance(calls[-1], Call):
             attempt.codes.append(calls[-1].code)
             waiting.append((attempt, pool.submit(run_last, tuple(attempt.codes))))
@@ -112,19 +130,26 @@ def advance(
             attempt.done = True
     for attempt, future in waiting:
         try:
-            output = future.result(timeout=30)
+            output = future.result(timeout=WORKER_SECONDS)
         except Exception as error:  # a dead or stuck worker costs this attempt, not the evaluation
             output, attempt.done = type(error).__name__, True
         attempt.errors += "Error" in output
-        before, after = renderer.tool_frame
-        attempt.ids += [*before, *renderer.protocol.untrusted_text.encode(output), *after]
+        before, after = encoder.tool_frame
+        attempt.ids += [*before, *encoder.protocol.untrusted_text.encode(output), *after]
 
 
 def solve(
     folder: Path, problems: list[Problem], attempts: int, seed: int, batch: int = 2048
 ) -> list[list[Attempt]]:
-    """`attempts` attempts at each problem, by a checkpoint in bfloat16 on a GPU or float32 on a
-    CPU."""
+    """Make `attempts` attempts at each problem, in bfloat16 on a GPU or in float32 on the CPU.
+
+    Args:
+        folder: the checkpoint.
+        problems: the problems.
+        attempts: attempts at each of them.
+        seed: of the sampling.
+        batch: sequences generated at the same time.
+    """
     from transformers import AutoModelForCausalLM
 
     cuda = torch.cuda.is_available()
@@ -132,23 +157,23 @@ def solve(
         folder, dtype=torch.bfloat16 if cuda else torch.float32
     )
     model.to("cuda" if cuda else "cpu").eval()
-    renderer = Renderer(folder)
-    prompts = {p.id: renderer.protocol.render_prompt(p.problem) for p in problems}
+    encoder = TraceEncoder(folder)
+    prompts = {p.id: encoder.protocol.render_prompt(p.problem) for p in problems}
     made = [[Attempt(p, list(prompts[p.id])) for _ in range(attempts)] for p in problems]
     flat = [a for group in made for a in group]
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        for turn in range(TURNS):
+        for turn in range(MAX_TURNS):
             live = [a for a in flat if not a.done]
             for start in range(0, len(live), batch):
                 part = live[start : start + batch]
-                advance(part, generate(model, part, seed * 1000 + turn), renderer, pool)
+                advance(part, generate(model, part, seed * 1000 + turn), encoder, pool)
         for process in list(pool._processes.values()):
             process.terminate()
     return made
 
 
-def vote(attempts: Sequence[Attempt]) -> int | None:
-    """The answer with most votes; the earlier one of equals."""
+def majority(attempts: Sequence[Attempt]) -> int | None:
+    """Return the answer with most votes; of equals, the one that came first."""
     votes = Counter(a.answer for a in attempts if a.answer is not None)
     return votes.most_common(1)[0][0] if votes else None
 
@@ -156,16 +181,28 @@ def vote(attempts: Sequence[Attempt]) -> int | None:
 def report(
     folder: Path, count: int, attempts: int, seed: int, split: str = "held_out", show: int = 3
 ) -> str:
-    """Accuracy of one attempt and of the vote, in all and by family, as text ending in JSON."""
+    """Return the accuracy of one attempt and of the vote, by family and in all.
+
+    Args:
+        folder: the checkpoint.
+        count: number of problems.
+        attempts: attempts at each of them.
+        seed: of the problems and of the sampling.
+        split: a key of `problems.SPLITS`.
+        show: number of wrong attempts to show.
+
+    Returns:
+        Lines of text, the last of which is JSON.
+    """
     began = time.monotonic()
     made = solve(folder, take(split, count, seed), attempts, seed)
-    tokenizer = Renderer(folder).fast
+    tokenizer = TraceEncoder(folder).fast
     lines = []
     families: dict[str, list[tuple[float, bool]]] = {}
     wrong = []
     for group in made:
         right = [a.answer == a.problem.answer for a in group]
-        voted = vote(group) == group[0].problem.answer
+        voted = majority(group) == group[0].problem.answer
         families.setdefault(group[0].problem.family, []).append((sum(right) / len(right), voted))
         wrong += [a for a, r in zip(group, right, strict=True) if not r][:1]
     for attempt in wrong[:show]:
@@ -190,15 +227,15 @@ def report(
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Evaluates a model folder."""
+    """Measure the accuracy of a checkpoint on problems of the families."""
     parser = argparse.ArgumentParser(
-        prog="eightfold.demo.generate_accuracy", description=main.__doc__
+        prog="eightfold.demo.transformers_accuracy", description=main.__doc__
     )
-    parser.add_argument("--model", type=Path, default=Path(__file__).parent / "model")
-    parser.add_argument("--count", type=int, default=51)
-    parser.add_argument("--attempts", type=int, default=8)
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--split", default="held_out")
+    parser.add_argument("--model", type=Path, default=model_path(), help="folder (%(default)s)")
+    parser.add_argument("--count", type=int, default=51, help="problems (%(default)s)")
+    parser.add_argument("--attempts", type=int, default=8, help="attempts at each (%(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="(%(default)s)")
+    parser.add_argument("--split", choices=SPLITS, default="held_out", help="(%(default)s)")
     options = parser.parse_args(argv)
     print(report(options.model, options.count, options.attempts, options.seed, options.split))
     return 0
