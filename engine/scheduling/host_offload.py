@@ -87,8 +87,8 @@ class HostOffload:
         """Assert that each host page is held once or free.
 
         Args:
-            sequences: Every live sequence.
-            in_flight: Host pages, as (group, page), that steps in flight copy to the device.
+            sequences: every live sequence.
+            in_flight: host pages, as (group, page), that steps in flight copy to the device.
         """
         held: list[list[int]] = [[] for _ in self._groups]
         for seq in sequences:

@@ -67,7 +67,7 @@ class PagePool:
         """Return a page with one reference: a free page, else the next cached page to evict.
 
         Raises:
-            MemoryError: If no page is available.
+            MemoryError: if no page is available.
         """
         if self._free:
             page = self._free.popleft()
@@ -90,8 +90,8 @@ class PagePool:
         """Drop one reference. After the last one, the page is cached if it has a key, else free.
 
         Args:
-            page: A held page.
-            evict_first: If cached, evict the page before all cached pages instead of after them.
+            page: a held page.
+            evict_first: if cached, evict the page before all cached pages instead of after them.
         """
         if self._references[page] < 1:
             raise AssertionError(f"page {page} is released but no table holds it")
@@ -117,7 +117,7 @@ class PagePool:
         """Assert that the reference counts match the page tables.
 
         Args:
-            held: Every page of every table, with repetitions.
+            held: every page of every table, with repetitions.
         """
         counts = [0] * self.page_count
         for page in held:

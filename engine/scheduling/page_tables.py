@@ -39,9 +39,9 @@ class PageTables:
         """Return the most pages of a group that a sequence of ``length`` tokens holds at once.
 
         Args:
-            group: Index of the group.
-            length: Number of tokens.
-            chunk: Most tokens computed in one step.
+            group: index of the group.
+            length: number of tokens.
+            chunk: most tokens computed in one step.
         """
         window = self.groups[group].window
         pages = -(-length // self.page_size)
@@ -51,7 +51,14 @@ class PageTables:
         return min(pages, -(-(window + chunk) // self.page_size) + 2)
 
     def can_grow(self, seq: Sequence, length: int, chunk: int, reserve: int) -> bool:
-        """Return whether ``seq`` could grow to ``length`` tokens and leave ``reserve`` pages."""
+        """Return whether ``seq`` could grow to ``length`` tokens.
+
+        Args:
+            seq: the sequence.
+            length: number of tokens.
+            chunk: most tokens computed in one step.
+            reserve: number of pages that must be left over in each pool.
+        """
         return all(
             self.pages_needed(g, length, chunk)
             - len(held_pages(seq.tables[g] if seq.tables else []))
@@ -158,8 +165,8 @@ class PageTables:
         """Assert that tables, reference counts, free lists and windows agree.
 
         Args:
-            sequences: Every live sequence.
-            in_flight: Host pages, as (group, page), that steps in flight copy to the device.
+            sequences: every live sequence.
+            in_flight: host pages, as (group, page), that steps in flight copy to the device.
         """
         sequences = list(sequences)
         for g, pool in enumerate(self.pools):

@@ -70,7 +70,7 @@ class Scheduler:
         """Queue a sequence and return its number.
 
         Raises:
-            ValueError: If the prompt is empty or could never fit.
+            ValueError: if the prompt is empty or could never fit.
         """
         if not tokens:
             raise ValueError("A sequence needs at least one token.")
@@ -92,7 +92,7 @@ class Scheduler:
         being prefilled, its forks wait for it.
 
         Raises:
-            ValueError: If ``seq_id`` is not live or a seed is invalid; nothing is forked then.
+            ValueError: if ``seq_id`` is not live or a seed is invalid; nothing is forked then.
         """
         parent = self._live(seq_id)
         children = []
@@ -119,7 +119,7 @@ class Scheduler:
             False if the sequence has finished.
 
         Raises:
-            ValueError: If it is not paused, or if the tokens do not fit; it stays paused then.
+            ValueError: if it is not paused, or if the tokens do not fit; it stays paused then.
         """
         seq = self.sequences.get(seq_id)
         if (seq is None and 0 <= seq_id < self._next_id) or (
@@ -146,7 +146,7 @@ class Scheduler:
             False if the sequence has finished already.
 
         Raises:
-            ValueError: If there never was such a sequence.
+            ValueError: if there never was such a sequence.
         """
         seq = self.sequences.get(seq_id)
         if seq is None or seq.status is SequenceStatus.FINISHED:
@@ -164,7 +164,7 @@ class Scheduler:
         """Return a copy of a live sequence's tokens.
 
         Raises:
-            ValueError: If the sequence is not live.
+            ValueError: if the sequence is not live.
         """
         return list(self._live(seq_id).tokens)
 

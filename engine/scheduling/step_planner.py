@@ -111,8 +111,8 @@ class StepPlanner:
     def _recover_pages(self, seq: Sequence, alone: bool) -> bool:
         """Restore or look up the pages of ``seq`` that still exist, if all its tokens then fit.
 
-        One page per running sequence is left over to grow into, so that admitting a sequence does
-        not preempt another one at once.
+        One page for it and for each running sequence must be left over to grow into, so that an
+        admitted sequence does not cause a preemption at once.
         """
         reserve = 0 if alone else len(self._queues.running) + 1
         tables = self._page_tables
