@@ -17,8 +17,8 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         (["--gb", "-1"], "--gb must be more than 0, not -1.0"),
         (["--gb", "nan"], "--gb must be more than 0, not nan"),
         (["--seconds", "inf"], "--seconds must be more than 0, not inf"),
-        (["--folder", "."], ". exists; name a folder that may be made and removed"),
-        pytest.param(["--h100"], "finds no GPU here; name --device cpu", marks=no_gpu),
+        (["--folder", "."], ". exists; name a folder that may be created and removed"),
+        pytest.param(["--h100"], "finds no GPU here; use --device cpu", marks=no_gpu),
     ],
 )
 def test_options_that_cannot_be(tmp_path: Path, options: list[str], words: str) -> None:
