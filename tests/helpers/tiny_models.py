@@ -166,7 +166,7 @@ def randomize(model: PreTrainedModel, embed_scale: float = 1.0) -> PreTrainedMod
             if parameter.dim() == 1:
                 parameter.add_(torch.randn_like(parameter) * 0.2)
                 if "q_norm" in key and len(parameter) >= 64:
-                    # Otherwise, wide heads would attend to a single key, and rounding would choose it.
+                    # Otherwise wide heads would attend to one key alone, chosen by rounding.
                     parameter.mul_(len(parameter) ** -0.5)
             elif "embed" in key:
                 parameter.mul_(embed_scale)
