@@ -16,7 +16,7 @@ import pytest
 from eightfold.engine.loading import file_preload
 from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.kaggle import predict_endpoint
-from eightfold.solver.kaggle.gateway_stand_in import check_prediction
+from eightfold.solver.kaggle.local_gateway import check_prediction
 from eightfold.solver.model_defaults import bundled_model
 from eightfold.solver.solver import Solver
 from eightfold.solver.time_budget import BudgetConfig
