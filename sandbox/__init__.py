@@ -1,6 +1,7 @@
-"""Jupyter kernels forked from a warm template, leased to attempts; see docs/sandbox.md.
+"""Jupyter kernels that are forked from a warm template and leased; see docs/sandbox.md.
 
-Importing this package imports neither numpy nor zmq: the pool's thread does, when it starts.
+Importing this package imports neither numpy nor zmq: the pool's thread imports zmq, and only the
+template imports numpy.
 """
 
 from .cell_result import Execution

@@ -1,4 +1,4 @@
-"""``eightfold sandbox doctor``: which protections are on here, found out by starting a kernel."""
+"""``eightfold sandbox doctor``: shows which protections are active, by starting a kernel."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .isolation.privilege_drop import PROTECTIONS
 from .pool_config import PoolConfig
 from .sandbox_errors import SandboxError
 
-# What a cell tries for each protection; it prints "held" where it was stopped.
+# Code that tries to get around a protection, and raises an exception if it is stopped.
 _ATTEMPTS = {
     "privileges": "assert 'NoNewPrivs:\\t0' in open('/proc/self/status').read()",
     "files": "open({file!r}).read()",
@@ -28,20 +28,37 @@ _ATTEMPTS = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One protection: whether it is on, by what, and whether an attempt against it failed."""
+class ProtectionCheck:
+    """The result for one protection.
+
+    Attributes:
+        name: its name.
+        meaning: what holds if it is active.
+        active: True if the kernel reports that it is active.
+        by: what gives the protection, or the reason why it is missing.
+        tried: "held" if an attempt to get around it failed, "broken" if it succeeded, or
+            "not tried".
+    """
 
     name: str
     meaning: str
     active: bool
-    by: str  # what gives it, or why it is missing
-    tried: str  # "held", "broken" or "not tried"
+    by: str
+    tried: str
 
 
-def doctor(config: PoolConfig | None = None) -> list[Row]:
-    """Start one kernel, ask what it gave up, and try to get round it. Raises `SandboxError`."""
+def doctor(config: PoolConfig | None = None) -> list[ProtectionCheck]:
+    """Start one kernel, ask for its protections, and try to get around them.
+
+    Args:
+        config: settings of the pool; None means a pool of one kernel.
+
+    Raises:
+        SandboxError: the sandbox cannot start.
+        TimeoutError: it did not start in time.
+    """
     config = config or PoolConfig(size=1, spares=0)
-    rows = []
+    checks = []
     device = next(iter(glob.glob("/dev/nvidia[0-9]*")), None)
     with (
         tempfile.NamedTemporaryFile() as file,
@@ -60,37 +77,44 @@ def doctor(config: PoolConfig | None = None) -> list[Row]:
                 result = kernel.execute(f"try:\n    {code}\nexcept BaseException: print('held')")
                 tried = "held" if result.text == "held" else "broken"
             by = active.get(name) or without.get(name, "unknown")
-            rows.append(Row(name, meaning, name in active, by, tried))
+            checks.append(ProtectionCheck(name, meaning, name in active, by, tried))
+        forked = stats["start"] == "fork"
         by = stats["start"] + (f" ({stats['start_note']})" if stats["start_note"] else "")
-        rows.append(Row("start", "kernels are forked warm", stats["start"] == "fork", by, "held"))
-    return rows
+        meaning = "kernels are forked from a warm template"
+        checks.append(ProtectionCheck("start", meaning, forked, by, "held"))
+    return checks
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows as text."""
+def format_table(checks: Sequence[ProtectionCheck]) -> str:
+    """Return the results as text, one a line."""
     lines = []
-    for row in rows:
-        state = "on " if row.active else "OFF"
-        lines.append(f"{state}  {row.name:<11}{row.meaning}  [{row.by}; {row.tried}]")
+    for check in checks:
+        state = "on " if check.active else "OFF"
+        lines.append(f"{state}  {check.name:<11}{check.meaning}  [{check.by}; {check.tried}]")
     return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print the table; 0 where all protections are on and held, 1 where not, 2 for no sandbox."""
+    """Print the results.
+
+    Returns:
+        0 if all protections are active and have held, 1 if not, 2 if the sandbox cannot start.
+    """
     parser = argparse.ArgumentParser(
-        prog="eightfold sandbox doctor", description="Which protections of the sandbox are on here."
+        prog="eightfold sandbox doctor",
+        description="Show which protections of the sandbox are active on this machine.",
     )
-    parser.add_argument("--json", action="store_true", help="end with one line of JSON")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON at the end")
     options = parser.parse_args(argv)
     try:
-        rows = doctor()
+        checks = doctor()
     except (SandboxError, TimeoutError) as error:
         print(f"The sandbox cannot start here: {error}")
         return 2
-    print(table(rows))
+    print(format_table(checks))
     if options.json:
-        print(json.dumps([asdict(row) for row in rows]))
-    return 0 if all(row.active and row.tried != "broken" for row in rows) else 1
+        print(json.dumps([asdict(check) for check in checks]))
+    return 0 if all(check.active and check.tried != "broken" for check in checks) else 1
 
 
 if __name__ == "__main__":

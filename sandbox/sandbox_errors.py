@@ -1,5 +1,5 @@
-"""What the sandbox raises."""
+"""The error that the sandbox raises."""
 
 
 class SandboxError(RuntimeError):
-    """The sandbox cannot do what was asked; the message says what and, where known, why."""
+    """The sandbox cannot do what was asked; the message gives the reason if it is known."""

@@ -1,1 +1,1 @@
-"""What runs in the template and in the kernels forked from it; never imports `host`."""
+"""Code that runs in the template and in the kernels forked from it; it never imports `host`."""

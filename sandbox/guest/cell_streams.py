@@ -1,6 +1,11 @@
-"""What cells print, on its two ways: the transcript page, and iopub for any attached client.
+"""The output of cells, on its two ways: to the shared text page, and to iopub for other clients.
 
-stdout and stderr are one stream, so their order is true. Imported by the template only.
+stdout and stderr are one stream, which keeps the true order of what is written to them. Only the
+template imports this module.
+
+Module state: the attributes of the class `CurrentCell`. IPython and ipykernel create the streams
+and display hooks themselves, so that these cannot be handed the state of the cell that they serve;
+a kernel process runs one cell at a time. `kernel_main` sets the attributes after the fork.
 """
 
 from __future__ import annotations
@@ -17,29 +22,40 @@ from typing import Any
 
 from ipykernel.iostream import OutStream
 
-from ..text.cell_text import Budget, block
+from ..text.cell_text import OutputBudget, block
 from ..text.shared_text_page import PageWriter
 
-PIPE_SIZE = 1 << 16  # bytes
-MOST_READS = 32  # in a row: a program left running may write for ever
-_NOTHING = b"\0\0\0\0"
+PIPE_SIZE = 1 << 16  # bytes read at a time
+MAX_READS = 32  # reads in a row: a program that was left running may write for ever
+_NO_BYTES = b"\0\0\0\0"
 
 
-class Cell:
-    """What belongs to the cell now running; one for the process, set by `child.run_kernel`."""
+class CurrentCell:
+    """State of the cell that this process runs, or ran last.
+
+    Attributes:
+        page: the shared text page.
+        budget: what the cell may print.
+        name: the file name under which the cell is compiled.
+        number: number of cells so far.
+        stream: the cells' stdout and stderr.
+        reader: reads what is written to descriptors 1 and 2.
+        main_thread: identifier of the thread that runs cells.
+        flooded: True if too much output from outside Python has interrupted this cell.
+    """
 
     page: PageWriter
-    budget = Budget()
+    budget = OutputBudget()
     name = ""
     number = 0
     stream: CellStream
-    main_thread = 0
-    interrupted = False  # a flood from outside Python stopped this cell
     reader: PipeReader
+    main_thread = 0
+    flooded = False
 
     @classmethod
     def show(cls, text: str) -> None:
-        """Add a piece of its own after all that was written before it."""
+        """Add a block of text after all that was written before it."""
         cls.reader.drain()
         cls.page.append(block(text))
 
@@ -51,6 +67,7 @@ class CellStream(OutStream):
         super().__init__(session, pub_thread, "stdout", watchfd=False)
 
     def write(self, string: str) -> int:
+        """Write text; raise `OutputLimit` in the cell's own thread once the budget is spent."""
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
         if os.getpid() != self._master_pid:
@@ -58,43 +75,45 @@ class CellStream(OutStream):
             while data:
                 data = data[os.write(1, data) :]
             return len(string)
-        Cell.reader.drain()
-        self.add(string)
-        if Cell.budget.exhausted and threading.get_ident() == Cell.main_thread:
-            raise Cell.budget.error()
+        CurrentCell.reader.drain()
+        self.emit(string)
+        exhausted = CurrentCell.budget.exhausted
+        if exhausted and threading.get_ident() == CurrentCell.main_thread:
+            raise CurrentCell.budget.error()
         return len(string)
 
-    def add(self, text: str) -> None:
-        """Take as much of `text` as the budget allows."""
-        allowed = Cell.budget.take(text)
+    def emit(self, text: str) -> None:
+        """Write as much of `text` as the budget allows."""
+        allowed = CurrentCell.budget.charge_printed(text)
         if allowed:
-            Cell.page.append(allowed)
+            CurrentCell.page.append(allowed)
             super().write(allowed)
 
     def fileno(self) -> int:
+        """Return the descriptor of stdout."""
         return 1
 
     def flush(self) -> None:
-        """Nothing: a timer sends what was written; a message for each line would be slow."""
+        """Do nothing: a timer sends what was written, as a message for each line would be slow."""
 
     def publish(self) -> None:
-        """Send what was written; for those who send a message that must come after it."""
-        # A forked child has no I/O thread, and nothing here that is its own.
+        """Send what was written, before a message that must come after it."""
+        # A forked child has no I/O thread, and the buffer is not its own.
         if os.getpid() == self._master_pid:
             self._flush()
 
     def _flush(self) -> None:
-        # The I/O thread sends messages in the order in which they are queued. Whoever flushes,
-        # cell or timer, queues under the lock: nothing is then overtaken by the cell's "idle".
+        # The I/O thread sends messages in the order in which they are queued. The cell and the
+        # timer both queue under this lock, so the cell's "idle" cannot overtake its output.
         with self._buffer_lock:
             super()._flush()
 
 
 class PipeReader:
-    """Descriptors 1 and 2, as subprocesses and C code write them, read into the cell's stream.
+    """Reads what subprocesses and C code write to descriptors 1 and 2 into the cell's stream.
 
-    A thread reads while the cell runs other code. Whatever the cell then writes or shows itself
-    comes after what is in the pipe by that time: `drain`.
+    A thread reads while the cell runs other code. Before the cell itself writes or shows anything,
+    `drain` takes what is in the pipe, so that the order is kept.
     """
 
     def __init__(self) -> None:
@@ -103,29 +122,30 @@ class PipeReader:
         os.dup2(write, 2)
         os.close(write)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._lock = threading.RLock()  # a signal handler may print within `drain`
+        self._lock = threading.RLock()  # reentrant: a signal handler may print during `drain`
         threading.Thread(target=self._run, name="pipe", daemon=True).start()
 
-    def _waiting(self) -> bool:
-        """Whether there is anything to read; False too where a cell closed the pipe."""
+    def _has_data(self) -> bool:
+        """Return whether there is anything to read; False also if a cell has closed the pipe."""
         try:
-            return fcntl.ioctl(self._read, termios.FIONREAD, _NOTHING) != _NOTHING
+            return fcntl.ioctl(self._read, termios.FIONREAD, _NO_BYTES) != _NO_BYTES
         except OSError:
             return False
 
     def drain(self) -> None:
         """Take what is in the pipe."""
         with self._lock:
-            for _ in range(MOST_READS):
-                if not self._waiting():
+            for _ in range(MAX_READS):
+                if not self._has_data():
                     return
-                Cell.stream.add(self._decoder.decode(os.read(self._read, PIPE_SIZE)))
+                data = os.read(self._read, PIPE_SIZE)
+                CurrentCell.stream.emit(self._decoder.decode(data))
 
     def finish(self) -> None:
-        """Take what is in the pipe at the end of a cell, a half character too."""
+        """Take what is in the pipe at the end of a cell, with an incomplete last character."""
         with self._lock:
             self.drain()
-            Cell.stream.add(self._decoder.decode(b"", final=True))
+            CurrentCell.stream.emit(self._decoder.decode(b"", final=True))
 
     def _run(self) -> None:
         poller = select.poll()
@@ -133,15 +153,15 @@ class PipeReader:
         while True:
             ((_, events),) = poller.poll()
             self.drain()
-            if not events & select.POLLIN:  # nobody can write any more
+            if not events & select.POLLIN:  # no process can write any more
                 return
-            if Cell.budget.exhausted:
-                if not Cell.interrupted:
-                    Cell.interrupted = True
+            if CurrentCell.budget.exhausted:
+                if not CurrentCell.flooded:
+                    CurrentCell.flooded = True
                     os.killpg(0, signal.SIGINT)
                 time.sleep(0.01)
 
 
-def no_pipe_in(self: Any) -> None:
-    """In place of `IOPubThread`'s TCP listener for forked children: they write to descriptor 1."""
+def skip_pipe_in(self: Any) -> None:
+    """Replace `IOPubThread`'s TCP listener for forked children, which write to descriptor 1."""
     self._pipe_flag = False

@@ -1,6 +1,14 @@
-"""The Jupyter kernel that runs cells: ipykernel's, with its text made by `output`.
+"""The Jupyter kernel that runs cells: ipykernel's, with text made by `cell_text`.
 
-Imported by the template only.
+Only the template imports this module.
+
+Module state: `install_hooks` changes three things for the whole process, once, in the template.
+
+- `IOPubThread._setup_pipe_in`, which would open a TCP port in every kernel; ipykernel has no
+  option for that. Output of forked children comes by descriptors 1 and 2 instead.
+- `threading.excepthook` and `warnings.formatwarning`, which are Python's own hooks for the text of
+  errors in threads and of warnings.
+- The filter that hides IPython's warning about ``exit``.
 """
 
 from __future__ import annotations
@@ -37,52 +45,57 @@ from ..text.cell_text import (
     format_warning,
 )
 from ..text.inprocess_cell import leave, no_input
-from .cell_streams import Cell, no_pipe_in
+from .cell_streams import CurrentCell, skip_pipe_in
 from .display_hooks import CellDisplayHook, CellPublisher
 
 
 class CellCompiler(XCachingCompiler):
-    """Compiles each cell under its own name, by which tracebacks know it."""
+    """Compiles each cell under a file name of its own, by which tracebacks identify it."""
 
     def __init__(self) -> None:
         super().__init__()
-        # Interactive flags give other messages ("incomplete input") than plain Python.
+        # With the interactive flags, messages differ from plain Python's ("incomplete input").
         modes: Any = codeop
         self.flags &= ~(modes.PyCF_DONT_IMPLY_DEDENT | modes.PyCF_ALLOW_INCOMPLETE_INPUT)
 
     def get_code_name(self, raw_code: str, code: str, number: int) -> str:
-        return Cell.name
+        """Return the name of the current cell."""
+        return CurrentCell.name
 
 
 class CellShell(ZMQInteractiveShell):
-    """The interactive shell: plain short errors, commands by plain subprocesses."""
+    """The interactive shell, with short plain errors, and commands run as plain subprocesses."""
 
     displayhook_class = Type(CellDisplayHook)
     display_pub_class = Type(CellPublisher)
 
     def init_environment(self) -> None:
-        pass
+        """Do nothing: IPython would set variables that give the output of commands colors."""
 
     def init_display_formatter(self) -> None:
+        """Format values as their ``repr``, and as nothing else."""
         super().init_display_formatter()
         self.display_formatter.active_types = ["text/plain"]
         self.display_formatter.formatters["text/plain"].pprint = False
 
     def init_user_ns(self) -> None:
+        """Let ``exit()`` and ``quit()`` end the cell instead of the kernel."""
         super().init_user_ns()
         self.user_ns["exit"] = self.user_ns["quit"] = leave
 
     def init_hooks(self) -> None:
+        """Print what ``name?`` shows, for which a notebook would open a pager."""
         super().init_hooks()
-        # ``name?`` and the like: printed, where a notebook would open a pager.
         self.set_hook("show_in_pager", _print_page, 0)
 
     def _tee(self, channel: str) -> AbstractContextManager[None]:
-        # IPython 9 keeps all that is printed for its history: three quarters of a print's time.
+        # IPython 9 copies all printed text for its history, which is three quarters of the time
+        # that a print takes.
         return nullcontext()
 
     def should_run_async(self, *args: Any, **options: Any) -> bool:
-        # It compiles the cell to find out, and would so give its warnings twice.
+        """Return whether the cell has top-level ``await``."""
+        # This compiles the cell, whose warnings would then appear twice.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return bool(super().should_run_async(*args, **options))
@@ -95,26 +108,29 @@ class CellShell(ZMQInteractiveShell):
         exception_only: bool = False,
         running_compiled_code: bool = False,
     ) -> None:
+        """Show the traceback of `exc_tuple`, or of the exception being handled."""
         _, error, tb = exc_tuple or sys.exc_info()
         if error is None:
             return
-        if isinstance(error, KeyboardInterrupt) and Cell.interrupted:
-            error = Cell.budget.error()
-        self._show(error, tb)
+        if isinstance(error, KeyboardInterrupt) and CurrentCell.flooded:
+            error = CurrentCell.budget.error()
+        self._show_error(error, tb)
 
     def showsyntaxerror(
         self, filename: str | None = None, running_compiled_code: bool = False
     ) -> None:
+        """Show a syntax error like any other error."""
         self.showtraceback()
 
     def showindentationerror(self) -> None:
+        """Show an indentation error like any other error."""
         self.showtraceback()
 
-    def _show(self, error: BaseException, tb: TracebackType | None) -> None:
-        text = escape_surrogates(format_error(error, Cell.name, tb))
+    def _show_error(self, error: BaseException, tb: TracebackType | None) -> None:
+        text = escape_surrogates(format_error(error, CurrentCell.name, tb))
         self._last_traceback = [text]
-        Cell.show(text)
-        Cell.stream.publish()
+        CurrentCell.show(text)
+        CurrentCell.stream.publish()
         hook: Any = self.displayhook
         content = {
             "traceback": [text],
@@ -125,7 +141,7 @@ class CellShell(ZMQInteractiveShell):
         hook.session.send(hook.pub_socket, "error", content, hook.parent_header, ident=topic)
 
     def system_piped(self, cmd: str) -> None:
-        """``!cmd``; its output comes by the pipe of descriptors 1 and 2."""
+        """Run ``!cmd``, whose output comes by descriptors 1 and 2."""
         command = self.var_expand(cmd, depth=1)
         code = subprocess.call(command, shell=True, stdin=subprocess.DEVNULL)
         self.user_ns["_exit_code"] = code
@@ -134,11 +150,11 @@ class CellShell(ZMQInteractiveShell):
     system_raw = system_piped
 
     def getoutput(self, cmd: str, split: bool = True, depth: int = 0) -> Any:
-        """``x = !cmd``."""
+        """Return the output of a command, for ``x = !cmd``."""
         from IPython.utils.text import LSString, SList
 
         command = self.var_expand(cmd, depth=depth + 1)
-        done = subprocess.run(
+        finished = subprocess.run(
             command,
             shell=True,
             stdin=subprocess.DEVNULL,
@@ -146,7 +162,7 @@ class CellShell(ZMQInteractiveShell):
             stderr=subprocess.STDOUT,
             check=False,
         )
-        text = done.stdout.decode("utf-8", "replace")
+        text = finished.stdout.decode("utf-8", "replace")
         return SList(text.splitlines()) if split else LSString(text)
 
 
@@ -154,8 +170,11 @@ def _print_page(shell: CellShell, page: Any, *_: Any, **__: Any) -> None:
     print(page["text/plain"] if isinstance(page, dict) else page)
 
 
-class Restorer:
-    """Puts back what a cell may have broken and the next one needs; needs no builtins itself."""
+class StateRestorer:
+    """Restores builtins, stdout and stderr, which a cell may have broken and the next one needs.
+
+    `restore` itself uses no builtins.
+    """
 
     def __init__(self) -> None:
         self._builtins = builtins.__dict__
@@ -164,23 +183,27 @@ class Restorer:
         self._sys = sys
 
     def restore(self) -> None:
+        """Add the builtins that are missing, and make the streams those of the cells."""
         setdefault = self._setdefault
         for name, value in self._saved:
             setdefault(name, value)
-        if self._sys.stdout is not Cell.stream or self._sys.stderr is not Cell.stream:
-            self._sys.stdout = self._sys.stderr = Cell.stream
+        stream = CurrentCell.stream
+        if self._sys.stdout is not stream or self._sys.stderr is not stream:
+            self._sys.stdout = self._sys.stderr = stream
 
 
 class CellKernel(IPythonKernel):
-    """The kernel: one cell at a time, every one answered."""
+    """The kernel, which runs one cell at a time and answers each."""
 
     shell_class = Type(CellShell)
-    restorer: Restorer
+    restorer: StateRestorer
 
     def raw_input(self, prompt: str = "") -> str:
+        """Refuse ``input()``."""
         return no_input(prompt)
 
     def getpass(self, prompt: str = "", stream: Any = None) -> str:
+        """Refuse ``getpass()``."""
         return no_input(prompt)
 
     async def do_execute(
@@ -194,32 +217,41 @@ class CellKernel(IPythonKernel):
         cell_meta: Any = None,
         cell_id: str | None = None,
     ) -> dict[str, Any]:
-        restorer = self.restorer
+        """Run a cell and return the content of the reply."""
+        restorer = self.restorer  # a cell can delete the attribute
         self._forward_input(False)
-        Cell.budget.reset()
-        Cell.interrupted = False
-        Cell.number += 1
-        Cell.name = cell_name(Cell.number)
-        Cell.page.begin()
-        self.shell.user_ns.pop("__warningregistry__", None)
+        self._begin_cell()
         try:
             error = await self._run(code, silent)
-        except (KeyboardInterrupt, OutputLimit) as late:  # it met IPython's code, not the cell's
+        except (KeyboardInterrupt, OutputLimit) as late:  # raised in IPython's code, not the cell's
             error = late
             CellShell.showtraceback(self.shell, (type(late), late, late.__traceback__))
         except BaseException:
-            # An earlier cell broke the shell itself: no later one would be run.
+            # A cell has broken the shell itself, so no later cell could run either.
             os._exit(1)
         finally:
-            # A timer is for the cell that set it: in the event loop it would end the kernel.
+            # A timer that a cell has set would end the kernel if it expired in the event loop.
             signal.setitimer(signal.ITIMER_REAL, 0)
             restorer.restore()
-            # A late interrupt must not cost the reply.
+            # An interrupt that comes late must not prevent the reply.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             self._restore_input()
-            Cell.reader.finish()
-            Cell.page.end()
-            Cell.stream.publish()
+            CurrentCell.reader.finish()
+            CurrentCell.page.end()
+            CurrentCell.stream.publish()
+        return self._reply(error, user_expressions or {})
+
+    def _begin_cell(self) -> None:
+        CurrentCell.budget.reset()
+        CurrentCell.flooded = False
+        CurrentCell.number += 1
+        CurrentCell.name = cell_name(CurrentCell.number)
+        CurrentCell.page.begin()
+        self.shell.user_ns.pop("__warningregistry__", None)  # each cell shows its own warnings
+
+    def _reply(
+        self, error: BaseException | None, user_expressions: dict[str, str]
+    ) -> dict[str, Any]:
         shell: Any = self.shell
         reply: dict[str, Any] = {"status": "ok", "execution_count": shell.execution_count - 1}
         if error is not None:
@@ -231,12 +263,13 @@ class CellKernel(IPythonKernel):
                 user_expressions={},
             )
         else:
-            reply["user_expressions"] = shell.user_expressions(user_expressions or {})
+            reply["user_expressions"] = shell.user_expressions(user_expressions)
         reply["payload"] = shell.payload_manager.read_payload()
         shell.payload_manager.clear_payload()
         return reply
 
     async def _run(self, code: str, silent: bool) -> BaseException | None:
+        """Run the code and return the exception that ended it, if any."""
         shell: Any = self.shell
         failure = None
         try:
@@ -253,7 +286,7 @@ class CellKernel(IPythonKernel):
                 result = await task
             shell.events.trigger("post_execute")
         else:
-            # By the class: a cell can spoil the instance's attributes.
+            # Called on the class because a cell can replace the instance's attributes.
             result = CellShell.run_cell(shell, code, **options)
         error: BaseException | None = result.error_before_exec or result.error_in_exec
         return error
@@ -261,9 +294,9 @@ class CellKernel(IPythonKernel):
 
 @contextmanager
 def _interruptible(task: asyncio.Task[Any]) -> Iterator[None]:
-    """Let SIGINT end a cell with top-level ``await``, whether it computes or waits.
+    """Let SIGINT end a cell with top-level ``await``, both while it computes and while it waits.
 
-    ipykernel's own way leaves the event loop asleep until something else wakes it.
+    With ipykernel's own handler the event loop sleeps on until something else wakes it.
     """
     loop = task.get_loop()
 
@@ -280,59 +313,59 @@ def _interruptible(task: asyncio.Task[Any]) -> Iterator[None]:
 
 
 class CellApp(IPKernelApp):
-    """The application that holds a kernel's sockets."""
+    """The application, which holds the kernel's sockets; it reads no options and no files."""
 
     kernel_class = Type(CellKernel)
 
     def parse_command_line(self, argv: Any = None) -> None:
-        pass
+        """Do nothing: `kernel_main` passes all settings."""
 
     def load_config_file(self, suppress_errors: Any = None) -> None:
-        pass
+        """Do nothing: files of the user must not change a kernel."""
 
     def init_config_files(self) -> None:
-        pass
+        """Do nothing, for the same reason."""
 
     def init_blackhole(self) -> None:
-        pass
+        """Do nothing: none of stdout and stderr is to be discarded."""
 
     def init_io(self) -> None:
+        """Make stderr the same stream as stdout, which keeps the order of what is written."""
         super().init_io()
-        # One stream for both: only so is their order kept.
         sys.stderr = sys.stdout
-        Cell.stream = sys.stdout  # type: ignore[assignment]
+        CurrentCell.stream = sys.stdout  # type: ignore[assignment]
 
     def init_control(self, context: Any) -> None:
+        """Remove the thread through which ipykernel 7 passes every message, for subshells."""
         super().init_control(context)
-        # ipykernel 7 hands every message through one more thread, for subshells.
         thread: Any = getattr(self, "shell_channel_thread", None)
         if thread is not None:
             thread.io_loop.close()
             self.shell_channel_thread = None
 
     def init_crash_handler(self) -> None:
-        pass
+        """Do nothing: `template_main` reports what goes wrong."""
 
     def init_gui_pylab(self) -> None:
-        pass
+        """Do nothing: a kernel has no display."""
 
     def init_extensions(self) -> None:
-        pass
+        """Do nothing: no extension is loaded."""
 
     def init_pdb(self) -> None:
-        pass
+        """Do nothing: nobody could answer a debugger."""
 
 
-def set_hooks() -> None:
-    """Short texts for warnings and for errors that end a thread; done once, in the template."""
-    IOPubThread._setup_pipe_in = no_pipe_in
+def install_hooks() -> None:
+    """Give short texts to warnings and to errors that end a thread; see the module's docstring."""
+    IOPubThread._setup_pipe_in = skip_pipe_in
 
-    def thread_error(args: threading.ExceptHookArgs) -> None:
+    def show_thread_error(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None and not isinstance(args.exc_value, SystemExit):
             text = format_error(args.exc_value, "", args.exc_traceback)
-            Cell.stream.write(f"Exception in a thread:\n{text}\n")
+            CurrentCell.stream.write(f"Exception in a thread:\n{text}\n")
 
-    threading.excepthook = thread_error
-    set_format: Callable[..., None] = warnings.__dict__.__setitem__
-    set_format("formatwarning", format_warning)
+    threading.excepthook = show_thread_error
+    set_function: Callable[..., None] = warnings.__dict__.__setitem__
+    set_function("formatwarning", format_warning)
     warnings.filterwarnings("ignore", message="To exit: use", category=UserWarning)

@@ -1,6 +1,11 @@
-"""One kernel's process: from the fork to the running Jupyter kernel.
+"""The process of one kernel, from the fork to the running Jupyter kernel.
 
-`preload` runs in the template (or, with start="plain", in the kernel); `run_kernel` in the fork.
+`preload` runs in the template, or in the kernel itself with ``start="plain"``; `run_kernel` runs in
+the fork.
+
+Module state: `preload` marks debugpy as not importable, and empties the module ``__main__`` so that
+cells find nothing of the template's program there. `run_kernel` sets the attributes of
+`cell_streams.CurrentCell`.
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import Any
 
 from ..text.preamble import PREAMBLE
 
-_WARM_UP = """\
+_WARMUP = """\
 _x = sympy.Symbol("x")
 sympy.simplify((_x**2 - 1) / (_x - 1)), sympy.factorint(360360)
 sympy.integrate(_x * sympy.sin(_x), _x)
@@ -26,8 +31,8 @@ sympy.solve(_x**2 - 5 * _x + 6, _x), sympy.isprime(10**9 + 7), mpmath.quad(mpmat
 str(sympy.expand((_x + 1) ** 5)), numpy.arange(10).reshape(2, 5) @ numpy.ones((5, 2))
 """
 
-# Modules that the kernel or usual cells import late: each fork would pay for them again.
-_LATE = (
+# Modules that the kernel or common cells import late, for which each fork would pay again.
+_LATE_IMPORTS = (
     "asyncio",
     "bdb",
     "concurrent.futures.thread",
@@ -56,22 +61,26 @@ _LATE = (
 
 
 def preload() -> dict[str, Any]:
-    """Import all that a kernel needs and walk its usual paths once: the namespace to start from."""
-    # debugpy costs most of a kernel's start and starts threads, which a fork would lose.
+    """Import all that a kernel needs and run its usual code once.
+
+    Returns:
+        The namespace with which a kernel starts.
+    """
+    # debugpy is most of a kernel's startup time, and starts threads, which a fork would lose.
     sys.modules["debugpy"] = None  # type: ignore[assignment]
     sys.modules["__main__"].__dict__.clear()
     sys.modules["__main__"].__dict__["__name__"] = "__main__"
     namespace: dict[str, Any] = {}
     exec(PREAMBLE, namespace)
-    exec(_WARM_UP, dict(namespace))
-    for name in _LATE:
+    exec(_WARMUP, dict(namespace))
+    for name in _LATE_IMPORTS:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     from ..isolation import privilege_drop
     from . import ipython_kernel
 
-    ipython_kernel.set_hooks()
-    privilege_drop.open_to_all()  # found out once, for all forks
+    ipython_kernel.install_hooks()
+    privilege_drop.readable_by_all()  # the answer is cached for all forks
     importlib.import_module("sympy.core.cache").clear_cache()
     namespace.pop("__builtins__", None)
     gc.collect()
@@ -80,11 +89,16 @@ def preload() -> dict[str, Any]:
 
 
 def run_kernel(
-    spec: dict[str, Any], namespace: dict[str, Any], page: int, ready: int, root_uid: int | None
+    spec: dict[str, Any], namespace: dict[str, Any], page: int, report_fd: int, uid: int | None
 ) -> None:
-    """Become the kernel that `spec` describes; returns when it is shut down.
+    """Turn this process into a kernel; return when it is shut down.
 
-    `page` is its transcript page and `ready` the pipe to which it reports once it can answer.
+    Args:
+        spec: the pool's settings, with the kernel's ``folder`` and ``key``.
+        namespace: the cells' first namespace.
+        page: descriptor of the shared text page.
+        report_fd: pipe on which to report, as JSON, once the kernel can answer.
+        uid: user id to take on, or None to stay.
     """
     from ..isolation import privilege_drop
     from ..text import shared_text_page
@@ -92,14 +106,14 @@ def run_kernel(
 
     folder = Path(spec["folder"])
     scratch = folder / "scratch"
-    cell_streams.Cell.page = shared_text_page.PageWriter(page)
+    cell_streams.CurrentCell.page = shared_text_page.PageWriter(page)
     os.close(page)
     null = os.open(os.devnull, os.O_RDWR)
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
-    guard = privilege_drop.Isolation(spec, folder, root_uid)
-    guard.before_start()
+    isolation = privilege_drop.Isolation(spec, folder, uid)
+    isolation.apply_before_start()
     os.chdir(scratch)
     os.environ.update(
         HOME=str(scratch),
@@ -112,38 +126,37 @@ def run_kernel(
         TERM="dumb",
     )
     _reseed()
-    app = _start_app(spec, folder, namespace)
+    app = _start_app(folder, namespace)
     if spec.get("preamble"):
         app.shell.run_cell(spec["preamble"], store_history=False, silent=True)
     gc.freeze()
-    active = guard.after_start()
+    active = isolation.apply_after_start()
     ports = {f"{name}_port": port for name, port in app._ports.items()}
     connection = {"transport": app.transport, "ip": app.ip, **ports}
     report = json.dumps({"active": active, "connection": connection})
-    os.write(ready, report.encode())
-    os.close(ready)
+    os.write(report_fd, report.encode())
+    os.close(report_fd)
     app.start()
 
 
 def _reseed() -> None:
-    """Without this, all kernels of a template would draw the same random numbers."""
+    """Seed the random generators, or all forks of a template would draw the same numbers."""
     random.seed(os.urandom(32))
     numpy = sys.modules.get("numpy")
     if numpy is not None:
         numpy.random.seed(list(os.urandom(16)))
 
 
-def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any]) -> Any:
+def _start_app(folder: Path, namespace: dict[str, Any]) -> Any:
+    """Open the kernel's sockets and prepare its shell."""
     import asyncio
     import threading
 
     from . import cell_streams, ipython_kernel
 
-    run = folder / "run"
-    connection = run / "kernel.json"
     asyncio.set_event_loop(asyncio.new_event_loop())
     app = ipython_kernel.CellApp.instance(
-        connection_file=str(connection),
+        connection_file=str(folder / "run" / "kernel.json"),
         user_ns=dict(namespace),
         outstream_class="eightfold.sandbox.guest.cell_streams.CellStream",
         log_level=50,
@@ -152,17 +165,18 @@ def _start_app(spec: dict[str, Any], folder: Path, namespace: dict[str, Any]) ->
     app.config.HistoryManager.enabled = False
     app.config.InteractiveShell.colors = "nocolor"
     app.config.InteractiveShell.cache_size = 0
-    app.config.CellKernel._execute_sleep = 0.0  # the pool does not read iopub
-    cell_streams.Cell.reader = cell_streams.PipeReader()
-    cell_streams.Cell.main_thread = threading.get_ident()
+    app.config.CellKernel._execute_sleep = 0.0  # a pause for iopub, which the pool does not read
+    cell_streams.CurrentCell.reader = cell_streams.PipeReader()
+    cell_streams.CurrentCell.main_thread = threading.get_ident()
     app.initialize(argv=[])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = app.kernel
-    app.shell.compile = ipython_kernel.CellCompiler()  # ipykernel 6 cannot be told which to make
+    # Set here because ipykernel 6 has no option for the compiler's class.
+    app.shell.compile = ipython_kernel.CellCompiler()
     transforms = app.shell.input_transformer_manager.cleanup_transforms
-    # Leading empty lines stay: tracebacks count lines as the model wrote them.
+    # Empty lines at the beginning are kept: tracebacks count lines as the model wrote them.
     with contextlib.suppress(IndexError):
         if transforms[0].__name__ == "leading_empty_lines":
             del transforms[0]
-    kernel.restorer = ipython_kernel.Restorer()
+    kernel.restorer = ipython_kernel.StateRestorer()
     return app

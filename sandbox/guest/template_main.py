@@ -1,9 +1,9 @@
-"""The template process: imports the libraries once and forks the kernels from itself.
+"""The template process, which imports the libraries once and forks the kernels from itself.
 
-It is a program of its own, started by the pool, and has one thread, so that its forks are sound. It
-talks to the pool over one socket; when that closes, or its parent changes, it ends every kernel,
-removes the pool's folder and goes. It is the reaper of all that kernels leave: orphans of a kernel
-that has ended become its children, and it kills every child that is no kernel.
+The pool starts it as a program of its own. It has one thread, so that its forks are sound, and
+talks to the pool over one socket. When that socket closes, or its parent changes, it ends every
+kernel, removes the pool's folder and exits. It also reaps what kernels leave behind: processes that
+outlive their parent become its children, and it kills each child that is not a kernel.
 """
 
 from __future__ import annotations
@@ -28,19 +28,29 @@ from eightfold.common.error_text import one_line
 
 from ..isolation.process_tree import child_pids
 
-PR_SET_CHILD_SUBREAPER = 36
-MESSAGE_LIMIT = 1 << 16
+PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+MAX_REQUEST_BYTES = 1 << 16
+POLL_MILLISECONDS = 1000  # between two checks of the parent and of orphans
+CLOSE_SECONDS = 5  # longest wait for killed kernels to end
+MAX_KILL_ROUNDS = 200  # rounds of killing what a dead kernel has left, a millisecond apart
 
 
 @dataclass
-class _Child:
+class _KernelChild:
+    """A kernel: its folder, the number that its user and ports derive from, and its own user."""
+
     folder: Path
     slot: int
     uid: int | None
 
 
 class Template:
-    """Serves one pool until its socket closes."""
+    """Serves one pool until the pool's end of the socket closes.
+
+    Args:
+        control: the socket to the pool.
+        settings: the pool's settings; see `TemplateProcess`.
+    """
 
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         self.control = control
@@ -48,16 +58,16 @@ class Template:
         self.settings = settings
         self.root = Path(settings["root"])
         self.parent = os.getppid()
-        self.children: dict[int, _Child] = {}
-        self.namespace: dict[str, Any] | None = None
-        self.helpers: set[int] = set()  # programs that remove large folders
-        self.count = 0
+        self.kernels: dict[int, _KernelChild] = {}
+        self.namespace: dict[str, Any] | None = None  # None if each kernel imports by itself
+        self.removers: set[int] = set()  # child processes that remove folders
+        self.folder_count = 0
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.lock = os.open(self.root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def run(self) -> None:
-        """Warm up, then answer the pool until it goes."""
+        """Import the libraries, then serve the pool until it is gone."""
         ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -79,11 +89,12 @@ class Template:
             self.close()
 
     def serve(self) -> None:
+        """Answer requests and reap children until the pool is gone."""
         poller = select.poll()
         poller.register(self.control, select.POLLIN)
         poller.register(self.wake_read, select.POLLIN)
         while os.getppid() == self.parent:
-            ready = dict(poller.poll(1000))
+            ready = dict(poller.poll(POLL_MILLISECONDS))
             if self.wake_read in ready:
                 with contextlib.suppress(BlockingIOError):
                     os.read(self.wake_read, 4096)
@@ -92,13 +103,14 @@ class Template:
                 return
 
     def send(self, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
+        """Send a message with descriptors to the pool, if it is still there."""
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             socket.send_fds(self.control, [json.dumps(message).encode()], fds)
 
     def answer(self) -> bool:
-        """One request of the pool; False when the pool is gone or says goodbye."""
+        """Answer one request; return False if the pool is gone or asks the template to end."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.control, MESSAGE_LIMIT, 4)
+            data, fds, _, _ = socket.recv_fds(self.control, MAX_REQUEST_BYTES, 4)
         except ConnectionResetError:
             return False
         if not data:
@@ -110,41 +122,46 @@ class Template:
             try:
                 pid = self.fork(request, fds)
                 pidfd = os.pidfd_open(pid)
-                folder = str(self.children[pid].folder)
+                folder = str(self.kernels[pid].folder)
                 self.send({"pid": pid, "folder": folder}, (pidfd,))
                 os.close(pidfd)
             except OSError as error:
-                self.send({"error": f"cannot make a kernel: {error}"})
+                self.send({"error": f"The sandbox's template cannot make a kernel: {error}."})
         for fd in fds:
             os.close(fd)
         return True
 
     def fork(self, request: dict[str, Any], fds: list[int]) -> int:
-        """Fork one kernel; `fds` are its transcript page and its pipe for the report."""
+        """Fork one kernel and return its process id.
+
+        Args:
+            request: the pool's request, with the kernel's ``key``.
+            fds: the descriptors of its shared text page and of the pipe for its report.
+        """
         from ..isolation.kernel_users import private_uid
 
-        used = {child.slot for child in self.children.values()}
+        used = {kernel.slot for kernel in self.kernels.values()}
         slot = next(i for i in range(len(used) + 1) if i not in used)
         uid = private_uid(os.getpid(), slot) if self.settings["isolate"] else None
-        self.count += 1
-        folder = self.root / str(self.count)
+        self.folder_count += 1
+        folder = self.root / str(self.folder_count)
         spec = {**self.settings, **request, "folder": str(folder)}
         template = os.getpid()
         try:
-            _make_folder(folder, uid, _connection(spec, folder, slot))
+            _make_folder(folder, uid, _connection_info(spec, folder, slot))
             pid = os.fork()
         except OSError:
             self.remove(folder)
             raise
         if pid == 0:
             self.become_kernel(spec, fds, uid, template)
-        self.children[pid] = _Child(folder, slot, uid)
+        self.kernels[pid] = _KernelChild(folder, slot, uid)
         return pid
 
     def become_kernel(
         self, spec: dict[str, Any], fds: list[int], uid: int | None, template: int
     ) -> None:
-        """The child's side of the fork; never returns."""
+        """Run a kernel in the child process; never return."""
         code = 1
         try:
             from ..isolation import privilege_drop
@@ -174,8 +191,8 @@ class Template:
             os._exit(code)
 
     def reap(self) -> None:
-        """Clear away every kernel that has ended, and all that it left behind."""
-        ended = False
+        """Reap every child that has ended; clear away all that an ended kernel has left."""
+        kernel_ended = False
         while True:
             try:
                 info = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -183,46 +200,46 @@ class Template:
                 break
             if info is None:
                 break
-            child = self.children.get(info.si_pid)
-            if child is not None:
-                # While it is a zombie its number names no other process or group.
+            kernel = self.kernels.get(info.si_pid)
+            if kernel is not None:
+                # While it is a zombie, no other process or group can have its number.
                 with contextlib.suppress(ProcessLookupError, PermissionError):
                     os.killpg(info.si_pid, signal.SIGKILL)
-                ended = True
+                kernel_ended = True
             os.waitpid(info.si_pid, 0)
-            self.helpers.discard(info.si_pid)
-            if child is not None:
-                del self.children[info.si_pid]
-                self.clear(child)
-        if not ended:
-            self.kill_strays()
+            self.removers.discard(info.si_pid)
+            if kernel is not None:
+                del self.kernels[info.si_pid]
+                self.clear(kernel)
+        if not kernel_ended:
+            self.kill_orphans()
 
-    def clear(self, child: _Child) -> None:
-        """End what a dead kernel left running, then remove its folder."""
-        for _ in range(200):
-            if not self.kill_strays():
+    def clear(self, kernel: _KernelChild) -> None:
+        """End what a dead kernel has left running, then remove its folder."""
+        for _ in range(MAX_KILL_ROUNDS):
+            if not self.kill_orphans():
                 break
-            if child.uid is not None:
+            if kernel.uid is not None:
                 from ..isolation.kernel_users import kill_all_of
 
-                kill_all_of(child.uid)
+                kill_all_of(kernel.uid)
             time.sleep(0.001)
-        self.remove(child.folder)
+        self.remove(kernel.folder)
 
     def remove(self, folder: Path) -> None:
-        """Have a kernel's folder removed, without waiting: a hostile one takes seconds."""
-        # Not shutil.rmtree: on a very deep folder it may close descriptors that are not its own.
+        """Start a program that removes a kernel's folder: for a hostile one it takes seconds."""
+        # Not shutil.rmtree, which may close descriptors that are not its own in a very deep folder.
         script = 'rm -rf "$1" || { chmod -R u+rwX "$1"; rm -rf "$1"; }'
         with contextlib.suppress(OSError):
             command = ["sh", "-c", script, "sh", str(folder)]
             quiet = [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
-            self.helpers.add(os.posix_spawnp("sh", command, os.environ, file_actions=quiet))
+            self.removers.add(os.posix_spawnp("sh", command, os.environ, file_actions=quiet))
 
-    def kill_strays(self) -> int:
-        """Kill the children that are no kernels: orphans of kernels that have ended."""
+    def kill_orphans(self) -> int:
+        """Kill the children that kernels have left behind; return how many."""
         count = 0
         for pid in child_pids(os.getpid()):
-            if pid in self.children or pid in self.helpers:
+            if pid in self.kernels or pid in self.removers:
                 continue
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
@@ -233,18 +250,18 @@ class Template:
 
     def close(self) -> None:
         """End every kernel and remove the pool's folder."""
-        for pid in self.children:
+        for pid in self.kernels:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5
-        while self.children and time.monotonic() < deadline:
+        deadline = time.monotonic() + CLOSE_SECONDS
+        while self.kernels and time.monotonic() < deadline:
             self.reap()
             time.sleep(0.002)
         remove_tree(self.root)
 
 
-def _connection(spec: dict[str, Any], folder: Path, slot: int) -> dict[str, Any]:
-    """The content of a kernel's connection file."""
+def _connection_info(spec: dict[str, Any], folder: Path, slot: int) -> dict[str, Any]:
+    """Return the content of a kernel's connection file; a port of 0 lets the kernel choose."""
     names = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
     if spec["transport"] == "ipc":
         ip, ports = str(folder / "run" / "k"), range(1, 6)
@@ -258,21 +275,22 @@ def _connection(spec: dict[str, Any], folder: Path, slot: int) -> dict[str, Any]
     return {**info, **scheme, "transport": spec["transport"], "ip": ip, "key": spec["key"]}
 
 
-def _make_folder(folder: Path, uid: int | None, connection: dict[str, Any]) -> None:
+def _make_folder(folder: Path, uid: int | None, connection_info: dict[str, Any]) -> None:
+    """Create a kernel's folder with its connection file, both for its own user alone."""
     for path in (folder, folder / "run", folder / "scratch"):
         path.mkdir(mode=0o700)
     file = folder / "run" / "kernel.json"
     fd = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(fd, "w") as stream:
-        json.dump(connection, stream)
+        json.dump(connection_info, stream)
     if uid is not None:
         for path in (file, folder / "run", folder / "scratch", folder):
             os.chown(path, uid, uid)
 
 
 def remove_tree(path: Path) -> None:
-    """Remove a folder whatever its owner did to it (no rights, very deep)."""
-    # Not shutil.rmtree: on a very deep folder it may close descriptors that are not its own.
+    """Remove a folder whatever its owner did to it: very deep, or without permissions."""
+    # Not shutil.rmtree, which may close descriptors that are not its own in a very deep folder.
     if path.exists():
         for command in (["chmod", "-R", "u+rwX", str(path)], ["rm", "-rf", str(path)]):
             with contextlib.suppress(OSError):
@@ -280,7 +298,7 @@ def remove_tree(path: Path) -> None:
 
 
 def main() -> None:
-    """``python -c "...main()" SOCKET SETTINGS``."""
+    """Run the template: ``python -c "...main()" SOCKET SETTINGS``."""
     control = socket.socket(fileno=int(sys.argv[1]))
     settings = json.loads(sys.argv[2])
     sys.path.extend(path for path in settings["path"] if path not in sys.path)

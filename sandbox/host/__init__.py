@@ -1,1 +1,1 @@
-"""What runs in the solver's process: the pool, its leases and its limits."""
+"""Code that runs in the solver's process: the pool, its leases and its limits."""

@@ -358,7 +358,7 @@ class Kernel(AbstractContextManager["Kernel"]):
 
 def _without_interrupt(raw_text: str) -> tuple[str, str | None]:
     """Return the text without the interrupt's own traceback, and the line that was running."""
-    head, mark, tail = raw_text.rpartition(cell_text.BLOCK)
+    head, mark, tail = raw_text.rpartition(cell_text.BLOCK_MARK)
     last = tail.rstrip().rpartition("\n")[2]
     if mark and last.startswith(_INTERRUPTED):
         return head, cell_text.last_frame(tail)

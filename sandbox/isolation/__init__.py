@@ -1,1 +1,1 @@
-"""What a kernel gives up, and what /proc says of it."""
+"""What a kernel process gives up, and what /proc tells of processes."""

@@ -1,4 +1,4 @@
-"""A user of its own for each kernel, where the pool runs as root."""
+"""A user id of its own for each kernel, if the pool runs as root."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ import os
 import signal
 from pathlib import Path
 
+MAX_SLOTS = 512  # kernels of one pool that can have user ids of their own
+
 
 def private_uid(template: int, slot: int) -> int | None:
-    """A user id that no account and no other kernel has; None where none can be taken on.
+    """Return a user id that no account and no other kernel has.
 
-    Derived from the template's process id, so that two pools of a machine never share one.
+    Args:
+        template: process id of the template, from which the user id derives, so that two pools of
+            one machine never share one.
+        slot: number of the kernel among those of its pool.
+
+    Returns:
+        The user id, or None if this process cannot take one on.
     """
-    if os.geteuid() != 0 or slot >= 512:
+    if os.geteuid() != 0 or slot >= MAX_SLOTS:
         return None
-    wide = 0x4000_0000 + template * 512 + slot
-    narrow = 20_000 + (template * 512 + slot) % 40_000
+    number = template * MAX_SLOTS + slot
+    wide = 0x4000_0000 + number
+    narrow = 20_000 + number % 40_000  # for user namespaces that know 65,536 ids only
     for uid in (wide, narrow):
         if wide < 0xF000_0000 and _mapped(uid):
             return uid
@@ -24,7 +33,7 @@ def private_uid(template: int, slot: int) -> int | None:
 
 
 def _mapped(uid: int) -> bool:
-    """Whether this user namespace knows `uid`."""
+    """Return whether this user namespace knows `uid`."""
     with contextlib.suppress(OSError, ValueError):
         for line in Path("/proc/self/uid_map").read_text().splitlines():
             first, _, count = map(int, line.split())
@@ -34,7 +43,7 @@ def _mapped(uid: int) -> bool:
 
 
 def kill_all_of(uid: int) -> None:
-    """Kill every process of `uid` at one stroke, so that none can fork away."""
+    """Kill all processes of `uid` in one system call, so that none can escape by forking."""
     pid = os.fork()
     if pid == 0:
         with contextlib.suppress(BaseException):

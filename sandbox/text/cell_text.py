@@ -1,17 +1,23 @@
-"""The text a model reads after a cell: its one format, made by plain functions.
+"""The text that a model reads after a cell, in its one format, made by plain functions.
 
-A cell's text is, in this order: what it printed (stdout and stderr in their true order), the value
-of its last expression, and, where it failed, a short traceback. The real kernel, the pool's client
-and `inprocess.run_cell` all build their text here: training traces and live output are the same.
+A cell's text consists of what it printed (stdout and stderr in their true order), the value of its
+last expression and, if it failed, a short traceback. The kernels, the pool and
+`inprocess_cell.run_cell` all make their text here, so that training traces equal live output.
 
-An error reads::
+A traceback reads::
 
     Traceback (most recent call last):
       line 3: f(0)
       line 2, in f: return 1 / n
     ZeroDivisionError: division by zero
 
-Only frames of the user's cells are listed: the first three and the last three.
+Only frames of the cells are listed, and of those the first three and the last three.
+
+Text comes in two forms. Raw text is what a kernel writes to its shared text page; `block` marks
+the pieces in it that have lines of their own. `render` makes the final text from it.
+
+Module state: `remember_source` adds cells to `linecache.cache`, where Python's modules traceback
+and inspect look for source code.
 """
 
 from __future__ import annotations
@@ -25,15 +31,15 @@ from types import TracebackType
 from eightfold.common.valid_text import escape_surrogates
 
 TEXT_LIMIT = 6_000  # characters of a cell's text that reach the model
-OUTPUT_LIMIT = 100_000  # characters a cell may print before it is stopped
-VALUE_LIMIT = 50_000  # characters of an echoed value or of one displayed object
+OUTPUT_LIMIT = 100_000  # characters that a cell may print before it is stopped
+VALUE_LIMIT = 50_000  # characters of the last expression's value, and of a displayed object
 MESSAGE_LIMIT = 800  # characters of an exception's message
 LINE_LIMIT = 160  # characters of a source line in a traceback
 END_FRAMES = 3  # frames shown at each end of a traceback
-DISPLAY_COST = 200  # a displayed object counts as at least this many characters
+DISPLAY_COST = 200  # least number of characters charged for a displayed object
 
 NO_OUTPUT = "(no output)"
-HEADER = "Traceback (most recent call last):"
+TRACEBACK_HEADER = "Traceback (most recent call last):"
 NO_INPUT = "input() is not available"
 
 _ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
@@ -42,66 +48,70 @@ _CELL_NAME = re.compile(r"<cell \d+>\Z")
 
 
 class OutputLimit(BaseException):
-    """Raised inside a cell that printed more than `OUTPUT_LIMIT` characters.
+    """Raised in a cell that has printed more than `OUTPUT_LIMIT` characters.
 
-    A `BaseException`, so that ``except Exception`` in a printing loop does not swallow it.
+    It is a `BaseException` so that ``except Exception`` in a printing loop does not swallow it.
     """
 
 
-def left_out(count: int) -> str:
-    """The mark that stands for `count` characters that were cut."""
+def omission(count: int) -> str:
+    """Return the mark that replaces `count` characters."""
     return f"[... {count} characters left out ...]"
 
 
-def cut(text: str, limit: int = TEXT_LIMIT) -> str:
-    """Keep 60 % of `limit` characters from the head and 40 % from the tail of a longer text."""
+def truncate(text: str, limit: int = TEXT_LIMIT) -> str:
+    """Shorten a longer text to `limit` characters, 60 % from its start and 40 % from its end."""
     if len(text) <= limit:
         return text
     head = limit * 3 // 5
     tail = limit - head
     dropped = len(text) - head - tail
-    return f"{text[:head]}\n{left_out(dropped)}\n{text[len(text) - tail :]}"
+    return f"{text[:head]}\n{omission(dropped)}\n{text[len(text) - tail :]}"
 
 
-def cut_value(text: str, limit: int) -> str:
-    """As `cut`, within one line: for values and messages."""
+def truncate_value(text: str, limit: int) -> str:
+    """Shorten like `truncate`, without line breaks around the mark: for values and messages."""
     if len(text) <= limit:
         return text
     head = limit * 3 // 5
     tail = limit - head
-    return text[:head] + left_out(len(text) - head - tail) + text[len(text) - tail :]
+    return text[:head] + omission(len(text) - head - tail) + text[len(text) - tail :]
 
 
 def clean(text: str) -> str:
-    """`text` without ANSI escapes and control characters; carriage returns become line ends."""
+    """Remove ANSI escapes and control characters; turn carriage returns into line ends."""
     text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
     return escape_surrogates(_CONTROL.sub("", text))
 
 
-BLOCK = "\x00"  # starts a piece of its own; a cell cannot print it: `Budget.take` drops it
+BLOCK_MARK = "\x00"  # begins a block; cells cannot print it, as `OutputBudget` removes it
 
 
 def block(text: str) -> str:
-    """Mark `text` as a piece of its own for `render`: it starts and ends on a line's boundary."""
-    return f"{BLOCK}{text}\n"
+    """Mark `text` as a block, which `render` puts on lines of its own."""
+    return f"{BLOCK_MARK}{text}\n"
 
 
-def join_pieces(transcript: str) -> str:
-    """A transcript as one text: printed text as it came, each `block` on lines of its own."""
-    text, *blocks = transcript.split(BLOCK)
+def join_blocks(raw_text: str) -> str:
+    """Return raw text without marks: printed text unchanged, each block on lines of its own."""
+    text, *blocks = raw_text.split(BLOCK_MARK)
     for piece in blocks:
         text += piece if not text or text.endswith("\n") else "\n" + piece
     return text
 
 
-def render(transcript: str, limit: int = TEXT_LIMIT) -> str:
-    """What the model reads of a cell's transcript: plain, cut in the middle, never empty."""
-    text = clean(join_pieces(transcript)).rstrip()
-    return cut(text, limit) if text else NO_OUTPUT
+def render(raw_text: str, limit: int = TEXT_LIMIT) -> str:
+    """Return what the model reads for a cell's raw text: plain, truncated and never empty."""
+    text = clean(join_blocks(raw_text)).rstrip()
+    return truncate(text, limit) if text else NO_OUTPUT
 
 
-class Budget:
-    """Counts the characters that one cell prints and shows."""
+class OutputBudget:
+    """Counts the characters that one cell prints and displays.
+
+    Args:
+        limit: characters after which the budget is exhausted.
+    """
 
     def __init__(self, limit: int = OUTPUT_LIMIT) -> None:
         self.limit = limit
@@ -113,55 +123,65 @@ class Budget:
 
     @property
     def exhausted(self) -> bool:
+        """True if the cell has used more than its limit."""
         return self.used > self.limit
 
-    def take(self, text: str) -> str:
-        """Charge `text` and return the part of it that may be sent."""
+    def charge_printed(self, text: str) -> str:
+        """Charge printed text and return the part of it that may be shown."""
         room = self.limit - self.used
         self.used += len(text)
         if len(text) > room:
-            text = f"{text[:room]}\n{left_out(len(text) - room)}\n" if room >= 0 else ""
-        return escape_surrogates(text.replace(BLOCK, "") if BLOCK in text else text)
+            text = f"{text[:room]}\n{omission(len(text) - room)}\n" if room >= 0 else ""
+        return escape_surrogates(text.replace(BLOCK_MARK, "") if BLOCK_MARK in text else text)
 
-    def charge(self, text: str) -> str:
-        """Charge a shown object; returns its text, cut where it is long."""
-        text = cut_value(escape_surrogates(text.replace(BLOCK, "")), VALUE_LIMIT)
+    def charge_displayed(self, text: str) -> str:
+        """Charge the text of a displayed object and return it, truncated if it is long."""
+        text = truncate_value(escape_surrogates(text.replace(BLOCK_MARK, "")), VALUE_LIMIT)
         self.used += max(len(text), DISPLAY_COST)
         return text
 
     def error(self) -> OutputLimit:
+        """Return the exception for a cell that has exhausted the budget."""
         return OutputLimit(f"more than {self.limit} characters printed; print less")
 
 
 def is_cell_name(filename: str) -> bool:
-    """Whether `filename` names the code of a cell."""
+    """Return whether `filename` is the name of a cell."""
     return _CELL_NAME.match(filename) is not None
 
 
 def cell_name(number: int) -> str:
-    """The file name under which cell `number` is compiled."""
+    """Return the file name under which cell `number` is compiled."""
     return f"<cell {number}>"
 
 
 def remember_source(name: str, source: str) -> None:
-    """Let tracebacks and ``inspect`` find the source of the cell compiled as `name`."""
+    """Let tracebacks and ``inspect`` find the source code of a cell."""
     lines = [line + "\n" for line in source.splitlines()]
     linecache.cache[name] = (len(source), None, lines, name)
 
 
 def frame_line(name: str, current: str, line: int, function: str, source: str | None = None) -> str:
-    """One frame of a traceback, in one line."""
+    """Return one frame of a traceback, as one line.
+
+    Args:
+        name: the file name of the frame's code.
+        current: the name of the cell that runs; frames of other cells are marked as earlier.
+        line: the line number.
+        function: the function's name.
+        source: the line's source code; None looks it up.
+    """
     if source is None:
         source = linecache.getline(name, line)
-    source = cut_value(source.strip(), LINE_LIMIT)
-    where = f"line {line}" if name == current else f"earlier cell, line {line}"
+    source = truncate_value(source.strip(), LINE_LIMIT)
+    location = f"line {line}" if name == current else f"earlier cell, line {line}"
     if function != "<module>":
-        where += f", in {cut_value(function, LINE_LIMIT)}"
-    return f"  {where}: {source}" if source else f"  {where}"
+        location += f", in {truncate_value(function, LINE_LIMIT)}"
+    return f"  {location}: {source}" if source else f"  {location}"
 
 
 def user_frames(error: BaseException, tb: TracebackType | None, current: str) -> list[str]:
-    """The frames of the user's cells, outermost first; for a syntax error also the faulty line."""
+    """Return the frames of cells, outermost first, and the faulty line of a syntax error."""
     lines: list[str] = []
     for frame, line in traceback.walk_tb(tb):
         if is_cell_name(frame.f_code.co_filename):
@@ -174,24 +194,30 @@ def user_frames(error: BaseException, tb: TracebackType | None, current: str) ->
 
 
 def exception_name(error: BaseException) -> str:
-    """The name of its class, of sensible length, whatever a metaclass makes of it."""
+    """Return the name of the error's class, truncated; no metaclass can interfere."""
     name: str = type.__dict__["__name__"].__get__(type(error))
-    return escape_surrogates(cut_value(name, LINE_LIMIT))
+    return escape_surrogates(truncate_value(name, LINE_LIMIT))
 
 
 def exception_line(error: BaseException) -> str:
-    """``Name: message``; works also where the message cannot be made."""
+    """Return ``Name: message``, even if making the message fails."""
     name = exception_name(error)
     try:
         message = str(error.msg if isinstance(error, SyntaxError) else error)
     except BaseException:
         return f"{name}: (its message could not be made)"
-    message = cut_value(message, MESSAGE_LIMIT)
+    message = truncate_value(message, MESSAGE_LIMIT)
     return f"{name}: {message}" if message else name
 
 
 def format_error(error: BaseException, current: str, tb: TracebackType | None = None) -> str:
-    """The trimmed, plain traceback of `error` raised in the cell compiled as `current`."""
+    """Return the short traceback of an error.
+
+    Args:
+        error: the exception.
+        current: the name of the cell that raised it.
+        tb: the traceback; None means the error's own.
+    """
     if isinstance(error, MemoryError):
         return "MemoryError: the cell needed more memory than allowed"
     if isinstance(error, SystemExit):
@@ -199,7 +225,7 @@ def format_error(error: BaseException, current: str, tb: TracebackType | None = 
     frames = user_frames(error, tb or error.__traceback__, current)
     if len(frames) > 2 * END_FRAMES:
         frames = [*frames[:END_FRAMES], "  ...", *frames[-END_FRAMES:]]
-    head = [HEADER] if frames else []
+    head = [TRACEBACK_HEADER] if frames else []
     return "\n".join([*head, *frames, exception_line(error)])
 
 
@@ -210,13 +236,13 @@ def format_warning(
     lineno: int,
     line: str | None = None,
 ) -> str:
-    """A warning in one line; same signature as ``warnings.formatwarning``."""
-    text = f"{category.__name__}: {cut_value(str(message), MESSAGE_LIMIT)}\n"
+    """Return a warning as one line; the parameters are those of ``warnings.formatwarning``."""
+    text = f"{category.__name__}: {truncate_value(str(message), MESSAGE_LIMIT)}\n"
     return f"line {lineno}: {text}" if is_cell_name(filename) else text
 
 
 def last_frame(traceback_text: str) -> str | None:
-    """The innermost frame of a formatted traceback, without its indent: where it stopped."""
+    """Return the innermost frame of a formatted traceback, which is the line that was running."""
     frames = [line for line in traceback_text.splitlines() if line.startswith("  line ")]
     return frames[-1].strip() if frames else None
 
@@ -226,7 +252,7 @@ def _seconds(seconds: float) -> str:
 
 
 def timeout_line(seconds: float, *, killed: bool, location: str | None = None) -> str:
-    """What the model reads when a cell ran longer than `seconds`."""
+    """Return the line for a cell that ran longer than `seconds`; `location` is where it was."""
     head = f"TimeoutError: the cell ran longer than {_seconds(seconds)}"
     if killed:
         return f"{head} and its process was killed. All variables are gone."
@@ -236,40 +262,43 @@ def timeout_line(seconds: float, *, killed: bool, location: str | None = None) -
 
 
 def cancelled_line(*, killed: bool) -> str:
-    """What is said of a cell that was interrupted from outside."""
+    """Return the line for a cell that was stopped from another thread."""
     tail = "All variables are gone." if killed else "Variables are kept."
     return f"Interrupted: the cell was stopped. {tail}"
 
 
 def died_line(reason: str) -> str:
-    """What the model reads when the process of its kernel ended within a cell."""
+    """Return the line for a cell during which the kernel's process ended."""
     return f"KernelDied: the Python process ended ({reason}). All variables are gone."
 
 
 def replayed_line(count: int) -> str:
-    """Said after a kill where the earlier successful cells were run again."""
+    """Return the line that says how many cells were run again in a fresh process."""
     cells = "cell was" if count == 1 else "cells were"
     return f"{count} earlier successful {cells} run again."
 
 
 class PrintStream:
-    """A write-only text stream that hands permitted text to `emit`, within a `Budget`.
+    """A write-only text stream within a budget.
 
-    Raises `OutputLimit` in the writing cell once the budget is spent.
+    Args:
+        budget: what the cell may print.
+        emit: called with the text that may be shown.
     """
 
     encoding = "utf-8"
     errors = "backslashreplace"
     closed = False
 
-    def __init__(self, budget: Budget, emit: Callable[[str], None]) -> None:
+    def __init__(self, budget: OutputBudget, emit: Callable[[str], None]) -> None:
         self.budget = budget
         self.emit = emit
 
     def write(self, text: str) -> int:
+        """Write text; raise `OutputLimit` once the budget is exhausted."""
         if not isinstance(text, str):
             raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        allowed = self.budget.take(text)
+        allowed = self.budget.charge_printed(text)
         if allowed:
             self.emit(allowed)
         if self.budget.exhausted:
@@ -277,20 +306,25 @@ class PrintStream:
         return len(text)
 
     def writelines(self, lines: Iterable[str]) -> None:
+        """Write each of `lines`, without adding line ends."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        pass
+        """Do nothing: there is no buffer."""
 
     def isatty(self) -> bool:
+        """Return False."""
         return False
 
     def readable(self) -> bool:
+        """Return False."""
         return False
 
     def writable(self) -> bool:
+        """Return True."""
         return True
 
     def fileno(self) -> int:
+        """Raise `OSError`, as a stream without a descriptor must."""
         raise OSError("this stream has no descriptor")

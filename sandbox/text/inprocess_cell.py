@@ -1,8 +1,13 @@
-"""A cell run in this very process, with the text the real kernel would give.
+"""Runs a cell in this process, with the text that a real kernel would give.
 
-For writing training traces: quick, and without a kernel. Nothing is contained or limited but the
-printed text, so only trusted code may be run here. Jupyter's magics, ``!`` commands and top-level
-``await`` are not understood.
+This is for writing training traces: it is fast and needs no kernel. Nothing is isolated, and only
+the printed text is limited, so only trusted code may be run here. Jupyter's magics, ``!`` commands
+and top-level ``await`` are not supported.
+
+Module state: a counter gives each cell a name of its own. While a cell runs, ``sys.stdout``,
+``sys.stderr``, ``sys.stdin``, ``sys.displayhook``, ``builtins.input``, the warning filters and
+``threading.excepthook`` are replaced, as all of these belong to the process; only one thread at a
+time may therefore run a cell.
 """
 
 from __future__ import annotations
@@ -21,7 +26,7 @@ from typing import Any
 from .cell_text import (
     NO_INPUT,
     TEXT_LIMIT,
-    Budget,
+    OutputBudget,
     PrintStream,
     block,
     cell_name,
@@ -36,7 +41,7 @@ _numbers = itertools.count(1)
 
 
 def new_namespace() -> dict[str, Any]:
-    """The namespace of a fresh kernel."""
+    """Return the namespace of a fresh kernel."""
     namespace: dict[str, Any] = {"__name__": "__main__", "__builtins__": builtins}
     exec(PREAMBLE, namespace)
     namespace["exit"] = namespace["quit"] = leave
@@ -49,13 +54,13 @@ def leave(code: object = None) -> None:
 
 
 def no_input(prompt: object = "") -> str:
-    """``input()`` of a cell: there is nobody to answer."""
+    """Refuse ``input()``, as nobody could answer."""
     raise EOFError(NO_INPUT)
 
 
 @contextmanager
-def _captured(pieces: list[str], budget: Budget) -> Iterator[None]:
-    """What the cell prints, warns and loses in threads goes to `pieces`; ``input()`` refuses."""
+def _captured(pieces: list[str], budget: OutputBudget) -> Iterator[None]:
+    """Collect in `pieces` what a cell prints, with its warnings and the errors of its threads."""
     stream: Any = PrintStream(budget, pieces.append)
     saved = sys.stdout, sys.stderr, sys.stdin, builtins.input, threading.excepthook
 
@@ -70,7 +75,7 @@ def _captured(pieces: list[str], budget: Budget) -> Iterator[None]:
         stream.write(format_warning(message, category, filename, lineno))
 
     with warnings.catch_warnings():
-        # A fresh interpreter's filters, whatever the caller has set.
+        # The filters of a fresh interpreter, whatever the caller has set.
         warnings.resetwarnings()
         for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning):
             warnings.simplefilter("ignore", category)
@@ -88,7 +93,7 @@ def _captured(pieces: list[str], budget: Budget) -> Iterator[None]:
 
 
 def _dedent(code: str) -> str:
-    """Take the first line's indent off every line that has it, as Jupyter does."""
+    """Remove the first line's indentation from every line that has it, as Jupyter does."""
     lines = code.split("\n")
     first = next((line for line in lines if line.strip()), "")
     indent = first[: len(first) - len(first.lstrip(" \t"))]
@@ -96,16 +101,22 @@ def _dedent(code: str) -> str:
 
 
 def run_cell(code: str, namespace: dict[str, Any], limit: int = TEXT_LIMIT) -> str:
-    """Run `code` in `namespace` and return the text a model would read, at most about `limit` long.
+    """Run a cell and return the text that a model would read.
 
-    `namespace` comes from `new_namespace` and keeps the cell's variables. A ``KeyboardInterrupt``
-    (of the caller's terminal) is passed on; everything else the cell raises becomes text.
+    Args:
+        code: the cell.
+        namespace: what `new_namespace` returned; it keeps the variables between cells.
+        limit: characters of the text; the mark for what is left out comes on top of them.
+
+    Raises:
+        KeyboardInterrupt: the cell was interrupted, for example from the caller's terminal. All
+            other exceptions of the cell become text.
     """
     name = cell_name(next(_numbers))
     code = _dedent(code)
     remember_source(name, code)
     pieces: list[str] = []
-    budget = Budget()
+    budget = OutputBudget()
     namespace.pop("__warningregistry__", None)
     with _captured(pieces, budget):
         try:
@@ -118,13 +129,13 @@ def run_cell(code: str, namespace: dict[str, Any], limit: int = TEXT_LIMIT) -> s
 
 
 def _run(
-    code: str, name: str, namespace: dict[str, Any], pieces: list[str], budget: Budget
+    code: str, name: str, namespace: dict[str, Any], pieces: list[str], budget: OutputBudget
 ) -> None:
-    """Statement by statement, like Jupyter: what precedes a late compile error has been run."""
+    """Run a cell statement by statement like Jupyter, so that a compile error may come late."""
 
     def echo(value: object) -> None:
         if value is not None:
-            pieces.append(block(budget.charge(repr(value))))
+            pieces.append(block(budget.charge_displayed(repr(value))))
             namespace["_"] = value
             if budget.exhausted:
                 raise budget.error()

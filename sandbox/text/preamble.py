@@ -1,4 +1,4 @@
-"""What every kernel has in its namespace before the first cell."""
+"""The code that every kernel has run before its first cell."""
 
 PREAMBLE = """\
 import math, itertools, collections
@@ -9,8 +9,5 @@ mpmath.mp.dps = 64
 __import__("sys").set_int_max_str_digits(0)
 """
 
-# A kept kernel between two leases. What it leaves behind is listed in docs/sandbox.md.
+# Run in a kernel that is kept, between two leases. docs/sandbox.md lists what survives it.
 SOFT_RESET = "%reset -f\n" + PREAMBLE
-
-# Names of the preamble, for those who describe the sandbox to a model.
-NAMES = ("math", "itertools", "collections", "numpy", "np", "sympy", "mpmath")

@@ -142,18 +142,18 @@ def test_a_keyboard_interrupt_of_the_caller_is_passed_on() -> None:
 
 def test_cut_keeps_head_and_tail_and_says_how_much_is_gone() -> None:
     text = "".join(chr(97 + i % 26) for i in range(10_000))
-    short = out.cut(text, 1000)
+    short = out.truncate(text, 1000)
     head, _, rest = short.partition("\n[... 9000 characters left out ...]\n")
     assert (len(head), len(rest)) == (600, 400)
     assert text.startswith(head)
     assert text.endswith(rest)
-    assert out.cut(text, 10_000) == text
+    assert out.truncate(text, 10_000) == text
 
 
 def test_recursion_shows_the_first_and_last_three_frames() -> None:
     text = run_cell("def g(n):\n    return g(n + 1)\ng(0)", new_namespace())
     lines = text.splitlines()
-    assert lines[0] == out.HEADER
+    assert lines[0] == out.TRACEBACK_HEADER
     assert lines[4] == "  ..."
     assert len(lines) == 9
     assert lines[-1].startswith("RecursionError: maximum recursion depth exceeded")
@@ -173,7 +173,7 @@ def test_messages_are_one_line() -> None:
 
 
 def test_printed_marks_cannot_forge_a_block() -> None:
-    budget = out.Budget()
-    assert out.BLOCK not in budget.take(f"a{out.BLOCK}b")
-    assert out.join_pieces("a" + out.block("v") + "b") == "a\nv\nb"
-    assert out.join_pieces("a\n" + out.block("v") + out.block("w")) == "a\nv\nw\n"
+    budget = out.OutputBudget()
+    assert out.BLOCK_MARK not in budget.charge_printed(f"a{out.BLOCK_MARK}b")
+    assert out.join_blocks("a" + out.block("v") + "b") == "a\nv\nb"
+    assert out.join_blocks("a\n" + out.block("v") + out.block("w")) == "a\nv\nw\n"
