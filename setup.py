@@ -1,4 +1,4 @@
-"""Maps the top-level folders into the namespace ``eightfold``.
+"""Map the top-level folders into the namespace package ``eightfold``.
 
 The folders carry plain names (``engine``, ``kernels``, ...) in the repository. Installed under
 those they would collide with other distributions (Hugging Face's ``kernels``, for one), so each
@@ -15,6 +15,12 @@ PACKAGES = {
     for part in PARTS
     for name in (part, *(f"{part}.{sub}" for sub in find_packages(part)))
 }
+# Patterns hold in nested folders too, so that a new folder is shipped without a change here.
+DATA = {
+    f"eightfold.{part}": ["py.typed", *(f"**/*.{kind}" for kind in ("cu", "cuh", "json", "md"))]
+    for part in PARTS
+}
+DATA["eightfold.demo"] += ["model/*"]
 
 setup(
     name="eightfold",
@@ -27,14 +33,7 @@ setup(
     python_requires=">=3.11",
     packages=sorted(PACKAGES),
     package_dir=PACKAGES,
-    package_data={
-        "eightfold.demo": ["model/*", "*.md"],
-        **{
-            name: ["py.typed", "*.md", "*.json", "*.txt", "*.cu", "*.cuh"]
-            for name in PACKAGES
-            if name != "eightfold.demo"
-        },
-    },
+    package_data=DATA,
     install_requires=[
         "torch>=2.9",
         "transformers>=5.5",

@@ -1,9 +1,10 @@
-"""What the installed distribution holds, and the ways to install it. About 30 s.
+"""The content of the installed distribution, and the ways to install it. About 30 s.
 
-The installations go into environments of their own, which see the packages of this one (through a
-folder of links, less this project and `kernels`), so that nothing large is installed again.
+Each installation goes into a new environment. It sees the packages of this environment, except
+this project and `kernels`, through a folder of links, so that nothing large is installed again.
 """
 
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -35,7 +36,7 @@ def test_nothing_is_installed_outside_the_namespace() -> None:
     assert tops <= {"eightfold"}, "a top-level kernels or engine would hide another's package"
 
 
-def test_the_metadata_says_what_is_needed() -> None:
+def test_the_metadata_names_the_requirements() -> None:
     found = importlib.metadata.metadata("eightfold")
     assert found["Requires-Python"] == ">=3.11"
     assert set(found.get_all("Provides-Extra")) == {"flash", "kaggle", "test"}
@@ -45,13 +46,13 @@ def test_the_metadata_says_what_is_needed() -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_parts_import_and_are_typed(part: str) -> None:
+def test_every_part_can_be_imported_and_is_typed(part: str) -> None:
     module = importlib.import_module(f"eightfold.{part}")
     assert module.__doc__
     assert (Path(module.__path__[0]) / "py.typed").is_file()
 
 
-def test_the_bundled_model_is_there_in_small_shards() -> None:
+def test_the_bundled_model_is_installed_in_small_shards() -> None:
     folder = model_path()
     shards = sorted(folder.glob("*.safetensors"))
     assert shards
@@ -64,7 +65,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HIDDEN = ("eightfold", "__editable__", "kernels")
 LEFT_OUT = shutil.ignore_patterns(".*", "build", "dist", "*.egg-info", "__pycache__", "runs")
 
-# Printed by each environment: where the parts come from, and which `kernels` it has.
+# What is no module but still not data of the package: it works in a clone only.
+CLONE_ONLY = {"demo/train.sh"}
+
+# Prints where the parts come from, and which other `kernels` the environment has.
 LOOK = """
 import importlib, importlib.util, json
 found = {}
@@ -79,9 +83,31 @@ if importlib.util.find_spec("kernels"):
 print(json.dumps(found))
 """
 
+# Prints the SHA-256 of files below the namespace, whose paths are read from standard input.
+OPEN = """
+import hashlib, importlib.resources, json, sys
+found = {}
+for path in json.load(sys.stdin):
+    part, *names = path.split("/")
+    file = importlib.resources.files(f"eightfold.{part}").joinpath(*names)
+    found[path] = hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else "missing"
+print(json.dumps(found))
+"""
+
+
+def data_files(source: Path) -> set[str]:
+    """Return the paths of all files of the parts that are not modules, nested folders included."""
+    found = {
+        path.relative_to(source).as_posix()
+        for part in PARTS
+        for path in source.glob(f"{part}/**/*")
+        if path.is_file() and path.suffix != ".py"
+    }
+    return found - CLONE_ONLY
+
 
 def pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run this environment's pip for another interpreter, without an index unless asked."""
+    """Run this environment's pip for another interpreter."""
     environment = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_NO_INPUT": "1"}
     return subprocess.run(
         [sys.executable, "-m", "pip", "--python", str(python), *arguments],
@@ -95,11 +121,11 @@ def pip(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the checkout, since builds leave things behind."""
+    """A copy of the checkout, because builds leave files behind."""
     try:
         version = importlib.metadata.version("setuptools")
     except importlib.metadata.PackageNotFoundError:
-        pytest.skip("no setuptools to build with")
+        pytest.skip("setuptools is not installed")
     if int(version.partition(".")[0]) < 77:
         pytest.skip(f"setuptools {version} is too old to build with")
     folder = tmp_path_factory.mktemp("source") / "eightfold"
@@ -122,7 +148,7 @@ def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def other_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Hugging Face's `kernels`, from the index."""
+    """The wheel of Hugging Face's `kernels`, from the package index."""
     folder = tmp_path_factory.mktemp("kernels")
     python = Path(sys.executable)
     quick = ("--retries", "0", "--timeout", "10")
@@ -135,7 +161,7 @@ def other_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Links to the packages of this environment."""
+    """A folder of links to the packages of this environment."""
     folder = tmp_path_factory.mktemp("packages")
     for place in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for entry in Path(place).iterdir():
@@ -146,7 +172,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def environment(tmp_path: Path, packages: Path) -> Path:
-    """The interpreter of an environment of its own."""
+    """The interpreter of a new environment."""
     folder = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (site,) = folder.glob("lib/python3*/site-packages")
@@ -155,14 +181,27 @@ def environment(tmp_path: Path, packages: Path) -> Path:
 
 
 def install(python: Path, *what: str) -> None:
+    """Install into another interpreter's environment, without an index."""
     run = pip(python, "install", "--no-deps", "--no-build-isolation", "--no-index", *what)
     assert run.returncode == 0, run.stderr
 
 
 def look(python: Path, folder: Path = Path("/")) -> dict[str, str]:
-    """What an environment has, seen from a folder."""
+    """Return what `LOOK` finds in an environment, run in a folder."""
+    return run_script(python, LOOK, folder)
+
+
+def run_script(
+    python: Path, script: str, folder: Path = Path("/"), given: object = None
+) -> dict[str, str]:
+    """Run a script, pass it a value as JSON, and return the JSON object that it prints."""
     run = subprocess.run(
-        [str(python), "-c", LOOK], cwd=folder, capture_output=True, text=True, timeout=120
+        [str(python), "-c", script],
+        cwd=folder,
+        input=json.dumps(given),
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     found: dict[str, str] = json.loads(run.stdout.splitlines()[-1])
@@ -184,12 +223,27 @@ def test_every_way_to_install(way: str, source: Path, wheel: Path, environment: 
     assert all(Path(path).resolve().is_relative_to(place) for path in found.values()), found
     files = {path.name for path in Path(found["model"]).iterdir()}
     assert files >= {path.name for path in (ROOT / "demo" / "model").iterdir()}
-    # In a folder that holds a checkout Python finds that one first, and it is whole.
+    # In a folder that holds a checkout, Python finds that one first, and it works too.
     assert look(environment, source.parent)["model"] == str(source / "demo" / "model")
     command = environment.parent / "eightfold"
     shown = subprocess.run([command, "--help"], cwd="/", capture_output=True, text=True, timeout=60)
     assert shown.returncode == 0
     assert "solve" in shown.stdout
+
+
+def test_every_data_file_can_be_opened_from_an_installed_wheel(
+    source: Path, wheel: Path, environment: Path
+) -> None:
+    """A folder that setup.py does not ship, however deeply nested, fails here."""
+    files = data_files(source)
+    assert files >= {"demo/MODEL_CARD.md", "demo/model/chat_template.jinja", "kernels/py.typed"}
+    assert any(name.endswith(".cu") for name in files)
+    assert any(name.endswith(".cuh") for name in files)
+    install(environment, str(wheel))
+    expected = {
+        name: hashlib.sha256((source / name).read_bytes()).hexdigest() for name in sorted(files)
+    }
+    assert run_script(environment, OPEN, given=sorted(files)) == expected
 
 
 def test_the_wheel_holds_the_parts_and_nothing_else(source: Path, wheel: Path) -> None:
@@ -200,11 +254,8 @@ def test_the_wheel_holds_the_parts_and_nothing_else(source: Path, wheel: Path) -
         for p in PARTS
         for path in source.glob(f"{p}/**/*.py")
     }
-    model = {f"eightfold/demo/model/{path.name}" for path in (source / "demo" / "model").iterdir()}
-    sources = {f"eightfold/kernels/cuda/{path.name}" for path in source.glob("kernels/cuda/*.cu*")}
-    typed = {f"eightfold/{part}/py.typed" for part in PARTS}
-    assert held == modules | model | sources | typed | {"eightfold/demo/MODEL_CARD.md"}
-    assert sources
+    data = {f"eightfold/{name}" for name in data_files(source)}
+    assert held == modules | data
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
@@ -232,7 +283,7 @@ def test_a_wheel_can_be_built_from_the_sdist(source: Path, wheel: Path, tmp_path
 
 
 @pytest.mark.parametrize("first", ["eightfold", "kernels"])
-def test_beside_the_kernels_package(
+def test_installed_beside_the_kernels_package(
     first: str, wheel: Path, other_kernels: Path, environment: Path
 ) -> None:
     order = [wheel, other_kernels] if first == "eightfold" else [other_kernels, wheel]
@@ -243,7 +294,7 @@ def test_beside_the_kernels_package(
     assert Path(found["other kernels"]).name == "kernels"
     assert Path(found["other kernels"]).parent.name == "site-packages"
     assert Path(found["kernels"]).parent.name == "eightfold"
-    # Either outlives the other.
+    # Each still works if the other is uninstalled.
     assert pip(environment, "uninstall", "-y", first).returncode == 0
     if first == "kernels":
         assert "works" not in look(environment)
