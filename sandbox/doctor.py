@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from eightfold.common.terminal_table import Column, format_table
+
 from .host.kernel_pool import KernelPool
 from .isolation.privilege_drop import PROTECTIONS
 from .pool_config import PoolConfig
@@ -85,13 +87,14 @@ def doctor(config: PoolConfig | None = None) -> list[ProtectionCheck]:
     return checks
 
 
-def format_table(checks: Sequence[ProtectionCheck]) -> str:
-    """Return the results as text, one a line."""
-    lines = []
-    for check in checks:
-        state = "on " if check.active else "OFF"
-        lines.append(f"{state}  {check.name:<11}{check.meaning}  [{check.by}; {check.tried}]")
-    return "\n".join(lines)
+def results_table(checks: Sequence[ProtectionCheck]) -> str:
+    """Return the results as text: a table on a terminal, one line each elsewhere."""
+    columns = [Column("state"), Column("protection"), Column("meaning"), Column("by; attempt")]
+    rows = [
+        ("on" if one.active else "OFF", one.name, one.meaning, f"[{one.by}; {one.tried}]")
+        for one in checks
+    ]
+    return format_table(columns, rows, plain_titles=False)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -111,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (SandboxError, TimeoutError) as error:
         print(f"The sandbox cannot start here: {error}")
         return 2
-    print(format_table(checks))
+    print(results_table(checks))
     if options.json:
         print(json.dumps([asdict(check) for check in checks]))
     return 0 if all(check.active and check.tried != "broken" for check in checks) else 1
