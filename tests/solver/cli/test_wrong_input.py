@@ -1,4 +1,4 @@
-"""What wrong input gets from the command line: one sentence and exit code 2. About 20 s."""
+"""The command line reports wrong input in one sentence, with exit code 2. About 20 s."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_wrong_input_is_one_sentence_and_code_2(
         ("--attempts 0 2>&-", ""),
     ],
 )
-def test_streams_that_are_closed_or_hold_no_text(streams: str, said: str) -> None:
+def test_closed_streams_and_streams_without_text(streams: str, said: str) -> None:
     command = f"exec {sys.executable} -m eightfold.solver.cli solve {streams}"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -74,7 +74,7 @@ def test_streams_that_are_closed_or_hold_no_text(streams: str, said: str) -> Non
     assert done.stderr == (f"eightfold solve: {said}\n" if said else "")
 
 
-def test_earlier_trace_stays_where_the_model_is_refused(tmp_path: Path) -> None:
+def test_an_earlier_trace_is_kept_if_the_model_is_refused(tmp_path: Path) -> None:
     trace = tmp_path / "trace.jsonl"
     trace.write_text("old\n")
     folder = tmp_path / "model"
@@ -85,16 +85,16 @@ def test_earlier_trace_stays_where_the_model_is_refused(tmp_path: Path) -> None:
     words = ["solve", "x", "--model", str(folder), "--trace", str(trace), "--kernels", "1"]
     assert main([*words, "--quiet"]) == 2
     assert trace.read_text() == "old\n"
-    assert main(["evaluate", *evaluated(tmp_path), "--model", str(folder), "--quiet"]) == 2
+    assert main(["evaluate", *evaluate_arguments(tmp_path), "--model", str(folder), "--quiet"]) == 2
     assert not (tmp_path / "run").exists()
 
 
-def evaluated(folder: Path) -> list[str]:
+def evaluate_arguments(folder: Path) -> list[str]:
     (folder / "p.csv").write_text("id,problem,answer\n1,x,1\n")
     return [str(folder / "p.csv"), "--out", str(folder / "run"), "--kernels", "1"]
 
 
-def test_folders_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_folders_that_hold_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     said = ("no config.json", "no weights", "no tokenizer")
     for name, words in zip(("config.json", "model.safetensors", "-"), said, strict=True):
         assert main(["solve", "x", "--model", str(tmp_path)]) == 2
@@ -124,10 +124,10 @@ def test_folders_that_are_no_model(tmp_path: Path, capsys: pytest.CaptureFixture
         ("chat_template.jinja", "hello", "does not show the user's message"),
     ],
 )
-def test_damaged_model_folders_are_one_sentence(
+def test_damaged_model_folders_are_reported_in_one_sentence(
     name: str, text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = tmp_path / "modell"
+    folder = tmp_path / "model"
     folder.mkdir()
     for file in bundled_model().iterdir():
         (folder / file.name).symlink_to(file)
@@ -139,5 +139,5 @@ def test_damaged_model_folders_are_one_sentence(
     assert main(["solve", "x", "--model", str(folder), "--kernels", "1", "--quiet"]) == 2
     lines = capsys.readouterr().err.strip().splitlines()
     assert said in lines[-1]
-    assert "Modell" not in lines[-1]
+    assert "Model" not in lines[-1]
     assert not any("Traceback" in line for line in lines)
