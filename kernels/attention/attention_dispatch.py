@@ -1,4 +1,4 @@
-"""Attention of a mixed step by the Triton kernels: single tokens first, then chunks."""
+"""Attention of a mixed step: decode rows first, then prefill chunks, each by a kernel that fits."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,25 +10,30 @@ from .one_copy_keys import OneCopy
 from .paged_decode import paged_decode
 from .paged_prefill import paged_prefill
 
-NO_SLOT = -1  # what has this slot is written nowhere
+NO_SLOT = -1  # in a slot mapping: the row's key and value are not written
 
 
 @dataclass(frozen=True, slots=True)
 class PagedBatch:
-    """What the layers of one page group need to know of a step of T rows.
+    """What the layers of one page group need to know about a step of T rows.
 
-    The first ``decodes * q_len`` rows belong to ``decodes`` sequences of ``q_len`` tokens each; one
-    of length 0 stands for no sequence. The rows after them belong to ``chunks`` in order. Rows
-    after the last chunk's belong to nobody.
+    The first ``num_decodes * q_len`` rows belong to ``num_decodes`` sequences of ``q_len`` tokens
+    each. The rows after them belong to the prefill chunks, in order. Rows after the last chunk are
+    padding, and a sequence of length 0 is padding, too.
 
-    Args:
-        slots: int32 [T], where each row's key and value go; ``NO_SLOT`` for none.
-        page_table: int32 [decodes + chunks, P]; entry j of a row is the page that holds positions from
-            ``first_pos + j * page_size``.
-        first_pos, seq_lens: int32 [decodes + chunks], position of the page_table's first entry, and tokens
-            in the cache with the step's own.
-        query_starts: int32 [chunks + 1], first row of each chunk, counted from the first chunk's.
-        flash: the kinds of layers whose chunks flash-attn computes (see ``trial``).
+    Attributes:
+        slot_mapping: int32 [T], slot of the cache to which each row's key and value are written;
+            ``NO_SLOT`` for none.
+        page_table: int32 [num_decodes + chunks, P]. Entry j of a row is the page that holds
+            positions from ``first_pos + j * page_size``.
+        first_pos: int32 [num_decodes + chunks], position of the first entry of the page table.
+        seq_lens: int32 [num_decodes + chunks], tokens in the cache, those of the step included.
+        query_starts: int32 [chunks + 1], first row of each chunk and the end of the last, counted
+            from the first chunk's first row.
+        num_decodes: sequences whose rows come first.
+        q_len: rows of each of them: more than 1 if drafted tokens are verified.
+        flash_attn_specs: kinds of layers whose chunks flash-attn computes (see
+            ``autotune_prefill``).
     """
 
     slot_mapping: torch.Tensor
@@ -54,34 +59,45 @@ def attend(
     one_copy: OneCopy | None = None,
     workspace: torch.Tensor | None = None,
 ) -> None:
-    """Attention of a step's rows: its single tokens, then its chunks.
+    """Compute the attention of a step's decode rows, then that of its prefill chunks.
 
     Args:
-        query, out: [T, heads, head_dim]; rows of nobody are left as they are, or become 0.
-        window: ``None`` or 0 for all tokens.
-        The rest as in ``paged_decode``.
+        query: [T, heads, head_dim]; see ``paged_decode`` for one-copy layers.
+        keys: cache of keys, or of the one copy, as in ``paged_decode``.
+        values: cache of values; ``None`` for one copy.
+        batch: the step's rows and their page tables.
+        out: [T, heads, head_dim], receives the result. Padding rows are left as they are or
+            become 0.
+        window: keys that a row sees, its own included; ``None`` or 0 for all.
+        scale: factor of the scores.
+        sinks: [heads], logits that take weight but add no value.
+        one_copy: what rebuilds keys from the one copy.
+        workspace: float32 memory, as in ``paged_decode``.
 
     Raises:
-        ValueError: a shape, dtype or option that does not fit.
+        ValueError: a shape, a dtype or an option does not fit the others.
     """
-    s, n = batch.num_decodes, batch.num_decodes * batch.q_len
+    decodes, rows = batch.num_decodes, batch.num_decodes * batch.q_len
     shared: dict[str, Any] = {
         "window": window or 0, "scale": scale, "sinks": sinks, "one_copy": one_copy,
     }  # fmt: skip
-    if n:
+    if rows:
         paged_decode(
-            query[:n], keys, values, batch.page_table[:s], batch.seq_lens[:s], out[:n], q_len=batch.q_len,
-            first_pos=batch.first_pos[:s], workspace=workspace, pdl=True, **shared,
+            query[:rows], keys, values, batch.page_table[:decodes], batch.seq_lens[:decodes],
+            out[:rows], q_len=batch.q_len, first_pos=batch.first_pos[:decodes],
+            workspace=workspace, pdl=True, **shared,
         )  # fmt: skip
     if batch.query_starts.shape[0] == 1:
         return
-    chunks = (batch.page_table[s:], batch.query_starts, batch.seq_lens[s:], out[n:])
-    first_pos = batch.first_pos[s:]
+    query, first_pos = query[rows:], batch.first_pos[decodes:]
+    chunks = (
+        batch.page_table[decodes:], batch.query_starts, batch.seq_lens[decodes:], out[rows:],
+    )  # fmt: skip
     kv_heads, head_dim = keys.shape[2:]
-    kind = AttentionSpec(query.shape[1], kv_heads, head_dim, window or 0)
-    if kind in batch.flash_attn_specs and sinks is None and values is not None:
+    spec = AttentionSpec(query.shape[1], kv_heads, head_dim, window or 0)
+    if spec in batch.flash_attn_specs and sinks is None and values is not None:
         flash_prefill(
-            query[n:], keys, values, *chunks, window=kind.window, scale=scale, first_pos=first_pos
+            query, keys, values, *chunks, window=spec.window, scale=scale, first_pos=first_pos
         )
     else:
-        paged_prefill(query[n:], keys, values, *chunks, first_pos=first_pos, **shared)
+        paged_prefill(query, keys, values, *chunks, first_pos=first_pos, **shared)

@@ -1,4 +1,4 @@
-"""Shapes of a paged attention call, checked once for every kernel."""
+"""Inputs of a paged attention call, and their shapes, checked once for every kernel."""
 
 from dataclasses import dataclass
 
@@ -10,8 +10,16 @@ from .one_copy_keys import OneCopy
 
 @dataclass(frozen=True, slots=True)
 class PagedShape:
-    """Sizes of queries [rows, heads, head_dim], caches [pages, page_size, kv_heads, head_dim] and
-    a page_table of ``sequences`` rows."""
+    """Sizes of a paged attention call.
+
+    Attributes:
+        rows: query rows of all sequences.
+        heads: query heads.
+        head_dim: width of a head.
+        kv_heads: heads of the cache.
+        page_size: tokens of a page, a power of two.
+        sequences: rows of the page table.
+    """
 
     rows: int
     heads: int
@@ -22,48 +30,76 @@ class PagedShape:
 
     @property
     def group(self) -> int:
-        """Query heads of one KV head."""
+        """Number of query heads that share a KV head."""
         return self.heads // self.kv_heads
 
 
-def paged_shape(
-    q: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor | None,
-    page_table: torch.Tensor,
-    seq_lens: torch.Tensor,
-    out: torch.Tensor,
-    one_copy: OneCopy | None,
-) -> PagedShape:
-    """The sizes of a call, whose arguments are those of ``paged_decode``.
+@dataclass(frozen=True, slots=True)
+class PagedInputs:
+    """What a paged attention call reads. ``paged_decode`` describes each field."""
 
-    Raises:
-        ValueError: its tensors do not fit together.
-    """
-    require_tensor("q", q, FLOAT_DTYPES, 3)
-    require_tensor("key_cache", key_cache, q.dtype, 4)
-    require_tensor("page_table", page_table, torch.int32, 2)
-    require_tensor("seq_lens", seq_lens, torch.int32, 1)
-    require_tensor("out", out, q.dtype, 3)
-    _, page_size, kv_heads, head_dim = key_cache.shape
-    rows, heads, width = q.shape
-    sequences = page_table.shape[0]
-    require(q.shape == out.shape, f"out is {tuple(out.shape)}, q {tuple(q.shape)}")
-    require(
-        seq_lens.shape[0] == sequences, f"{sequences} page_table rows, {seq_lens.shape[0]} seq_lens"
-    )
-    require(
-        width == head_dim and heads % kv_heads == 0,
-        f"q {tuple(q.shape)} does not fit a cache of {kv_heads} heads of {head_dim}",
-    )
-    require(page_size & (page_size - 1) == 0, f"page_size {page_size} is not a power of two")
-    if one_copy is None:
-        require(value_cache is not None, "value_cache is missing; without it give one_copy")
-    if value_cache is not None:
-        require(one_copy is None, "one_copy and value_cache exclude each other")
-        require_tensor("value_cache", value_cache, q.dtype, 4)
-        require(value_cache.shape == key_cache.shape, "the caches differ in shape")
-    if one_copy is not None:
-        require_tensor("cos", one_copy.cos, torch.float32, 2)
-        require_tensor("sin", one_copy.sin, torch.float32, 2)
-    return PagedShape(rows, heads, head_dim, kv_heads, page_size, sequences)
+    q: torch.Tensor
+    key_cache: torch.Tensor
+    value_cache: torch.Tensor | None
+    page_table: torch.Tensor
+    seq_lens: torch.Tensor
+    window: int
+    scale: float
+    first_pos: torch.Tensor | None = None
+    sinks: torch.Tensor | None = None
+    one_copy: OneCopy | None = None
+
+    def check(self, out: torch.Tensor) -> PagedShape:
+        """Return the sizes of the call.
+
+        Raises:
+            ValueError: the tensors do not fit together, or do not fit ``out``.
+        """
+        q, cache = self.q, self.key_cache
+        require_tensor("q", q, FLOAT_DTYPES, 3)
+        require_tensor("key_cache", cache, q.dtype, 4)
+        require_tensor("page_table", self.page_table, torch.int32, 2)
+        require_tensor("seq_lens", self.seq_lens, torch.int32, 1)
+        require_tensor("out", out, q.dtype, 3)
+        _, page_size, kv_heads, head_dim = cache.shape
+        rows, heads, width = q.shape
+        sequences = self.page_table.shape[0]
+        require(
+            q.shape == out.shape,
+            f"out has shape {tuple(out.shape)}; it must have that of q, {tuple(q.shape)}.",
+        )
+        require(
+            self.seq_lens.shape[0] == sequences,
+            f"seq_lens has {self.seq_lens.shape[0]} entries; "
+            f"it must have one for each of the {sequences} rows of page_table.",
+        )
+        require(
+            width == head_dim and heads % kv_heads == 0,
+            f"q has shape {tuple(q.shape)}, which does not fit a cache of {kv_heads} heads "
+            f"of {head_dim} dimensions.",
+        )
+        require(
+            page_size & (page_size - 1) == 0,
+            f"The page size is {page_size}; it must be a power of two.",
+        )
+        self._check_values()
+        return PagedShape(rows, heads, head_dim, kv_heads, page_size, sequences)
+
+    def _check_values(self) -> None:
+        """Check that values come either from a cache of their own or from the one copy."""
+        if self.one_copy is None:
+            require(
+                self.value_cache is not None, "value_cache is missing; pass it, or pass one_copy."
+            )
+        if self.value_cache is not None:
+            require(
+                self.one_copy is None, "value_cache and one_copy were both given; pass one of them."
+            )
+            require_tensor("value_cache", self.value_cache, self.q.dtype, 4)
+            require(
+                self.value_cache.shape == self.key_cache.shape,
+                "key_cache and value_cache differ in shape; they must have the same.",
+            )
+        if self.one_copy is not None:
+            require_tensor("cos", self.one_copy.cos, torch.float32, 2)
+            require_tensor("sin", self.one_copy.sin, torch.float32, 2)

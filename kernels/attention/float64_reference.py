@@ -1,4 +1,8 @@
-"""What ``paged_decode`` and ``paged_prefill`` compute, in float64, one sequence at a time."""
+"""Float64 references of ``paged_decode`` and ``paged_prefill`` for tests and benchmarks.
+
+They attend to one sequence at a time and are slow. The fallback for devices on which the kernels
+do not run is ``torch_fallback``.
+"""
 
 import torch
 
@@ -19,7 +23,7 @@ def paged_decode_reference(
     window: int = 0,
     q_len: int = 1,
 ) -> torch.Tensor:
-    """What ``paged_decode`` computes, in float64, one sequence at a time."""
+    """Return what ``paged_decode`` computes from the same arguments, in float64."""
     page_size = key_cache.shape[1]
     group = q.shape[1] // key_cache.shape[2]
     out = torch.zeros(q.shape, dtype=torch.float64, device=q.device)
@@ -28,30 +32,45 @@ def paged_decode_reference(
             continue
         first = 0 if first_pos is None else int(first_pos[s])
         low = max(0, length - q_len - window + 1) if window else 0
-        at = torch.arange(low, length, device=q.device)
-        pages = page_table[s].long()[(at - first) // page_size]
-        slots = pages * page_size + at % page_size
+        pos = torch.arange(low, length, device=q.device)
+        pages = page_table[s].long()[(pos - first) // page_size]
+        slots = pages * page_size + pos % page_size
         values = (key_cache if value_cache is None else value_cache).flatten(0, 1)[slots].double()
         rows = slice(s * q_len, (s + 1) * q_len)
-        row_at = torch.arange(length - q_len, length, device=q.device)
+        row_pos = torch.arange(length - q_len, length, device=q.device)
         query = q[rows].double()
         if one_copy is None:
             keys = key_cache.flatten(0, 1)[slots].double()
         else:
-            keys = rebuild_keys(values, one_copy, at)
-            still = OneCopy(torch.ones_like(one_copy.key_weight), one_copy.cos, one_copy.sin)
-            query = rebuild_keys(query, still, row_at)
-        scores = torch.einsum("rhd,khd->hrk", query, keys.repeat_interleave(group, 1)) * scale
-        seen = (at[None, :] <= row_at[:, None]) & (row_at[:, None] >= 0)
+            keys = rebuild_keys(values, one_copy, pos)
+            unweighted = OneCopy(torch.ones_like(one_copy.key_weight), one_copy.cos, one_copy.sin)
+            query = rebuild_keys(query, unweighted, row_pos)  # rotates only
+        visible = (pos[None, :] <= row_pos[:, None]) & (row_pos[:, None] >= 0)
         if window:
-            seen &= at[None, :] > row_at[:, None] - window
-        scores = scores.masked_fill(~seen, float("-inf"))
-        if sinks is not None:
-            sink = sinks.double()[:, None, None].expand(-1, q_len, 1)
-            scores = torch.cat([scores, sink], 2)
-        weights = scores.softmax(2)[..., : at.shape[0]].nan_to_num(0.0)
-        out[rows] = torch.einsum("hrk,khd->rhd", weights, values.repeat_interleave(group, 1))
+            visible &= pos[None, :] > row_pos[:, None] - window
+        out[rows] = _attention(
+            query, keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1), visible,
+            scale, sinks,
+        )  # fmt: skip
     return out
+
+
+def _attention(
+    query: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    visible: torch.Tensor,
+    scale: float,
+    sinks: torch.Tensor | None,
+) -> torch.Tensor:
+    """Attention of rows [R, heads, head_dim] to keys [K, heads, head_dim]; 0 if none is visible."""
+    scores = torch.einsum("rhd,khd->hrk", query, keys) * scale
+    scores = scores.masked_fill(~visible, float("-inf"))
+    if sinks is not None:
+        sink = sinks.double()[:, None, None].expand(-1, len(query), 1)
+        scores = torch.cat([scores, sink], 2)
+    weights = scores.softmax(2)[..., : len(keys)].nan_to_num(0.0)
+    return torch.einsum("hrk,khd->rhd", weights, values)
 
 
 def paged_prefill_reference(
@@ -65,7 +84,10 @@ def paged_prefill_reference(
     first_pos: torch.Tensor | None = None,
     **options: object,
 ) -> torch.Tensor:
-    """What ``paged_prefill`` computes, in float64: a sequence's chunk is so many decode rows."""
+    """Return what ``paged_prefill`` computes from the same arguments, in float64.
+
+    A chunk of n tokens equals n decode rows of its sequence.
+    """
     parts = []
     for s in range(page_table.shape[0]):
         begin, end = int(query_starts[s]), int(query_starts[s + 1])

@@ -1,8 +1,10 @@
-"""How one-copy heads are cut into blocks. Imports nothing, so that it can be asked before torch."""
+"""Width of the blocks into which one-copy heads are cut. Usable without torch."""
 
 
 def one_copy_block_width(head_dim: int, pairs: int) -> int:
-    """Return the width of the blocks of a one-copy head; the first of each half holds the pairs.
+    """Return the width of the blocks of a one-copy head.
+
+    It is wide enough for the first block of each half to hold all rotated dimensions of that half.
 
     Args:
         head_dim: width of the head.
@@ -14,7 +16,7 @@ def one_copy_block_width(head_dim: int, pairs: int) -> int:
     width = max(16, 1 << (pairs - 1).bit_length())
     if head_dim % (2 * width):
         raise ValueError(
-            f"one copy needs head_dim ({head_dim}) to be a multiple of {2 * width} "
-            f"for {pairs} rotated pairs"
+            f"head_dim is {head_dim}; a one-copy layer with {pairs} rotated pairs needs a "
+            f"multiple of {2 * width}."
         )
     return width

@@ -1,8 +1,10 @@
-"""One cached vector for key and value of layers with ``attention_k_eq_v``.
+"""Keys of one-copy layers, rebuilt from the one vector that the cache holds.
 
-The cache holds the normalised vector n alone. The value is n; the key is ``rope(n * key_weight)``,
-rebuilt on read. On the dimensions that do not rotate the key weight is folded into the query, so
-only ``2 * pairs`` dimensions are rebuilt. Pairs are ``(i, i + head_dim / 2)`` for ``i < pairs``.
+Gemma 4's full-attention layers with ``attention_k_eq_v`` project key and value with the same
+weights, so that both derive from one normalized vector n. The cache holds n alone. The value is n,
+and the key is ``rope(n * key_weight)``, rebuilt when it is read. On the dimensions that do not
+rotate the key weight is folded into the query instead, so that only ``2 * pairs`` dimensions are
+rebuilt. Pairs are the dimensions ``(i, i + head_dim / 2)`` for ``i < pairs``.
 """
 
 from dataclasses import dataclass
@@ -12,8 +14,13 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class OneCopy:
-    """What rebuilding keys takes. key_weight: [head_dim] k_norm weight. cos, sin: float32
-    [positions, pairs], the rotation of each pair at each position."""
+    """What turns cached vectors into keys.
+
+    Attributes:
+        key_weight: [head_dim], weight of k_norm.
+        cos: float32 [positions, pairs], cosine of each pair's angle at each position.
+        sin: float32 [positions, pairs], its sine.
+    """
 
     key_weight: torch.Tensor
     cos: torch.Tensor
@@ -23,9 +30,14 @@ class OneCopy:
 def fold_key_weight(
     query_weight: torch.Tensor, key_weight: torch.Tensor, pairs: int
 ) -> torch.Tensor:
-    """q_norm's weight [head_dim] times k_norm's on the dimensions that do not rotate, float32.
+    """Return q_norm's weight, times k_norm's on the dimensions that do not rotate, in float32.
 
     There ``q . k = (q_hat * w_q * w_k) . n``, so that n needs no weight of its own.
+
+    Args:
+        query_weight: [head_dim], weight of q_norm.
+        key_weight: [head_dim], weight of k_norm.
+        pairs: number of pairs that rotate.
     """
     folded = query_weight.float() * key_weight.float()
     half = folded.shape[0] // 2
@@ -35,7 +47,13 @@ def fold_key_weight(
 
 
 def rebuild_keys(n: torch.Tensor, one_copy: OneCopy, positions: torch.Tensor) -> torch.Tensor:
-    """Keys of cached vectors n [tokens, heads, head_dim] for a folded query, in n's dtype."""
+    """Return the keys that fit a folded query, in n's dtype (the reference of the kernels).
+
+    Args:
+        n: [tokens, heads, head_dim], cached vectors.
+        one_copy: key weight and angles.
+        positions: int64 [tokens].
+    """
     pairs, half = one_copy.cos.shape[1], n.shape[2] // 2
     weight = one_copy.key_weight.to(n.dtype)
     cos = one_copy.cos[positions][:, None, :].to(n.dtype)

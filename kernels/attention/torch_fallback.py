@@ -1,7 +1,7 @@
-"""Paged attention over a mixed batch in plain torch: what runs where the GPU kernels do not.
+"""Paged attention in plain PyTorch, for the CPU and for GPUs on which the kernels do not run.
 
 Caches are ``[pages, page_size, kv_heads, head_dim]``. A *slot* is a flat index into the first two
-dimensions. Slot 0 lies in the null page: padding reads and writes go there.
+dimensions. Slot 0 lies in the null page, to which padding writes and from which it reads.
 """
 
 from dataclasses import dataclass
@@ -9,15 +9,19 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-MAX_GATHERED_KEYS = 1 << 16  # gathered at once, padding included: it bounds what a step takes
+# Keys of decode rows gathered at once, padding included. It bounds the memory of a step.
+MAX_GATHERED_KEYS = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
 class PrefillChunk:
-    """Query rows ``[begin, end)`` of one sequence and the slots of the keys they may see.
+    """Query rows ``[begin, end)`` of one sequence, and the keys that they may see.
 
-    slots: int64 [L], in order of position. mask: bool [end - begin, L], True where visible, or
-    ``None`` where every row sees every key.
+    Attributes:
+        begin: first row of the step that belongs to the chunk.
+        end: the row after its last.
+        slots: int64 [L], slots of the keys in order of position.
+        mask: bool [end - begin, L], True for visible keys; ``None`` if every row sees every key.
     """
 
     begin: int
@@ -28,11 +32,15 @@ class PrefillChunk:
 
 @dataclass(frozen=True, slots=True)
 class TorchAttentionBatch:
-    """What one layer group's layers need to know of a step of T tokens.
+    """What the layers of one page group need to know about a step of T tokens.
 
-    write_slots: int64 [T], where each token's key and value go. decode_rows: int64 [B], the rows
-    of single-token sequences, ``None`` where there are none. decode_slots: int64 [B, L], padded
-    with 0. decode_mask: bool [B, 1, 1, L], True where visible. chunks: all other sequences.
+    Attributes:
+        write_slots: int64 [T], slots to which each token's key and value are written.
+        decode_rows: int64 [B], rows of the sequences of a single token; ``None`` if there are
+            none.
+        decode_slots: int64 [B, L], slots of the keys that each of these rows sees, padded with 0.
+        decode_mask: bool [B, 1, 1, L], True for visible keys; ``None`` if nothing is padded.
+        chunks: the other sequences.
     """
 
     write_slots: torch.Tensor
@@ -49,7 +57,7 @@ def write_kv_cache(
     value_cache: torch.Tensor,
     slots: torch.Tensor,
 ) -> None:
-    """Put keys and values [T, kv_heads, head_dim] into their slots [T]."""
+    """Write keys and values [T, kv_heads, head_dim] to their slots [T] of the caches."""
     key_cache.flatten(0, 1).index_copy_(0, slots, keys.to(key_cache.dtype))
     value_cache.flatten(0, 1).index_copy_(0, slots, values.to(value_cache.dtype))
 
@@ -63,13 +71,16 @@ def torch_paged_attention(
     softcap: float | None = None,
     sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Attention of every query to the keys its batch entry names.
+    """Return the attention of every query to the keys that the batch lets it see.
 
     Args:
-        queries: [T, heads, head_dim]; heads a multiple of the caches' kv_heads.
-        scale: multiplies the scores.
-        softcap: scores become ``softcap * tanh(scores / softcap)``.
-        sinks: [heads], a logit beside the keys' that takes weight but adds no value (gpt-oss).
+        queries: [T, heads, head_dim]; ``heads`` is a multiple of the caches' ``kv_heads``.
+        key_cache: [pages, page_size, kv_heads, head_dim].
+        value_cache: [pages, page_size, kv_heads, value_dim].
+        batch: the step's sequences.
+        scale: factor of the scores.
+        softcap: scores become ``softcap * tanh(scores / softcap)``; ``None`` for no cap.
+        sinks: [heads], logits that take weight but add no value (gpt-oss).
 
     Returns:
         [T, heads, value_dim] in the queries' dtype.
@@ -82,7 +93,7 @@ def torch_paged_attention(
         sinks = sinks.view(kv_heads, group)
     if batch.decode_rows is not None:
         rows = batch.decode_rows
-        # One query row per head of a group: [B, kv_heads, group, head_dim].
+        # The query heads of a group are the rows of an attention: [B, kv_heads, group, head_dim].
         query = (queries[rows] if batch.chunks else queries).unflatten(1, (kv_heads, group))
         attended = _decode(query, flat_keys, flat_values, batch, scale, softcap, sinks)
         if not batch.chunks:
@@ -96,7 +107,7 @@ def torch_paged_attention(
             for flat in (flat_keys, flat_values)
         )
         sink = None if sinks is None else sinks[:, :, None, None]
-        attended = _attend(query, key, value, chunk.mask, scale, softcap, sink)
+        attended = _attention(query, key, value, chunk.mask, scale, softcap, sink)
         out[chunk.begin : chunk.end] = attended.permute(2, 0, 1, 3).flatten(1, 2)
     return out
 
@@ -114,23 +125,23 @@ def _decode(
     slots, mask = batch.decode_slots, batch.decode_mask
     assert slots is not None
     sink = None if sinks is None else sinks[None, :, :, None]
-    some = max(1, MAX_GATHERED_KEYS // slots.shape[1])
+    count = max(1, MAX_GATHERED_KEYS // slots.shape[1])
     parts = []
-    for begin in range(0, len(query), some):
-        part = slice(begin, begin + some)
+    for begin in range(0, len(query), count):
+        part = slice(begin, begin + count)
         key = _gather(flat_keys, slots[part]).transpose(1, 2)
         value = _gather(flat_values, slots[part]).transpose(1, 2)
-        seen = None if mask is None else mask[part]
-        parts.append(_attend(query[part], key, value, seen, scale, softcap, sink))
+        visible = None if mask is None else mask[part]
+        parts.append(_attention(query[part], key, value, visible, scale, softcap, sink))
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1, 2)
 
 
 def _gather(flat: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """``flat[slots]``, by the call that copies whole rows: three times as fast on a CPU."""
+    """``flat[slots]`` by ``index_select``: it copies whole rows, three times as fast on a CPU."""
     return flat.index_select(0, slots.flatten()).unflatten(0, slots.shape)
 
 
-def _attend(
+def _attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,

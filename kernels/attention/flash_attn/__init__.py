@@ -1,1 +1,1 @@
-"""Prefill attention through flash-attn 2, where it is installed and faster."""
+"""Prefill attention through flash-attn 2, if it is installed and faster."""

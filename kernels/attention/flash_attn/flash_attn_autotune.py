@@ -1,4 +1,4 @@
-"""Which attention layers' chunks flash-attn computes faster, by a trial on the device."""
+"""Chooses the attention layers whose prefill chunks flash-attn computes faster, by measurement."""
 
 import logging
 import statistics
@@ -17,63 +17,76 @@ from .flash_attn_prefill import (
     unsupported_reason,
 )
 
-ERROR_LIMIT = 1e-2  # relative Frobenius; two right results in bfloat16 differ by about 3e-3
+ERROR_LIMIT = 1e-2  # relative Frobenius norm; two right results in bfloat16 differ by about 3e-3
 WARM_CALLS, TIMED_CALLS = 2, 7
-HEAD_START = 2_000_000  # cycles, about a millisecond
+SLEEP_CYCLES = 2_000_000  # about a millisecond
 logger = logging.getLogger(__name__)
 
 
 def autotune_prefill(
-    kinds: Iterable[AttentionSpec], limits: PrefillLimits
+    specs: Iterable[AttentionSpec], limits: PrefillLimits
 ) -> frozenset[AttentionSpec]:
-    """The kinds of layers whose chunks flash-attn computes faster on this device, measured.
+    """Return the kinds of layers whose prefill chunks flash-attn computes faster on this device.
 
-    Both ways run on random data in the layers' shapes; where the outputs differ by more than
-    ``ERROR_LIMIT`` flash-attn is not used. Nothing is measured where it is not is_installed.
+    Both ways run on random data in the layers' shapes. If the outputs differ by more than
+    ``ERROR_LIMIT``, flash-attn is not used. Nothing is measured if it is not installed.
+
+    Args:
+        specs: kinds of attention layers; repeated ones are measured once.
+        limits: size of the largest prefill step, which is the one measured.
     """
     if not device_supported(limits.device) or not is_installed():
         return frozenset()
     with torch.inference_mode():
-        return frozenset(kind for kind in dict.fromkeys(kinds) if _faster(kind, limits))
+        return frozenset(spec for spec in dict.fromkeys(specs) if _flash_is_faster(spec, limits))
 
 
-def _faster(kind: AttentionSpec, limits: PrefillLimits) -> bool:
-    why = unsupported_reason(kind, limits)
-    if why is not None:
-        logger.info("attention of %s: by our kernel; %s", kind, why)
+def _flash_is_faster(spec: AttentionSpec, limits: PrefillLimits) -> bool:
+    reason = unsupported_reason(spec, limits)
+    if reason is not None:
+        logger.info("Attention of %s uses the built-in kernel: %s.", spec, reason)
         return False
-    case = benchmark_inputs(kind, limits)
-    wanted, found = (torch.full_like(case["q"], float("nan")) for _ in range(2))
-    paged_prefill(**case, out=wanted)
+    inputs = benchmark_inputs(spec, limits)
+    wanted, found = (torch.full_like(inputs["q"], float("nan")) for _ in range(2))
+    paged_prefill(**inputs, out=wanted)
     try:
-        flash_prefill(**case, out=found)
+        flash_prefill(**inputs, out=found)
         error = (found.float() - wanted.float()).norm() / wanted.float().norm()
-        agrees = bool(error < ERROR_LIMIT)  # not where it is NaN
-    except Exception as failure:  # whatever a build for another GPU or version raises
-        logger.warning("attention of %s: flash-attn is not used: %s", kind, failure)
+        agrees = bool(error < ERROR_LIMIT)  # False for NaN, too
+    except Exception as failure:  # a build for another GPU or version can raise anything
+        logger.warning(
+            "flash-attn is not used for attention of %s, because it failed: %s", spec, failure
+        )
         return False
     if not agrees:
         logger.warning(
-            "attention of %s: flash-attn is not used: it differs by %.2g", kind, float(error)
+            "flash-attn is not used for attention of %s, because its result differs by %.2g.",
+            spec,
+            float(error),
         )
         return False
-    own = median_device_ms(lambda: paged_prefill(**case, out=wanted))
-    flash = median_device_ms(lambda: flash_prefill(**case, out=found))
+    own = median_device_ms(lambda: paged_prefill(**inputs, out=wanted))
+    flash = median_device_ms(lambda: flash_prefill(**inputs, out=found))
     logger.info(
-        "attention of %s, %d rows: our kernel %.3f ms, flash-attn %.3f ms",
-        kind,
-        limits.max_rows,
+        "Attention of %s takes %.3f ms with the built-in kernel and %.3f ms with flash-attn "
+        "(%d rows).",
+        spec,
         own,
         flash,
+        limits.max_rows,
     )
     return flash < own
 
 
-def benchmark_inputs(kind: AttentionSpec, limits: PrefillLimits) -> dict[str, Any]:
-    """Arguments of a step whose one chunk of ``rows`` tokens follows a window, or as many tokens.
-    The tables have room for ``sequences``, as those of the engine have."""
+def benchmark_inputs(spec: AttentionSpec, limits: PrefillLimits) -> dict[str, Any]:
+    """Return random arguments of ``paged_prefill`` for one chunk of ``limits.max_rows`` tokens.
+
+    The chunk follows as many tokens as its window reaches back, or, without a window, as many as
+    it has itself. The page table has ``limits.max_sequences`` rows, like those of the engine; all
+    but the first are empty.
+    """
     rows, size, device = limits.max_rows, limits.page_size, limits.device
-    length = rows + (kind.window - 1 if kind.window else rows)
+    length = rows + (spec.window - 1 if spec.window else rows)
     pages = -(-length // size)
     generator = torch.Generator(device).manual_seed(0)
 
@@ -89,27 +102,30 @@ def benchmark_inputs(kind: AttentionSpec, limits: PrefillLimits) -> dict[str, An
     query_starts = torch.full((limits.max_sequences + 1,), rows, dtype=torch.int32, device=device)
     query_starts[0] = 0
     return {
-        "q": random(rows, kind.heads, kind.head_dim),
-        "key_cache": random(pages + 1, size, kind.kv_heads, kind.head_dim),
-        "value_cache": random(pages + 1, size, kind.kv_heads, kind.head_dim),
+        "q": random(rows, spec.heads, spec.head_dim),
+        "key_cache": random(pages + 1, size, spec.kv_heads, spec.head_dim),
+        "value_cache": random(pages + 1, size, spec.kv_heads, spec.head_dim),
         "page_table": page_table,
         "query_starts": query_starts,
         "seq_lens": seq_lens,
         "first_pos": torch.zeros_like(seq_lens),
-        "window": kind.window,
-        "scale": kind.head_dim**-0.5,
+        "window": spec.window,
+        "scale": spec.head_dim**-0.5,
     }
 
 
 def median_device_ms(call: Callable[[], object]) -> float:
-    """Median milliseconds that a call takes on the device, without the host's."""
+    """Return the median time in milliseconds that a call takes on the device.
+
+    The time that the host needs to launch it does not count.
+    """
     for _ in range(WARM_CALLS):
         call()
     times = []
     for _ in range(TIMED_CALLS):
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        # In a step the host is ahead of the device; here it catches up while the device waits.
-        torch.cuda._sleep(HEAD_START)
+        # In a step the host is ahead of the device. Here it gets ahead while the device sleeps.
+        torch.cuda._sleep(SLEEP_CYCLES)
         begin.record()
         call()
         end.record()

@@ -1,13 +1,14 @@
-"""Chunks' attention through flash-attn 2, where it is is_installed and measured to be faster.
+"""Prefill attention through flash-attn 2.
 
-Decode steps stay with ``decode``: flash-attn splits a sequence's keys by how many sequences there
-are, so that results would depend on the batch. It knows no sinks and no one-copy caches, its head
-dimensions end at 256, and it reads pages only of multiples of 256 tokens. From smaller pages a
-sliding layer's keys are gathered first: a window and the chunk for each sequence. A full layer's
-would be its whole context; it is left to ``prefill``.
+Decode steps stay with ``paged_decode``: flash-attn chooses its splits of the keys by the number of
+sequences, so that results would depend on the batch. It supports neither sinks nor one-copy
+caches, its head dimensions end at 256, and it reads only pages of multiples of 256 tokens. From
+smaller pages the keys of a sliding-window layer are gathered first: a window and the chunk for
+each sequence. For a full-attention layer that would be the whole context, so that such a layer is
+left to ``paged_prefill``.
 
-Written from flash-attn's published interface and tested against a stand-in of it: no build of
-flash-attn for the machines that this was developed on existed.
+This was written from flash-attn's published interface and is tested against a stand-in, because no
+build of flash-attn existed for the machines on which it was developed.
 """
 
 import logging
@@ -19,18 +20,25 @@ import triton
 import triton.language as tl
 
 from ...triton_launch import next_power_of_2, require
-from ..attention_shapes import paged_shape
+from ..attention_shapes import PagedInputs
 
-MAX_HEAD_DIM, PAGE = 256, 256
-MAX_GATHER_BYTES = (
-    256 << 20
-)  # keys and values of a step's chunks; more is better kept for the cache
+MAX_HEAD_DIM = 256
+PAGE_MULTIPLE = 256  # tokens
+# Bytes of gathered keys and values of a step; more memory is better kept for the cache.
+MAX_GATHER_BYTES = 256 << 20
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class AttentionSpec:
-    """What tells one kind of attention layer from another; ``window`` 0 for none."""
+    """Kind of attention layer, as far as the choice of a prefill kernel depends on it.
+
+    Attributes:
+        heads: query heads.
+        kv_heads: heads of keys and values.
+        head_dim: width of a head.
+        window: tokens that a row sees; 0 for all.
+    """
 
     heads: int
     kv_heads: int
@@ -44,7 +52,15 @@ class AttentionSpec:
 
 @dataclass(frozen=True, slots=True)
 class PrefillLimits:
-    """Most rows of a step, sequences in its tables, and what the cache is made of."""
+    """Size of the largest prefill step, and layout of the cache.
+
+    Attributes:
+        max_rows: query rows of a step.
+        max_sequences: rows of a step's page table.
+        page_size: tokens of a page.
+        dtype: type of keys and values.
+        device: device that holds the cache.
+    """
 
     max_rows: int
     max_sequences: int
@@ -54,32 +70,34 @@ class PrefillLimits:
 
 
 @triton.jit(do_not_specialize=["sequences"])
-def _gather_window(
+def gather_windows_kernel(
     k, v, page_table, key_starts, seq_lens, first_pos, keys, values, sequences, page_table_stride,
-    HK: tl.constexpr, D: tl.constexpr, C: tl.constexpr, PS: tl.constexpr, BN: tl.constexpr,
-    SP: tl.constexpr, HAS_FIRST: tl.constexpr,
+    KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    PAGE_SIZE: tl.constexpr, BLOCK_ROWS: tl.constexpr, PADDED_SEQUENCES: tl.constexpr,
+    HAS_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """A program copies one head of BN rows; row r of sequence s is its position seq_lens[s] -
-    key_starts[s + 1] + r."""
-    h = tl.program_id(1)
-    row = tl.program_id(0) * BN + tl.arange(0, BN)
+    """Copy one head of BLOCK_ROWS gathered rows per program.
+
+    Gathered row r of sequence s holds position ``seq_lens[s] - key_starts[s + 1] + r``.
+    """
+    head = tl.program_id(1)
+    row = tl.program_id(0) * BLOCK_ROWS + tl.arange(0, BLOCK_ROWS)
     live = row < tl.load(key_starts + sequences)
-    ss = tl.arange(0, SP)
-    ends = tl.load(key_starts + ss + 1, mask=ss < sequences, other=2**31 - 1)
-    s = tl.sum((ends[None, :] <= row[:, None]).to(tl.int32), 1)
-    length = tl.load(seq_lens + s, mask=live, other=0)
-    pos = length - tl.load(key_starts + s + 1, mask=live, other=0) + row
-    entry = pos
+    seqs = tl.arange(0, PADDED_SEQUENCES)
+    ends = tl.load(key_starts + seqs + 1, mask=seqs < sequences, other=2**31 - 1)
+    seq = tl.sum((ends[None, :] <= row[:, None]).to(tl.int32), 1)
+    length = tl.load(seq_lens + seq, mask=live, other=0)
+    pos = length - tl.load(key_starts + seq + 1, mask=live, other=0) + row
+    offset = pos
     if HAS_FIRST:
-        entry = pos - tl.load(first_pos + s, mask=live, other=0)
-    page = tl.load(
-        page_table + s.to(tl.int64) * page_table_stride + entry // PS, mask=live, other=0
-    )
-    slot = page.to(tl.int64) * PS + pos % PS
-    c = tl.arange(0, C)
-    source = (slot * HK + h)[:, None] * D + c[None, :]
-    target = (row.to(tl.int64) * HK + h)[:, None] * D + c[None, :]
-    copied = live[:, None] & (c < D)[None, :]
+        offset = pos - tl.load(first_pos + seq, mask=live, other=0)
+    entry = page_table + seq.to(tl.int64) * page_table_stride + offset // PAGE_SIZE
+    page = tl.load(entry, mask=live, other=0)
+    slot = page.to(tl.int64) * PAGE_SIZE + pos % PAGE_SIZE
+    dim = tl.arange(0, BLOCK_DIM)
+    source = (slot * KV_HEADS + head)[:, None] * HEAD_DIM + dim[None, :]
+    target = (row.to(tl.int64) * KV_HEADS + head)[:, None] * HEAD_DIM + dim[None, :]
+    copied = live[:, None] & (dim < HEAD_DIM)[None, :]
     tl.store(keys + target, tl.load(k + source, mask=copied), mask=copied)
     tl.store(values + target, tl.load(v + source, mask=copied), mask=copied)
 
@@ -97,40 +115,42 @@ def flash_prefill(
     scale: float = 1.0,
     first_pos: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """What ``paged_prefill`` computes, with its arguments; rows after the last chunk become 0.
+    """Compute what ``paged_prefill`` computes, from the same arguments.
 
-    In the keys of a window's first page before the window, which pages of multiples of 256 tokens
-    let flash-attn read, there must be finite numbers.
+    Rows of ``out`` after the last chunk become 0. From pages of multiples of 256 tokens flash-attn
+    also reads the keys before the window in the window's first page; these must be finite.
 
     Raises:
-        ValueError: a shape or dtype that does not fit, or a full layer in smaller pages.
+        ValueError: a shape or dtype does not fit, or a layer without a window has pages of other
+            sizes.
     """
     from flash_attn import flash_attn_varlen_func
 
-    shape = paged_shape(q, key_cache, value_cache, page_table, seq_lens, out, None)
-    paged = shape.page_size % PAGE == 0
-    require(paged or window > 0, f"pages of {shape.page_size} tokens hold a full layer's keys")
+    inputs = PagedInputs(
+        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos
+    )  # fmt: skip
+    shape = inputs.check(out)
+    paged = shape.page_size % PAGE_MULTIPLE == 0
+    require(
+        paged or window > 0,
+        f"The pages have {shape.page_size} tokens; without a window they must have a multiple "
+        f"of {PAGE_MULTIPLE}.",
+    )
     counts = query_starts.diff()
     if paged:
         held = seq_lens if first_pos is None else seq_lens - first_pos
-        keys, values, longest = key_cache, value_cache, page_table.shape[1] * shape.page_size
+        longest = page_table.shape[1] * shape.page_size
     else:
         held = torch.minimum(seq_lens, counts + (window - 1))
         longest = max_gathered_rows(shape.rows, shape.sequences, window)
     key_starts = F.pad((held * (counts > 0)).cumsum(0, dtype=torch.int32), (1, 0))
+    keys, values = key_cache, value_cache
     if not paged:
-        keys, values = (q.new_empty(longest, shape.kv_heads, shape.head_dim) for _ in range(2))
-        block = 32
-        _gather_window[(-(-longest // block), shape.kv_heads)](
-            key_cache, value_cache, page_table, key_starts, seq_lens,
-            seq_lens if first_pos is None else first_pos, keys, values, shape.sequences,
-            page_table.stride(0), HK=shape.kv_heads, D=shape.head_dim, C=next_power_of_2(shape.head_dim),
-            PS=shape.page_size, BN=block, SP=max(16, next_power_of_2(shape.sequences)),
-            HAS_FIRST=first_pos is not None,
-        )  # fmt: skip
+        keys, values = _gather_windows(inputs, key_starts, longest)
     attended = flash_attn_varlen_func(
         q, keys, values, cu_seqlens_q=query_starts, cu_seqlens_k=key_starts,
-        # Bounds: the true ones are on the device. One row would mean one row of every sequence.
+        # Upper bounds, because the exact values are on the device. A max_seqlen_q of 1 would mean
+        # one row for every sequence.
         max_seqlen_q=max(2, shape.rows), max_seqlen_k=longest,
         softmax_scale=scale, causal=True, window_size=(window - 1, 0) if window else (-1, -1),
         block_table=page_table if paged else None,
@@ -139,43 +159,64 @@ def flash_prefill(
     return torch.where(mine[:, None, None], attended, attended.new_zeros(()), out=out)
 
 
+def _gather_windows(
+    inputs: PagedInputs, key_starts: torch.Tensor, rows: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return keys and values [rows, kv_heads, head_dim] of each sequence's window and chunk."""
+    _, page_size, kv_heads, head_dim = inputs.key_cache.shape
+    sequences = len(inputs.seq_lens)
+    keys, values = (inputs.q.new_empty(rows, kv_heads, head_dim) for _ in range(2))
+    block_rows = 32
+    gather_windows_kernel[(-(-rows // block_rows), kv_heads)](
+        inputs.key_cache, inputs.value_cache, inputs.page_table, key_starts, inputs.seq_lens,
+        inputs.seq_lens if inputs.first_pos is None else inputs.first_pos, keys, values, sequences,
+        inputs.page_table.stride(0), KV_HEADS=kv_heads, HEAD_DIM=head_dim,
+        BLOCK_DIM=next_power_of_2(head_dim), PAGE_SIZE=page_size, BLOCK_ROWS=block_rows,
+        PADDED_SEQUENCES=max(16, next_power_of_2(sequences)),
+        HAS_FIRST=inputs.first_pos is not None,
+    )  # fmt: skip
+    return keys, values
+
+
 def max_gathered_rows(rows: int, sequences: int, window: int) -> int:
-    """Most keys that chunks of together ``rows`` tokens see through a window."""
+    """Return the most keys that chunks of ``rows`` tokens in all can see through a window."""
     return min(sequences, rows) * (window - 1) + rows
 
 
-def unsupported_reason(kind: AttentionSpec, limits: PrefillLimits) -> str | None:
-    """Why flash-attn cannot serve such layers; ``None`` where it can."""
+def unsupported_reason(spec: AttentionSpec, limits: PrefillLimits) -> str | None:
+    """Return why flash-attn cannot serve such layers, as a clause; ``None`` if it can."""
     if limits.dtype not in (torch.bfloat16, torch.float16):
         return f"flash-attn does not take {limits.dtype}"
-    if kind.head_dim > MAX_HEAD_DIM or kind.head_dim % 8:
-        return f"flash-attn takes head dimensions of multiples of 8 up to {MAX_HEAD_DIM}"
-    if limits.page_size % PAGE == 0:
+    if spec.head_dim > MAX_HEAD_DIM or spec.head_dim % 8:
+        return f"flash-attn takes head dimensions that are multiples of 8 up to {MAX_HEAD_DIM}"
+    if limits.page_size % PAGE_MULTIPLE == 0:
         return None
-    if not kind.window:
-        return f"flash-attn reads pages of multiples of {PAGE} tokens, not {limits.page_size}"
-    row = 2 * kind.kv_heads * kind.head_dim * limits.dtype.itemsize
-    needed = max_gathered_rows(limits.max_rows, limits.max_sequences, kind.window) * row
+    if not spec.window:
+        return (
+            f"flash-attn reads pages of multiples of {PAGE_MULTIPLE} tokens, not {limits.page_size}"
+        )
+    row_bytes = 2 * spec.kv_heads * spec.head_dim * limits.dtype.itemsize
+    needed = max_gathered_rows(limits.max_rows, limits.max_sequences, spec.window) * row_bytes
     if needed > MAX_GATHER_BYTES:
         return f"gathering the windows would take {needed >> 20} MiB"
     return None
 
 
 def is_installed() -> bool:
-    """Whether flash-attn 2 can be imported; one that is there and cannot be is warned of."""
+    """Return whether flash-attn 2 can be imported; log a warning if it is there but cannot be."""
     try:
         import flash_attn
         from flash_attn import flash_attn_varlen_func  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "flash_attn":
-            logger.warning("flash-attn is not used: %s", error)
+            logger.warning("flash-attn is not used because it cannot be imported: %s", error)
         return False
     except (ImportError, OSError) as error:  # built for another torch or CUDA
-        logger.warning("flash-attn is not used: %s", error)
+        logger.warning("flash-attn is not used because it cannot be imported: %s", error)
         return False
     return str(flash_attn.__version__).startswith("2.")
 
 
 def device_supported(device: torch.device) -> bool:
-    """Whether flash-attn 2 has kernels for the device."""
+    """Return whether flash-attn 2 has kernels for the device."""
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

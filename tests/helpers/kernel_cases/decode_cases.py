@@ -20,7 +20,19 @@ def decode_case(
     window: int = 0,
     pairs: int = 0,
 ) -> dict:
-    """A pool with NaN wherever no visible key lies, and the tables into it."""
+    """Return arguments of ``paged_decode``.
+
+    Args:
+        seed: of queries, keys, values and the order of the pages.
+        seq_lens: tokens in the cache of each sequence, those of the query rows included.
+        heads: query heads.
+        kv_heads: heads of keys and values.
+        head_dim: width of a head.
+        page_size: tokens of a page.
+        q_len: query rows of each sequence.
+        window: keys that a row sees; 0 for all.
+        pairs: rotated pairs of a one-copy layer; 0 for a layer with keys and values.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def randn(*shape: int) -> torch.Tensor:
@@ -47,14 +59,15 @@ def decode_case(
 
 
 def run_decode(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:
+    """Return the result of ``paged_decode``; output and workspace hold NaN before."""
     q, page_table = case["q"], case["page_table"]
     out = torch.full_like(q, float("nan"))
     workspace = None
     if config.split_tokens:
-        most = page_table.shape[1] * case["key_cache"].shape[1]
+        max_tokens = page_table.shape[1] * case["key_cache"].shape[1]
         need = decode_workspace_size(
-            page_table.shape[0], case["q_len"], q.shape[1], q.shape[2], most, config.split_tokens, config.short_split_tokens,
-            case["window"],
+            page_table.shape[0], case["q_len"], q.shape[1], q.shape[2], max_tokens,
+            config.split_tokens, config.short_split_tokens, case["window"],
         )  # fmt: skip
         workspace = torch.full((need,), float("nan"), device=q.device)
     return paged_decode(**case, out=out, workspace=workspace, config=config, **extra)

@@ -6,9 +6,28 @@ from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, poisoned_caches, 
 from eightfold.kernels.attention.one_copy_keys import OneCopy
 
 
-def prefill_case(counts: list[int], seq_lens: list[int], heads: int, kv_heads: int, head_dim: int,
-          window: int = 0, pairs: int = 0, page_size: int = 16) -> dict:  # fmt: skip
-    """Chunks of ``counts`` tokens that end at ``seq_lens``; slots no row may see hold NaN."""
+def prefill_case(
+    counts: list[int],
+    seq_lens: list[int],
+    heads: int,
+    kv_heads: int,
+    head_dim: int,
+    window: int = 0,
+    pairs: int = 0,
+    page_size: int = 16,
+) -> dict:
+    """Return arguments of ``paged_prefill``.
+
+    Args:
+        counts: tokens of each chunk.
+        seq_lens: tokens in the cache of each sequence, those of its chunk included.
+        heads: query heads.
+        kv_heads: heads of keys and values.
+        head_dim: width of a head.
+        window: keys that a row sees; 0 for all.
+        pairs: rotated pairs of a one-copy layer; 0 for a layer with keys and values.
+        page_size: tokens of a page.
+    """
     generator = torch.Generator().manual_seed(sum(counts) + sum(seq_lens))
 
     def randn(*shape: int) -> torch.Tensor:

@@ -1,6 +1,6 @@
-"""Paged decode attention against float64, with poisoned pages and outputs.
+"""Paged decode attention against its float64 reference. Outputs and unseen keys hold NaN before.
 
-About 12 seconds in Triton's interpreter.
+Takes about 12 seconds in Triton's interpreter.
 """
 
 import pytest
@@ -54,7 +54,7 @@ def test_matches_float64(name: str, split: int) -> None:
 
 @pytest.mark.parametrize("options", [{}, {"pairs": 8, "q_len": 3}, {"window": 140}])
 def test_short_sequences_have_short_splits(options: dict) -> None:
-    """Eight splits of 16 tokens at most; longer sequences beside them have splits of 48."""
+    """Short sequences have at most eight splits of 16 tokens, longer ones have splits of 48."""
     case = decode_case(11, [128, 129, 40, 0, 200], heads=4, kv_heads=2, head_dim=64, **options)
     out = run_decode(case, DecodeConfig(tile=16, split_tokens=48, short_split_tokens=16))
     assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
@@ -68,20 +68,20 @@ def test_short_sequences_have_short_splits(options: dict) -> None:
 
 
 @pytest.mark.parametrize("split", [0, 32])
-def test_sinks_take_weight_only(split: int) -> None:
+def test_sinks_take_weight_but_add_no_value(split: int) -> None:
     case = decode_case(3, [20, 41], heads=4, kv_heads=2, head_dim=32)
     sinks = torch.tensor([0.5, -1.0, 3.0, 0.0], device=DEVICE)
     out = run_decode(case, DecodeConfig(tile=16, split_tokens=split), sinks=sinks, scale=0.2)
     assert relative(out, paged_decode_reference(**case, sinks=sinks, scale=0.2)) < ATTENTION_LIMIT
 
 
-def test_a_window_over_the_border_of_two_splits_has_room_for_both() -> None:
-    """Its page_table has room for 28 tokens, less than a split; what lies behind the workspace stays."""
+def test_workspace_suffices_for_a_window_across_two_splits() -> None:
+    """The page table has room for 28 tokens, less than a split; the workspace is not overrun."""
     case = decode_case(5, [97, 64], heads=2, kv_heads=1, head_dim=16, page_size=4, window=23)
-    held = case["page_table"].shape[1] * 4
-    assert held == 28
+    max_tokens = case["page_table"].shape[1] * 4
+    assert max_tokens == 28
     config = DecodeConfig(tile=32, split_tokens=96)
-    need = decode_workspace_size(2, 1, 2, 16, held, 96, window=23)
+    need = decode_workspace_size(2, 1, 2, 16, max_tokens, 96, window=23)
     memory = torch.full((4 * need,), 7.0, device=DEVICE)
     out = torch.full_like(case["q"], float("nan"))
     paged_decode(**case, out=out, workspace=memory[:need], config=config)
@@ -91,14 +91,14 @@ def test_a_window_over_the_border_of_two_splits_has_room_for_both() -> None:
         paged_decode(**case, out=out, workspace=memory[: need - 1], config=config)
 
 
-def test_tile_spanning_pages() -> None:
+def test_a_tile_may_span_pages() -> None:
     case = decode_case(4, [50, 33], heads=4, kv_heads=2, head_dim=32, page_size=16, window=20)
     out = run_decode(case, DecodeConfig(tile=32))
     assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
 
 
-def test_result_is_independent_of_the_batch_and_of_rows_beside_it() -> None:
-    """Bitwise: alone, in a batch, and as the last of several verified rows."""
+def test_result_is_independent_of_other_sequences_and_rows() -> None:
+    """A row has the same bits alone, in a batch, and as the last of several verified rows."""
     config = DecodeConfig(tile=16, split_tokens=32)
     case = decode_case(5, [90, 61, 30], heads=4, kv_heads=2, head_dim=64, pairs=8, q_len=2)
     both = run_decode(case, config)
@@ -110,27 +110,27 @@ def test_result_is_independent_of_the_batch_and_of_rows_beside_it() -> None:
     torch.testing.assert_close(run_decode(last, config), both[1::2], rtol=0, atol=0)
 
 
-def test_folded_query_and_rebuilt_key_equal_the_original_scores() -> None:
-    """q.k of the checkpoint's formula equals q'.k' of the one-copy one, in float64."""
+def test_folded_query_and_rebuilt_key_give_the_original_scores() -> None:
+    """In float64, q.k by the checkpoint's formula equals q.k of the one-copy layer."""
     torch.manual_seed(0)
     head_dim, pairs = 64, 8
     n, q_hat = torch.randn(5, 1, head_dim).double(), torch.randn(5, 1, head_dim).double()
     w_q, w_k = torch.randn(head_dim), torch.randn(head_dim)
     cos, sin = (t.cpu() for t in rotary(9, pairs))
-    at = torch.arange(5)
+    positions = torch.arange(5)
 
     def rotate(x: torch.Tensor) -> torch.Tensor:
-        return rebuild_keys(x, OneCopy(torch.ones(head_dim), cos, sin), at)
+        return rebuild_keys(x, OneCopy(torch.ones(head_dim), cos, sin), positions)
 
     wanted = (rotate(q_hat * w_q) * rotate(n * w_k)).sum(-1)
     folded = rotate(q_hat * fold_key_weight(w_q, w_k, pairs))
-    got = (folded * rebuild_keys(n, OneCopy(w_k, cos, sin), at)).sum(-1)
+    got = (folded * rebuild_keys(n, OneCopy(w_k, cos, sin), positions)).sum(-1)
     torch.testing.assert_close(got, wanted, rtol=1e-6, atol=1e-6)
 
 
-def test_clear_errors() -> None:
+def test_wrong_arguments_are_refused() -> None:
     case = decode_case(6, [20], heads=4, kv_heads=2, head_dim=32)
-    with pytest.raises(ValueError, match=r"float32; .* are needed"):
+    with pytest.raises(ValueError, match=r"float32 elements; .* are needed"):
         paged_decode(**case, out=case["q"].clone(), config=DecodeConfig(tile=16, split_tokens=32))
     with pytest.raises(ValueError, match=r"page_table is torch\.int64"):
         run_decode(dict(case, page_table=case["page_table"].long()), DecodeConfig(tile=16))
@@ -138,5 +138,5 @@ def test_clear_errors() -> None:
         run_decode(dict(case, value_cache=None), DecodeConfig(tile=16))
     with pytest.raises(ValueError, match="tile is 24; it must be a power of two"):
         run_decode(case, DecodeConfig(tile=24))
-    with pytest.raises(ValueError, match="do not fit"):
+    with pytest.raises(ValueError, match="does not fit"):
         run_decode(dict(case, q_len=2), DecodeConfig(tile=16))

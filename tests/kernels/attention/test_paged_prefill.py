@@ -1,4 +1,7 @@
-"""Paged prefill attention against float64. About 15 seconds in Triton's interpreter."""
+"""Paged prefill attention against its float64 reference.
+
+Takes about 15 seconds in Triton's interpreter.
+"""
 
 import pytest
 import torch
@@ -28,7 +31,7 @@ def test_matches_float64(name: str, tile: int) -> None:
     assert relative(out, paged_prefill_reference(**case)) < ATTENTION_LIMIT
 
 
-def test_sinks() -> None:
+def test_sinks_take_weight_but_add_no_value() -> None:
     case = prefill_case([12, 7], [20, 7], 4, 2, 32)
     sinks = torch.tensor([0.5, 2.0, -1.0, 0.0], device=DEVICE)
     out = torch.full_like(case["q"], float("nan"))
@@ -37,11 +40,11 @@ def test_sinks() -> None:
     assert relative(out, wanted) < ATTENTION_LIMIT
 
 
-def test_clear_errors() -> None:
+def test_wrong_arguments_are_refused() -> None:
     case = prefill_case([5], [5], 4, 2, 32)
     with pytest.raises(ValueError, match="value_cache is missing"):
         paged_prefill(**{**case, "value_cache": None}, out=case["q"].clone())
-    with pytest.raises(ValueError, match="hold no group"):
+    with pytest.raises(ValueError, match="query heads of a KV head need"):
         paged_prefill(**case, out=case["q"].clone(), config=PrefillConfig(query_rows=1))
     for wrong in (PrefillConfig(query_rows=48), PrefillConfig(tile=24)):
         with pytest.raises(ValueError, match="a power of two"):

@@ -1,0 +1,1 @@
+"""Jitted Triton code of paged attention; the launchers lie one folder up."""
