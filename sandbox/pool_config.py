@@ -16,7 +16,7 @@ PORTS_PER_KERNEL = 5
 
 @dataclass(frozen=True)
 class Limits:
-    """What one kernel may use.
+    """Resources that one kernel may use.
 
     Attributes:
         memory: bytes of address space for each process, and of memory for all of them together.

@@ -1,4 +1,4 @@
-"""What cells display: the value of their last expression, and what they pass to ``display()``."""
+"""Hooks for what cells display: the value of the last expression, and calls of ``display()``."""
 
 from __future__ import annotations
 

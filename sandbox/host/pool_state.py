@@ -19,7 +19,7 @@ from .wake_pipe import WakePipe
 
 
 class Lease(Protocol):
-    """What the state knows of a lease."""
+    """The part of a lease that the state needs."""
 
     def release(self) -> None:
         """Give the lease's kernel back; safe to call twice."""

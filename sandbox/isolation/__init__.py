@@ -1,1 +1,1 @@
-"""What a kernel process gives up, and what /proc tells of processes."""
+"""Restrictions that a kernel process takes on, and facts about processes from /proc."""

@@ -1,4 +1,4 @@
-"""What a kernel process gives up before it runs any cell.
+"""Restrictions that a kernel process takes on before it runs any cell.
 
 Each protection is tried, and what the machine refuses is reported as missing, never passed over.
 There are two steps: Landlock and the change of user must come before there are threads, while the

@@ -1,4 +1,4 @@
-"""What /proc tells of a process tree: its members, their memory and the deleted files they hold."""
+"""A process tree as /proc shows it: its members, their memory and the deleted files they hold."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting for what cells do, instead of sleeping."""
+"""Waits for conditions and for cells, which tests use instead of sleeping."""
 
 import threading
 import time
@@ -6,25 +6,25 @@ from collections.abc import Callable
 
 from eightfold.sandbox import Kernel
 
-RUNNING = "open('running', 'w').close()\n"  # starts a cell that `when_running` is to notice
+RUNNING = "open('running', 'w').close()\n"  # the first line of a cell for `when_running`
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 60.0) -> None:
-    """Wait until `true()`; fails when that takes longer than `seconds`."""
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until a condition holds; fail if that takes longer than `seconds`."""
     deadline = time.monotonic() + seconds
-    while not true() and time.monotonic() < deadline:
+    while not condition() and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert true()
+    assert condition()
 
 
-def when_running(kernel: Kernel, act: Callable[[], None]) -> threading.Thread:
-    """Have a thread call `act` once the cell about to be executed has run its first line."""
+def when_running(kernel: Kernel, action: Callable[[], None]) -> threading.Thread:
+    """Start a thread that calls `action` once the next cell has run its first line, `RUNNING`."""
     assert kernel.connection_file is not None
     mark = kernel.connection_file.parent.parent / "scratch" / "running"
 
     def wait() -> None:
         wait_until(mark.exists)
-        act()
+        action()
 
     thread = threading.Thread(target=wait)
     thread.start()

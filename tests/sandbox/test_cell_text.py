@@ -1,14 +1,14 @@
-"""The text of a cell: the same from the real kernel and from `run_cell`. About 6 s."""
+"""The text of cells, which is the same from a real kernel and from `run_cell`. About 6 s."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from eightfold.sandbox import Kernel, KernelPool, PoolConfig
-from eightfold.sandbox.text import cell_text as out
+from eightfold.sandbox.text import cell_text
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
 
-# Run in this order in one kernel and one namespace.
+# These run in this order in one kernel and in one namespace.
 CELLS = [
     "1+1",
     "x = 5",
@@ -107,7 +107,7 @@ def test_the_kernel_and_run_cell_give_the_same_text(kernel: Kernel) -> None:
     assert not different
 
 
-def test_all_that_writes_is_read_in_its_true_order(kernel: Kernel) -> None:
+def test_output_of_every_kind_is_read_in_its_true_order(kernel: Kernel) -> None:
     code = (
         "import os, subprocess, sys\nprint(1)\nos.write(1, b'2\\n')\nprint(3, file=sys.stderr)\n"
         "os.system('echo 4')\nprint(5)\n!echo 6 >&2\ndisplay(7)\n"
@@ -117,15 +117,15 @@ def test_all_that_writes_is_read_in_its_true_order(kernel: Kernel) -> None:
         assert kernel.execute(code).text.split() == [str(n) for n in range(1, 12)]
 
 
-def test_half_a_character_does_not_reach_the_next_cell(kernel: Kernel) -> None:
+def test_an_incomplete_character_does_not_reach_the_next_cell(kernel: Kernel) -> None:
     assert kernel.execute("import os\nn = os.write(1, b'a\\xf0\\x9f')").text == "a\ufffd"
     assert kernel.execute("print('b')").text == "b"
 
 
-def test_run_cell_writes_the_documented_format() -> None:
+def test_run_cell_returns_the_documented_format() -> None:
     namespace = new_namespace()
     assert run_cell("print('a')\n2 + 2", namespace) == "a\n4"
-    assert run_cell("x = 1", namespace) == out.NO_OUTPUT
+    assert run_cell("x = 1", namespace) == cell_text.NO_OUTPUT
     assert run_cell("def f(n):\n    return 1 / n\n\nf(0)", namespace) == (
         "Traceback (most recent call last):\n"
         "  line 4: f(0)\n"
@@ -140,40 +140,40 @@ def test_a_keyboard_interrupt_of_the_caller_is_passed_on() -> None:
         run_cell("raise KeyboardInterrupt", new_namespace())
 
 
-def test_cut_keeps_head_and_tail_and_says_how_much_is_gone() -> None:
+def test_truncate_keeps_both_ends_and_counts_what_is_left_out() -> None:
     text = "".join(chr(97 + i % 26) for i in range(10_000))
-    short = out.truncate(text, 1000)
+    short = cell_text.truncate(text, 1000)
     head, _, rest = short.partition("\n[... 9000 characters left out ...]\n")
     assert (len(head), len(rest)) == (600, 400)
     assert text.startswith(head)
     assert text.endswith(rest)
-    assert out.truncate(text, 10_000) == text
+    assert cell_text.truncate(text, 10_000) == text
 
 
-def test_recursion_shows_the_first_and_last_three_frames() -> None:
+def test_a_recursion_error_shows_the_first_and_last_three_frames() -> None:
     text = run_cell("def g(n):\n    return g(n + 1)\ng(0)", new_namespace())
     lines = text.splitlines()
-    assert lines[0] == out.TRACEBACK_HEADER
+    assert lines[0] == cell_text.TRACEBACK_HEADER
     assert lines[4] == "  ..."
     assert len(lines) == 9
     assert lines[-1].startswith("RecursionError: maximum recursion depth exceeded")
 
 
-def test_messages_are_one_line() -> None:
+def test_messages_are_single_lines() -> None:
     for line in (
-        out.timeout_line(6, killed=False, location="line 3: while True: pass"),
-        out.timeout_line(6, killed=False),
-        out.timeout_line(6, killed=True),
-        out.cancelled_line(killed=True),
-        out.died_line("signal 11"),
-        out.replayed_line(3),
+        cell_text.timeout_line(6, killed=False, location="line 3: while True: pass"),
+        cell_text.timeout_line(6, killed=False),
+        cell_text.timeout_line(6, killed=True),
+        cell_text.cancelled_line(killed=True),
+        cell_text.died_line("signal 11"),
+        cell_text.replayed_line(3),
     ):
         assert line
         assert "\n" not in line
 
 
-def test_printed_marks_cannot_forge_a_block() -> None:
-    budget = out.OutputBudget()
-    assert out.BLOCK_MARK not in budget.charge_printed(f"a{out.BLOCK_MARK}b")
-    assert out.join_blocks("a" + out.block("v") + "b") == "a\nv\nb"
-    assert out.join_blocks("a\n" + out.block("v") + out.block("w")) == "a\nv\nw\n"
+def test_printed_text_cannot_forge_a_block() -> None:
+    budget = cell_text.OutputBudget()
+    assert cell_text.BLOCK_MARK not in budget.charge_printed(f"a{cell_text.BLOCK_MARK}b")
+    assert cell_text.join_blocks("a" + cell_text.block("v") + "b") == "a\nv\nb"
+    assert cell_text.join_blocks("a\n" + cell_text.block("v") + cell_text.block("w")) == "a\nv\nw\n"

@@ -1,6 +1,6 @@
-"""Cells that hang, flood, crash and break things: the next call is fine every time. About 60 s.
+"""Cells that hang, flood, crash or break things, each followed by a call that works. About 60 s.
 
-Cells that could harm the machine run only where the limits that contain them are on.
+Cells that could harm the machine run only if the limits that contain them are active.
 """
 
 from collections.abc import Iterator
@@ -10,9 +10,9 @@ import pytest
 from eightfold.sandbox import KernelPool, PoolConfig
 from eightfold.sandbox.pool_config import MIB, Limits
 
-LIMIT = 1.0  # for cells that do not end by themselves
+LIMIT = 1.0  # seconds for cells that do not end by themselves
 
-# Each answers an interrupt. name: (cell, text that must appear)
+# Cells that an interrupt ends. Name: (cell, text that must appear)
 KEPT = {
     "busy loop": ("print('before')\nwhile True: pass", "before\nTimeoutError"),
     "swallows Exception": (
@@ -43,7 +43,7 @@ KEPT = {
         "(line 3, in __repr__: while True: pass)",
     ),
 }
-# name: (cell, statuses that are right, text that must appear)
+# Name: (cell, allowed statuses, text that must appear)
 HANGING = {
     "swallows everything": (
         "print('before')\nwhile True:\n    try:\n        while True: pass\n    except: pass",
@@ -222,20 +222,20 @@ def pool() -> Iterator[KernelPool]:
 
 @pytest.fixture(scope="module")
 def patient() -> Iterator[KernelPool]:
-    """On a busy machine an interrupted cell needs its time; none of these needs it all."""
+    """A pool with a long grace period, for a busy machine; no cell here needs all of it."""
     with KernelPool(PoolConfig(size=1, spares=2, timeout=60, grace=60)) as pool:
         yield pool
 
 
-def needs(pool: KernelPool, *protections: str) -> None:
+def skip_without(pool: KernelPool, *protections: str) -> None:
     active = pool.stats()["active"]
     for name in protections:
         if name not in active["protections"]:
-            pytest.skip(f"not contained here: {active['without'].get(name)}")
+            pytest.skip(f"{name} is not limited here: {active['without'].get(name)}")
 
 
 @pytest.mark.parametrize("name", KEPT)
-def test_an_interrupt_keeps_the_variables_after(patient: KernelPool, name: str) -> None:
+def test_an_interrupt_keeps_the_variables(patient: KernelPool, name: str) -> None:
     code, text = KEPT[name]
     with patient.lease(timeout=60) as kernel:
         kernel.execute("kept = 11")
@@ -247,10 +247,10 @@ def test_an_interrupt_keeps_the_variables_after(patient: KernelPool, name: str) 
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_next_call_is_fine_after(pool: KernelPool, name: str) -> None:
+def test_the_next_call_works(pool: KernelPool, name: str) -> None:
     code, statuses, text = ALL[name]
     with pool.lease(timeout=60) as kernel:
-        kernel.execute("1")  # the first cell of a fork is slow
+        kernel.execute("1")  # the first cell after a fork is slow
         result = kernel.execute(code, timeout=LIMIT if name in HANGING else None)
         assert result.status in statuses.split(), result
         assert text in result.text, result
@@ -309,9 +309,9 @@ CONTAINED = {
 
 
 @pytest.mark.parametrize("name", CONTAINED)
-def test_the_next_call_is_fine_after_contained(pool: KernelPool, name: str) -> None:
+def test_the_next_call_works_after_a_contained_cell(pool: KernelPool, name: str) -> None:
     code, protections, statuses = CONTAINED[name]
-    needs(pool, *protections)
+    skip_without(pool, *protections)
     with pool.lease(timeout=60) as kernel:
         result = kernel.execute(code, timeout=1.5)
         assert result.status in statuses.split(), result
@@ -321,7 +321,7 @@ def test_the_next_call_is_fine_after_contained(pool: KernelPool, name: str) -> N
         assert kernel.execute("6 * 7").text == "42"
 
 
-def test_threads_printing_after_their_cell_disturb_nobody(pool: KernelPool) -> None:
+def test_threads_that_print_after_their_cell_do_not_disturb_the_next(pool: KernelPool) -> None:
     code = (
         "import threading, time\n"
         "def later():\n"
@@ -331,12 +331,12 @@ def test_threads_printing_after_their_cell_disturb_nobody(pool: KernelPool) -> N
     with pool.lease(timeout=60) as kernel:
         assert "done" in kernel.execute(code).text
         result = kernel.execute("import time\ntime.sleep(0.1)\n1 + 1")
-        assert result.status == "ok"  # its text has the noise in it, as a terminal would
+        assert result.status == "ok"  # its text contains the noise, as on a terminal
     with pool.lease(timeout=60) as kernel:
         assert kernel.execute("1 + 1").text == "2"
 
 
-def test_a_forged_answer_costs_only_its_own_lease(pool: KernelPool) -> None:
+def test_a_forged_reply_harms_only_its_own_lease(pool: KernelPool) -> None:
     code = (
         "k = get_ipython().kernel\n"
         "ident = getattr(k, '_parent_ident')['shell']\n"
@@ -344,7 +344,7 @@ def test_a_forged_answer_costs_only_its_own_lease(pool: KernelPool) -> None:
         "k.shell_stream.flush()\nwhile True: pass"
     )
     with pool.lease(timeout=60) as kernel:
-        assert kernel.execute(code, timeout=20).status == "ok"  # a lie, and taken for data
+        assert kernel.execute(code, timeout=20).status == "ok"  # the forged reply is believed
         assert kernel.execute("6 * 7", timeout=LIMIT).status in ("timeout", "died")
         assert kernel.execute("6 * 7").text.endswith("42")
     with pool.lease(timeout=60) as kernel:

@@ -1,8 +1,8 @@
-"""What `%reset -f` is known to leak: nothing of it reaches the next lease. About 8 s."""
+"""State that `%reset -f` is known to leak, none of which reaches the next lease. About 8 s."""
 
 from eightfold.sandbox import KernelPool, PoolConfig
 
-# name: (deed, probe); the probe must tell in the next lease what it told in a fresh kernel.
+# Name: (change, probe). In the next lease the probe must give what it gave in a fresh kernel.
 LEAKS = {
     "math.pi": ("import math; math.pi = 3", "math.pi"),
     "builtins": ("import builtins; builtins.sum = lambda *a: 42", "sum([1])"),
@@ -84,12 +84,12 @@ LEAKS = {
         "sum(c.cache_info().currsize for c in sympy.core.cache.CACHE) > 100",
     ),
 }
-# What %reset -f takes away; the rest of LEAKS stays with a kernel that is kept (docs/sandbox.md).
+# Changes that %reset -f undoes; the others remain in a kernel that is kept (docs/sandbox.md).
 SOFT = (
     *("mpmath", "digits", "stdout", "alarm", "variable", "last value", "descriptors"),
     *("history", "SIGINT handler"),
 )
-# Not even the next cell of the same lease sees these.
+# Changes that even the next cell of the same lease does not see.
 UNDONE = ("stdout", "alarm", "history", "SIGINT handler")
 
 
@@ -97,11 +97,11 @@ def test_nothing_of_a_lease_reaches_the_next() -> None:
     with KernelPool(PoolConfig(size=1, spares=2, timeout=60)) as pool:
         with pool.lease(timeout=60) as kernel:
             fresh = {name: kernel.execute(probe).text for name, (_, probe) in LEAKS.items()}
-        for name, (deed, probe) in LEAKS.items():
+        for name, (change, probe) in LEAKS.items():
             with pool.lease(timeout=60) as kernel:
-                kernel.execute(deed)
-                took_hold = kernel.execute(probe).text != fresh[name]
-                assert took_hold == (name not in UNDONE), name
+                kernel.execute(change)
+                persisted = kernel.execute(probe).text != fresh[name]
+                assert persisted == (name not in UNDONE), name
             with pool.lease(timeout=60) as kernel:
                 assert kernel.execute(probe).text == fresh[name], name
 
@@ -122,7 +122,7 @@ def test_a_soft_reset_keeps_the_process_and_clears_the_variables() -> None:
             assert {name: kernel.execute(LEAKS[name][1]).text for name in SOFT} == before
             assert kernel.execute("extra, math.sqrt(4), np.pi").text == "(11, 2.0, 3)"
             assert kernel.execute("while True: pass", timeout=0.2).status == "timeout"
-            kernel.execute("get_ipython().reset = None")  # cannot be reset: it is replaced
+            kernel.execute("get_ipython().reset = None")  # it cannot be reset, so it is replaced
         with pool.lease(timeout=60) as kernel:
             assert kernel.pid != pid
             assert kernel.execute("np.pi > 3").text == "True"

@@ -1,4 +1,4 @@
-"""What the parts of a pool share, driven without any process. Under 1 s."""
+"""The state that the parts of a pool share, tested without any process. Under 1 s."""
 
 import random
 import threading
@@ -13,7 +13,7 @@ from eightfold.sandbox.host.pool_state import PoolState
 
 
 class FakeProcess:
-    """Stands for a `KernelProcess`."""
+    """A stand-in for a `KernelProcess`."""
 
     def __init__(self, pid: int = 1) -> None:
         self.pid = pid
@@ -34,7 +34,7 @@ class FakeProcess:
 
 
 class FakeLease:
-    """Stands for a `Kernel`."""
+    """A stand-in for a `Kernel`."""
 
     def __init__(self, state: PoolState, process: Any) -> None:
         self.state = state
@@ -44,7 +44,7 @@ class FakeLease:
         self.state.close_lease(self, self.process, keep=False)
 
 
-def ready(state: PoolState, *pids: int) -> list[Any]:
+def add_ready(state: PoolState, *pids: int) -> list[Any]:
     """Add ready processes and return them."""
     processes: list[Any] = [FakeProcess(pid) for pid in pids]
     for process in processes:
@@ -53,15 +53,16 @@ def ready(state: PoolState, *pids: int) -> list[Any]:
 
 
 def lease(state: PoolState) -> FakeLease:
+    """Lease a ready process."""
     state.claim(time.monotonic())
     return state.open_lease(state.take_ready(time.monotonic()), FakeLease)
 
 
-def test_missing_kernels_are_those_of_free_and_of_waiting_claims() -> None:
+def test_kernels_are_missing_for_free_and_for_waiting_claims() -> None:
     state = PoolState(PoolConfig(size=3, spares=2))
     assert state.missing(starting=0) == 3
     assert state.missing(starting=2) == 1
-    ready(state, 1, 2, 3)
+    add_ready(state, 1, 2, 3)
     assert state.missing(starting=0) == 0
     for _ in range(3):
         lease(state)
@@ -73,16 +74,16 @@ def test_missing_kernels_are_those_of_free_and_of_waiting_claims() -> None:
 
 def test_a_ready_process_that_has_ended_is_closed_and_skipped() -> None:
     state = PoolState(PoolConfig(size=2))
-    ended, living = ready(state, 1, 2)
+    ended, living = add_ready(state, 1, 2)
     ended.ended = True
     assert lease(state).process is living
     assert ended.closed
     assert state.stats()["pids"] == [2]
 
 
-def test_only_as_many_leases_as_the_pool_is_large() -> None:
+def test_a_pool_gives_no_more_leases_than_its_size() -> None:
     state = PoolState(PoolConfig(size=1))
-    ready(state, 1, 2)
+    add_ready(state, 1, 2)
     first = lease(state)
     with pytest.raises(TimeoutError, match="All kernels are leased"):
         state.claim(time.monotonic())
@@ -107,7 +108,7 @@ def test_a_lease_that_cannot_be_made_closes_its_process() -> None:
         raise OSError("too many open files")
 
     state = PoolState(PoolConfig(size=1))
-    (process,) = ready(state, 1)
+    (process,) = add_ready(state, 1)
     state.claim(None)
     with pytest.raises(OSError, match="too many open files"):
         state.open_lease(state.take_ready(None), fail)
@@ -118,7 +119,7 @@ def test_a_lease_that_cannot_be_made_closes_its_process() -> None:
 
 def test_a_kept_process_is_ready_again_unless_the_pool_is_closing() -> None:
     state = PoolState(PoolConfig(size=2, reset="soft"))
-    ready(state, 1, 2)
+    add_ready(state, 1, 2)
     first, second = lease(state), lease(state)
     assert state.keeps_kernels()
     state.close_lease(first, first.process, keep=True)
@@ -134,12 +135,12 @@ def test_a_kept_process_is_ready_again_unless_the_pool_is_closing() -> None:
 
 def test_a_closed_process_is_not_killed() -> None:
     state = PoolState(PoolConfig(size=1))
-    ready(state, 1)
+    add_ready(state, 1)
     taken = lease(state)
     state.discard(taken.process)
     state.kill(taken.process, "it filled its disk space")
     assert taken.process.kill_reason is None
-    (other,) = ready(state, 2)
+    (other,) = add_ready(state, 2)
     state.kill(other, "it filled its disk space")
     assert (other.kill_reason, other.ended, other.closed) == (
         "it filled its disk space",
@@ -182,7 +183,7 @@ def test_closing_and_failing_end_every_wait(wait: str, end: str) -> None:
 
 def test_closing_leaves_no_process() -> None:
     state = PoolState(PoolConfig(size=2))
-    processes = ready(state, 1, 2, 3)
+    processes = add_ready(state, 1, 2, 3)
     leased = lease(state)
     state.claim(None)
     state.pause(0)
@@ -198,7 +199,7 @@ def test_closing_leaves_no_process() -> None:
     state.check()
 
 
-def test_the_invariants_hold_whatever_happens() -> None:
+def test_the_invariants_hold_after_random_actions() -> None:
     for seed in range(20):
         dice = random.Random(seed)
         state = PoolState(PoolConfig(size=3, spares=1, reset=dice.choice(["fork", "soft"])))
@@ -208,7 +209,7 @@ def test_the_invariants_hold_whatever_happens() -> None:
                 ["start", "start", "lease", "lease", "end", "lose", "kill", "fail"]
             )
             if action == "start" and state.missing(0):
-                ready(state, step)
+                add_ready(state, step)
             elif action == "lease" and state.stats()["ready"] and len(leases) < 3:
                 leases.append(lease(state))
             elif action == "end" and leases:

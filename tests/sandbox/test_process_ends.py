@@ -1,4 +1,4 @@
-"""What is left when leases, pools and processes end, whenever and however they do. About 45 s."""
+"""Leases, pools and processes that end at any time and in any way leave nothing. About 45 s."""
 
 import json
 import os
@@ -20,12 +20,12 @@ from eightfold.sandbox import Kernel, KernelPool, PoolConfig, SandboxError
 
 @pytest.fixture(scope="module")
 def pool() -> Iterator[KernelPool]:
-    # On a busy machine an interrupted cell needs its time; none of these needs it all.
+    # The grace period is long for a busy machine; no cell here needs all of it.
     with KernelPool(PoolConfig(size=1, spares=1, timeout=60, grace=60)) as pool:
         yield pool
 
 
-def test_what_a_cell_leaves_running_ends_with_the_lease(pool: KernelPool) -> None:
+def test_processes_that_a_cell_leaves_running_end_with_the_lease(pool: KernelPool) -> None:
     code = (
         "import subprocess, threading\n"
         "p = subprocess.Popen(['sleep', '1234'], start_new_session=True)\n"
@@ -42,7 +42,7 @@ def test_what_a_cell_leaves_running_ends_with_the_lease(pool: KernelPool) -> Non
     assert not psutil.wait_procs(left, timeout=60)[1]
 
 
-def test_a_process_that_leaves_its_parent_is_ended_within_the_lease(pool: KernelPool) -> None:
+def test_an_orphaned_process_is_killed_during_the_lease(pool: KernelPool) -> None:
     code = (
         "import os\n"
         "r, w = os.pipe()\n"
@@ -55,14 +55,14 @@ def test_a_process_that_leaves_its_parent_is_ended_within_the_lease(pool: Kernel
         "print(int(os.read(r, 20)))"
     )
     with pool.lease(timeout=60) as kernel:
-        # Python 3.12 and later warn of the fork first.
+        # From Python 3.12 on, a warning about the fork comes first.
         daemon = int(kernel.execute(code).text.splitlines()[-1])
-        # The template may have ended it already: it looks whenever it wakes.
+        # The template, which checks whenever it wakes, may have killed it already.
         wait_until(lambda: not psutil.pid_exists(daemon))
         assert kernel.execute("6 * 7").text == "42"
 
 
-def test_interrupt_from_another_thread_ends_the_cell_and_keeps_variables(
+def test_an_interrupt_from_another_thread_keeps_the_variables(
     pool: KernelPool,
 ) -> None:
     with pool.lease(timeout=60) as kernel:
@@ -73,11 +73,11 @@ def test_interrupt_from_another_thread_ends_the_cell_and_keeps_variables(
         assert (result.status, result.cancelled, result.killed) == ("timeout", True, False)
         assert result.text == "in\nInterrupted: the cell was stopped. Variables are kept."
         assert kernel.execute("x").text == "5"
-        kernel.interrupt()  # nothing runs: the next cell must not feel it
+        kernel.interrupt()  # no cell runs, and the next one must not be interrupted
         assert kernel.execute("x + 1").text == "6"
 
 
-def test_kill_from_another_thread_ends_even_a_stuck_cell(pool: KernelPool) -> None:
+def test_a_kill_from_another_thread_ends_even_a_stuck_cell(pool: KernelPool) -> None:
     with pool.lease(timeout=60) as kernel:
         kernel.execute("x = 5")
         thread = when_running(kernel, kernel.kill)
@@ -101,7 +101,7 @@ def test_a_dead_template_is_replaced() -> None:
         wait_until(lambda: pool.stats()["template_pid"] not in (None, first))
 
 
-def test_release_while_a_cell_runs_and_use_afterwards() -> None:
+def test_a_release_ends_the_running_cell_and_forbids_others() -> None:
     with KernelPool(PoolConfig(size=1, spares=0)) as pool:
         kernel = pool.lease(timeout=60)
         thread = when_running(kernel, kernel.release)
@@ -131,7 +131,7 @@ time.sleep(60)
 
 
 @pytest.mark.parametrize("how", ["end", "raise", "SIGTERM", "SIGKILL"])
-def test_nothing_is_left_when_the_process_goes(how: str) -> None:
+def test_nothing_is_left_when_the_program_ends(how: str) -> None:
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), how],
         stdout=subprocess.PIPE,
@@ -151,26 +151,26 @@ def test_nothing_is_left_when_the_process_goes(how: str) -> None:
     wait_until(lambda: not Path(stats["folder"]).exists())
 
 
-def held(processes: list[psutil.Process]) -> list[int]:
-    """Descriptors, threads and children of the processes: the least of some looks.
+def resources(processes: list[psutil.Process]) -> list[int]:
+    """Return the numbers of descriptors, threads and children, each the least of 20 readings.
 
-    While one looks, the pool and its template open files of /proc and remove folders.
+    Meanwhile the pool and its template open files in /proc and remove folders.
     """
-    looks = []
+    readings = []
     for _ in range(20):
         fds = sum(process.num_fds() for process in processes)
         threads = sum(process.num_threads() for process in processes)
-        looks.append((fds, threads, sum(len(process.children()) for process in processes)))
+        readings.append((fds, threads, sum(len(process.children()) for process in processes)))
         time.sleep(0.01)
-    return list(map(min, zip(*looks, strict=True)))
+    return list(map(min, zip(*readings, strict=True)))
 
 
-def memory(processes: list[psutil.Process]) -> int:
-    """Resident megabytes."""
+def resident_megabytes(processes: list[psutil.Process]) -> int:
+    """Return the resident memory in megabytes."""
     return sum(process.memory_info().rss for process in processes) // 1_000_000
 
 
-def test_leases_leave_descriptors_threads_and_memory_flat() -> None:
+def test_leases_leak_no_descriptors_threads_or_memory() -> None:
     with KernelPool(PoolConfig(size=2, spares=0, timeout=60)) as pool:
         pool.wait_ready(2, timeout=60)
         processes = [psutil.Process(), psutil.Process(pool.stats()["template_pid"])]
@@ -183,13 +183,13 @@ def test_leases_leave_descriptors_threads_and_memory_flat() -> None:
             if turn == 19:
                 pool.wait_ready(2, timeout=60)
                 wait_until(lambda: len(processes[1].children()) == 2)
-                early, before = held(processes), memory(processes)
+                early, before = resources(processes), resident_megabytes(processes)
         pool.wait_ready(2, timeout=60)
-        wait_until(lambda: held(processes) == early)
-        assert memory(processes) <= before + 6
+        wait_until(lambda: resources(processes) == early)
+        assert resident_megabytes(processes) <= before + 6
 
 
-def test_the_scratch_folder_vanishes_with_the_lease() -> None:
+def test_the_scratch_folder_is_removed_with_the_lease() -> None:
     with KernelPool(PoolConfig(size=1, spares=0)) as pool:
         with pool.lease(timeout=60) as kernel:
             assert kernel.execute("open('f', 'w').write('abc')").status == "ok"
@@ -200,7 +200,7 @@ def test_the_scratch_folder_vanishes_with_the_lease() -> None:
         wait_until(lambda: not folder.exists())
 
 
-def test_release_at_any_moment_ends_the_cell_at_once() -> None:
+def test_a_release_at_any_moment_ends_the_cell_at_once() -> None:
     with KernelPool(PoolConfig(size=2, spares=1)) as pool:
         for turn in range(12):
             kernel = pool.lease(timeout=60)
@@ -209,29 +209,29 @@ def test_release_at_any_moment_ends_the_cell_at_once() -> None:
             def run(kernel: Kernel = kernel, outcome: list[object] = outcome) -> None:
                 try:
                     outcome.append(kernel.execute("while True: pass", timeout=60).cancelled)
-                except SandboxError:  # the release came first
+                except SandboxError:  # the release came before the cell
                     outcome.append(True)
 
             thread = threading.Thread(target=run)
             thread.start()
             time.sleep(turn * 0.0005)
             kernel.release()
-            thread.join(30)  # the cell's own limit is twice that
+            thread.join(30)  # seconds; the cell's own limit is twice as long
             assert outcome == [True]
 
 
-def test_a_kill_is_heard_while_an_interrupt_waits() -> None:
+def test_a_kill_is_obeyed_during_the_grace_period() -> None:
     config = PoolConfig(size=1, spares=0, grace=3600)
     with KernelPool(config) as pool, pool.lease(timeout=60) as kernel:
         thread = when_running(kernel, kernel.kill)
         interrupted = "import signal\nsignal.signal(signal.SIGINT, lambda *_: {})\nwhile True: pass"
-        # Unheard, it would last longer than a test may.
+        # Otherwise this would last longer than a test may.
         result = kernel.execute(interrupted.format(RUNNING.strip()), timeout=0.5)
         thread.join()
         assert (result.killed, result.cancelled) == (True, False)
 
 
-def test_closing_a_pool_in_use_ends_every_lease() -> None:
+def test_closing_a_pool_ends_every_lease_in_use() -> None:
     for pause in (0.0, 0.02, 0.3):
         pool = KernelPool(PoolConfig(size=3, spares=0))
         pool.wait_ready(1, timeout=60)
@@ -265,7 +265,7 @@ def test_closing_a_pool_in_use_ends_every_lease() -> None:
         assert not pool.stats()["pids"]
 
 
-def test_a_pool_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pool_that_cannot_start_gives_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with KernelPool(PoolConfig(size=1)) as pool:
         with pytest.raises(SandboxError, match=r"template process .*No such file"):

@@ -1,0 +1,173 @@
+"""Pools on machines that lack a protection, and a plain user's pool. About 20 s."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+from helpers.cell_waits import wait_until
+
+from eightfold import common, sandbox
+from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
+
+# Installs a filter below which the machine lacks some system calls, as an old Linux does.
+DOCTOR = """
+import ctypes, errno, json, platform, struct, sys
+number = {"x86_64": 317, "aarch64": 277}[platform.machine()]
+first, last = (444, 446) if sys.argv[1] == "Landlock" else (number, number)
+step = lambda code, value, yes=0, no=0: struct.pack("<HBBI", code, yes, no, value)
+code = b"".join([step(0x20, 0), step(0x35, first, 0, 2), step(0x35, last + 1, 1, 0),
+                 step(0x06, 0x00050000 | errno.ENOSYS), step(0x06, 0x7FFF0000)])
+class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+libc = ctypes.CDLL(None, use_errno=True)
+libc.prctl(38, 1, 0, 0, 0)
+assert libc.syscall(number, 1, 0, ctypes.byref(Program(len(code) // 8, code))) == 0
+from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
+from eightfold.sandbox.doctor import doctor
+checks = {check.name: (check.active, check.tried) for check in doctor()}
+try:
+    with KernelPool(PoolConfig(size=1, spares=0, strict=True)) as pool:
+        pool.lease(timeout=60)
+    refusal = None
+except SandboxError as error:
+    refusal = str(error)
+print(json.dumps([checks, refusal]))
+"""
+
+
+def doctor_without(protection: str) -> tuple[dict[str, list[object]], str]:
+    """Return the doctor's checks and the error of strict=True without `protection`."""
+    run = subprocess.run(
+        [sys.executable, "-c", DOCTOR, protection], capture_output=True, text=True, check=True
+    )
+    checks, refusal = json.loads(run.stdout.splitlines()[-1])
+    assert refusal.startswith("PoolConfig.strict is set, and this machine lacks")
+    assert not [name for name, (active, tried) in checks.items() if active and tried == "broken"]
+    assert checks["limits"] == [True, "held"]
+    return checks, refusal
+
+
+def test_missing_landlock_is_reported_and_refused_by_strict() -> None:
+    checks, refusal = doctor_without("Landlock")
+    assert checks["files"][0] is False
+    assert checks["gpu"][0] is False
+    assert "can be opened (" in refusal
+    assert "Landlock is not available" in refusal
+
+
+def test_missing_seccomp_is_reported_and_refused_by_strict() -> None:
+    checks, refusal = doctor_without("seccomp")
+    assert checks["network"] == [False, "broken"]
+    assert checks["calls"][0] is False
+    assert "no socket can be opened, bound or connected (" in refusal
+    assert "seccomp: " in refusal
+
+
+def test_strict_starts_if_nothing_is_missing() -> None:
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        pool.wait_ready(1, timeout=60)
+        missing = pool.stats()["active"]["missing"]
+    with KernelPool(PoolConfig(size=1, spares=0, strict=True)) as strict:
+        if missing:
+            with pytest.raises(SandboxError, match="strict"):
+                strict.lease(timeout=60)
+        else:
+            with strict.lease(timeout=60) as kernel:
+                assert kernel.execute("6 * 7", timeout=60).text == "42"
+
+
+PLAIN_USER = """
+import json, os
+from eightfold.sandbox import KernelPool, Limits, PoolConfig
+from eightfold.sandbox.doctor import doctor
+checks = {check.name: (check.active, check.tried) for check in doctor()}
+texts = []
+with KernelPool(PoolConfig(size=4, spares=1, timeout=30)) as pool:
+    kernels = [pool.lease(timeout=60) for _ in range(4)]
+    run = "import subprocess; subprocess.run(['echo', 'x'], capture_output=True).stdout"
+    texts += [kernel.execute(run).text for kernel in kernels]
+    bomb = "import os\\nwhile True:\\n    try: os.fork()\\n    except OSError: pass"
+    texts.append(kernels[0].execute(bomb, timeout=5).status)
+    texts += [kernels[1].execute(run).text, kernels[0].execute("6 * 7").text]
+    other = kernels[1].connection_file
+    tries = [f"os.kill({kernels[1].pid}, 0)", f"os.kill({os.getpid()}, 0)", f"open('{other}')",
+             f"open('/proc/{os.getpid()}/environ')", "os.listdir(os.environ['HOME'] + '/../..')"]
+    texts += [kernels[2].execute("import os; " + code).error for code in tries]
+print(json.dumps([os.getuid(), checks, texts]))
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="the other tests run as a plain user anyway")
+def test_a_pool_of_a_plain_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    uid = 65_534
+    folder = Path(f"/tmp/eightfold-test-{os.getpid()}")
+    python = next(filter(lambda path: runs_as(path, uid), interpreters()), None)
+    if python is None:
+        pytest.skip("a plain user can start no interpreter that has the packages")
+    try:
+        (folder / "eightfold").mkdir(parents=True)
+        for part in (common, sandbox):
+            source = Path(part.__path__[0])
+            shutil.copytree(source, folder / "eightfold" / source.name)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, uid, uid)
+        paths = [str(folder), *package_folders()]
+        env = {"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(paths), "HOME": str(folder)}
+        run = subprocess.run(
+            [python, "-c", textwrap.dedent(PLAIN_USER)],
+            env={**env, "TMPDIR": str(folder), "PYTHONDONTWRITEBYTECODE": "1"},
+            cwd=folder,
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert run.returncode == 0, run.stderr
+        found, checks, texts = json.loads(run.stdout.splitlines()[-1])
+        assert found == uid
+        assert all(tried != "broken" for active, tried in checks.values() if active), checks
+        assert checks["processes"][0]
+        assert texts[:4] == ["b'x\\n'"] * 4
+        assert texts[4] in ("died", "timeout")
+        assert texts[5] == "b'x\\n'"
+        assert texts[6].endswith("42")
+        if checks["files"][0] and checks["signals"][0]:
+            assert texts[7:] == ["PermissionError"] * 5
+        wait_until(lambda: not list(folder.glob("eightfold-sandbox-*")))
+    finally:
+        subprocess.run(["rm", "-rf", str(folder)], check=True)
+
+
+def interpreters() -> list[str]:
+    """Return this interpreter and the system's of the same version."""
+    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    return [sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"]
+
+
+def runs_as(python: str, uid: int) -> bool:
+    """Return whether a user can start this interpreter and read what the sandbox imports."""
+    try:
+        found = subprocess.run(
+            [python, "-c", "import zmq, ipykernel, numpy, sympy"],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(package_folders())},
+            user=uid,
+            group=uid,
+            extra_groups=[],
+            cwd="/",
+            stderr=subprocess.DEVNULL,
+        )
+    except OSError:
+        return False
+    return found.returncode == 0
+
+
+def package_folders() -> list[str]:
+    """Return the folders of installed packages."""
+    return [path for path in sys.path if "site-packages" in path]
