@@ -1,4 +1,4 @@
-"""Reads files of problems with known answers."""
+"""Reads files of problems, with their answers if those are known."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ _INTEGER = re.compile(r"\s*[-+]?\d{1,100}\s*")
 
 @dataclass(frozen=True)
 class Problem:
-    """A problem; `answer` is None where it is not known, `family` groups problems, "" for none."""
+    """A problem.
+
+    Attributes:
+        id: unique name of the problem.
+        text: the problem's text.
+        answer: the known answer, or None.
+        family: name of a group of problems in the summary, or "".
+    """
 
     id: str
     text: str
@@ -29,14 +36,14 @@ class Problem:
 
 
 def load_problems(path: str | Path) -> list[Problem]:
-    """The problems in a CSV or JSON Lines file with the columns id, problem, answer.
+    """Return the problems in a .csv or .jsonl file with the columns id and problem.
 
-    `answer` may be missing or empty; `family`, where there is one, groups the summary.
+    The column answer may be missing or empty, and so may family.
 
     Raises:
-        SolverError: no such file or none that may be read, another kind of file, no CSV table or
-            JSON, a missing column, an answer that is no integer, an empty problem, the same id
-            twice, or no problem at all.
+        SolverError: if the file is missing, unreadable, of another kind, or contains no problem; if
+            a problem is empty, not text, or lacks its id; if an answer is not an integer; or if two
+            problems have the same id.
     """
     path = Path(path)
     readers = {".csv": _csv_rows, ".jsonl": _json_rows}
@@ -60,7 +67,7 @@ def load_problems(path: str | Path) -> list[Problem]:
             raise SolverError(f"{path} has the id {problem.id!r} twice.")
         seen.add(problem.id)
     if not problems:
-        raise SolverError(f"{path} holds no problem.")
+        raise SolverError(f"{path} contains no problem.")
     return problems
 
 
@@ -76,7 +83,7 @@ def _csv_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
                 )
         yield from reader
     except csv.Error as error:
-        raise SolverError(f"{path} is no CSV table: {error}.") from error
+        raise SolverError(f"{path} is not a CSV table: {error}.") from error
 
 
 def _json_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
@@ -85,9 +92,9 @@ def _json_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
             try:
                 row = json.loads(line)
             except (json.JSONDecodeError, RecursionError) as error:
-                raise SolverError(f"Line {number} of {path} is no JSON: {error}.") from error
+                raise SolverError(f"Line {number} of {path} is not JSON: {error}.") from error
             if not isinstance(row, dict):
-                raise SolverError(f"Line {number} of {path} is no JSON object.")
+                raise SolverError(f"Line {number} of {path} is not a JSON object.")
             yield row
 
 
@@ -95,18 +102,18 @@ def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
     for column in ("id", "problem"):
         if row.get(column) is None or not str(row[column]).strip():
             raise SolverError(f"Problem {number} of {path} has no {column}.")
-    if None in row:  # where csv puts surplus cells
+    if None in row:  # the key under which csv puts surplus cells
         raise SolverError(
-            f"Problem {number} of {path} has too many cells; quote those with commas."
+            f"Problem {number} of {path} has too many cells; quote cells that contain commas."
         )
     if not isinstance(row["problem"], str):
-        raise SolverError(f"Problem {number} of {path} is no text.")
+        raise SolverError(f"The text of problem {number} of {path} is not a string.")
     answer = row.get("answer")
     value = None
     if answer not in (None, ""):
         if not _INTEGER.fullmatch(str(answer)):
             raise SolverError(
-                f"The answer of problem {row['id']} of {path} is no integer: "
+                f"The answer of problem {row['id']} of {path} is not an integer: "
                 f"{shorten(repr(answer), 60)}."
             )
         value = int(answer)
@@ -114,6 +121,6 @@ def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
 
 
 def fingerprint(problems: list[Problem]) -> str:
-    """A digest of a list of problems, to recognise a run's own file."""
-    text = json.dumps([[one.id, one.text, one.answer] for one in problems])
+    """Return a digest of the problems, by which a run recognizes its own file."""
+    text = json.dumps([[problem.id, problem.text, problem.answer] for problem in problems])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

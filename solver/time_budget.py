@@ -1,4 +1,4 @@
-"""How long a problem may take, so that a run of many problems never passes its limit."""
+"""The time that each problem of a run may take, so that the run never exceeds its limit."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _IMPORTED = time.monotonic()
 
 @dataclass(frozen=True)
 class BudgetConfig:
-    """Times in seconds.
+    """Settings of a time budget, in seconds.
 
     Attributes:
-        limit: the whole run, from the start of the process.
-        reserve: kept for each unsolved problem after the present one.
-        floor: least a problem gets while there is time.
-        cap: most a problem gets.
-        margin: kept at the end for what follows the last problem.
+        limit: time of the whole run, from the start of the process.
+        reserve: time kept for each unsolved problem after the current one.
+        floor: least time of a problem, unless less is left.
+        cap: most time of a problem.
+        margin: time kept for what follows the last problem.
+
+    Raises:
+        ValueError: if a time is negative, infinite or not a number, or the cap is below the floor.
     """
 
     limit: float = 18_000.0
@@ -35,14 +38,17 @@ class BudgetConfig:
         if not all(0 <= seconds < math.inf for seconds in times) or self.limit == 0:
             raise ValueError(
                 "limit must be a positive number of seconds; "
-                "reserve, floor, cap and margin must be numbers that are not negative"
+                "reserve, floor, cap and margin must not be negative or infinite."
             )
         if self.cap < self.floor:
-            raise ValueError(f"cap ({self.cap:g} s) must be at least the floor ({self.floor:g} s)")
+            raise ValueError(f"cap ({self.cap:g} s) must be at least the floor ({self.floor:g} s).")
 
 
 def process_age() -> float:
-    """Seconds since this process was started; where that is unknown, since this module's import."""
+    """Return the seconds since this process was started.
+
+    If that is unknown, return the seconds since this module was imported.
+    """
     try:
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         started = int(fields[19]) / os.sysconf("SC_CLK_TCK")  # field 22: ticks after boot
@@ -52,15 +58,16 @@ def process_age() -> float:
 
 
 def allotment(left: float, after: int, teardown: float, config: BudgetConfig) -> float:
-    """Seconds for a problem: time left - reserve for each one after it, floored and capped.
+    """Return the seconds for a problem: the time left, less the reserve of each one after it.
 
-    What remains of the run, less the margin and the tear-down expected of this problem, bounds it
-    always: the floor never makes a run late.
+    The floor and the cap apply. The time left in the run, less the margin and the expected
+    teardown, is always an upper bound, so that the floor never makes a run late.
 
     Args:
         left: seconds until the run's limit.
-        after: unsolved problems after this one.
-        teardown: seconds that ending a problem is expected to take beyond its own time.
+        after: number of unsolved problems after this one.
+        teardown: seconds that the end of a problem is expected to take beyond its own time.
+        config: settings of the budget.
     """
     room = left - config.margin - teardown
     return max(0.0, min(room, max(config.floor, min(config.cap, room - config.reserve * after))))
@@ -71,7 +78,9 @@ class Budget:
     """The clock of a run.
 
     Attributes:
-        teardown: the longest time that a problem took beyond what it was given, so far.
+        config: settings of the budget.
+        spent_before: seconds from the start of the process to the creation of this clock.
+        teardown: longest time, so far, that a problem took beyond what it was granted.
     """
 
     config: BudgetConfig
@@ -80,25 +89,31 @@ class Budget:
     _start: float = field(default_factory=time.monotonic)
 
     def spent(self) -> float:
-        """Seconds since the process started."""
+        """Return the seconds since the process started."""
         return self.spent_before + time.monotonic() - self._start
 
     def left(self) -> float:
-        """Seconds until the limit."""
+        """Return the seconds until the limit."""
         return self.config.limit - self.spent()
 
     def grant(self, after: int) -> float:
-        """Seconds for the next problem, with `after` unsolved ones behind it."""
+        """Return the seconds for the next problem, which `after` unsolved ones follow."""
         return allotment(self.left(), after, self.teardown, self.config)
 
     def record(self, granted: float, taken: float) -> None:
-        """Notes that a problem with `granted` seconds was over, cleaned up, after `taken`."""
+        """Note that a problem with `granted` seconds took `taken` seconds, cleanup included."""
         self.teardown = max(self.teardown, taken - granted)
 
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """A simulated run: seconds granted to each problem, whether it was hard, the whole time."""
+    """A simulated run.
+
+    Attributes:
+        granted: seconds granted to each problem.
+        hard: True for each hard problem.
+        total: seconds of the whole run.
+    """
 
     granted: tuple[float, ...]
     hard: tuple[bool, ...]
@@ -111,16 +126,22 @@ PATTERNS = ("first", "last", "everywhere", "shuffled")
 def simulate(
     rng: random.Random, pattern: str, config: BudgetConfig | None = None, problems: int = 50
 ) -> SimulatedRun:
-    """Plays a run whose hard problems take all they get and whose easy ones take 10 to 240 s.
+    """Simulate a run: hard problems take all the time they get, easy ones 10 to 240 s.
 
-    Start-up takes 60 to 900 s, each tear-down up to 15 s. Hard problems, 5 to 30 of them, come
-    "first", "last", "shuffled", or are all of them ("everywhere").
+    The start takes 60 to 900 s, and each teardown up to 15 s.
+
+    Args:
+        rng: source of the random times.
+        pattern: "first", "last" or "shuffled" for the place of the hard problems, which are at
+            least 5 and at most 3/5 of all; "everywhere" makes all problems hard.
+        config: settings of the budget.
+        problems: number of problems.
 
     Raises:
-        ValueError: another pattern.
+        ValueError: if the pattern is unknown.
     """
     if pattern not in PATTERNS:
-        raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}")
+        raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}.")
     config = config or BudgetConfig()
     count = (
         problems if pattern == "everywhere" else rng.randint(min(5, problems), problems * 3 // 5)

@@ -1,4 +1,4 @@
-"""Integer answers in the text that a model wrote."""
+"""Finds integer answers in the text that a model wrote."""
 
 from .boxed_answer import answer, boxes, integer
 

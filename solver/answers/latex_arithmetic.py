@@ -1,4 +1,4 @@
-"""Evaluates the short exact expressions that stand in a box, such as `2\\cdot 21` or `10^3`."""
+"""Evaluates the short exact expressions that boxes contain, such as `2\\cdot 21` or `10^3`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fractions import Fraction
 
 MAX_BITS = 256
-"""Intermediate values beyond this size make an expression no answer: none so large is in range."""
+"""Size in bits above which an intermediate value is refused; no answer in range needs more."""
 
 MAX_DEPTH = 40
 
@@ -22,37 +22,37 @@ _QUOTIENTS = ("/", "\\div")
 _REMAINDERS = ("\\bmod", "\\mod")
 
 
-class NotExact(ValueError):  # noqa: N818 - a finding, not a fault
+class NotExactError(ValueError):
     """The text is not an expression with one exact rational value."""
 
 
 def evaluate(text: str) -> Fraction:
-    """The exact value of a LaTeX or plain arithmetic expression without spaces.
+    """Return the exact value of a LaTeX or plain arithmetic expression without spaces.
 
-    Takes decimal numbers, + - * / ^ !, brackets, \\cdot, \\times, \\div, \\bmod, \\frac, \\binom
-    and \\sqrt of a square. What may be meant otherwise is refused: a number directly before \\frac
-    (a mixed number), !! (a double factorial), a factor without a sign after a quotient (1/2(3)).
+    Reads decimal numbers, + - * / ^ !, brackets, \\cdot, \\times, \\div, \\bmod, \\frac, \\binom
+    and \\sqrt of a square. Ambiguous forms are refused: a number directly before \\frac (a mixed
+    number), !! (a double factorial), and a factor without a sign after a quotient, as in 1/2(3).
 
     Raises:
-        NotExact: anything else, division by zero, or a value beyond `MAX_BITS`.
+        NotExactError: if the text is anything else, divides by zero, or exceeds `MAX_BITS`.
     """
     tokens, position = [], 0
     while position < len(text):
         match = _TOKEN.match(text, position)
         if match is None:
-            raise NotExact(text)
+            raise NotExactError(text)
         tokens.append(match[0])
         position = match.end()
     parser = _Parser(tokens)
     value = parser.sum()
     if parser.peek():
-        raise NotExact(text)
+        raise NotExactError(text)
     return value
 
 
 def _bounded(value: Fraction) -> Fraction:
     if max(value.numerator.bit_length(), value.denominator.bit_length()) > MAX_BITS:
-        raise NotExact("too large")
+        raise NotExactError("too large")
     return value
 
 
@@ -87,7 +87,7 @@ class _Parser:
                 self.take()
                 divisor = self.signed()
                 if divisor == 0:
-                    raise NotExact("division by zero")
+                    raise NotExactError("division by zero")
                 value = value / divisor if token in _QUOTIENTS else value % divisor
                 divided = True
             elif self.juxtaposed() and not divided:
@@ -97,16 +97,16 @@ class _Parser:
         return _bounded(value)
 
     def juxtaposed(self) -> bool:
-        """Whether what follows is a factor although no sign stands before it."""
+        """Return True if the next token begins a factor without a multiplication sign."""
         before, token = self.tokens[self.position - 1], self.peek()
         if token in _FRACTIONS:
             return not before[-1:].isdigit()
         return token in ("(", "\\sqrt", *_BINOMIALS) or (token[:1].isdigit() and before == "!")
 
     def signed(self) -> Fraction:
-        self.depth += 1  # every way to nest passes here
+        self.depth += 1  # every nested expression passes through here
         if self.depth > MAX_DEPTH:
-            raise NotExact("nested too deeply")
+            raise NotExactError("nested too deeply")
         if self.peek() in ("+", "-"):
             value = self.signed() if self.take() == "+" else -self.signed()
         else:
@@ -120,16 +120,16 @@ class _Parser:
             self.take()
             value = Fraction(math.factorial(_natural(value, 40)))
             if self.peek() == "!":
-                raise NotExact("double factorial")
+                raise NotExactError("double factorial")
         if self.peek() != "^":
             return value
         self.take()
         exponent = self.signed()
         if exponent.denominator != 1 or abs(exponent) > MAX_BITS:
-            raise NotExact("exponent")
+            raise NotExactError("exponent")
         size = max(value.numerator.bit_length(), value.denominator.bit_length())
         if size * abs(exponent.numerator) > 2 * MAX_BITS or (value == 0 and exponent < 0):
-            raise NotExact("power")
+            raise NotExactError("power")
         return _bounded(value**exponent.numerator)
 
     def atom(self) -> Fraction:
@@ -137,7 +137,7 @@ class _Parser:
         if token in ("(", "{"):
             value = self.sum()
             if self.take() != {"(": ")", "{": "}"}[token]:
-                raise NotExact("brackets")
+                raise NotExactError("brackets")
         elif token in _FRACTIONS:
             value = self.pair(_ratio)
         elif token in _BINOMIALS:
@@ -147,16 +147,16 @@ class _Parser:
         elif token[:1].isdigit() or token[:1] == ".":
             value = Fraction(token.rstrip(".") if token != "." else "x")
         else:
-            raise NotExact(token)
+            raise NotExactError(token)
         return value
 
     def argument(self) -> Fraction:
-        """What a command is applied to: a group or, as TeX reads it, one digit."""
+        """Return the value of a command's argument: a group or, as in TeX, one digit."""
         token = self.peek()
         if token == "{":
             return self.atom()
         if not token[:1].isdigit() or "." in token:
-            raise NotExact(token)
+            raise NotExactError(token)
         self.tokens[self.position] = token[1:]
         if not token[1:]:
             self.position += 1
@@ -169,13 +169,13 @@ class _Parser:
 
 def _natural(value: Fraction, most: int) -> int:
     if value.denominator != 1 or not 0 <= value <= most:
-        raise NotExact("not a small natural number")
+        raise NotExactError("not a small natural number")
     return value.numerator
 
 
 def _ratio(above: Fraction, below: Fraction) -> Fraction:
     if below == 0:
-        raise NotExact("division by zero")
+        raise NotExactError("division by zero")
     return above / below
 
 
@@ -185,8 +185,8 @@ def _choose(n: Fraction, k: Fraction) -> Fraction:
 
 def _root(value: Fraction) -> Fraction:
     if value < 0:
-        raise NotExact("root of a negative number")
+        raise NotExactError("root of a negative number")
     above, below = math.isqrt(value.numerator), math.isqrt(value.denominator)
     if above**2 != value.numerator or below**2 != value.denominator:
-        raise NotExact("not a square")
+        raise NotExactError("not a square")
     return Fraction(above, below)

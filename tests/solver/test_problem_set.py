@@ -1,4 +1,4 @@
-"""Files of problems: CSV, JSON Lines, and what bad ones get (0.5 s)."""
+"""Files of problems: CSV, JSON Lines, and unusable ones (0.5 s)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eightfold.solver import SolverError
 from eightfold.solver.problem_set import Problem, load_problems
 
 
-def test_problem_files(tmp_path: Path) -> None:
+def test_problems_are_read_from_csv_and_json_lines(tmp_path: Path) -> None:
     table = tmp_path / "p.csv"
     table.write_text('id,problem,answer\na,"Two\nlines, $x$",7\nb,What?,\n')
     assert load_problems(table) == [Problem("a", "Two\nlines, $x$", 7), Problem("b", "What?", None)]
@@ -28,39 +28,39 @@ def test_problem_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("name", "text", "message"),
     [
         ("p.txt", "", ".csv or .jsonl"),
         ("p.csv", "id,answer\na,1\n", "no column 'problem'"),
         ("p.csv", "id;problem\na;x\n", "no column 'id'; its first line names id;problem"),
-        ("p.csv", "", "holds no problem"),
+        ("p.csv", "", "contains no problem"),
         ("p.csv", "id,problem,answer\na,Find 3, 4,5\n", "too many cells; quote"),
-        ("p.csv", 'id,problem\na,"open\n', "no CSV table"),
+        ("p.csv", 'id,problem\na,"open\n', "not a CSV table"),
         ("p.csv", "id,problem,answer\na,  ,1\n", "Problem 1 .* no problem"),
-        ("p.csv", f"id,problem,answer\na,x,{'9' * 5000}\n", "no integer"),
-        ("p.csv", "id,problem,answer\n", "holds no problem"),
+        ("p.csv", f"id,problem,answer\na,x,{'9' * 5000}\n", "not an integer"),
+        ("p.csv", "id,problem,answer\n", "contains no problem"),
         ("p.csv", "id,problem,answer\na,x,1\na,y,2\n", "twice"),
-        ("p.csv", "id,problem,answer\na,x,4.5\n", "no integer"),
-        ("p.jsonl", "{oops\n", "no JSON"),
-        ("p.jsonl", "[1]\n", "no JSON object"),
-        ("p.jsonl", "[" * 100_000, "no JSON"),
-        ("p.jsonl", '{"id": 1, "problem": ["x"]}', "is no text"),
-        ("p.jsonl", '{"id": 1, "problem": "x", "answer": 4.0}', "no integer: 4.0"),
-        ("p.jsonl", '{"id": 1, "problem": "x", "answer": true}', "no integer: True"),
+        ("p.csv", "id,problem,answer\na,x,4.5\n", "not an integer"),
+        ("p.jsonl", "{oops\n", "not JSON"),
+        ("p.jsonl", "[1]\n", "not a JSON object"),
+        ("p.jsonl", "[" * 100_000, "not JSON"),
+        ("p.jsonl", '{"id": 1, "problem": ["x"]}', "is not a string"),
+        ("p.jsonl", '{"id": 1, "problem": "x", "answer": 4.0}', "not an integer: 4.0"),
+        ("p.jsonl", '{"id": 1, "problem": "x", "answer": true}', "not an integer: True"),
         ("p.jsonl", '{"id": 1, "problem": "x"}\n{"id": "1", "problem": "y"}', "'1' twice"),
     ],
 )
-def test_bad_problem_files_are_one_sentence(
-    tmp_path: Path, name: str, text: str, said: str
+def test_unusable_files_are_refused_with_the_reason(
+    tmp_path: Path, name: str, text: str, message: str
 ) -> None:
     (tmp_path / name).write_text(text)
-    with pytest.raises(SolverError, match=said):
+    with pytest.raises(SolverError, match=message):
         load_problems(tmp_path / name)
     with pytest.raises(SolverError, match="no file"):
         load_problems(tmp_path / "none.csv")
 
 
-def test_a_file_that_may_not_be_read_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "p.csv").symlink_to("/proc/self/mem")  # root may read all others
+def test_unreadable_file_is_refused_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").symlink_to("/proc/self/mem")  # even root cannot read it
     with pytest.raises(SolverError, match=r"p\.csv cannot be read: "):
         load_problems(tmp_path / "p.csv")

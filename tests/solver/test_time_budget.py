@@ -1,4 +1,4 @@
-"""The time budget: its rule, its clock, and random runs of it (4 s)."""
+"""The time budget: its rule, its clock, and simulated runs (4 s)."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from eightfold.solver.time_budget import (
 )
 
 
-def test_budget_rule() -> None:
+def test_allotment_is_reserved_floored_and_capped() -> None:
     config = BudgetConfig(margin=0)
     assert allotment(18_000, 49, 0, config) == 900  # capped
     assert allotment(15_500, 49, 0, config) == 800
     assert allotment(14_700, 49, 0, config) == 60  # floored
-    assert allotment(40, 0, 0, config) == 40  # never more than there is
+    assert allotment(40, 0, 0, config) == 40  # never more than is left
     assert allotment(40, 0, 15, config) == 25
     assert allotment(-5, 3, 0, config) == 0
 
 
-def test_bad_budgets_are_refused() -> None:
+def test_invalid_budgets_are_refused() -> None:
     with pytest.raises(ValueError, match="cap"):
         BudgetConfig(cap=10, floor=20)
     for value in (0, -1, math.nan, math.inf):
@@ -39,7 +39,7 @@ def test_bad_budgets_are_refused() -> None:
         BudgetConfig(reserve=math.nan)
 
 
-def test_clock_counts_from_the_start_of_the_process() -> None:
+def test_clock_starts_with_the_process() -> None:
     age = process_age()
     assert age > 0
     budget = Budget(BudgetConfig(limit=age + 1000, margin=0, cap=2000, floor=0))
@@ -51,8 +51,8 @@ def test_clock_counts_from_the_start_of_the_process() -> None:
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_no_simulated_run_passes_five_hours(pattern: str) -> None:
-    """2,500 runs for each place of the hard problems: 10,000 of 50 problems."""
+def test_no_simulated_run_exceeds_five_hours(pattern: str) -> None:
+    """2,500 runs of 50 problems for each place of the hard problems, 10,000 in all."""
     rng = random.Random(pattern)
     config = BudgetConfig()
     fewest = config.cap
@@ -62,11 +62,11 @@ def test_no_simulated_run_passes_five_hours(pattern: str) -> None:
         assert run.total <= config.limit
         assert max(run.granted) <= config.cap
         fewest = min(fewest, *run.granted)
-    # Even at the worst place every problem gets its reserve less the tear-downs seen.
+    # Even at the worst place every problem gets its reserve, less the teardowns seen.
     assert fewest >= 250
 
 
-def test_simulation_has_the_pattern_it_names() -> None:
+def test_simulation_follows_its_pattern() -> None:
     rng = random.Random(1)
     first, last = simulate(rng, "first").hard, simulate(rng, "last").hard
     assert first[0]
@@ -81,8 +81,8 @@ def test_simulation_has_the_pattern_it_names() -> None:
 
 
 @pytest.mark.parametrize(("reserve", "floor"), [(0, 60), (0, 900), (100, 600), (300, 400)])
-def test_limit_holds_where_the_reserve_is_too_small(reserve: float, floor: float) -> None:
-    """The first problems then eat the time of the last ones, which must get less than the floor."""
+def test_limit_holds_even_if_the_reserve_is_too_small(reserve: float, floor: float) -> None:
+    """The first problems then use up the time of the last ones, which get less than the floor."""
     rng = random.Random(f"{reserve}/{floor}")
     config = BudgetConfig(reserve=reserve, floor=floor)
     fewest = config.cap
@@ -101,7 +101,7 @@ def test_limit_holds_where_the_reserve_is_too_small(reserve: float, floor: float
     st.floats(0, 900),
     st.floats(0, 900),
 )
-def test_grant_is_between_nothing_and_what_is_left(
+def test_allotment_is_between_zero_and_the_time_left(
     left: float, after: int, teardown: float, reserve: float, floor: float
 ) -> None:
     config = BudgetConfig(reserve=reserve, floor=floor, margin=60)

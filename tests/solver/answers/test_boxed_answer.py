@@ -1,4 +1,4 @@
-"""The shapes an answer comes in (0.5 s)."""
+"""The forms in which an answer may be written (0.5 s)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from eightfold.solver.answers.boxed_answer import answer, boxes, integer
 
-SHAPES: list[tuple[str, int | None]] = [
+FORMS: list[tuple[str, int | None]] = [
     # plain numbers
     ("42", 42), (" 42 ", 42), ("042", 42), ("0", 0), ("00", 0), ("+42", 42), ("99999", 99999),
     ("100000", None), ("-5", None), ("−5", None), ("-0", 0), ("42.", 42), ("42.0", 42),
@@ -58,7 +58,7 @@ SHAPES: list[tuple[str, int | None]] = [
     ("2¹⁰", 1024), ("2²³", None), ("10⁴", 10000), ("3!!", None), ("\\frac{10!}{5!5!}", 252),
     ("\\binom{5}{2}\\binom{4}{2}", 60), ("3\\sqrt{16}", 12), ("\\frac{1}{2}(84)", 42),
     ("84/2(21)", None), ("\\lfloor 42.5 \\rfloor", None), ("10^{10^{10}}", None), ("100!", None),
-    # placeholders and rubbish
+    # placeholders and nonsense
     ("?", None), ("", None), (" ", None), ("...", None), ("\\ldots", None), ("n", None),
     ("answer", None), ("\\text{answer}", None), ("N", None), ("2n", None), ("\\infty", None),
     ("i", None), ("1e3", None), ("0x2A", None), ("\\square", None), ("_", None), (".", None),
@@ -67,15 +67,15 @@ SHAPES: list[tuple[str, int | None]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("content", "value"), SHAPES, ids=[repr(shape) for shape, _ in SHAPES])
-def test_shape(content: str, value: int | None) -> None:
+@pytest.mark.parametrize(("content", "value"), FORMS, ids=[repr(form) for form, _ in FORMS])
+def test_form_of_an_answer(content: str, value: int | None) -> None:
     assert answer(f"Therefore \\boxed{{{content}}}.") == value
 
 
-def test_table_is_large_and_has_both_outcomes() -> None:
-    assert len(SHAPES) >= 60
-    assert len({shape for shape, _ in SHAPES}) == len(SHAPES)
-    assert 40 <= sum(value is None for _, value in SHAPES) <= len(SHAPES) - 40
+def test_forms_are_many_distinct_and_of_both_outcomes() -> None:
+    assert len(FORMS) >= 60
+    assert len({form for form, _ in FORMS}) == len(FORMS)
+    assert 40 <= sum(value is None for _, value in FORMS) <= len(FORMS) - 40
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_table_is_large_and_has_both_outcomes() -> None:
         ("", None),
     ],
 )
-def test_text(text: str, value: int | None) -> None:
+def test_last_valid_box_of_a_text_counts(text: str, value: int | None) -> None:
     assert answer(text) == value
 
 
@@ -108,7 +108,7 @@ def test_range_is_configurable() -> None:
     assert integer("-5") == -5
 
 
-def test_boxes_match_braces() -> None:
+def test_boxes_are_closed_by_the_matching_brace() -> None:
     assert boxes(r"\boxed{\frac{1}{2}} \boxed{a \} b} \boxed{\boxed{3}}") == [
         r"\frac{1}{2}",
         r"a \} b",
@@ -117,7 +117,7 @@ def test_boxes_match_braces() -> None:
 
 
 @given(value=st.integers(0, 99_999))
-def test_every_integer_in_range_survives_its_spellings(value: int) -> None:
+def test_every_integer_in_range_is_read_in_each_spelling(value: int) -> None:
     for spelling in (f"{value}", f"{value:,}", f"{value:,}".replace(",", "{,}"), f"{value}.0"):
         if "." in spelling and "," in spelling:
             continue
@@ -126,13 +126,13 @@ def test_every_integer_in_range_survives_its_spellings(value: int) -> None:
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(alphabet="0123456789\\{}^!()+-*/,. =fracsqrtbinomtext$_", max_size=40))
-def test_nothing_raises(content: str) -> None:
+def test_no_content_raises_an_exception(content: str) -> None:
     found = integer(content)
     assert found is None or isinstance(found, int)
     answer("\\boxed{" + content + "} \\boxed{")
 
 
-def test_long_boxes_are_quick() -> None:
+def test_long_boxes_are_refused_quickly() -> None:
     for part in ("(", "-", "2^", "\\text{", "1 ", "1!x", "²", "\\left", "(1)x"):
         assert answer("\\boxed{" + part * (250 // len(part)) + "}") is None
     assert answer("\\boxed{" + "9" * 100_000 + "}") is None
