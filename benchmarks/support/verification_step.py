@@ -4,9 +4,9 @@ import torch
 import transformers
 from support.read_bandwidth import seconds
 
-from eightfold.engine.execution.decoder import Limits
+from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.execution.kv_cache import KVCache
-from eightfold.engine.inspection.architecture import inspect
+from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 from eightfold.engine.scheduling.page_pool import PageGroup
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
@@ -19,10 +19,10 @@ def verification_seconds(
 ) -> float:
     """Model and lm_head, without sampling, in a captured graph."""
     device = model.device
-    architecture = one_copy_architecture(inspect(model.config))
+    architecture = one_copy_architecture(inspect_architecture(model.config))
     assert architecture is not None
     rows, pages = sequences * q_len, -(-context // PAGE_SIZE)
-    limits = Limits(running=rows, step_tokens=rows, context=pages * PAGE_SIZE)
+    limits = RunnerLimits(max_running=rows, max_step_tokens=rows, max_context=pages * PAGE_SIZE)
     groups = [PageGroup(window, sequences * pages + 1) for window in architecture.windows]
     cache = KVCache(architecture, groups, PAGE_SIZE, device, model.dtype)
     decoder = Gemma4Decoder(model, architecture, limits, PAGE_SIZE)

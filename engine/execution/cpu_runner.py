@@ -1,4 +1,4 @@
-"""Runs planned steps by plain torch: one forward of transformers' modules, then the draw."""
+"""Runs steps with plain PyTorch: one forward pass of transformers' modules, then sampling."""
 
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -7,57 +7,59 @@ from transformers import PreTrainedModel
 from eightfold.kernels.sampling.torch_sampler import entropy, sample
 
 from ..scheduling.scheduled_step import StepPlan
-from .cpu_batch import Batch, build
-from .hf_attention import Step
-from .in_flight_step import Flight
+from .cpu_batch import CpuBatch, make_cpu_batch
+from .hf_attention import StepContext
+from .in_flight_step import InFlightStep
 from .kv_cache import KVCache
 
-# Less cuDNN's, which is planned anew for every length: at each step lengths are new.
-BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+# Without cuDNN's: it makes a new plan for every length, and lengths are new at each step.
+SDPA_BACKENDS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
-class Runner:
-    """The model, its cache, and the tokens that the last step drew, on any device.
+class CpuRunner:
+    """The model, its cache, and the tokens that the last step sampled.
+
+    It needs nothing of a device but PyTorch, so that it also serves GPUs without our kernels.
 
     Args:
-        step: what `hf_attention.bind` returned for model and cache.
+        context: what ``hf_attention.attach`` returned for model and cache.
     """
 
-    def __init__(self, model: PreTrainedModel, cache: KVCache, step: Step) -> None:
+    def __init__(self, model: PreTrainedModel, cache: KVCache, context: StepContext) -> None:
         self.model = model
         self.cache = cache
         self.device = model.device
-        self._step = step
+        self._context = context
         self._last_tokens: torch.Tensor | None = None
         self._last_row: dict[int, int] = {}
 
     @torch.inference_mode()
-    def launch(self, plan: StepPlan) -> Flight:
+    def launch(self, plan: StepPlan) -> InFlightStep:
         """Run a step."""
-        self.cache.make(plan.page_copies)
-        batch = build(plan.scheduled, self.cache.windows, self.cache.page_size, self.device)
+        self.cache.copy_pages(plan.page_copies)
+        scheduled, cache = plan.scheduled, self.cache
+        batch = make_cpu_batch(scheduled, cache.windows, cache.page_size, self.device)
         self._fill_carried(batch)
         logits = self._forward(batch)
-        self._last_row = {
-            entry.seq.id: row for row, entry in enumerate(w for w in plan.scheduled if w.samples)
-        }
+        sampling = [entry for entry in scheduled if entry.samples]
+        self._last_row = {entry.seq.id: row for row, entry in enumerate(sampling)}
         if batch.sampling is None:
-            return Flight(plan, None, None, None)
+            return InFlightStep(plan, None, None, None)
         self._last_tokens = sample(logits, batch.sampling)
         entropies = entropy(logits) if batch.entropy else None
-        return Flight(plan, self._last_tokens, entropies, None, logits.isnan().any())
+        return InFlightStep(plan, self._last_tokens, entropies, None, logits.isnan().any())
 
-    def _fill_carried(self, batch: Batch) -> None:
-        rows, seqs = batch.carried
-        if rows:
+    def _fill_carried(self, batch: CpuBatch) -> None:
+        if batch.carried:
             assert self._last_tokens is not None
-            source = [self._last_row[seq] for seq in seqs]
-            batch.tokens[0, list(rows)] = self._last_tokens[source]
+            rows = [row for row, _ in batch.carried]
+            source = [self._last_row[seq] for _, seq in batch.carried]
+            batch.tokens[0, rows] = self._last_tokens[source]
 
-    def _forward(self, batch: Batch) -> torch.Tensor:
-        """Logits [R, V] of the rows that sample."""
-        self._step.batches = batch.attention
-        with sdpa_kernel(BACKENDS):
+    def _forward(self, batch: CpuBatch) -> torch.Tensor:
+        """Logits [R, vocabulary] of the rows that sample."""
+        self._context.batches = batch.attention
+        with sdpa_kernel(SDPA_BACKENDS):
             output = self.model(
                 input_ids=batch.tokens,
                 position_ids=batch.positions,

@@ -1,4 +1,4 @@
-"""Runs planned steps by the GPU kernels: decode steps as captured graphs, the rest as launches."""
+"""Runs steps with the GPU kernels: decode steps as captured graphs, others as single launches."""
 
 import numpy as np
 import torch
@@ -13,25 +13,20 @@ from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_wor
 
 from ..inspection.architecture import Architecture
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
-from .decoder import Decoder, Limits
-from .gpu_batch import (
-    Layout,
-    group_arrays,
-    padded_rows,
-    row_starts,
-    sampling_arrays,
-    step_arrays,
-    table_width,
-)
-from .in_flight_step import Draws, Flight
+from .decoder_protocol import Decoder
+from .gpu_batch import RowLayout, page_table_width, paged_arrays
+from .in_flight_step import InFlightStep, SampledTokens
 from .kv_cache import KVCache
-from .step_upload import Upload, packed_bytes
+from .runner_limits import RunnerLimits, padded_rows
+from .step_arrays import sampling_arrays, token_arrays
+from .step_upload import StepUpload, packed_bytes
 
+Arrays = dict[str, np.ndarray]
 Tensors = dict[str, torch.Tensor]
 
 
-def attention_specs(architecture: Architecture, model: nn.Module) -> list[AttentionSpec]:
-    """Kinds of the layers that flash-attn might compute: those of two copies, without sinks."""
+def flash_attn_candidates(architecture: Architecture, model: nn.Module) -> list[AttentionSpec]:
+    """Return the kinds of layers that flash-attn could compute: two copies and no sinks."""
     if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
         return []
     heads = int(architecture.config.num_attention_heads)
@@ -46,31 +41,32 @@ class DecodeGraph:
     """A captured step of ``size`` single tokens."""
 
     def __init__(self, runner: "GpuRunner", size: int) -> None:
-        self._layout = Layout(size, 0, size)
-        self._upload = Upload(runner.device, runner.upload_bytes(self._layout))
+        self._layout = RowLayout(size, 0, size)
+        self._upload = StepUpload(runner.device, runner.upload_bytes(self._layout))
         views = self._upload(runner.arrays([], self._layout, size))
-        runner.compute(views, self._layout)  # compiles, and must not be captured
+        runner.compute(views, self._layout)  # compiles, which must not happen during the capture
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=runner.graph_pool):
             runner.compute(views, self._layout)
 
     def launch(self, runner: "GpuRunner", scheduled: list[ScheduledTokens]) -> None:
+        """Upload a step of single tokens, and replay the graph."""
         self._upload(runner.arrays(scheduled, self._layout, self._layout.rows))
         self._graph.replay()
 
 
 class GpuRunner:
-    """A decoder, its cache, and the tokens that the last step drew.
+    """A decoder, its cache, and the tokens that the last step sampled.
 
     Args:
-        graphs: whether to capture decode steps; the decoder must be capturable.
+        graphs: True to capture decode steps; the decoder must be capturable.
     """
 
     def __init__(
         self,
         decoder: Decoder,
         cache: KVCache,
-        limits: Limits,
+        limits: RunnerLimits,
         vocabulary: int,
         device: torch.device,
         graphs: bool,
@@ -79,42 +75,42 @@ class GpuRunner:
         self.cache = cache
         self.device = device
         self.limits = limits
-        # Layers whose prefill chunks flash-attn computes.
+        # Kinds of layers whose prefill chunks flash-attn computes.
         self.flash_attn_specs: frozenset[AttentionSpec] = frozenset()
-        self.draws = Draws(limits.decode_rows, device)
+        self.sampled = SampledTokens(limits.decode_rows, device)
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[int, DecodeGraph] = {}
         rows = limits.decode_rows
         self._sampler_space = torch.empty(sampler_workspace_size(rows, vocabulary), device=device)
         self._entropy_space = torch.empty(entropy_workspace_size(rows, vocabulary), device=device)
-        largest = Layout(rows, rows, max(limits.rows, rows))
-        self._upload = Upload(device, self.upload_bytes(largest))
+        largest = RowLayout(rows, rows, max(limits.rows, rows))
+        self._upload = StepUpload(device, self.upload_bytes(largest))
 
     @torch.inference_mode()
-    def launch(self, plan: StepPlan) -> Flight:
-        """Start a step; on a GPU this returns while it runs."""
-        self.cache.make(plan.page_copies)
+    def launch(self, plan: StepPlan) -> InFlightStep:
+        """Start a step; on a GPU this returns while the step runs."""
+        self.cache.copy_pages(plan.page_copies)
         scheduled = plan.scheduled
-        layout = Layout.of(scheduled, self.limits.running)
+        layout = RowLayout.of(scheduled, self.limits.max_running)
         if self.graph_pool and not layout.chunks and all(entry.samples for entry in scheduled):
             self._graph(layout.rows).launch(self, scheduled)
         else:
-            drawn = sum(entry.samples for entry in scheduled)
-            views = self._upload(self.arrays(scheduled, layout, padded_rows(drawn) if drawn else 0))
-            self.compute(views, layout)
-        return self.draws.depart(plan)
+            sampling = sum(entry.samples for entry in scheduled)
+            rows = padded_rows(sampling) if sampling else 0
+            self.compute(self._upload(self.arrays(scheduled, layout, rows)), layout)
+        return self.sampled.read_back(plan)
 
     @torch.inference_mode()
-    def warm_up(self) -> None:
-        """Compile and capture the decode steps, largest first: later ones fit into its memory."""
+    def capture_graphs(self) -> None:
+        """Capture the decode steps, largest first, so that later ones fit into its memory."""
         if self.graph_pool:
             for size in self.limits.decode_sizes:
                 self._graph(size)
 
     @torch.inference_mode()
     def compile(self, size: int) -> None:
-        """Launch a step of ``size`` single tokens of nobody, without a graph."""
-        layout = Layout(size, 0, size)
+        """Launch a dummy decode step of ``size`` rows without a graph."""
+        layout = RowLayout(size, 0, size)
         self.compute(self._upload(self.arrays([], layout, size)), layout)
 
     def _graph(self, size: int) -> DecodeGraph:
@@ -123,58 +119,61 @@ class GpuRunner:
             graph = self._graphs[size] = DecodeGraph(self, size)
         return graph
 
-    # ---- one step's inputs
+    # ---- inputs of a step
 
     def arrays(
-        self, scheduled: list[ScheduledTokens], layout: Layout, sampling: int
-    ) -> dict[str, np.ndarray]:
-        """Host arrays of a step that draws for up to ``sampling`` rows."""
-        arrays = step_arrays(scheduled, self.draws.row_of, layout)
+        self, scheduled: list[ScheduledTokens], layout: RowLayout, sample_rows: int
+    ) -> Arrays:
+        """Return the host arrays of a step that samples up to ``sample_rows`` rows."""
+        step = token_arrays(scheduled, layout.row_starts(scheduled), layout.rows, np.int32)
+        source = np.full(layout.rows, -1, dtype=np.int32)
+        for row, seq in step.carried:
+            source[row] = self.sampled.row_of[seq]
+        arrays = {"tokens": step.tokens, "positions": step.positions, "source": source}
+        page_size = self.cache.page_size
         for g, window in enumerate(self.cache.windows):
-            tokens = 1 if not layout.chunks else self.limits.step_tokens
-            width = table_width(window, tokens, self.limits.context, self.cache.page_size)
-            group = group_arrays(scheduled, g, window, self.cache.page_size, layout, width)
+            tokens = self.limits.max_step_tokens if layout.chunks else 1
+            width = page_table_width(window, tokens, self.limits.max_context, page_size)
+            group = paged_arrays(scheduled, layout, g, window, page_size, width)
             arrays |= {f"{name}{g}": array for name, array in group.items()}
-        drawn = [entry for entry in scheduled if entry.samples]
-        arrays |= sampling_arrays(drawn, sampling)
-        if layout.chunks or len(drawn) < len(scheduled):
-            rows = np.zeros(sampling, dtype=np.int32)
-            pairs = zip(scheduled, row_starts(scheduled, layout), strict=True)
-            last = [row + entry.count - 1 for entry, row in pairs if entry.samples]
-            rows[: len(last)] = last
-            arrays["rows"] = rows
+        sampling = [entry for entry in scheduled if entry.samples]
+        arrays |= sampling_arrays(sampling, sample_rows)
+        if layout.chunks or len(sampling) < len(scheduled):
+            rows = np.zeros(sample_rows, dtype=np.int32)
+            rows[: len(step.sample_rows)] = step.sample_rows
+            arrays["sample_rows"] = rows
         return arrays
 
-    def upload_bytes(self, layout: Layout) -> int:
-        """Bytes of the arrays of any step of this layout."""
+    def upload_bytes(self, layout: RowLayout) -> int:
+        """Return the bytes of the arrays of any step with this layout."""
         return packed_bytes(self.arrays([], layout, max(1, layout.decodes)))
 
     # ---- on the device
 
-    def compute(self, views: Tensors, layout: Layout) -> None:
-        """Queue a step's launches: model, and draw and entropies where it samples.
+    def compute(self, views: Tensors, layout: RowLayout) -> None:
+        """Queue the launches of a step: the model, then sampling and entropies if it samples.
 
-        Entropies nobody asked for are computed too: they cost microseconds, a second set of graphs
-        would cost memory and a pause for its capture.
+        Entropies are computed even if nothing asks for them: they take microseconds, while a second
+        set of graphs would take memory and a pause for the capture.
         """
-        tokens = fill_sampled_tokens(views["tokens"], views["source"], self.draws.tokens)
+        tokens = fill_sampled_tokens(views["tokens"], views["source"], self.sampled.tokens)
         batches = {
             window: PagedBatch(
-                slot_mapping=views[f"slots{g}"],
-                page_table=views[f"table{g}"],
+                slot_mapping=views[f"slot_mapping{g}"],
+                page_table=views[f"page_table{g}"],
                 first_pos=views[f"first_pos{g}"],
-                seq_lens=views[f"lens{g}"],
-                query_starts=views[f"starts{g}"],
+                seq_lens=views[f"seq_lens{g}"],
+                query_starts=views[f"query_starts{g}"],
                 num_decodes=layout.decodes,
                 flash_attn_specs=self.flash_attn_specs,
             )
             for g, window in enumerate(self.cache.windows)
         }
         logits = self.decoder.logits(
-            tokens, views["positions"], batches, self.cache, views.get("rows")
+            tokens, views["positions"], batches, self.cache, views.get("sample_rows")
         )
         rows, softcap = logits.shape[0], self.decoder.softcap
-        if not rows:  # a step of chunks that end no prompt
+        if not rows:  # only chunks that do not end their prompts
             return
         batch = SamplingBatch(
             temperature=views["temperature"],
@@ -182,13 +181,14 @@ class GpuRunner:
             top_p=views["top_p"],
             min_p=views["min_p"],
             seeds=views["seeds"],
-            positions=views["places"],
+            positions=views["sample_positions"],
             max_top_k=0,
             all_greedy=False,
             any_filtered=True,
         )
         sample_tokens(
-            logits, batch, self.draws.tokens[:rows], self._sampler_space, softcap=softcap, pdl=True
-        )
-        out = self.draws.entropies[:rows]
-        row_entropy(logits, out, self._entropy_space, softcap=softcap, pdl=True)
+            logits, batch, self.sampled.tokens[:rows], self._sampler_space,
+            softcap=softcap, pdl=True,
+        )  # fmt: skip
+        entropies = self.sampled.entropies[:rows]
+        row_entropy(logits, entropies, self._entropy_space, softcap=softcap, pdl=True)

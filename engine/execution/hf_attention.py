@@ -1,4 +1,4 @@
-"""The engine's entry in transformers' attention interface: write to pages, attend to pages."""
+"""Paged attention for transformers' modules, registered in its attention interface."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -13,8 +13,9 @@ from eightfold.kernels.attention.torch_fallback import (
     write_kv_cache,
 )
 
-from ..inspection.architecture import Architecture, LayerSpec, attention_modules
-from ..inspection.attention_probe import unmet
+from ..inspection.architecture import Architecture, attention_modules
+from ..inspection.attention_probe import unsupported_options
+from ..inspection.kv_geometry import LayerSpec
 from .kv_cache import KVCache
 
 if TYPE_CHECKING:
@@ -23,10 +24,12 @@ if TYPE_CHECKING:
 NAME = "eightfold"
 
 
-class Step:
-    """What the attention layers of one model share during a step: a batch per page group.
+class StepContext:
+    """What the attention layers of one model share during a step.
 
-    workspace: float32 memory for decoding by the GPU kernels.
+    Attributes:
+        batches: attention batch of each window, set before the forward pass.
+        workspace: float32 memory for decoding with the GPU kernels.
     """
 
     def __init__(self) -> None:
@@ -34,14 +37,14 @@ class Step:
         self.workspace: torch.Tensor | None = None
 
 
-class LayerCache:
-    """One attention module's view of the cache and of the running step."""
+class PagedAttentionLayer:
+    """Attention of one layer over its part of the cache."""
 
-    def __init__(self, spec: LayerSpec, cache: KVCache, step: Step) -> None:
+    def __init__(self, spec: LayerSpec, cache: KVCache, context: StepContext) -> None:
         self.spec = spec
         self.cache = cache
-        self.step = step
-        self._served: object = None
+        self.context = context
+        self._last_batches: object = None
 
     def attend(
         self,
@@ -52,37 +55,48 @@ class LayerCache:
         softcap: float | None,
         sinks: torch.Tensor | None,
     ) -> torch.Tensor:
-        """[1, heads, T, head_dim] each -> [1, T, heads, head_dim]."""
-        if self._served is self.step.batches:
+        """Write keys and values to the cache, and attend.
+
+        Args:
+            query, key, value: [1, heads, T, head_dim].
+            softcap: cap of the scores, which only plain PyTorch applies.
+            sinks: [heads], logits beside those of the keys.
+
+        Returns:
+            [1, T, heads, head_dim].
+
+        Raises:
+            NotImplementedError: the model attends twice in this layer, or caps scores on a GPU.
+        """
+        if self._last_batches is self.context.batches:
             raise NotImplementedError(f"layer {self.spec.index} attends twice in a step")
-        self._served = self.step.batches
-        batch = self.step.batches[self.spec.window]
+        self._last_batches = self.context.batches
+        batch = self.context.batches[self.spec.window]
         keys, values = self.cache.layers[self.spec.index]
         assert values is not None
         queries = query[0].transpose(0, 1)
-        own = self.spec.source == self.spec.index
         new = (key[0].transpose(0, 1), value[0].transpose(0, 1))
         if isinstance(batch, TorchAttentionBatch):
-            if own:
+            if self.spec.owns_kv:
                 write_kv_cache(*new, keys, values, batch.write_slots)
             out = torch_paged_attention(queries, keys, values, batch, scale, softcap, sinks)
             return out.unsqueeze(0)
-        if own:
-            # Rows of nobody are written to the null page, which nobody reads.
+        if self.spec.owns_kv:
+            # Padding rows are written to the null page, which no sequence reads.
             write_kv_cache(*new, keys, values, batch.slot_mapping.clamp(min=0).long())
         if softcap is not None:
             raise NotImplementedError("the GPU kernels have no softcap on attention scores")
-        return self._by_kernels(queries.contiguous(), batch, scale, sinks).unsqueeze(0)
+        return self._attend_with_kernels(queries.contiguous(), batch, scale, sinks).unsqueeze(0)
 
-    def _by_kernels(
+    def _attend_with_kernels(
         self, queries: torch.Tensor, batch: "PagedBatch", scale: float, sinks: torch.Tensor | None
     ) -> torch.Tensor:
         from eightfold.kernels.attention.attention_dispatch import attend
 
-        out = torch.zeros_like(queries)  # rows of nobody are not written, and must stay finite
+        out = torch.zeros_like(queries)  # padding rows are not written, and must stay finite
         attend(
             queries, *self.cache.layers[self.spec.index], batch, out,
-            window=self.spec.window, scale=scale, sinks=sinks, workspace=self.step.workspace,
+            window=self.spec.window, scale=scale, sinks=sinks, workspace=self.context.workspace,
         )  # fmt: skip
         return out
 
@@ -100,15 +114,15 @@ def attention_forward(
     s_aux: torch.Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """transformers' attention signature over the pages bound to ``module``.
+    """Attend over the pages attached to ``module``; transformers' signature of attention.
 
     Raises:
-        NotImplementedError: where a model asks for something that would be silently ignored.
+        NotImplementedError: the model passes an option that would be silently ignored.
     """
-    layer: LayerCache = module.eightfold_layer  # type: ignore[assignment]
-    surplus = unmet(attention_mask, dropout, kwargs)
-    if surplus:
-        raise NotImplementedError(f"the model asks attention for {', '.join(surplus)}")
+    layer: PagedAttentionLayer = module.eightfold_layer  # type: ignore[assignment]
+    unsupported = unsupported_options(attention_mask, dropout, kwargs)
+    if unsupported:
+        raise NotImplementedError(f"the model asks attention for {', '.join(unsupported)}")
     if sliding_window != layer.spec.window and sliding_window is not None:
         raise NotImplementedError(
             f"layer {layer.spec.index} attends in a window of {sliding_window}, "
@@ -118,13 +132,17 @@ def attention_forward(
     return layer.attend(query, key, value, scale, softcap, s_aux), None
 
 
-def bind(model: PreTrainedModel, architecture: Architecture, cache: KVCache) -> Step:
-    """Make the model's attention layers use the cache; the step object steers them."""
-    # No mask function under this name: transformers makes no masks then, and who sees what is in
-    # the step's batches.
+def attach(model: PreTrainedModel, architecture: Architecture, cache: KVCache) -> StepContext:
+    """Replace the model's attention by attention over ``cache``, for good.
+
+    Returns:
+        The context through which a runner passes each step's batches.
+    """
+    # There is no mask function of this name, so that transformers makes no masks: the batches of
+    # the step say which keys are visible.
     AttentionInterface.register(NAME, attention_forward)
-    step = Step()
+    context = StepContext()
     for spec, module in zip(architecture.layers, attention_modules(model), strict=True):
-        module.eightfold_layer = LayerCache(spec, cache, step)  # type: ignore[assignment]
+        module.eightfold_layer = PagedAttentionLayer(spec, cache, context)  # type: ignore[assignment]
     model.set_attn_implementation(NAME)
-    return step
+    return context

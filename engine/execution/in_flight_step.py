@@ -1,4 +1,4 @@
-"""A step on its way, and the tokens it draws."""
+"""A step in flight, and the tokens that it samples."""
 
 from dataclasses import dataclass
 from math import isnan
@@ -8,27 +8,31 @@ import torch
 from ..model_errors import ModelError
 from ..scheduling.scheduled_step import StepPlan, StepResult
 
-DEPTH = 3  # results being read, and those of the steps in flight
+NUM_HOST_BUFFERS = 3  # one for the results being read, and one for each step in flight
 
 
 @dataclass(slots=True)
-class Flight:
+class InFlightStep:
     """A step that was launched.
 
-    broken: whether a logit is no number, where entropies do not tell.
+    Attributes:
+        tokens: int64 [n], sampled tokens; ``None`` if nothing samples.
+        entropies: float32 [n]; ``None`` if no entropy is wanted.
+        done: recorded once the results are on the host; ``None`` without a GPU.
+        any_nan: bool scalar, True if a logit is NaN; ``None`` if entropies show that.
     """
 
     plan: StepPlan
     tokens: torch.Tensor | None
     entropies: torch.Tensor | None
     done: torch.cuda.Event | None
-    broken: torch.Tensor | None = None
+    any_nan: torch.Tensor | None = None
 
     def wait(self) -> StepResult:
-        """Block until what was drawn is on the host.
+        """Block until the sampled tokens are on the host.
 
         Raises:
-            ModelError: where the model's logits are no numbers, from which nothing can be drawn.
+            ModelError: the model's logits are NaN, so that nothing can be sampled.
         """
         if self.done is not None:
             self.done.synchronize()
@@ -37,7 +41,7 @@ class Flight:
         tokens = self.tokens.tolist()
         entropies = [0.0] * len(tokens) if self.entropies is None else self.entropies.tolist()
         if any(isnan(entropy) for entropy in entropies) or (
-            self.broken is not None and bool(self.broken)
+            self.any_nan is not None and bool(self.any_nan)
         ):
             raise ModelError(
                 "the model's logits are not numbers (NaN): its weights are broken, or its type "
@@ -46,28 +50,33 @@ class Flight:
         return StepResult(tokens, entropies)
 
 
-class Draws:
-    """What the last step drew, on a GPU, and which row of it belongs to which sequence.
+class SampledTokens:
+    """What the last step sampled, on the device, and the row of each sequence in it.
 
-    tokens: int64 [rows]. entropies: float32 [rows], nats.
+    Attributes:
+        tokens: int64 [rows].
+        entropies: float32 [rows], nats.
+        row_of: row of each sequence id.
     """
 
     def __init__(self, rows: int, device: torch.device) -> None:
-        # Behind one another, so that one copy takes both to the host.
+        # Contiguous, so that one copy brings both to the host.
         size = rows * (torch.int64.itemsize + torch.float32.itemsize)
         self._device = torch.zeros(size, dtype=torch.uint8, device=device)
         self.tokens, self.entropies = _views(self._device, rows)
         self.row_of: dict[int, int] = {}
         pinned = device.type == "cuda"
-        self._host = [torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(DEPTH)]
+        self._host = [
+            torch.zeros(size, dtype=torch.uint8, pin_memory=pinned) for _ in range(NUM_HOST_BUFFERS)
+        ]
         self._turn = 0
 
-    def depart(self, plan: StepPlan) -> Flight:
-        """The flight of a step whose launches are all queued."""
+    def read_back(self, plan: StepPlan) -> InFlightStep:
+        """Queue the copy of the results to the host, behind the step's launches."""
         sampling = [entry for entry in plan.scheduled if entry.samples]
         self.row_of = {entry.seq.id: row for row, entry in enumerate(sampling)}
         count = len(sampling)
-        self._turn = (self._turn + 1) % DEPTH
+        self._turn = (self._turn + 1) % NUM_HOST_BUFFERS
         host = self._host[self._turn]
         host.copy_(self._device, non_blocking=True)
         tokens, entropies = (view[:count] for view in _views(host, len(self.tokens)))
@@ -75,10 +84,10 @@ class Draws:
         if self.tokens.is_cuda:
             done = torch.cuda.Event()
             done.record()
-        return Flight(plan, tokens, entropies, done)
+        return InFlightStep(plan, tokens, entropies, done)
 
 
 def _views(memory: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """int64 [rows] and float32 [rows] behind one another in bytes."""
+    """int64 [rows] and float32 [rows], one after the other in bytes."""
     tokens, entropies = memory.split([rows * 8, rows * 4])
     return tokens.view(torch.int64), entropies.view(torch.float32)

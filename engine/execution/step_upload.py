@@ -20,7 +20,7 @@ def packed_bytes(arrays: Mapping[str, np.ndarray]) -> int:
     return sum(_padded(array.nbytes) for array in arrays.values())
 
 
-class Upload:
+class StepUpload:
     """A device buffer that arrays of one step are copied into.
 
     The place of each array follows from the shapes before it, so arrays of the same shapes always

@@ -1,4 +1,4 @@
-"""What the engine must know of a model's layers, found without reading a weight."""
+"""The architecture of a model as the engine needs it, found without reading a weight."""
 
 import copy
 from collections.abc import Iterator
@@ -12,50 +12,26 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from eightfold.common.error_text import first_line
 
 from ..model_errors import UnsupportedModelError
-from .attention_probe import Ask, attention_asks
+from .attention_probe import AttentionRequirements, probe_attention
+from .kv_geometry import HeadShape, LayerSpec, layer_specs, layer_windows
 
-# These recompute their frequencies from the longest position in the batch, so one sequence's
-# rotations would depend on its neighbours.
+# These recompute their frequencies from the longest position in the batch, so that the rotations of
+# a sequence would depend on its neighbors.
 BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
 _MODELS = AutoModelForCausalLM._model_mapping
-
-
-@dataclass(frozen=True, slots=True)
-class LayerSpec:
-    """One attention layer.
-
-    Args:
-        index: of the layer.
-        window: tokens a query sees, itself included; ``None`` for full attention.
-        kv_heads, head_dim: of its keys and values.
-        source: the layer whose keys and values it reads; its own index unless it shares.
-        one_copy: whether the cache holds one vector from which key and value are made.
-    """
-
-    index: int
-    window: int | None
-    kv_heads: int
-    head_dim: int
-    source: int
-    one_copy: bool = False
-
-    @property
-    def copies(self) -> int:
-        """Vectors kept per token and head."""
-        return 1 if self.one_copy else 2
 
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
     """A causal language model whose layers are full or sliding-window attention.
 
-    Args:
-        config: of the text model; a multimodal checkpoint's text part.
-        model_class: the transformers class that runs it.
-        layers: in order.
-        max_positions: most positions the model was made for.
-        wrapped: whether the checkpoint is a multimodal one around the text model.
-        softcap: whether attention scores are capped, which only a CPU does.
+    Attributes:
+        config: configuration of the text model; of a multimodal checkpoint's text part.
+        model_class: transformers class that runs it.
+        layers: attention layers in order.
+        max_positions: number of positions that the model was made for.
+        wrapped: True if the checkpoint is a multimodal model around the text model.
+        softcap: True if attention scores are capped, which only plain PyTorch does.
     """
 
     config: PretrainedConfig
@@ -67,22 +43,25 @@ class Architecture:
 
     @property
     def windows(self) -> tuple[int | None, ...]:
-        """One entry per page group: ``None`` for the full-attention layers, then the windows."""
+        """Window of each page group: ``None`` for full attention first, then smaller to larger."""
         found = {layer.window for layer in self.layers}
         return tuple(sorted(found, key=lambda window: (window is not None, window or 0)))
 
 
 def attention_modules(model: PreTrainedModel) -> Iterator[nn.Module]:
-    """The attention module of each layer, in order."""
+    """Yield the attention module of each layer, in order."""
     for layer in getattr(model, model.base_model_prefix).layers:
         yield layer.self_attn
 
 
 def text_model(model: PreTrainedModel, architecture: Architecture) -> PreTrainedModel:
-    """The causal language model of a multimodal one, over the same weights.
+    """Return the causal language model within a multimodal one, over the same weights.
+
+    Args:
+        model: returned as it is if it is not a multimodal model.
 
     Raises:
-        UnsupportedModelError: where its parts are not where transformers keeps them.
+        UnsupportedModelError: the parts of the model are not where transformers keeps them.
     """
     if not architecture.wrapped:
         return model
@@ -90,8 +69,8 @@ def text_model(model: PreTrainedModel, architecture: Architecture) -> PreTrained
         layers, head = model.model.language_model, model.lm_head
     except AttributeError:
         raise UnsupportedModelError(
-            f"the text part of this {model.config.model_type} model was not found; save it with "
-            "save_pretrained and give the engine the folder"
+            f"The text part of this {model.config.model_type} model was not found; save the model "
+            "with save_pretrained and give the engine the folder."
         ) from None
     with torch.device("meta"):
         text = architecture.model_class(architecture.config)
@@ -100,71 +79,73 @@ def text_model(model: PreTrainedModel, architecture: Architecture) -> PreTrained
     return text.eval()
 
 
-def inspect(config: PretrainedConfig) -> Architecture:
-    """Find the layers' kinds and shapes.
+def inspect_architecture(config: PretrainedConfig) -> Architecture:
+    """Find the kinds and shapes of a model's layers.
 
     Args:
-        config: of a causal language model, or of a multimodal model around one.
+        config: configuration of a causal language model, or of a multimodal model around one.
 
     Raises:
-        UnsupportedModelError: where a layer is neither full nor sliding-window attention, or the
-            model does not let its attention be replaced.
+        UnsupportedModelError: a layer is neither full nor sliding-window attention, or the engine
+            cannot replace the model's attention.
     """
     text = _text_config(config)
     name = text.model_type
     if getattr(config, "quantization_config", None) is not None:
         raise UnsupportedModelError(
-            f"this {name} checkpoint is quantized, which the engine does not run; "
-            "use one in bfloat16, float16 or float32"
+            f"This {name} checkpoint is quantized, which the engine does not run; "
+            "use one in bfloat16, float16 or float32."
         )
     rope = set(_rope_types(getattr(text, "rope_parameters", None))) & set(BATCH_DEPENDENT_ROPE)
     if rope:
         raise UnsupportedModelError(
-            f"{name} uses {rope.pop()!r} rotary embeddings, which depend on the rest of the batch"
+            f"{name} uses {rope.pop()!r} rotary embeddings, which depend on the rest of the batch."
         )
-    windows = list(_windows(text))
+    windows = _windows(text)
     if not getattr(_MODELS[type(text)], "_supports_attention_backend", False):
-        raise UnsupportedModelError(f"{name} does not let its attention be replaced")
+        raise UnsupportedModelError(f"{name} does not let its attention be replaced.")
     positions = getattr(text, "max_position_embeddings", None)
     if not positions:
-        raise UnsupportedModelError(f"{name} does not say how many positions it was made for")
+        raise UnsupportedModelError(f"{name} does not say how many positions it was made for.")
     model = _without_weights(text)
-    layers = list(_layers(model, text, windows))
-    asks = attention_asks(model, int(positions))
-    if asks is not None:
-        _compare(name, layers, list(attention_modules(model)), asks)
+    layers = _layers(model, text, windows)
+    calls = probe_attention(model, int(positions))
+    if calls is not None:
+        _check_calls(name, layers, list(attention_modules(model)), calls)
     return Architecture(
         config=text,
         model_class=type(model),
-        layers=tuple(layers),
+        layers=layers,
         max_positions=int(positions),
         wrapped=text is not config,
-        softcap=any(ask.softcap for ask in asks or ()),
+        softcap=any(call.softcap for call in calls or ()),
     )
 
 
 def _text_config(config: PretrainedConfig) -> PretrainedConfig:
-    """The language model's part; UnsupportedModelError where transformers has no such model."""
+    """The language model's part of a configuration."""
     try:
         text = config.get_text_config(decoder=True)
     except ValueError:
-        raise UnsupportedModelError(f"{config.model_type} is no single language model") from None
+        raise UnsupportedModelError(
+            f"{config.model_type} is not a single language model."
+        ) from None
     if type(text) not in _MODELS:
         raise UnsupportedModelError(
-            f"{text.model_type} is not a causal language model that transformers has"
+            f"{text.model_type} is not a causal language model that transformers has."
         )
     return text
 
 
 def _without_weights(text: PretrainedConfig) -> PreTrainedModel:
-    """The model on the meta device, where nothing is allocated or read."""
+    """The model on the meta device."""
     try:
         with torch.device("meta"):
             return _MODELS[type(text)](copy.deepcopy(text)).eval()
-    except Exception as error:  # whatever a model makes of settings that do not fit together
+    except Exception as error:  # settings that do not fit together raise anything
         raise UnsupportedModelError(
             f"transformers cannot build this {text.model_type} model: "
-            f"{type(error).__name__}: {first_line(error)}"
+            f"{type(error).__name__}: {first_line(error).rstrip('.')}."
         ) from error
 
 
@@ -176,85 +157,80 @@ def _rope_types(parameters: Any) -> Iterator[str]:
             yield from _rope_types(value)
 
 
-def _windows(text: PretrainedConfig) -> Iterator[int | None]:
+def _windows(text: PretrainedConfig) -> tuple[int | None, ...]:
     """Each layer's window, by the configuration."""
-    kinds = getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None)
-    window: Any = getattr(text, "sliding_window", None)
-    if kinds is None:
-        used = bool(window) and getattr(text, "use_sliding_window", True)
-        count = getattr(text, "num_hidden_layers", None)
-        if count is None:
-            raise UnsupportedModelError(f"{text.model_type} does not say how many layers it has")
-        kinds = ["sliding_attention" if used else "full_attention"] * count
-    for index, kind in enumerate(kinds):
-        if kind not in ("full_attention", "sliding_attention"):
-            raise UnsupportedModelError(
-                f"{text.model_type} has {kind!r} layers (layer {index} is the first), which cannot "
-                "be paged; only full and sliding-window attention can"
-            )
-        if kind == "sliding_attention" and not window:
-            raise UnsupportedModelError(
-                f"{text.model_type} has sliding-window layers but no sliding_window"
-            )
-        yield int(window) if kind == "sliding_attention" else None
+    return layer_windows(
+        text.model_type,
+        getattr(text, "layer_types", None) or getattr(text, "layers_block_type", None),
+        getattr(text, "sliding_window", None),
+        num_layers=getattr(text, "num_hidden_layers", None),
+        use_sliding_window=getattr(text, "use_sliding_window", True),
+    )
 
 
 def _layers(
-    model: PreTrainedModel, text: PretrainedConfig, windows: list[int | None]
-) -> Iterator[LayerSpec]:
+    model: PreTrainedModel, text: PretrainedConfig, windows: tuple[int | None, ...]
+) -> tuple[LayerSpec, ...]:
     name = text.model_type
     try:
         modules = list(attention_modules(model))
     except AttributeError:
         raise UnsupportedModelError(
-            f"{name} has layers without a self_attn module, which cannot be paged"
+            f"{name} has layers without a self_attn module, which cannot be paged."
         ) from None
     if len(modules) != len(windows):
         raise UnsupportedModelError(
-            f"{name} has {len(modules)} layers, but its configuration names {len(windows)} kinds"
+            f"{name} has {len(modules)} layers, but its configuration names {len(windows)} kinds."
         )
-    shared = int(getattr(text, "num_kv_shared_layers", 0) or 0)
-    first_shared = len(modules) - shared
-    for index, (attention, window) in enumerate(zip(modules, windows, strict=True)):
-        head_dim = getattr(attention, "head_dim", None)
-        group = getattr(attention, "num_key_value_groups", None)
-        query = getattr(attention, "q_proj", None)
-        if head_dim is None or group is None or hasattr(attention, "kv_lora_rank"):
-            raise UnsupportedModelError(
-                f"{name} does not have plain multi-head, multi-query or grouped-query attention"
-            )
-        if getattr(attention, "is_causal", True) is False:
-            raise UnsupportedModelError(f"{name} has attention that is not causal")
-        width = getattr(query, "out_features", None)
-        heads = text.num_attention_heads if width is None else width // head_dim
-        source = index
-        if shared and index >= first_shared:
-            source = max(i for i in range(first_shared) if windows[i] == window)
-        yield LayerSpec(index, window, heads // group, head_dim, source)
+    shapes = [_head_shape(attention, text) for attention in modules]
+    return layer_specs(windows, shapes, int(getattr(text, "num_kv_shared_layers", 0) or 0))
 
 
-def _compare(name: str, layers: list[LayerSpec], modules: list[nn.Module], asks: list[Ask]) -> None:
-    """Refuse a model whose layers do not ask for just what their pages can give."""
-    unmet = sorted({what for ask in asks for what in ask.unmet})
-    if unmet:
+def _head_shape(attention: nn.Module, text: PretrainedConfig) -> HeadShape:
+    """KV heads of a layer, as its module has them."""
+    name = text.model_type
+    head_dim = getattr(attention, "head_dim", None)
+    group = getattr(attention, "num_key_value_groups", None)
+    query = getattr(attention, "q_proj", None)
+    if head_dim is None or group is None or hasattr(attention, "kv_lora_rank"):
         raise UnsupportedModelError(
-            f"{name} asks attention for {', '.join(unmet)}, which cannot be paged"
+            f"{name} does not have plain multi-head, multi-query or grouped-query attention."
         )
-    if [ask.module for ask in asks] != modules:
+    if getattr(attention, "is_causal", True) is False:
+        raise UnsupportedModelError(f"{name} has attention that is not causal.")
+    width = getattr(query, "out_features", None)
+    heads = text.num_attention_heads if width is None else width // head_dim
+    return HeadShape(heads // group, head_dim)
+
+
+def _check_calls(
+    name: str,
+    layers: tuple[LayerSpec, ...],
+    modules: list[nn.Module],
+    calls: list[AttentionRequirements],
+) -> None:
+    """Refuse a model whose layers require anything but what their pages can give."""
+    unsupported = sorted({what for call in calls for what in call.unsupported})
+    if unsupported:
         raise UnsupportedModelError(
-            f"{name} does not attend once in each layer, which cannot be paged"
+            f"{name} asks attention for {', '.join(unsupported)}, which cannot be paged."
         )
-    for layer, ask in zip(layers, asks, strict=True):
-        shape = (ask.kv_heads, ask.head_dim, ask.value_dim)
+    if [call.module for call in calls] != modules:
+        raise UnsupportedModelError(
+            f"{name} does not attend once in each layer, which cannot be paged."
+        )
+    for layer, call in zip(layers, calls, strict=True):
+        shape = (call.kv_heads, call.head_dim, call.value_dim)
         if shape != (layer.kv_heads, layer.head_dim, layer.head_dim):
             raise UnsupportedModelError(
-                f"layer {layer.index} of {name} has {ask.kv_heads} heads with keys of "
-                f"{ask.head_dim} and values of {ask.value_dim}, not {layer.kv_heads} with "
-                f"{layer.head_dim} of both, which cannot be paged"
+                f"Layer {layer.index} of {name} has {call.kv_heads} heads with keys of "
+                f"{call.head_dim} and values of {call.value_dim}, not {layer.kv_heads} with "
+                f"{layer.head_dim} of both, which cannot be paged."
             )
-        if ask.windows - {layer.window}:
-            said, found = ("all" if w is None else w for w in (layer.window, *ask.windows))
+        others = call.windows - {layer.window}
+        if others:
+            said, found = ("all" if w is None else w for w in (layer.window, next(iter(others))))
             raise UnsupportedModelError(
-                f"layer {layer.index} of {name} sees {found} tokens before it, but its "
-                f"configuration says {said}"
+                f"Layer {layer.index} of {name} sees {found} tokens before it, but its "
+                f"configuration says {said}."
             )

@@ -1,4 +1,4 @@
-"""What a model asks of its attention layers, found by a forward pass without weights."""
+"""Finds out what a model requires of attention, by a forward pass on the meta device."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -9,63 +9,70 @@ import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-_NAME = "eightfold-dry-run"
+_NAME = "eightfold-probe"
 _TOKENS = 5
-_MOST_POSITIONS = 1 << 20  # at which masks are looked at
-# What the engine's attention takes beside queries, keys and values.
-_TAKEN = {"scaling", "sliding_window", "softcap", "s_aux"}
-# Arguments that models pass along and that change nothing here: positions are in the page tables.
-_HARMLESS = {"position_ids", "is_causal", "use_cache", "cache_position"}
+_MAX_POSITIONS = 1 << 20  # largest at which masks are evaluated
+# Options that the engine's attention takes, beside queries, keys and values.
+_SUPPORTED = {"scaling", "sliding_window", "softcap", "s_aux"}
+# Options that change nothing here: positions are in the page tables.
+_IGNORED = {"position_ids", "is_causal", "use_cache", "cache_position"}
 
 
 @dataclass(frozen=True, slots=True)
-class Ask:
-    """One call of the attention function.
+class AttentionRequirements:
+    """What one call of the attention function requires.
 
-    Args:
-        module: the attention module that called.
-        heads, kv_heads, head_dim, value_dim: of queries, keys and values.
-        windows: what it names as sliding window, and what its mask shows: ``None`` for all tokens
-            up to the query's own. Empty where it names none and has no mask.
-        softcap: whether scores are to be capped.
-        unmet: what it asks for that the engine does not do.
+    Attributes:
+        module: attention module that made the call.
+        kv_heads: number of heads of keys and values.
+        head_dim: width of queries and keys.
+        value_dim: width of values.
+        windows: the sliding window that the call names and the one that its mask shows; ``None``
+            for all tokens up to the query's own. Empty if it names none and has no mask.
+        softcap: True if scores are to be capped.
+        unsupported: what the engine's attention does not do, in words.
     """
 
     module: nn.Module
-    heads: int
     kv_heads: int
     head_dim: int
     value_dim: int
     windows: frozenset[int | None]
     softcap: bool
-    unmet: tuple[str, ...]
+    unsupported: tuple[str, ...]
 
 
-def unmet(mask: torch.Tensor | None, dropout: float, options: dict[str, Any]) -> tuple[str, ...]:
-    """What a call asks for that the engine's attention does not do, in words."""
-    # False and None ask for nothing.
-    asked = {name for name, given in options.items() if given is not None and given is not False}
-    names = sorted(asked - _TAKEN - _HARMLESS)
+def unsupported_options(
+    mask: torch.Tensor | None, dropout: float, options: dict[str, Any]
+) -> tuple[str, ...]:
+    """Return in words what a call asks for that the engine's attention does not do.
+
+    An option that is None or False asks for nothing.
+    """
+    given = {name for name, value in options.items() if value is not None and value is not False}
+    found = sorted(given - _SUPPORTED - _IGNORED)
     if mask is not None:
-        names.append("a mask of its own")
+        found.append("a mask of its own")
     if dropout:
-        names.append("dropout")
-    return tuple(names)
+        found.append("dropout")
+    return tuple(found)
 
 
-def attention_asks(model: PreTrainedModel, positions: int) -> list[Ask] | None:
-    """The calls of one forward pass of a model on the meta device, in order.
-
-    ``None`` where the model looks at values on its way, which there are none of.
+def probe_attention(model: PreTrainedModel, positions: int) -> list[AttentionRequirements] | None:
+    """Run a model on the meta device, and return what each call of attention requires, in order.
 
     Args:
-        positions: most that the model was made for.
+        model: replaced attention and masks stay in it.
+        positions: number of positions that the model was made for.
+
+    Returns:
+        ``None`` if the model reads values of tensors on its way: there are none on the meta device.
     """
-    dry_run = _DryRun(positions)
-    AttentionInterface.register(_NAME, dry_run.attention)
-    AttentionMaskInterface.register(_NAME, dry_run.mask)
+    recorder = _Recorder(positions)
+    AttentionInterface.register(_NAME, recorder.attention)
+    AttentionMaskInterface.register(_NAME, recorder.mask)
     model.set_attn_implementation(_NAME)
-    # Experts are gathered then; a loop over those that have tokens would look at values.
+    # Batched experts are gathered. A loop over the experts that have tokens would read values.
     model.set_experts_implementation("batched_mm")
     try:
         with torch.inference_mode(), torch.device("meta"):
@@ -80,16 +87,16 @@ def attention_asks(model: PreTrainedModel, positions: int) -> list[Ask] | None:
         if "meta" not in str(error):
             raise
         return None
-    return dry_run.asks
+    return recorder.calls
 
 
-class _DryRun:
-    """What stands in for attention and masks, and notes what it is called with."""
+class _Recorder:
+    """Stands in for attention and masks, and records the calls."""
 
     def __init__(self, positions: int) -> None:
-        self.asks: list[Ask] = []
-        self._positions = min(positions, _MOST_POSITIONS)
-        self._masks: list[tuple[torch.Tensor, int | None]] = []  # and the windows they show
+        self.calls: list[AttentionRequirements] = []
+        self._positions = min(positions, _MAX_POSITIONS)
+        self._masks: list[tuple[torch.Tensor, int | None]] = []  # with the windows that they show
 
     def attention(
         self,
@@ -101,22 +108,21 @@ class _DryRun:
         dropout: float = 0.0,
         **options: Any,
     ) -> tuple[torch.Tensor, None]:
-        """transformers' attention signature; nothing is computed."""
+        """Record a call and compute nothing; transformers' signature of attention."""
         shown = [window for mask, window in self._masks if mask is attention_mask]
-        lacking = unmet(None if shown else attention_mask, dropout, options)
+        unsupported = unsupported_options(None if shown else attention_mask, dropout, options)
         if query.shape[2] != _TOKENS:
-            lacking += ("some of a step's tokens only",)
+            unsupported += ("some of a step's tokens only",)
         named = options.get("sliding_window")
-        self.asks.append(
-            Ask(
+        self.calls.append(
+            AttentionRequirements(
                 module=module,
-                heads=query.shape[1],
                 kv_heads=key.shape[1],
                 head_dim=key.shape[3],
                 value_dim=value.shape[3],
                 windows=frozenset(shown if named is None else [*shown, int(named)]),
                 softcap=options.get("softcap") is not None,
-                unmet=lacking,
+                unsupported=unsupported,
             )
         )
         return query.new_empty(1, query.shape[2], query.shape[1], value.shape[3]), None
@@ -124,7 +130,10 @@ class _DryRun:
     def mask(
         self, *, q_length: int, kv_length: int, mask_function: Callable[..., Any], **_: Any
     ) -> torch.Tensor:
-        """transformers' mask signature: a mask to be recognised by, or one that no page gives."""
+        """Make an empty mask, and note its window; transformers' signature of masks.
+
+        Masks that page tables cannot express are not noted, so that they count as unsupported.
+        """
         mask = torch.empty(1, 1, q_length, kv_length, dtype=torch.bool)
         with suppress(ValueError):
             self._masks.append((mask, _window(mask_function, self._positions)))
@@ -132,15 +141,15 @@ class _DryRun:
 
 
 def _window(mask_function: Callable[..., Any], positions: int) -> int | None:
-    """The window that a mask shows to a query, ``None`` for all tokens up to its own.
+    """Return the window that a mask shows to a query; ``None`` for all tokens up to its own.
 
     Raises:
-        ValueError: where it shows something else.
+        ValueError: the mask shows something else.
     """
     at = torch.arange(positions + 1, device="cpu")
     zero = torch.zeros((), dtype=torch.long, device="cpu")
     found = set()
-    # Of two neighbours the later one sees another beginning, unless tokens lie in fixed chunks.
+    # Windows begin one later for the second of two neighbors. Fixed chunks of tokens do not.
     for query in (positions - 1, positions - 2):
         seen = mask_function(zero, zero, torch.tensor(query, device="cpu"), at).expand(at.shape)
         count = int(seen.sum())

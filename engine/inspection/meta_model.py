@@ -1,4 +1,4 @@
-"""A model without weights, and the places that its weights are read into."""
+"""Models on the meta device, and the allocation of the parameters that weights are read into."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -10,27 +10,28 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 Allocate = Callable[[PreTrainedModel, torch.device, torch.dtype], None]
-"""Gives every parameter of a model, which is on the meta device, its uninitialised final place.
+"""Replaces every parameter of a model on the meta device by an uninitialized tensor.
 
-Called as ``allocate(model, device, dtype)``. A parameter's own shape and dtype stand on its meta
-tensor (``dtype`` is the model's); its place is contiguous, and may be a view of a larger tensor.
+Called as ``allocate(model, device, dtype)``. A parameter keeps the shape and dtype of its meta
+tensor (``dtype`` is the model's). The new tensor is contiguous, and may be a view of a larger one.
 """
 
 
-def build(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
-    """The model with its parameters on the meta device, tied ones being one, and real buffers.
+def build_meta_model(config: PretrainedConfig, dtype: torch.dtype) -> PreTrainedModel:
+    """Build a model with its parameters on the meta device; tied parameters are one.
 
-    Buffers that no checkpoint holds, such as rotary frequencies, have their values.
+    Buffers are real, and those that no checkpoint holds, such as rotary frequencies, have their
+    values.
     """
     with init_empty_weights(include_buffers=False), no_init_weights():
         model = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype)
-    # In there, each parameter that is set becomes a new one, so that nothing could be tied.
+    # Within the context each parameter that is assigned becomes a new one, which unties it.
     model.tie_weights()
     return model
 
 
-def places(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and persistent buffers by every name they have."""
+def named_tensors(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and persistent buffers by every name that they have."""
     found: dict[str, torch.Tensor] = dict(model.named_parameters(remove_duplicate=False))
     for prefix, module in model.named_modules():
         for name, buffer in module._buffers.items():
@@ -39,32 +40,38 @@ def places(model: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def materialise(
+def materialize(
     model: PreTrainedModel,
     device: torch.device,
     dtype: torch.dtype,
     allocate: Allocate | None = None,
 ) -> None:
-    """Put the model on its device, its parameters uninitialised."""
+    """Move a model from the meta device to ``device``, with uninitialized parameters.
+
+    Args:
+        allocate: by default :func:`allocate_parameters`.
+    """
     wanted = {
         name: (parameter.shape, parameter.dtype, id(parameter))
         for name, parameter in model.named_parameters(remove_duplicate=False)
     }
-    (allocate or allocate_plain)(model, device, dtype)
+    (allocate or allocate_parameters)(model, device, dtype)
     for module in model.modules():
         for name, buffer in module._buffers.items():
             if buffer is not None:
                 module._buffers[name] = buffer.to(device)
-    check(model, device, wanted)
+    _check_parameters(model, device, wanted)
 
 
-def allocate_plain(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
-    """A tensor for each parameter (see :data:`Allocate`)."""
-    fill_parameters(model, lambda meta: torch.empty(meta.shape, dtype=meta.dtype, device=device))
+def allocate_parameters(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    """Allocate a tensor for each parameter (see :data:`Allocate`)."""
+    replace_meta_parameters(
+        model, lambda meta: torch.empty(meta.shape, dtype=meta.dtype, device=device)
+    )
 
 
-def fill_parameters(model: nn.Module, make: Callable[[nn.Parameter], torch.Tensor]) -> None:
-    """Replace every parameter on the meta device by what is made of it; tied ones stay one."""
+def replace_meta_parameters(model: nn.Module, make: Callable[[nn.Parameter], torch.Tensor]) -> None:
+    """Replace every parameter on the meta device by what ``make`` returns; tied ones stay tied."""
     made: dict[int, nn.Parameter] = {}
     for module, name, meta in _meta_parameters(model):
         if id(meta) not in made:
@@ -73,7 +80,7 @@ def fill_parameters(model: nn.Module, make: Callable[[nn.Parameter], torch.Tenso
 
 
 def _meta_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Parameter]]:
-    # All are found before one is replaced, so that no id is used again meanwhile.
+    # A list, so that all are found before one is replaced, and no id is used a second time.
     return iter(
         [
             (module, name, parameter)
@@ -84,17 +91,22 @@ def _meta_parameters(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Para
     )
 
 
-def check(
+def _check_parameters(
     model: nn.Module,
     device: torch.device,
     wanted: dict[str, tuple[torch.Size, torch.dtype, int]],
 ) -> None:
-    """Assert that every parameter has a place of its shape and type, tied ones still being one."""
-    at: dict[int, int] = {}
+    """Assert that every parameter is on the device, and that tied ones are still tied.
+
+    Args:
+        wanted: shape, dtype and id that each parameter had on the meta device.
+    """
+    address_of: dict[int, int] = {}
     for name, place in model.named_parameters(remove_duplicate=False):
         shape, dtype, identity = wanted[name]
         assert place.device.type == device.type, f"{name} is on {place.device}"
         assert place.shape == shape, f"{name} has shape {tuple(place.shape)}"
         assert place.dtype == dtype, f"{name} is {place.dtype}"
         assert place.is_contiguous(), f"{name} is not contiguous"
-        assert at.setdefault(identity, place.data_ptr()) == place.data_ptr(), f"{name} is not tied"
+        address = address_of.setdefault(identity, place.data_ptr())
+        assert address == place.data_ptr(), f"{name} is not tied"

@@ -1,23 +1,20 @@
-"""Gemma 4's dense text layers through fused kernels, over the weights of transformers' modules.
+"""Gemma 4's dense text layers as fused kernels, over the weights of transformers' modules.
 
-A layer is eight launches: q/k/v as one product; norms, rotary and cache write; attention; output
-product; residual and norms; gate and up as one product with their activation; down product;
-residual and norms. On Hopper, for few rows, all from the output product to the next layer's q/k/v
-are one (see `layer_tail`). Full-attention layers with ``attention_k_eq_v`` keep
-one copy of K and V: the cache holds the normalised vector alone (see
-`one_copy`).
+A layer takes eight launches: q/k/v as one product; norms, rotary embedding and cache write;
+attention; output projection; residual and norms; gate and up as one product with their activation;
+down projection; residual and norms. On Hopper, for few rows, one launch does everything from the
+output projection to the next layer's q/k/v (see ``layer_tail``). Full-attention layers with
+``attention_k_eq_v`` keep one copy of keys and values: the cache holds the normalized vector alone
+(see ``one_copy``).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
-from eightfold.kernels.attention.paged_decode import OneCopy, chunk_width, fold_key_weight
 from eightfold.kernels.layers.layer_tail import (
     COUNTERS,
     LayerTailWeights,
@@ -29,81 +26,29 @@ from eightfold.kernels.layers.rms_norm import add_rms_norm
 from eightfold.kernels.layers.rotary_embedding import norm_rope_and_cache
 from eightfold.kernels.layers.token_embedding import embed_rms_norm
 
-from ..execution.decoder import Limits
+from ..execution.decoder_protocol import decode_workspace
 from ..execution.kv_cache import KVCache
-from ..inspection.architecture import Architecture, LayerSpec
-from ..inspection.meta_model import allocate_plain
-from .activation_buffers import Buffers, view
-from .linear_dispatch import Products
+from ..execution.runner_limits import RunnerLimits
+from ..inspection.architecture import Architecture
+from ..inspection.kv_geometry import one_copy_layers
+from .activation_buffers import ActivationBuffers, narrow
+from .fused_layer import FusedLayer, make_fused_layer, make_rotary_table
+from .linear_dispatch import LinearDispatch
 
 
 def one_copy_architecture(architecture: Architecture) -> Architecture | None:
-    """The architecture as the fused decoder keeps its cache; ``None`` where it cannot run it."""
-    config = architecture.config
-    plain = (
-        config.model_type == "gemma4_text"
-        and config.hidden_activation == "gelu_pytorch_tanh"
-        and not config.attention_bias
-        and not config.hidden_size_per_layer_input
-        and not config.enable_moe_block
-        and all(layer.source == layer.index for layer in architecture.layers)
-    )
-    if not plain:
-        return None
-    layers = []
-    for layer in architecture.layers:
-        one_copy = bool(config.attention_k_eq_v) and layer.window is None
-        if one_copy:
-            factor = config.rope_parameters["full_attention"].get("partial_rotary_factor", 1.0)
-            try:
-                chunk_width(layer.head_dim, int(factor * layer.head_dim // 2))
-            except ValueError:
-                return None
-        layers.append(replace(layer, one_copy=one_copy))
-    return replace(architecture, layers=tuple(layers))
-
-
-@dataclass(frozen=True, slots=True)
-class Rotation:
-    """cos, sin: float32 [positions, pairs] of one kind of layer."""
-
-    cos: torch.Tensor
-    sin: torch.Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer's weights. qkv: [(heads + kv_heads (+ kv_heads)) * head_dim, hidden]; gate_up:
-    [2 * intermediate, hidden]; q_norm with one copy is folded with k_norm."""
-
-    spec: LayerSpec
-    qkv: torch.Tensor
-    out: torch.Tensor
-    gate_up: torch.Tensor
-    down: torch.Tensor
-    q_norm: torch.Tensor
-    k_norm: torch.Tensor
-    input_norm: torch.Tensor
-    post_attention_norm: torch.Tensor
-    pre_feedforward_norm: torch.Tensor
-    post_feedforward_norm: torch.Tensor
-    scalar: float
-    rotation: Rotation
-
-    @property
-    def one_copy(self) -> OneCopy | None:
-        if not self.spec.one_copy:
-            return None
-        return OneCopy(self.k_norm, self.rotation.cos, self.rotation.sin)
+    """Return the architecture with the fused decoder's cache; ``None`` if it cannot run it."""
+    layers = one_copy_layers(architecture.config.to_dict(), architecture.layers)
+    return None if layers is None else replace(architecture, layers=layers)
 
 
 class Gemma4Decoder:
-    """The text model over the paged cache.
+    """The text model over the paged cache; a ``Decoder``.
 
     Args:
-        model: a ``Gemma4ForCausalLM`` for which ``one_copy_architecture`` gave ``architecture``.
-            Its projections become views of joint tensors.
-        limits: what buffers and tables are made for.
+        model: a ``Gemma4ForCausalLM`` for which ``one_copy_architecture`` returned
+            ``architecture``. Its projections become views of fused tensors.
+        limits: sizes of buffers and tables.
     """
 
     capturable = True
@@ -112,7 +57,7 @@ class Gemma4Decoder:
         self,
         model: PreTrainedModel,
         architecture: Architecture,
-        limits: Limits,
+        limits: RunnerLimits,
         page_size: int,
     ) -> None:
         text: Any = model.model
@@ -123,34 +68,30 @@ class Gemma4Decoder:
         self._head = model.lm_head.weight.data
         self._scale = float(text.embed_tokens.embed_scale.to(self._embedding.dtype))
         self._final_norm = text.norm.weight.data
-        rotations = {
-            kind: _rotation(text.rotary_emb, kind, limits.context)
+        tables = {
+            kind: make_rotary_table(text.rotary_emb, kind, limits.max_context)
             for kind in set(config.layer_types)
         }
         self.layers = [
-            _layer(module, spec, rotations[kind])
+            make_fused_layer(module, spec, tables[kind])
             for module, spec, kind in zip(
                 text.layers, architecture.layers, config.layer_types, strict=True
             )
         ]
-        self._products = Products(self.layers)
-        self.buffers = Buffers(self.layers, limits.rows, self._products.apart, self._embedding)
-        room = max(
-            limits.workspace(spec, layer.out.shape[1] // spec.head_dim, page_size)
-            for spec, layer in zip(architecture.layers, self.layers, strict=True)
+        self._linear = LinearDispatch(self.layers)
+        self.buffers = ActivationBuffers(
+            self.layers, limits.rows, self._linear.writes_gate_up, self._embedding
         )
-        self._workspace = torch.empty(room, device=self._embedding.device)
-        vocabulary = self._head.shape[0]
-        self._logits = torch.empty(limits.decode_rows, vocabulary, device=self._embedding.device)
-        self._counters = torch.zeros(
-            len(self.layers), COUNTERS, dtype=torch.int32, device=self._embedding.device
-        )
-        self._chains = self._chain_weights()
+        device, vocabulary = self._embedding.device, self._head.shape[0]
+        self._workspace = decode_workspace(architecture, limits, page_size, device)
+        self._logits = torch.empty(limits.decode_rows, vocabulary, device=device)
+        self._counters = torch.zeros(len(self.layers), COUNTERS, dtype=torch.int32, device=device)
+        self._layer_tails = self._layer_tail_weights()
 
-    def _chain_weights(self) -> list[LayerTailWeights]:
-        """Each layer's with the first of the next; none where some layer has no such kernel."""
+    def _layer_tail_weights(self) -> list[LayerTailWeights]:
+        """Weights of each layer's tail; empty if some layer has no such kernel."""
         following = [(layer.input_norm, layer.qkv) for layer in self.layers[1:]]
-        chains = [
+        tails = [
             LayerTailWeights(
                 output=layer.out,
                 gate_up=layer.gate_up,
@@ -166,14 +107,7 @@ class Gemma4Decoder:
                 self.layers, [*following, (self._final_norm, self._head)], strict=True
             )
         ]
-        return chains if all(layer_tail_fits(chain) for chain in chains) else []
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of buffers, workspace and rotations: all but weights and cache."""
-        seen = {id(layer.rotation): layer.rotation for layer in self.layers}.values()
-        tables = sum(each.cos.nbytes + each.sin.nbytes for each in seen)
-        return self.buffers.nbytes + self._workspace.nbytes + self._logits.nbytes + tables
+        return tails if all(layer_tail_fits(tail) for tail in tails) else []
 
     def logits(
         self,
@@ -183,9 +117,9 @@ class Gemma4Decoder:
         cache: KVCache,
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
-        """float32 logits before the softcap (see `Decoder`).
+        """Return float32 logits before the softcap (see ``Decoder``).
 
-        They are in a buffer that the next step overwrites.
+        They lie in a buffer that the next step overwrites.
         """
         count = tokens.shape[0]
         residual, x = self.buffers.residual[:count], self.buffers.x[:count]
@@ -193,14 +127,15 @@ class Gemma4Decoder:
             tokens, self._embedding, self._scale, residual, self.layers[0].input_norm, x,
             zero=self._counters, eps=self.eps, pdl=True,
         )  # fmt: skip
-        if self._chains and count <= MAX_ROWS:
+        if self._layer_tails and count <= MAX_ROWS:
             whole = rows is None and count <= self._logits.shape[0]
             out = self._logits[:count] if whole else None
-            self._by_chains(positions, batches, cache, out)
+            self._run_layer_tails(positions, batches, cache, out)
             if out is not None:
                 return out
         else:
-            self._by_layers(x, positions, batches, cache, wanted=rows is None or len(rows) > 0)
+            output_needed = rows is None or len(rows) > 0
+            self._run_layers(x, positions, batches, cache, output_needed)
         hidden = x if rows is None else x[rows]
         out = self._logits[: hidden.shape[0]]
         for begin in range(0, hidden.shape[0], MAX_ROWS):
@@ -208,75 +143,81 @@ class Gemma4Decoder:
             linear_few_rows(hidden[begin:end], self._head, out[begin:end], pdl=True)
         return out
 
-    def _by_layers(
+    def _run_layers(
         self,
         x: torch.Tensor,
         positions: torch.Tensor,
         batches: dict[int | None, PagedBatch],
         cache: KVCache,
-        wanted: bool,
+        output_needed: bool,
     ) -> None:
-        """Every layer, launch by launch; x holds the first input, and the last norm afterwards.
+        """Run all layers, eight launches each.
 
-        wanted: whether that norm is; else the last layer only fills its cache.
+        Args:
+            x: input of the first layer; overwritten with the output of the final norm.
+            output_needed: False if that output is not used, so that the last layer only fills its
+                cache.
         """
         count = x.shape[0]
         residual, y = self.buffers.residual[:count], self.buffers.y[:count]
         norms = [layer.input_norm for layer in self.layers[1:]] + [self._final_norm]
-        for layer, following in zip(self.layers, norms, strict=True):
-            self._products.linear(x, layer.qkv, self._joint(layer, count))
-            if not wanted and layer is self.layers[-1]:
-                self._write(layer, positions, batches[layer.spec.window], cache)
+        for layer, next_norm in zip(self.layers, norms, strict=True):
+            self._linear.linear(x, layer.qkv, self._qkv(layer, count))
+            if not output_needed and layer is self.layers[-1]:
+                self._write_cache(layer, positions, batches[layer.spec.window], cache)
                 return
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
-            self._products.linear(attended, layer.out, y)
-            self._add_norm(y, residual, layer.post_attention_norm, layer.pre_feedforward_norm, x)
+            self._linear.linear(attended, layer.out, y)
+            add_rms_norm(
+                y, residual, layer.post_attention_norm, layer.pre_feedforward_norm, x,
+                scale=1.0, eps=self.eps, pdl=True,
+            )  # fmt: skip
             self._feedforward(layer, x, y)
-            self._add_norm(
-                y, residual, layer.post_feedforward_norm, following, x, scale=layer.scalar
-            )
+            add_rms_norm(
+                y, residual, layer.post_feedforward_norm, next_norm, x,
+                scale=layer.scalar, eps=self.eps, pdl=True,
+            )  # fmt: skip
 
-    def _by_chains(
+    def _run_layer_tails(
         self,
         positions: torch.Tensor,
         batches: dict[int | None, PagedBatch],
         cache: KVCache,
-        out: torch.Tensor | None,
+        logits: torch.Tensor | None,
     ) -> None:
-        """The same for few rows, three launches a layer; the last one gives logits where wanted."""
+        """Run all layers for few rows, three launches each.
+
+        Args:
+            logits: filled by the last tail; ``None`` if it is to end with the final norm.
+        """
         count, buffers = positions.shape[0], self.buffers
         x, hidden = buffers.x[:count], buffers.hidden[:count]
-        self._products.linear(x, self.layers[0].qkv, self._joint(self.layers[0], count))
-        for i, (layer, chain) in enumerate(zip(self.layers, self._chains, strict=True)):
+        self._linear.linear(x, self.layers[0].qkv, self._qkv(self.layers[0], count))
+        for i, (layer, tail) in enumerate(zip(self.layers, self._layer_tails, strict=True)):
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
             last = i + 1 == len(self.layers)
-            following = out if last else self._joint(self.layers[i + 1], count)
+            out = logits if last else self._qkv(self.layers[i + 1], count)
             layer_tail(
                 attended,
                 buffers.residual[:count],
-                replace(chain, following=None) if following is None else chain,
+                replace(tail, following=None) if out is None else tail,
                 (buffers.y[:count], x, hidden),
-                following,
+                out,
                 self._counters[i],
                 eps=self.eps,
                 pdl=True,
             )
 
-    def _add_norm(self, *tensors: torch.Tensor | None, scale: float = 1.0) -> None:
-        y, residual, post, following, out = tensors
-        assert residual is not None
-        add_rms_norm(y, residual, post, following, out, scale=scale, eps=self.eps, pdl=True)
-
-    def _joint(self, layer: Layer, rows: int) -> torch.Tensor:
-        """Where queries, keys and values of a layer go."""
-        return view(self.buffers.qkv, rows, layer.qkv.shape[0])
+    def _qkv(self, layer: FusedLayer, rows: int) -> torch.Tensor:
+        """Buffer for the queries, keys and values of a layer."""
+        return narrow(self.buffers.qkv, rows, layer.qkv.shape[0])
 
     def _attention(
-        self, layer: Layer, positions: torch.Tensor, batch: PagedBatch, cache: KVCache
+        self, layer: FusedLayer, positions: torch.Tensor, batch: PagedBatch, cache: KVCache
     ) -> torch.Tensor:
-        """Norms, rotation, cache write and attention to [rows, heads * head_dim]."""
-        query, spec = self._write(layer, positions, batch, cache), layer.spec
-        attended = view(self.buffers.attended, len(query), layer.out.shape[1])
+        """Write the cache and attend; returns [rows, heads * head_dim]."""
+        query, spec = self._write_cache(layer, positions, batch, cache), layer.spec
+        attended = narrow(self.buffers.attended, len(query), layer.out.shape[1])
         keys, values = cache.layers[spec.index]
         attend(
             query, keys, values, batch, attended.view(query.shape), window=spec.window,
@@ -284,21 +225,21 @@ class Gemma4Decoder:
         )  # fmt: skip
         return attended
 
-    def _write(
-        self, layer: Layer, positions: torch.Tensor, batch: PagedBatch, cache: KVCache
+    def _write_cache(
+        self, layer: FusedLayer, positions: torch.Tensor, batch: PagedBatch, cache: KVCache
     ) -> torch.Tensor:
-        """Norms, rotation and cache write; queries [rows, heads, head_dim]."""
+        """Normalize, rotate and write to the cache; returns queries [rows, heads, head_dim]."""
         rows, spec = positions.shape[0], layer.spec
-        query = view(self.buffers.query, rows, layer.out.shape[1]).view(rows, -1, spec.head_dim)
+        query = narrow(self.buffers.query, rows, layer.out.shape[1]).view(rows, -1, spec.head_dim)
         keys, values = cache.layers[spec.index]
         norm_rope_and_cache(
-            self._joint(layer, rows),
+            self._qkv(layer, rows),
             layer.q_norm,
             None if spec.one_copy else layer.k_norm,
-            layer.rotation.cos,
-            layer.rotation.sin,
+            layer.rotary.cos,
+            layer.rotary.sin,
             positions,
-            batch.slots,
+            batch.slot_mapping,
             query,
             keys,
             values,
@@ -307,90 +248,10 @@ class Gemma4Decoder:
         )
         return query
 
-    def _feedforward(self, layer: Layer, x: torch.Tensor, y: torch.Tensor) -> None:
-        rows, products, buffers = x.shape[0], self._products, self.buffers
+    def _feedforward(self, layer: FusedLayer, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Compute gate, up, activation and down from x into y."""
+        rows, linear, buffers = x.shape[0], self._linear, self.buffers
         hidden = buffers.hidden[:rows]
-        gate_up = buffers.gate_up(rows) if products.apart(rows) else None
-        products.gated(x, layer.gate_up, hidden, gate_up)
-        products.linear(hidden, layer.down, y)
-
-
-def _rotation(rotary: nn.Module, kind: str, positions: int) -> Rotation:
-    """Angles of the pairs that rotate; proportional embeddings leave the later ones alone."""
-    frequencies = getattr(rotary, f"{kind}_inv_freq").float()
-    pairs = int((frequencies != 0).sum())
-    scaling = float(getattr(rotary, f"{kind}_attention_scaling"))
-    at = torch.arange(positions, device=frequencies.device, dtype=torch.float32)
-    angles = at[:, None] * frequencies[None, :pairs]
-    return Rotation(angles.cos() * scaling, angles.sin() * scaling)
-
-
-def joint_projections(layer: nn.Module) -> Iterator[list[nn.Linear]]:
-    """The projections of one layer that are computed as one product."""
-    attention: Any = layer.self_attn
-    values = [] if attention.v_proj is None else [attention.v_proj]
-    yield [attention.q_proj, attention.k_proj, *values]
-    mlp: Any = layer.mlp
-    yield [mlp.gate_proj, mlp.up_proj]
-
-
-def allocate_joint(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
-    """Places in which the projections computed as one product lie behind one another."""
-    text: Any = model.model
-    for layer in text.layers:
-        for projections in joint_projections(layer):
-            sizes = [projection.out_features for projection in projections]
-            joint = torch.empty(sum(sizes), projections[0].in_features, dtype=dtype, device=device)
-            for projection, part in zip(projections, joint.split(sizes), strict=True):
-                projection.weight = nn.Parameter(part, requires_grad=False)
-    allocate_plain(model, device, dtype)
-
-
-def _join(projections: list[nn.Linear]) -> torch.Tensor:
-    """One tensor of which the projections' weights become views; no copy where they are so."""
-    weights = [projection.weight for projection in projections]
-    base, rows = weights[0].data, sum(weight.shape[0] for weight in weights)
-    at = base.data_ptr()
-    for weight in weights:
-        if weight.data_ptr() != at or weight.untyped_storage().data_ptr() != (
-            base.untyped_storage().data_ptr()
-        ):
-            break
-        at += weight.nbytes
-    else:
-        return base.as_strided((rows, base.shape[1]), (base.shape[1], 1))
-    joint = torch.cat([weight.data for weight in weights])
-    begin = 0
-    for projection in projections:
-        end = begin + projection.weight.shape[0]
-        projection.weight.data = joint[begin:end]
-        begin = end
-    if joint.is_cuda:
-        # Else the next layer's joint tensor would take a part of what was freed, and pin the rest.
-        del weights, base
-        torch.cuda.empty_cache()
-    return joint
-
-
-def _layer(module: nn.Module, spec: LayerSpec, rotation: Rotation) -> Layer:
-    layer: Any = module
-    qkv, gate_up = (_join(projections) for projections in joint_projections(layer))
-    attention = layer.self_attn
-    q_norm = attention.q_norm.weight.data
-    if spec.one_copy:
-        q_norm = fold_key_weight(q_norm, attention.k_norm.weight.data, rotation.cos.shape[1])
-    return Layer(
-        spec=spec,
-        qkv=qkv,
-        out=attention.o_proj.weight.data,
-        gate_up=gate_up,
-        down=layer.mlp.down_proj.weight.data,
-        q_norm=q_norm,
-        k_norm=attention.k_norm.weight.data,
-        input_norm=layer.input_layernorm.weight.data,
-        post_attention_norm=layer.post_attention_layernorm.weight.data,
-        pre_feedforward_norm=layer.pre_feedforward_layernorm.weight.data,
-        post_feedforward_norm=layer.post_feedforward_layernorm.weight.data,
-        scalar=float(layer.layer_scalar),
-        rotation=rotation,
-    )
+        gate_up = buffers.gate_up(rows) if linear.writes_gate_up(rows) else None
+        linear.gated(x, layer.gate_up, hidden, gate_up)
+        linear.linear(hidden, layer.down, y)

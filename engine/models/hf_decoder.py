@@ -1,30 +1,38 @@
-"""Any model that the engine can page, on a GPU through transformers' own modules."""
+"""Any model that the engine can page, run by transformers' own modules on a GPU."""
 
 import torch
 from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 
-from ..execution.decoder import Limits
-from ..execution.hf_attention import bind
+from ..execution.decoder_protocol import decode_workspace
+from ..execution.hf_attention import attach
 from ..execution.kv_cache import KVCache
+from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
 
 
-class ModuleDecoder:
-    """See `Decoder`. Binds model and cache together for good."""
+class HFDecoder:
+    """transformers' modules over the GPU attention kernels; a ``Decoder``.
+
+    Attaches the cache to the model for good.
+    """
 
     softcap = 0.0
     capturable = False
 
     def __init__(
-        self, model: PreTrainedModel, architecture: Architecture, cache: KVCache, limits: Limits
+        self,
+        model: PreTrainedModel,
+        architecture: Architecture,
+        cache: KVCache,
+        limits: RunnerLimits,
     ) -> None:
         self._model = model
-        self._step = bind(model, architecture, cache)
-        heads = int(architecture.config.num_attention_heads)
-        room = max(limits.workspace(layer, heads, cache.page_size) for layer in architecture.layers)
-        self._step.workspace = torch.empty(room, device=model.device)
+        self._context = attach(model, architecture, cache)
+        self._context.workspace = decode_workspace(
+            architecture, limits, cache.page_size, model.device
+        )
 
     def logits(
         self,
@@ -34,8 +42,8 @@ class ModuleDecoder:
         cache: KVCache,
         rows: torch.Tensor | None,
     ) -> torch.Tensor:
-        """Logits [R, V] as the model makes them (see the protocol)."""
-        self._step.batches = batches
+        """Return logits [R, vocabulary] in the model's type (see ``Decoder``)."""
+        self._context.batches = batches
         output = self._model(
             input_ids=tokens[None].long(),
             position_ids=positions[None].long(),

@@ -1,6 +1,4 @@
-"""Which kernel computes a linear layer, by the rows of the step."""
-
-from typing import TYPE_CHECKING
+"""Chooses the kernel of a linear layer by the number of rows in the step."""
 
 import torch
 
@@ -12,36 +10,35 @@ from eightfold.kernels.layers.linear_many_rows import (
     linear_many_rows_fits,
 )
 
-if TYPE_CHECKING:
-    from .gemma4_decoder import Layer
+from .fused_layer import FusedLayer
 
 
-class Products:
-    """Products with the weights of ``layers``, [out, in] each.
+class LinearDispatch:
+    """Linear layers with the weights of ``layers``, [out, in] each.
 
-    Few rows are bound by reading the weights; for many rows there are kernels for Hopper, and
-    torch's own elsewhere and for numbers of rows that do not fill theirs.
+    With few rows the time is that of reading the weights. For many rows there are kernels for
+    Hopper; torch's own run on other GPUs, and for numbers of rows that leave tiles part-empty.
     """
 
-    def __init__(self, layers: list["Layer"]) -> None:
+    def __init__(self, layers: list[FusedLayer]) -> None:
         self._gate_up = layers[0].gate_up
         plain = [weight for layer in layers for weight in (layer.qkv, layer.out, layer.down)]
-        self._dense = all(linear_many_rows_fits(weight) for weight in plain) and all(
+        self._many_rows_fits = all(linear_many_rows_fits(weight) for weight in plain) and all(
             linear_many_rows_fits(layer.gate_up, gated=True) for layer in layers
         )
 
-    def apart(self, rows: int) -> bool:
-        """Whether gate and up are written to memory before they are multiplied."""
+    def writes_gate_up(self, rows: int) -> bool:
+        """Return True if gate and up are written to memory before they are multiplied."""
         return rows > MAX_ROWS and not (
-            self._dense and fills_tiles(rows, self._gate_up, gated=True)
+            self._many_rows_fits and fills_tiles(rows, self._gate_up, gated=True)
         )
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
-        """``out = x @ weight.T``: x [rows, in], weight [out, in], out [rows, out]."""
+        """Compute ``out = x @ weight.T``: x [rows, in], weight [out, in], out [rows, out]."""
         rows = x.shape[0]
         if rows <= MAX_ROWS:
             linear_few_rows(x, weight, out, pdl=True)
-        elif self._dense and fills_tiles(rows, weight):
+        elif self._many_rows_fits and fills_tiles(rows, weight):
             linear_many_rows(x, weight, out, pdl=True)
         else:
             torch.mm(x, weight.T, out=out)
@@ -49,11 +46,14 @@ class Products:
     def gated(
         self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, gate_up: torch.Tensor | None
     ) -> None:
-        """``out = gelu_tanh(x @ gate.T) * (x @ up.T)``.
+        """Compute ``out = gelu_tanh(x @ gate.T) * (x @ up.T)``.
 
         Args:
-            x: [rows, in]. weight: [2 * inner, in], gate rows first. out: [rows, inner].
-            gate_up: [rows, 2 * inner], overwritten; given where they are ``apart``.
+            x: [rows, in].
+            weight: [2 * inner, in], gate rows first.
+            out: [rows, inner].
+            gate_up: [rows, 2 * inner], overwritten; needed if :meth:`writes_gate_up`, else
+                ``None``.
         """
         if gate_up is not None:
             torch.mm(x, weight.T, out=gate_up)

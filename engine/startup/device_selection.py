@@ -1,4 +1,4 @@
-"""Where an engine runs, by the kernels or by transformers' modules alone, and in which type."""
+"""Chooses the device and the dtype of an engine, and if it runs the GPU kernels."""
 
 import logging
 
@@ -16,48 +16,53 @@ from ..engine_config import EngineConfig
 from ..inspection.architecture import Architecture
 from ..model_errors import ModelError, UnsupportedModelError
 
+logger = logging.getLogger(__name__)
 
-def device_of(model: PreTrainedModel, config: EngineConfig) -> torch.device:
-    """Where a model already made lies; it is neither moved nor converted.
+
+def model_device(model: PreTrainedModel, config: EngineConfig) -> torch.device:
+    """Return the device of a model that is already made; it is neither moved nor converted.
+
+    Puts the model in evaluation mode.
 
     Raises:
-        ValueError: where ``config`` says otherwise.
+        ValueError: ``config`` names another device or dtype.
     """
     if config.device is not None and torch.device(config.device).type != model.device.type:
-        raise ValueError(f"the model is on {model.device}, but device says {config.device!r}")
+        raise ValueError(f"The model is on {model.device}, but device says {config.device!r}.")
     if config.dtype is not None and getattr(torch, config.dtype) != model.dtype:
-        raise ValueError(f"the model is in {model.dtype}, but dtype says {config.dtype!r}")
+        raise ValueError(f"The model is in {model.dtype}, but dtype says {config.dtype!r}.")
     model.eval()
     return model.device
 
 
-def device_named(name: str | None) -> torch.device:
-    """The device of that name; without one, the GPU where PyTorch can use it, else the CPU.
+def select_device(name: str | None) -> torch.device:
+    """Return the named device, or by default the GPU if PyTorch can use it, else the CPU.
 
     Raises:
-        ValueError: where there is none, or PyTorch has no code for it.
+        ValueError: there is no such device, or PyTorch has no code for it.
+        ModelError: the GPU has no free memory at all.
     """
     if name is None:
         if not torch.cuda.is_available():
             return torch.device("cpu")
-        why = _unusable(torch.device("cuda"))
+        why = _unusable_reason(torch.device("cuda"))
         if why is not None:
-            logging.getLogger(__name__).warning("the engine runs on the CPU: %s", why)
+            logger.warning("the engine runs on the CPU: %s", why)
         return torch.device("cuda" if why is None else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"{name!r} is not a device; use 'cpu' or 'cuda'") from None
+        raise ValueError(f"{name!r} is not a device; use 'cpu' or 'cuda'.") from None
     if device.type == "cuda":
-        why = "there is no CUDA device here"
+        why = "there is no CUDA device"
         if torch.cuda.is_available():
-            why = _unusable(device)
+            why = _unusable_reason(device)
         if why is not None:
-            raise ValueError(f"{why}; use device='cpu'")
+            raise ValueError(f"Device {name!r} cannot be used: {why}; use device='cpu'.")
     return device
 
 
-def _unusable(device: torch.device) -> str | None:
+def _unusable_reason(device: torch.device) -> str | None:
     """Why PyTorch cannot compute on a GPU; it has code for some generations only.
 
     Raises:
@@ -67,9 +72,9 @@ def _unusable(device: torch.device) -> str | None:
         torch.zeros(2, device=device).add_(1).tolist()
     except RuntimeError as error:
         first = first_line(error)
-        if "out of memory" in first:  # no reason to compute on the CPU, which takes hours
+        if "out of memory" in first:  # the CPU, which takes hours, would be no help
             raise ModelError(
-                "the GPU's memory is taken, by another process perhaps; free it"
+                "The GPU's memory is taken, perhaps by another process; free it."
             ) from error
         return f"this PyTorch cannot use {torch.cuda.get_device_name(device)} ({first})"
     return None
@@ -80,11 +85,11 @@ def _capability(device: torch.device) -> float:
     return major + minor / 10
 
 
-def by_kernels(device: torch.device, config: EngineConfig, architecture: Architecture) -> bool:
-    """Whether steps run by the GPU kernels; else by transformers' modules and plain PyTorch.
+def uses_kernels(device: torch.device, config: EngineConfig, architecture: Architecture) -> bool:
+    """Return True if steps run the GPU kernels, False if they run plain PyTorch.
 
     Raises:
-        UnsupportedModelError: where ``config`` asks for what cannot be.
+        UnsupportedModelError: ``config`` asks for kernels that cannot run.
     """
     if device.type != "cuda":
         why: str | None = "there is no GPU in use"
@@ -94,17 +99,19 @@ def by_kernels(device: torch.device, config: EngineConfig, architecture: Archite
         capability = _capability(device)
         why = None if is_supported(capability) else unsupported_reason(capability)
     if why is not None and (config.kernels or (config.fused and device.type == "cuda")):
-        name = "kernels" if config.kernels else "fused"
-        raise UnsupportedModelError(f"the GPU kernels cannot run: {why}; leave {name} at None")
+        option = "kernels" if config.kernels else "fused"
+        raise UnsupportedModelError(f"The GPU kernels cannot run: {why}; leave {option} at None.")
     if why is not None and device.type == "cuda" and config.kernels is None:
-        logging.getLogger(__name__).warning("the GPU runs plain PyTorch: %s", why)
+        logger.warning("the GPU runs plain PyTorch: %s", why)
     return config.kernels is not False and why is None
 
 
-def dtype_for(name: str | None, device: torch.device) -> torch.dtype | None:
-    """The type by that name; ``None`` for the checkpoint's own.
+def select_dtype(name: str | None, device: torch.device) -> torch.dtype | None:
+    """Return the named dtype, or by default the one that suits the device.
 
-    float32 on a CPU, and on GPUs that compute bfloat16 by way of it.
+    Returns:
+        By default float32 on a CPU and on GPUs that have no units for bfloat16; ``None``, which
+        means the checkpoint's own, on others.
     """
     if name is not None:
         return getattr(torch, name)
@@ -112,13 +119,13 @@ def dtype_for(name: str | None, device: torch.device) -> torch.dtype | None:
     return torch.float32 if slow else None
 
 
-def too_large(config: EngineConfig, device: torch.device) -> str:
-    """What to do where a GPU's memory does not hold a model, in one sentence."""
+def out_of_memory_message(config: EngineConfig, device: torch.device) -> str:
+    """Say in one sentence what to do if a model does not fit a GPU's memory."""
     total = torch.cuda.get_device_properties(device).total_memory / 2**30
-    widened = config.dtype is None and dtype_for(None, device) is not None
+    widened = config.dtype is None and select_dtype(None, device) is not None
     return (
-        f"the model does not fit the GPU's memory of {total:.1f} GiB"
+        f"The model does not fit the GPU's memory of {total:.1f} GiB"
         f"{' in float32, which this GPU needs' if widened else ''}; free memory, take a smaller "
         f"model{' or dtype=float16 if it was made for that' if widened else ''}, or lower "
-        f"max_step_tokens ({config.max_step_tokens}) or max_running ({config.max_running})"
+        f"max_step_tokens ({config.max_step_tokens}) or max_running ({config.max_running})."
     )

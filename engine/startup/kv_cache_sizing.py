@@ -1,8 +1,8 @@
-"""Puts a model on its device: the runner, and a cache of the size that memory allows."""
+"""Sizes the KV cache: how many pages fit in the memory that weights and steps leave free."""
 
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from transformers import PreTrainedModel
@@ -10,125 +10,113 @@ from transformers import PreTrainedModel
 from eightfold.common.host_memory import available_memory, total_memory
 
 from ..engine_config import EngineConfig
-from ..execution.cpu_runner import Runner
-from ..execution.hf_attention import bind
-from ..execution.kv_cache import KVCache, size_groups
+from ..execution.cpu_runner import CpuRunner
+from ..execution.kv_cache import KVCache
+from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
-from ..inspection.meta_model import Allocate
-from ..model_errors import ModelError, UnsupportedModelError
-from ..models.cpu_linear import pack
-from ..scheduling.page_tables import PageGroup
-from .kernel_warmup import GPU_PAGE_SIZE, SHORT_TOKENS, largest_step
+from ..inspection.kv_geometry import bytes_per_token
+from ..model_errors import ModelError
+from ..scheduling.page_pool import PageGroup
+from .dummy_step import SHORT_STEP_TOKENS, measure_step
+from .runner_factory import CPU_PAGE_SIZE, GPU_PAGE_SIZE, make_cpu_runner, make_gpu_runner
+
+if TYPE_CHECKING:
+    from ..execution.gpu_runner import GpuRunner
 
 CPU_MEMORY_FRACTION = 0.25
-# Of what is free once weights, buffers and the largest step are accounted for. Without our kernels
-# each step allocates, in pieces that do not fit together as they did in the rehearsal.
+# Of what is free after weights, buffers and the largest step. Without our kernels each step
+# allocates, in pieces that need not fit together as well as when they were measured.
 GPU_MEMORY_FRACTION, PLAIN_MEMORY_FRACTION = 0.99, 0.9
-GRAPH_BYTES = 384 << 20  # captured graphs and the code of kernels compiled later
-STEP_SHARE = 0.25  # of the free memory, which a step without our kernels may take
-CPU_PAGE_SIZE = 16
+GRAPH_BYTES = 384 << 20  # captured graphs, and the code of kernels compiled later
+STEP_FRACTION = 0.25  # of the free memory that a step without our kernels may take
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
-    """A model ready to run.
+class SizedRunner:
+    """A runner with its cache allocated.
 
-    bytes_of: what takes how much memory on the device, in bytes, for the start-up table.
+    Attributes:
+        groups: page groups of the cache.
+        max_context: most tokens that one sequence can hold.
+        bytes_of: bytes on the device by what takes them, for the start-up table.
     """
 
-    runner: Any
+    runner: "CpuRunner | GpuRunner"
     groups: list[PageGroup]
     page_size: int
     max_context: int
     bytes_of: dict[str, int]
 
 
-def fused_architecture(
-    architecture: Architecture, config: EngineConfig, kernels: bool
-) -> Architecture | None:
-    """The architecture for the fused kernels; ``None`` where transformers' modules will run.
-
-    Raises:
-        UnsupportedModelError: where ``config.fused`` asks for what there is not.
-    """
-    if config.fused is False or (config.fused is None and not kernels):
-        return None
-    from ..models.gemma4_decoder import one_copy_architecture
-
-    fused = one_copy_architecture(architecture)
-    if fused is None and config.fused:
-        raise UnsupportedModelError(
-            f"there are no fused kernels for this {architecture.config.model_type} model; "
-            "leave fused at None"
-        )
-    return fused
-
-
-def allocation(fused: Architecture | None) -> Allocate | None:
-    """Where a model's parameters are to lie; ``None``: anywhere."""
-    if fused is None:
-        return None
-    from ..models.gemma4_decoder import allocate_joint
-
-    return allocate_joint
-
-
-def place(
+def make_sized_runner(
     model: PreTrainedModel,
     architecture: Architecture,
     config: EngineConfig,
     kernels: bool,
     fused: bool,
-) -> Placement:
-    """Make the runner and size the cache.
+) -> SizedRunner:
+    """Make the runner of a model, and allocate as large a cache as memory allows.
+
+    Args:
+        kernels: True for the GPU kernels.
+        fused: True for the fused layers.
 
     Raises:
-        ModelError: where the memory does not suffice.
+        ModelError: there is too little memory.
     """
-    if not kernels and not fused:
-        return _plainly(model, architecture, config)
-    return _by_kernels(model, architecture, config, fused)
+    if kernels or fused:
+        return _for_kernels(model, architecture, config, fused)
+    if model.device.type == "cpu":
+        return _for_cpu(model, architecture, config)
+    return _for_plain_gpu(model, architecture, config)
 
 
-def _plainly(model: PreTrainedModel, architecture: Architecture, config: EngineConfig) -> Placement:
-    """transformers' modules and plain PyTorch, on a CPU or on any GPU."""
-    device, width = model.device, model.dtype.itemsize
+def _for_cpu(
+    model: PreTrainedModel, architecture: Architecture, config: EngineConfig
+) -> SizedRunner:
+    page_size, itemsize = config.page_size or CPU_PAGE_SIZE, model.dtype.itemsize
+    runner = make_cpu_runner(model, architecture, page_size)
+    budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
+    groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
+    runner.cache.allocate(groups)
+    bytes_of = _bytes_of(model, runner.cache, 0, 0)
+    return SizedRunner(runner, groups, page_size, context, bytes_of)
+
+
+def _for_plain_gpu(
+    model: PreTrainedModel, architecture: Architecture, config: EngineConfig
+) -> SizedRunner:
+    """For transformers' modules in plain PyTorch on a GPU."""
+    device, itemsize = model.device, model.dtype.itemsize
     page_size = config.page_size or CPU_PAGE_SIZE
-    if device.type == "cpu":
-        pack(model)
-        budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
-        groups, context = size_groups(architecture, config, page_size, width, budget)
-        cache = KVCache(architecture, groups, page_size, device, model.dtype)
-        runner = Runner(model, cache, bind(model, architecture, cache))
-        return Placement(runner, groups, page_size, context, _bytes_of(model, cache, 0, 0))
-    _, context = size_groups(architecture, config, page_size, width, _free(device))
-    small = [PageGroup(window, 2) for window in architecture.windows]
-    cache = KVCache(architecture, small, page_size, device, model.dtype)
-    runner = Runner(model, cache, bind(model, architecture, cache))
-    step, longest = _largest_step(runner, config, context)
-    budget = int((_free(device) - step) * (config.memory_fraction or PLAIN_MEMORY_FRACTION))
+    free = _free_memory(device)
+    _, context = size_page_groups(architecture, config, page_size, itemsize, free)
+    runner = make_cpu_runner(model, architecture, page_size)
+    step, max_context = _measure_plain_step(runner, config, context)
+    share = config.memory_fraction or PLAIN_MEMORY_FRACTION
+    budget = int((_free_memory(device) - step) * share)
     if budget <= 0:
         raise ModelError(_no_room(config))
-    groups, context = size_groups(architecture, config, page_size, width, budget)
-    cache.allocate(groups)
-    bytes_of = _bytes_of(model, cache, 0, step)
-    return Placement(runner, groups, page_size, min(context, longest), bytes_of)
+    groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
+    runner.cache.allocate(groups)
+    bytes_of = _bytes_of(model, runner.cache, 0, step)
+    return SizedRunner(runner, groups, page_size, min(context, max_context), bytes_of)
 
 
-def _largest_step(runner: Runner, config: EngineConfig, context: int) -> tuple[int, int]:
-    """Bytes of the largest step without our kernels, and the context that it was rehearsed with.
+def _measure_plain_step(runner: CpuRunner, config: EngineConfig, context: int) -> tuple[int, int]:
+    """Measure the largest step without our kernels: its bytes, and the context it was run with.
 
-    Keys and values are gathered for it, the more the longer the sequences are: the context is
-    halved until what the step takes leaves enough for the cache.
+    The step gathers keys and values, more of them for longer sequences. The context is halved until
+    the step leaves enough memory for the cache.
 
     Raises:
-        ModelError: where no context is short enough.
+        ModelError: no context is short enough.
     """
     while True:
-        allowed = int(_free(runner.device) * STEP_SHARE)
-        short = context <= config.max_step_tokens  # a step takes no less for shorter ones
+        allowed = int(_free_memory(runner.device) * STEP_FRACTION)
+        short = context <= config.max_step_tokens  # a shorter one would not make the step smaller
         with suppress(torch.OutOfMemoryError):
-            step = rehearse(runner, config.max_running, config.max_step_tokens, context)
+            step = measure_step(runner, config.max_running, config.max_step_tokens, context)
             if step <= allowed or short:
                 return step, context
         if short:
@@ -143,69 +131,105 @@ def _no_room(config: EngineConfig) -> str:
     )
 
 
-def _by_kernels(
+def _for_kernels(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
-) -> Placement:
-    from eightfold.kernels.attention.flash_attn.flash_attn_prefill import PrefillLimits
+) -> SizedRunner:
     from eightfold.kernels.attention.flash_attn.flash_attn_autotune import autotune_prefill
+    from eightfold.kernels.attention.flash_attn.flash_attn_prefill import PrefillLimits
 
-    from ..execution.decoder import Limits
-    from ..execution.gpu_runner import GpuRunner, attention_specs
+    from ..execution.gpu_runner import flash_attn_candidates
 
-    device, width = model.device, model.dtype.itemsize
+    device, itemsize = model.device, model.dtype.itemsize
     page_size = config.page_size or GPU_PAGE_SIZE
-    # A first sizing, of all that is free, bounds the context that tables are made for.
-    free = _free(device)
-    _, context = size_groups(architecture, config, page_size, width, free)
-    limits = Limits(config.max_running, config.max_step_tokens, context)
-    small = [PageGroup(window, 2) for window in architecture.windows]
+    # A first sizing, of all free memory, bounds the context that tables are made for.
+    free = _free_memory(device)
+    _, context = size_page_groups(architecture, config, page_size, itemsize, free)
+    limits = RunnerLimits(config.max_running, config.max_step_tokens, context)
     before = _allocated(device)
-    cache = KVCache(architecture, small, page_size, device, model.dtype)
-    decoder: Any
-    if fused:
-        from ..models.gemma4_decoder import Gemma4Decoder
-
-        decoder = Gemma4Decoder(model, architecture, limits, page_size)
-    else:
-        from ..models.hf_decoder import ModuleDecoder
-
-        decoder = ModuleDecoder(model, architecture, cache, limits)
-    vocabulary = model.get_input_embeddings().num_embeddings
-    graphs = device.type == "cuda" and decoder.capturable
-    runner = GpuRunner(decoder, cache, limits, vocabulary, device, graphs)
-    buffers = _allocated(device) - before - cache.nbytes
+    runner = make_gpu_runner(model, architecture, limits, page_size, fused=fused)
+    buffers = max(0, _allocated(device) - before - runner.cache.nbytes)
     runner.flash_attn_specs = autotune_prefill(
-        attention_specs(architecture, model),
+        flash_attn_candidates(architecture, model),
         PrefillLimits(limits.rows, limits.decode_rows, page_size, model.dtype, device),
     )
-    step = rehearse(runner, limits.running, limits.step_tokens, longest=context)
-    for tokens in SHORT_TOKENS:  # what cuBLAS keeps for itself counts, too
-        short = rehearse(runner, 1, min(tokens, limits.step_tokens), longest=context)
-        step = max(step, short)
-    budget = int(
-        (_free(device) - step - GRAPH_BYTES) * (config.memory_fraction or GPU_MEMORY_FRACTION)
-    )
+    step = measure_step(runner, limits.max_running, limits.max_step_tokens, max_context=context)
+    for tokens in SHORT_STEP_TOKENS:  # for them cuBLAS keeps memory of its own
+        tokens = min(tokens, limits.max_step_tokens)
+        step = max(step, measure_step(runner, 1, tokens, max_context=context))
+    share = config.memory_fraction or GPU_MEMORY_FRACTION
+    budget = int((_free_memory(device) - step - GRAPH_BYTES) * share)
     if budget <= 0:
         raise ModelError(_no_room(config))
-    groups, context = size_groups(architecture, config, page_size, width, budget)
-    cache.allocate(groups)
-    runner.warm_up()
-    bytes_of = _bytes_of(model, cache, buffers, step)
-    return Placement(runner, groups, page_size, min(context, limits.context), bytes_of)
+    groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
+    runner.cache.allocate(groups)
+    runner.capture_graphs()
+    bytes_of = _bytes_of(model, runner.cache, buffers, step)
+    return SizedRunner(runner, groups, page_size, min(context, limits.max_context), bytes_of)
 
 
-def rehearse(runner: Any, *sizes: int, **limits: int) -> int:
-    """Run a step of ``largest_step(runner, ...)``; bytes that it took beside what was there."""
-    plan = largest_step(runner, *sizes, **limits)
-    device = runner.device
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-    before = _allocated(device)
-    runner.launch(plan).wait()
-    if device.type != "cuda":
-        return 0
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
+def size_page_groups(
+    architecture: Architecture, config: EngineConfig, page_size: int, itemsize: int, budget: int
+) -> tuple[list[PageGroup], int]:
+    """Divide a budget among the page groups.
+
+    The pools of sliding windows get what ``max_running`` sequences need at most, but no more than
+    half of the budget. The pool of full attention gets the rest, up to ``max_running`` full
+    contexts.
+
+    Args:
+        itemsize: bytes of a cached element.
+        budget: bytes.
+
+    Returns:
+        The groups, and the most tokens that one sequence can hold.
+
+    Raises:
+        ModelError: not even one sequence of two pages fits.
+    """
+    size, windows = page_size, architecture.windows
+    context = min(config.max_context or architecture.max_positions, architecture.max_positions)
+    page_bytes = {
+        window: size * bytes_per_token(architecture.layers, window, itemsize) for window in windows
+    }
+    counts: dict[int | None, int] = {}
+    left = budget
+    for window in sorted(windows, key=lambda window: window is None):
+        wanted, needed = max(3, config.max_running * -(-context // size) + 1), 0
+        if window is not None:
+            needed = -(-min(context, window + config.max_step_tokens) // size) + 2
+            wanted = min(max(wanted, needed + 1), _sliding_pages(config, window, size))
+        given = config.full_pages if window is None else config.sliding_pages
+        room = left if window is None or len(windows) == 1 else budget // 2
+        count = given if given is not None else min(wanted, room // page_bytes[window])
+        if count < 3:
+            raise ModelError(
+                f"{budget / 2**30:.2f} GiB are free for the KV cache, which does not hold two "
+                f"pages of {size} tokens; free memory or lower page_size"
+            )
+        counts[window] = count
+        left -= count * page_bytes[window]
+        if window is None:
+            context = min(context, (count - 1) * size)
+        elif needed > count - 1:
+            raise ModelError(
+                f"a window of {window} tokens and a step of {config.max_step_tokens} need "
+                f"{needed} sliding pages, but there are {count - 1}; lower max_step_tokens"
+            )
+    share = config.offload_bytes / sum(counts[window] * page_bytes[window] for window in windows)
+    groups = [PageGroup(w, counts[w], int(counts[w] * share)) for w in windows]
+    return groups, context
+
+
+def _sliding_pages(config: EngineConfig, window: int, page_size: int) -> int:
+    """Pages with which the last sequence is admitted while all others decode.
+
+    Each of the others holds a window that starts anywhere in a page, and the page that it grows
+    into. The scheduler keeps one more page for each sequence in reserve, and asks for the pages of
+    a whole chunk.
+    """
+    held = -(-(window + page_size) // page_size) + 1
+    chunk = -(-(window + config.max_step_tokens) // page_size) + 2
+    return (config.max_running - 1) * held + chunk + config.max_running + 1
 
 
 def _bytes_of(model: PreTrainedModel, cache: KVCache, buffers: int, step: int) -> dict[str, int]:
@@ -217,7 +241,7 @@ def _bytes_of(model: PreTrainedModel, cache: KVCache, buffers: int, step: int) -
         "KV cache": cache.nbytes,
     }
     if model.device.type == "cuda":
-        free = _free(model.device)
+        free = _free_memory(model.device)
         total = torch.cuda.get_device_properties(model.device).total_memory
         # The context, the kernels' code and their local memory.
         found["CUDA and others"] = total - free - torch.cuda.memory_reserved(model.device)
@@ -229,8 +253,11 @@ def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def _free(device: torch.device) -> int:
-    """Bytes free on the device now, cached blocks of the allocator included."""
+def _free_memory(device: torch.device) -> int:
+    """Bytes that are free on the device; on a CPU, the share that the cache may take by default.
+
+    Cached blocks of PyTorch's allocator are given back first.
+    """
     if device.type != "cuda":
         return int(_host_memory() * CPU_MEMORY_FRACTION)
     torch.cuda.empty_cache()
@@ -238,6 +265,6 @@ def _free(device: torch.device) -> int:
 
 
 def _host_memory() -> int:
-    """Bytes that can be allocated without swapping, or half of all if that is unknown."""
-    found = available_memory()
-    return total_memory() // 2 if found is None else found
+    """Bytes that can be allocated without swapping; half of all memory if that is unknown."""
+    available = available_memory()
+    return total_memory() // 2 if available is None else available

@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.common.host_memory import total_memory
+from eightfold.engine.inspection.kv_geometry import (
+    bytes_per_token,
+    one_copy_layers,
+    read_layers,
+    window_bytes_per_sequence,
+)
 from eightfold.engine.loading.model_folder import read_json
 from eightfold.kernels.supported_gpus import (
     BFLOAT16_MIN_CAPABILITY,
@@ -17,13 +23,14 @@ from eightfold.kernels.supported_gpus import (
     unsupported_reason,
 )
 
-from ..solver import SMALL_MODEL
 from ..solver_config import SolverError
+from ..solver_startup import SMALL_MODEL_BYTES
 
 GB = 10**9
 OVERHEAD = 2 * GB  # of a GPU: CUDA context, step graphs, activations
 TOKENS_EACH = 8192  # an attempt is worth its place where the pools hold so many tokens for it
 CONTEXT = 65_536
+BFLOAT16_BYTES = 2
 KERNEL_BYTES = GB // 2  # host memory to expect of one Python kernel
 """Of a container, under control groups of version 2 and 1."""
 TRIAL = "import torch; torch.ones(1, device='cuda').add_(1).item()"
@@ -142,30 +149,20 @@ def best_gpu(listing: str) -> tuple[int, float]:
 
 
 def read_weights(folder: Path) -> Weights:
-    """Sizes of a checkpoint from its config.json and the lengths of its files."""
+    """Sizes of a checkpoint from its config.json and the lengths of its files.
+
+    Raises:
+        UnsupportedModelError: the engine cannot page its layers.
+    """
     config: dict[str, Any] = read_json(folder / "config.json")
     config = config.get("text_config") or config
-    layers = int(config.get("num_hidden_layers") or 1)
-    heads = int(config.get("num_attention_heads") or 1)
-    kv_heads = int(config.get("num_key_value_heads") or heads)
-    width = int(config.get("head_dim") or int(config.get("hidden_size") or heads) // heads)
-    kinds = list(config.get("layer_types") or ["full_attention"] * layers)
-    kinds = kinds[: layers - int(config.get("num_kv_shared_layers") or 0)]
-    full_width = int(config.get("global_head_dim") or width)
-    full_heads = kv_heads
-    copies = 2
-    if config.get("attention_k_eq_v"):
-        full_heads = int(config.get("num_global_key_value_heads") or kv_heads)
-        # The fused layers alone keep one, and there are none for experts or per-layer inputs.
-        plain = config.get("enable_moe_block") or config.get("hidden_size_per_layer_input")
-        copies = 2 if plain else 1
-    full = sum(kind == "full_attention" for kind in kinds)
-    window = int(config.get("sliding_window") or 0)
+    layers = read_layers(config)
+    kept = one_copy_layers(config, layers) or layers
     return Weights(
         size=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-        token=full * full_heads * full_width * copies * 2,
-        both=full * full_heads * full_width * 2 * 2,
-        sequence=(len(kinds) - full) * kv_heads * width * 2 * 2 * window,
+        token=bytes_per_token(kept, None, BFLOAT16_BYTES),
+        both=bytes_per_token(layers, None, BFLOAT16_BYTES),
+        sequence=window_bytes_per_sequence(layers, BFLOAT16_BYTES),
         context=int(config.get("max_position_embeddings") or CONTEXT),
     )
 
@@ -198,7 +195,7 @@ def sizes_for(machine: Machine, weights: Weights) -> Sizes:
             raise SolverError(_too_large(weights, machine.ram, "computer without a GPU"))
         attempts = 8
         # Layers of a small model are too short to be shared (see `Solver`).
-        device, threads = "cpu", 1 if weights.size < SMALL_MODEL else min(16, machine.cpus)
+        device, threads = "cpu", 1 if weights.size < SMALL_MODEL_BYTES else min(16, machine.cpus)
     kernels = min(kernels_held, 2 * attempts)
     early = max(1, (attempts + 1) // 2)
     own = context if machine.gpu else None

@@ -20,6 +20,7 @@ ALLOWED = {
 # Modules by prefix, and what none of them may reach, however indirectly.
 NEVER = {
     "engine.scheduling": ("torch", "transformers", "triton", "numpy"),
+    "engine.inspection.kv_geometry": ("torch", "transformers", "triton", "numpy"),
     "engine.execution.cpu": ("engine.execution.gpu", "engine.execution.step_upload"),
     "engine.execution.gpu": ("engine.execution.cpu",),
     "sandbox.guest": ("sandbox.host", "engine", "kernels", "solver", "torch"),

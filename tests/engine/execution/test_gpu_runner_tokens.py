@@ -13,15 +13,15 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny_models
-from helpers.config_variants import RIGHT
-from helpers.engine_driver import drive
+from helpers.config_variants import VARIANTS
+from helpers.engine_driver import run_until_idle
 from helpers.kernel_cases.kernel_devices import needs_hopper
 from transformers import AutoModelForCausalLM
 
 from eightfold.demo import model_path
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
-from eightfold.engine.execution.decoder import Limits
-from eightfold.engine.inspection.architecture import inspect
+from eightfold.engine.execution.runner_limits import RunnerLimits
+from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -83,7 +83,7 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
     )
     engine = Engine(model.cuda(), config)
     first = {engine.submit(prompt, greedy()): prompt for prompt in prompts()}
-    for seq, drawn in drive(engine).items():
+    for seq, drawn in run_until_idle(engine).items():
         assert len(drawn) == NEW
         judge.check(first[seq], drawn)
     prompt, tool = prompts()[1], [5, 9, 11, 4, 77]
@@ -91,7 +91,7 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
     seq = engine.submit(prompt, greedy(pause_token_ids=every, max_new_tokens=5))
     history = list(prompt)
     while True:
-        drawn = drive(engine)[seq]
+        drawn = run_until_idle(engine)[seq]
         judge.check(history, drawn)
         history += drawn
         if len(history) >= len(prompt) + 5 + 4 * len(tool):
@@ -104,15 +104,15 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
 
 @needs_hopper
 def test_the_wide_model_runs_by_hopper_kernels() -> None:
-    model = tiny_models.build("gemma4_chain")
-    architecture = one_copy_architecture(inspect(model.config))
+    model = tiny_models.build("gemma4_wide")
+    architecture = one_copy_architecture(inspect_architecture(model.config))
     assert architecture is not None
-    limits = Limits(running=1, step_tokens=64, context=256)
+    limits = RunnerLimits(max_running=1, max_step_tokens=64, max_context=256)
     decoder = Gemma4Decoder(model.bfloat16().cuda(), architecture, limits, 64)
-    assert decoder._chains, "without it the tests below would not see layer_tail"
+    assert decoder._layer_tails, "without it the tests below would not see layer_tail"
 
 
-@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain"])
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_wide"])
 def test_decode_steps_are_bitwise_the_same_whatever_runs_beside(name: str) -> None:
     """Every token pauses, so that all steps but the prompts' are of single tokens."""
     every = tuple(range(tiny_models.VOCABULARY))
@@ -125,7 +125,7 @@ def test_decode_steps_are_bitwise_the_same_whatever_runs_beside(name: str) -> No
         for seed in range(neighbours + 1):
             prompt = prompts()[(2 + seed) % len(LENGTHS)]
             seqs.append(engine.submit(prompt, SamplingParams(seed=seed, entropy=True, **settings)))
-            drive(engine)
+            run_until_idle(engine)
         mine = []
         for _ in range(NEW):
             for seq in seqs:
@@ -138,7 +138,7 @@ def test_decode_steps_are_bitwise_the_same_whatever_runs_beside(name: str) -> No
     assert found[0] == found[1] == found[2]
 
 
-@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain", "gemma4_e2b"])
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_wide", "gemma4_e2b"])
 @pytest.mark.parametrize(
     ("offload", "kernels"), [(0, None), (50_000_000, None), (50_000_000, False)]
 )
@@ -186,7 +186,7 @@ def test_storm(name: str, offload: int, kernels: bool | None) -> None:
                 live.discard(event.seq)
                 paused.discard(event.seq)
         engine.check()
-    drive(engine)
+    run_until_idle(engine)
     stats = engine.stats()
     assert stats["preempted"] + stats["reclaimed"] > 0, "the pools were to be too small"
     for seq, tokens in mirror.items():
@@ -222,8 +222,8 @@ def test_a_model_that_does_not_fit_is_told(kernels: bool | None) -> None:
 
 def test_capped_scores_are_run_without_kernels() -> None:
     torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(RIGHT["gemma2_softcap"]())
-    model = tiny_models.randomise(model).bfloat16()
+    model = AutoModelForCausalLM.from_config(VARIANTS["gemma2_softcap"]())
+    model = tiny_models.randomize(model).bfloat16()
     judge = Judge(model)
     for one in (judge.plain, judge.exact):
         one.set_attn_implementation("eager")  # the one of transformers' that caps scores
@@ -231,7 +231,7 @@ def test_capped_scores_are_run_without_kernels() -> None:
     engine = Engine(model.cuda(), config)
     assert engine.table()
     first = {engine.submit(prompt, greedy()): prompt for prompt in prompts()}
-    for seq, drawn in drive(engine).items():
+    for seq, drawn in run_until_idle(engine).items():
         judge.check(first[seq], drawn)
     judge.close("gemma2")
 
@@ -247,6 +247,6 @@ def test_bundled_model(kernels: bool | None) -> None:
     generator = random.Random(1)
     asked = [[2] + [generator.randrange(200, 2048) for _ in range(400)] for _ in range(8)]
     first = {engine.submit(prompt, greedy(max_new_tokens=200)): prompt for prompt in asked}
-    for seq, drawn in drive(engine).items():
+    for seq, drawn in run_until_idle(engine).items():
         judge.check(first[seq], drawn)
     judge.close(f"bundled model, kernels {kernels}")

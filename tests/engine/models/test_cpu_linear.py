@@ -6,7 +6,7 @@ from helpers import tiny_models
 from torch import nn
 
 from eightfold.engine.models import cpu_linear
-from eightfold.engine.models.cpu_linear import PackedLinear, pack
+from eightfold.engine.models.cpu_linear import OneDNNLinear, use_onednn_linear
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="torch is built without oneDNN"
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 def test_equals_the_plain_layer(inputs: int, outputs: int, bias: bool) -> None:
     torch.manual_seed(0)
     plain = nn.Linear(inputs, outputs, bias=bias)
-    layer = PackedLinear(plain)
+    layer = OneDNNLinear(plain)
     for shape in ((1, 1), (8,), (1, 200)):
         rows = torch.randn(*shape, inputs)
         with torch.inference_mode():
@@ -30,7 +30,7 @@ def test_equals_the_plain_layer(inputs: int, outputs: int, bias: bool) -> None:
 )
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
     torch.manual_seed(0)
-    layer = PackedLinear(nn.Linear(320, 768))
+    layer = OneDNNLinear(nn.Linear(320, 768))
     rows = torch.randn(64, 320)
     with torch.inference_mode():
         together = layer(rows)
@@ -42,17 +42,17 @@ def test_a_model_keeps_its_weights_and_what_is_not_linear(monkeypatch: pytest.Mo
     model = tiny_models.build("llama")
     weights = {name: id(parameter) for name, parameter in model.named_parameters()}
     linear = [name for name, child in model.named_modules() if type(child) is nn.Linear]
-    monkeypatch.setattr(cpu_linear, "LARGEST", 1)
-    assert not pack(model)
-    assert not any(isinstance(child, PackedLinear) for child in model.modules())
+    monkeypatch.setattr(cpu_linear, "MAX_WEIGHT_BYTES", 1)
+    assert not use_onednn_linear(model)
+    assert not any(isinstance(child, OneDNNLinear) for child in model.modules())
     monkeypatch.undo()
-    assert pack(model)
-    found = [name for name, child in model.named_modules() if isinstance(child, PackedLinear)]
+    assert use_onednn_linear(model)
+    found = [name for name, child in model.named_modules() if isinstance(child, OneDNNLinear)]
     assert found == linear
     assert {name: id(parameter) for name, parameter in model.named_parameters()} == weights
 
 
 def test_other_types_stay_as_they_are() -> None:
     model = tiny_models.build("llama").to(torch.bfloat16)
-    pack(model)
-    assert not any(isinstance(child, PackedLinear) for child in model.modules())
+    use_onednn_linear(model)
+    assert not any(isinstance(child, OneDNNLinear) for child in model.modules())

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny_models
-from helpers.engine_driver import drive, generate
+from helpers.engine_driver import greedy_reference, run_until_idle
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 from eightfold.engine.execution import gpu_runner
@@ -41,14 +41,14 @@ def prompts() -> list[list[int]]:
 @pytest.mark.parametrize("name", tiny_models.FUSED_BUILDERS)
 def test_greedy_tokens_equal_generate(name: str, tmp_path: Path) -> None:
     reference = tiny_models.save(name, tmp_path)
-    wanted = [generate(reference, prompt, NEW) for prompt in prompts()]
+    wanted = [greedy_reference(reference, prompt, NEW) for prompt in prompts()]
     assert len(set(wanted[0])) > 1, "a reference that repeats one token proves little"
     engine = Engine(tmp_path, CONFIG)
     for layer in engine._runner.decoder.layers:
         loaded = layer.qkv.untyped_storage().nbytes()
         assert loaded == layer.qkv.nbytes, "q, k and v were loaded into one tensor"
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
-    drawn = drive(engine)
+    drawn = run_until_idle(engine)
     assert [drawn[seq] for seq in seqs] == wanted
     one_copy = [values is None for _, values in engine._runner.cache.layers]
     assert one_copy == [False, name == "gemma4_one_copy"]
@@ -57,17 +57,17 @@ def test_greedy_tokens_equal_generate(name: str, tmp_path: Path) -> None:
 def test_pause_fork_and_lookahead() -> None:
     reference = tiny_models.build("gemma4_one_copy")
     prompt, tool = prompts()[1], [5, 9, 11]
-    before = generate(reference, prompt, 3)
+    before = greedy_reference(reference, prompt, 3)
     first = before.index(before[2]) + 1
     model = tiny_models.build("gemma4_one_copy").to(DEVICE)
     engine = Engine(model, replace(CONFIG, lookahead=1))
     seq = engine.submit(prompt, greedy(pause_token_ids=(before[2],), max_new_tokens=first + 4))
-    assert drive(engine)[seq] == before[:first]
+    assert run_until_idle(engine)[seq] == before[:first]
     twin = engine.fork(seq, 1, [3])[0]
     for each in (seq, twin):
         engine.resume(each, tool)
-    drawn = drive(engine)
-    after = generate(reference, [*prompt, *before[:first], *tool], 4)
+    drawn = run_until_idle(engine)
+    after = greedy_reference(reference, [*prompt, *before[:first], *tool], 4)
     end = after.index(before[2]) + 1 if before[2] in after else 4
     assert drawn[seq] == drawn[twin] == after[:end]
     assert engine.stats()["recomputed_tokens"] == 0
@@ -96,12 +96,12 @@ def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
 
 @pytest.mark.parametrize("name", ["gemma4_e2b", "qwen3", "gpt_oss"])
 def test_modules_over_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [generate(tiny_models.build(name), prompt, NEW) for prompt in prompts()]
-    monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: True)
+    wanted = [greedy_reference(tiny_models.build(name), prompt, NEW) for prompt in prompts()]
+    monkeypatch.setattr("eightfold.engine.engine.uses_kernels", lambda *_: True)
     config = replace(CONFIG, fused=False)
     engine = Engine(tiny_models.build(name).to(DEVICE), config)
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
-    drawn = drive(engine)
+    drawn = run_until_idle(engine)
     assert [drawn[seq] for seq in seqs] == wanted
 
 
@@ -109,8 +109,10 @@ def test_modules_over_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) ->
 def test_the_head_sees_only_what_samples(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside three single tokens one of a long prompt is computed in each step, then four alone."""
     asked = [[5], [17], [90], prompts()[1]]
-    wanted = [generate(tiny_models.build("gemma4_one_copy"), prompt, NEW) for prompt in asked]
-    monkeypatch.setattr("eightfold.engine.engine.by_kernels", lambda *_: kind != "plain")
+    wanted = [
+        greedy_reference(tiny_models.build("gemma4_one_copy"), prompt, NEW) for prompt in asked
+    ]
+    monkeypatch.setattr("eightfold.engine.engine.uses_kernels", lambda *_: kind != "plain")
     config = replace(CONFIG, fused=kind == "fused", max_step_tokens=4, lookahead=0)
     engine = Engine(tiny_models.build("gemma4_one_copy"), config)
     seen = rows_of_the_head(engine, monkeypatch)
@@ -132,7 +134,7 @@ def test_the_last_layer_only_fills_its_cache_where_nothing_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prompt = list(range(3, 14))
-    wanted = generate(tiny_models.build("gemma4_one_copy"), prompt, NEW)
+    wanted = greedy_reference(tiny_models.build("gemma4_one_copy"), prompt, NEW)
     engine = Engine(tiny_models.build("gemma4_one_copy"), replace(CONFIG, max_step_tokens=4))
     layers, attend = len(engine._runner.decoder.layers), gemma4_decoder.attend
     calls: list[int] = []

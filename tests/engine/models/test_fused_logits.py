@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny_models
-from helpers.engine_driver import drive
+from helpers.engine_driver import run_until_idle
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, relative
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
@@ -52,7 +52,7 @@ def test_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         generator = torch.Generator().manual_seed(length)
         prompt = torch.randint(3, tiny_models.VOCABULARY, (length,), generator=generator).tolist()
         seq = engine.submit(prompt, settings)
-        drawn = drive(engine)[seq]
+        drawn = run_until_idle(engine)[seq]
         ids = torch.tensor([prompt + drawn[:-1]], device=DEVICE)
         with torch.inference_mode():
             wanted, usual = (

@@ -6,12 +6,12 @@ import pytest
 import torch
 import transformers
 from helpers import tiny_models
-from helpers.config_variants import BOTH, LAYERS, RIGHT, rope
-from helpers.engine_driver import drive, generate
+from helpers.config_variants import LAYER_TYPES, LAYERS, VARIANTS, rope
+from helpers.engine_driver import greedy_reference, run_until_idle
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
-from eightfold.engine.inspection.architecture import inspect
+from eightfold.engine.inspection.architecture import inspect_architecture
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 64}
 
@@ -22,30 +22,30 @@ LONG = rope(
 )
 
 
-@pytest.mark.parametrize("name", RIGHT)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_greedy_tokens_equal_generate_beyond_the_window_and_across_a_pause(name: str) -> None:
     torch.manual_seed(0)
     # Chosen so that no token is drawn again and again.
     scale = 0.1 if "tied" in name else 1.0 if "gemma" in name else 20.0
-    reference = tiny_models.randomise(AutoModelForCausalLM.from_config(RIGHT[name]()), scale)
-    model = AutoModelForCausalLM.from_config(RIGHT[name]())
+    reference = tiny_models.randomize(AutoModelForCausalLM.from_config(VARIANTS[name]()), scale)
+    model = AutoModelForCausalLM.from_config(VARIANTS[name]())
     model.load_state_dict(reference.state_dict())
     prompt, tool = torch.randint(3, tiny_models.VOCABULARY, (40,)).tolist(), [5, 9, 11]
-    first = generate(reference, prompt, 6)
+    first = greedy_reference(reference, prompt, 6)
     assert len(set(first)) > 1, "a reference that repeats one token proves little"
     end = first.index(first[4]) + 1
-    second = generate(reference, [*prompt, *first[:end], *tool], 6)
+    second = greedy_reference(reference, [*prompt, *first[:end], *tool], 6)
     engine = Engine(model, EngineConfig(max_step_tokens=16, max_running=8, page_size=8))
     params = SamplingParams(
         temperature=0, pause_token_ids=(first[4],), stop_token_ids=(), max_new_tokens=end + 6
     )
     seq = engine.submit(prompt, params)
     other = engine.submit(prompt[:7], SamplingParams(temperature=0, max_new_tokens=9))
-    drawn = drive(engine)
+    drawn = run_until_idle(engine)
     assert drawn[seq] == first[:end]
-    assert drawn[other] == generate(reference, prompt[:7], 9)[: len(drawn[other])]
+    assert drawn[other] == greedy_reference(reference, prompt[:7], 9)[: len(drawn[other])]
     engine.resume(seq, tool)
-    drawn = drive(engine)
+    drawn = run_until_idle(engine)
     stop = second.index(first[4]) + 1 if first[4] in second else 6
     assert drawn[seq] == second[:stop]
 
@@ -64,7 +64,10 @@ REFUSED = [
     (lambda: transformers.T5Config(num_layers=1, d_model=32, d_ff=64), "t5"),
     (lambda: transformers.DeepseekV3Config(**SMALL, n_routed_experts=8), "deepseek_v3"),
     (lambda: transformers.Llama4TextConfig(**SMALL), "llama4_text has 'chunked_attention' layers"),
-    (lambda: transformers.Lfm2Config(**LAYERS, layer_types=["conv", BOTH[1]]), "'conv' layers"),
+    (
+        lambda: transformers.Lfm2Config(**LAYERS, layer_types=["conv", LAYER_TYPES[1]]),
+        "'conv' layers",
+    ),
     (lambda: transformers.MllamaConfig(), "mllama"),
     (
         lambda: transformers.MoshiConfig(**MOSHI),
@@ -83,7 +86,7 @@ REFUSED = [
     (
         lambda: transformers.Gemma3TextConfig(
             **LAYERS,
-            layer_types=BOTH,
+            layer_types=LAYER_TYPES,
             rope_parameters={
                 "full_attention": rope("dynamic", factor=2.0)["rope_parameters"],
                 "sliding_attention": rope("default")["rope_parameters"],
@@ -118,9 +121,9 @@ def test_what_cannot_be_paged_is_named_before_a_weight_is_read(
 
 def test_what_a_model_asks_of_attention_is_the_same_after_inspection() -> None:
     """The dry run has a configuration of its own: that of the caller is not touched."""
-    config = RIGHT["gemma2_softcap"]()
+    config = VARIANTS["gemma2_softcap"]()
     before = config.to_dict(), config._attn_implementation
-    found = inspect(config)
+    found = inspect_architecture(config)
     assert (config.to_dict(), config._attn_implementation) == before
     assert found.softcap
-    assert not inspect(RIGHT["olmo3"]()).softcap
+    assert not inspect_architecture(VARIANTS["olmo3"]()).softcap

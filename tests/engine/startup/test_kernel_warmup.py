@@ -20,7 +20,7 @@ import pytest
 import torch
 import triton
 from helpers import tiny_models
-from helpers.engine_driver import drive, generate
+from helpers.engine_driver import greedy_reference, run_until_idle
 from helpers.kernel_cases.kernel_devices import HOPPER
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend
@@ -30,9 +30,10 @@ from triton.runtime.jit import create_function_from_signature
 from eightfold.engine import CheckpointError, Engine, EngineConfig, SamplingParams
 from eightfold.engine import engine as engine_module
 from eightfold.engine.execution import gpu_runner
-from eightfold.engine.inspection.meta_model import allocate_plain
+from eightfold.engine.inspection.meta_model import allocate_parameters
 from eightfold.engine.loading import checkpoint
 from eightfold.engine.startup import kernel_warmup
+from eightfold.engine.startup.dummy_step import dummy_step
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.layers import linear_many_rows
 from eightfold.kernels.triton_launch import multiprocessor_count
@@ -47,11 +48,11 @@ NEW = 3
 @pytest.fixture
 def by_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernels' part of the engine on the CPU."""
-    monkeypatch.setattr(engine_module, "by_kernels", lambda *_: True)
-    monkeypatch.setattr(kernel_warmup, "CHUNK", 72)
-    allocation = engine_module.allocation
+    monkeypatch.setattr(engine_module, "uses_kernels", lambda *_: True)
+    monkeypatch.setattr(kernel_warmup, "MAX_CHUNK", 72)
+    allocator = engine_module.parameter_allocator
     monkeypatch.setattr(  # files are not mapped, as on a GPU
-        engine_module, "allocation", lambda fused: allocation(fused) or allocate_plain
+        engine_module, "parameter_allocator", lambda fused: allocator(fused) or allocate_parameters
     )
 
 
@@ -96,13 +97,13 @@ def serve(engine: Engine) -> None:
     for count in (1, 2, 3, 9, 20, 40):
         for prompt in prompts(*range(20, 20 + count)):
             engine.submit(prompt, greedy())
-        drive(engine)
+        run_until_idle(engine)
     for new, prompt in enumerate(prompts(5, 5, 5)):
         engine.submit(prompt, greedy(4 + new))
     for _ in range(2):
         engine.step()
     engine.submit(prompts(90)[0], greedy())
-    drive(engine)
+    run_until_idle(engine)
 
 
 def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -110,7 +111,7 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
 
 
 def rehearsing() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == "rehearsal"]
+    return [thread for thread in threading.enumerate() if thread.name == "kernel-warmup"]
 
 
 def rehearsed_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,7 +136,7 @@ def test_its_launches_have_the_keys_of_the_real_ones(
     fused = name in tiny_models.FUSED_BUILDERS
     engine = Engine(tmp_path, replace(CONFIG, fused=fused or None, max_running=running))
     serve(engine)
-    beside, real = launched.pop("rehearsal"), set().union(*launched.values())
+    beside, real = launched.pop("kernel-warmup"), set().union(*launched.values())
     kernels = {key.split()[0] for key in real}
     assert kernels >= {"_paged_decode", "_paged_prefill", "_search", "_settle", "_partial"}
     assert ("_linear_few_rows" in kernels) == fused
@@ -154,7 +155,7 @@ def test_the_largest_step_is_of_sequences_that_the_context_holds(
     engine = Engine(tiny_models.build("gemma4_one_copy"), config)
     assert engine.max_context == context
     assert any(key.startswith("_paged_prefill") for key in launched["MainThread"])
-    scheduled = kernel_warmup.largest_step(engine._runner, running, 512, longest=context).scheduled
+    scheduled = dummy_step(engine._runner, running, 512, max_context=context).scheduled
     assert sum(entry.count for entry in scheduled) == min(512, running * context)
     assert max(entry.start + entry.count for entry in scheduled) == context
     assert sorted(scheduled, key=lambda entry: entry.count > 1) == scheduled
@@ -167,7 +168,7 @@ def test_a_budget_of_one_token_a_sequence(running: int, launched: dict[str, set[
         device="cpu", fused=True, max_running=running, max_step_tokens=running, page_size=16
     )
     engine = Engine(tiny_models.build("gemma4_one_copy"), config)
-    scheduled = kernel_warmup.largest_step(engine._runner, running, running).scheduled
+    scheduled = dummy_step(engine._runner, running, running).scheduled
     assert sum(entry.count for entry in scheduled) == max(2, running)
     assert scheduled[-1].count == 2  # chunks have kernels of their own, whatever the budget
 
@@ -182,7 +183,7 @@ def test_tokens_are_those_of_generate(
     (prompt,) = prompts(13)
     engine = Engine(tmp_path, SMALL)
     seq = engine.submit(prompt, greedy())
-    assert drive(engine)[seq] == generate(reference, prompt, NEW)
+    assert run_until_idle(engine)[seq] == greedy_reference(reference, prompt, NEW)
 
 
 @interpreted
@@ -194,7 +195,7 @@ def test_what_fails_in_it_is_one_warning(
     sound = gpu_runner.fill_sampled_tokens
 
     def broken(*tensors: torch.Tensor) -> torch.Tensor:
-        if threading.current_thread().name == "rehearsal":
+        if threading.current_thread().name == "kernel-warmup":
             raise RuntimeError("no such kernel\nand its long listing")
         return sound(*tensors)
 
@@ -206,7 +207,7 @@ def test_what_fails_in_it_is_one_warning(
     ]
     (prompt,) = prompts(9)
     seq = engine.submit(prompt, greedy())
-    assert drive(engine)[seq] == generate(reference, prompt, NEW)
+    assert run_until_idle(engine)[seq] == greedy_reference(reference, prompt, NEW)
 
 
 @pytest.mark.parametrize("error", [CheckpointError("cut short"), KeyboardInterrupt()], ids=repr)
@@ -217,7 +218,7 @@ def test_a_load_that_ends_early_ends_it(
     """It stops after the step it is in; its runner and all memory are gone."""
     tiny_models.save("gemma4_one_copy", tmp_path)
     if device == "cpu":
-        monkeypatch.setattr(engine_module, "by_kernels", lambda *_: True)
+        monkeypatch.setattr(engine_module, "uses_kernels", lambda *_: True)
     begun = threading.Event()
     stops: list[threading.Event] = []
     runners: list[weakref.ref[Any]] = []
@@ -268,7 +269,7 @@ def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(kernel_warmup, "_run", run)
 
     def load() -> None:
-        with kernel_warmup.rehearsal(model, model, CONFIG, False):
+        with kernel_warmup.kernel_warmup(model, model, CONFIG, False):
             assert begun.wait(60)
             threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
 
@@ -297,7 +298,7 @@ def test_an_interrupt_while_it_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -
     model: Any = None
     monkeypatch.setattr(kernel_warmup, "_run", run)
     monkeypatch.setattr(threading.Thread, "start", interrupted_start)
-    with pytest.raises(KeyboardInterrupt), kernel_warmup.rehearsal(model, model, CONFIG, False):
+    with pytest.raises(KeyboardInterrupt), kernel_warmup.kernel_warmup(model, model, CONFIG, False):
         pytest.fail("it was entered")
     assert ended.is_set()
     assert rehearsing() == []
@@ -315,7 +316,7 @@ def test_nothing_is_rehearsed_without_the_kernels_or_a_load(
 
 
 @cuda
-@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_chain", "gemma4_e2b", "qwen3"])
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_wide", "gemma4_e2b", "qwen3"])
 def test_the_start_compiles_nothing_after_the_load(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -329,19 +330,19 @@ def test_the_start_compiles_nothing_after_the_load(
     )
     forget_kernels()
     compiled: list[str] = []
-    place, runtime = engine_module.place, triton.knobs.runtime
+    make, runtime = engine_module.make_sized_runner, triton.knobs.runtime
     loaded: list[tuple[int, int]] = []
 
-    def placed(*arguments: Any) -> Any:
+    def make_sized_runner(*arguments: Any) -> Any:
         loaded.append((len(compiled), nvrtc.load_kernel.cache_info().misses))
-        return place(*arguments)
+        return make(*arguments)
 
-    monkeypatch.setattr(engine_module, "place", placed)
+    monkeypatch.setattr(engine_module, "make_sized_runner", make_sized_runner)
     monkeypatch.setattr(
         runtime, "jit_post_compile_hook", lambda **given: compiled.append(given["repr"])
     )
     # Eight decode in one size of layer_tail; steps that a prompt joins take others.
-    running = 8 if name == "gemma4_chain" else 41
+    running = 8 if name == "gemma4_wide" else 41
     config = replace(CONFIG, max_step_tokens=300, max_running=running, memory_fraction=0.01)
     serve(Engine(tmp_path, config))
     ((triton_kernels, nvrtc_kernels),) = loaded
@@ -349,7 +350,7 @@ def test_the_start_compiles_nothing_after_the_load(
     # The trial of flash-attn, where that is installed, follows the load.
     assert [name for name in compiled[triton_kernels:] if "_gather_window" not in name] == []
     assert nvrtc.load_kernel.cache_info().misses == nvrtc_kernels
-    if name == "gemma4_chain" and HOPPER:
+    if name == "gemma4_wide" and HOPPER:
         assert nvrtc_kernels > 0
 
 
@@ -369,7 +370,7 @@ def test_without_room_there_is_none(
 ) -> None:
     reference = tiny_models.build("gemma4_one_copy").bfloat16()
     reference.save_pretrained(tmp_path)
-    monkeypatch.setattr(kernel_warmup, "MAX_CANDIDATES", 1 << 50)
+    monkeypatch.setattr(kernel_warmup, "MIN_FREE_BYTES", 1 << 50)
     monkeypatch.setattr(kernel_warmup, "_steps", lambda *_: pytest.fail("rehearsed"))
     with caplog.at_level(logging.INFO, kernel_warmup.__name__):
         Engine(tmp_path, replace(CONFIG, memory_fraction=0.01))

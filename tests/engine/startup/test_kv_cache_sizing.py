@@ -6,18 +6,20 @@ from typing import Any
 import pytest
 import torch
 from helpers import tiny_models
-from helpers.engine_driver import drive
+from helpers.engine_driver import run_until_idle
 
 from eightfold.engine import Engine
 from eightfold.engine.engine_config import EngineConfig
-from eightfold.engine.execution.kv_cache import bytes_per_page, size_groups
-from eightfold.engine.inspection.architecture import Architecture, LayerSpec
+from eightfold.engine.inspection.architecture import Architecture
+from eightfold.engine.inspection.kv_geometry import LayerSpec, bytes_per_token
 from eightfold.engine.model_errors import ModelError
 from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.page_tables import PageTables
 from eightfold.engine.scheduling.scheduled_step import StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 from eightfold.engine.startup import kv_cache_sizing
+from eightfold.engine.startup.dummy_step import measure_step
+from eightfold.engine.startup.kv_cache_sizing import size_page_groups
 from eightfold.kernels.attention import torch_fallback
 
 WINDOW = 256
@@ -34,7 +36,7 @@ def architecture(window: int | None = WINDOW) -> Architecture:
 @pytest.mark.parametrize("lookahead", [0, 1])
 def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahead: int) -> None:
     config = EngineConfig(max_running=running, max_step_tokens=chunk, max_context=1500)
-    groups, context = size_groups(architecture(), config, size, 2, 1 << 30)
+    groups, context = size_page_groups(architecture(), config, size, 2, 1 << 30)
     assert context == 1500
     scheduler = Scheduler(PageTables(groups, size), running, chunk, context)
     params = SamplingParams(stop_token_ids=())
@@ -56,38 +58,40 @@ def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahea
 
 
 def test_one_copy_is_charged_once() -> None:
-    assert bytes_per_page(architecture(), None, 64, 2) == 32 * 64 * 2
-    assert bytes_per_page(architecture(), WINDOW, 64, 2) == 2 * 2 * 16 * 64 * 2
+    assert bytes_per_token(architecture().layers, None, 2) == 32 * 2
+    assert bytes_per_token(architecture().layers, WINDOW, 2) == 2 * 2 * 16 * 2
 
 
 def test_a_budget_that_holds_nothing_is_refused() -> None:
     with pytest.raises(ModelError, match="does not hold two pages"):
-        size_groups(architecture(), EngineConfig(), 64, 2, 20_000)
+        size_page_groups(architecture(), EngineConfig(), 64, 2, 20_000)
     config = EngineConfig(max_step_tokens=1024, max_context=4096, sliding_pages=8)
     with pytest.raises(ModelError, match="lower max_step_tokens"):
-        size_groups(architecture(), config, 64, 2, 1 << 30)
+        size_page_groups(architecture(), config, 64, 2, 1 << 30)
 
 
 def test_the_context_is_halved_until_a_step_leaves_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     runner: Any = SimpleNamespace(device=torch.device("cuda"))
     tried = []
 
-    def rehearse(_: Any, running: int, tokens: int, context: int) -> int:
+    def measure(_: Any, running: int, tokens: int, context: int) -> int:
         tried.append(context)
         if context > 20_000:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return context * 1000
 
-    monkeypatch.setattr(kv_cache_sizing, "rehearse", rehearse)
-    monkeypatch.setattr(kv_cache_sizing, "_free", lambda _: 20_000_000)
+    monkeypatch.setattr(kv_cache_sizing, "measure_step", measure)
+    monkeypatch.setattr(kv_cache_sizing, "_free_memory", lambda _: 20_000_000)
     config = EngineConfig(max_step_tokens=512)
-    assert kv_cache_sizing._largest_step(runner, config, 65_536) == (4_096_000, 4096)
+    assert kv_cache_sizing._measure_plain_step(runner, config, 65_536) == (4_096_000, 4096)
     assert tried == [65_536, 32_768, 16_384, 8192, 4096]
-    monkeypatch.setattr(kv_cache_sizing, "_free", lambda _: 1000)
-    assert kv_cache_sizing._largest_step(runner, config, 1000) == (500_000, 500), "none is shorter"
-    monkeypatch.setattr(kv_cache_sizing, "rehearse", lambda *_: rehearse(*_[:3], 20_001))
+    monkeypatch.setattr(kv_cache_sizing, "_free_memory", lambda _: 1000)
+    assert kv_cache_sizing._measure_plain_step(runner, config, 1000) == (500_000, 500), (
+        "none is shorter"
+    )
+    monkeypatch.setattr(kv_cache_sizing, "measure_step", lambda *_: measure(*_[:3], 20_001))
     with pytest.raises(ModelError, match="leaves no memory for the KV cache; lower"):
-        kv_cache_sizing._largest_step(runner, config, 65_536)
+        kv_cache_sizing._measure_plain_step(runner, config, 65_536)
 
 
 @pytest.mark.parametrize("name", ["gemma4", "gpt_oss"])
@@ -104,7 +108,7 @@ def test_plain_steps_of_any_context_are_rehearsed(name: str, context: int) -> No
         return forward(batch)
 
     runner._forward = noted
-    kv_cache_sizing.rehearse(runner, 4, 24, context)
+    measure_step(runner, 4, 24, context)
     (batch,) = shapes
     assert batch.tokens.shape == (1, 24)
     full = batch.attention[None]
@@ -123,6 +127,6 @@ def test_keys_gathered_in_parts_give_the_same_tokens(
         engine = Engine(tiny_models.build(name), EngineConfig(max_running=5, max_context=128))
         params = SamplingParams(temperature=0, max_new_tokens=20, stop_token_ids=())
         seqs = [engine.submit(list(range(3, 3 + 9 * n)), params) for n in range(1, 6)]
-        drawn = drive(engine)
+        drawn = run_until_idle(engine)
         found.append([drawn[seq] for seq in seqs])
     assert found[0] == found[1] == found[2]

@@ -11,7 +11,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from eightfold.engine.execution.cpu_batch import _sampling
+from eightfold.engine.execution.cpu_batch import sampling_batch
 from eightfold.engine.sampling_params import MIN_TEMPERATURE, SamplingParams
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
@@ -27,7 +27,7 @@ def batch(params: list[SamplingParams], positions: list[int] | None = None) -> S
         position = positions[index] if positions else index
         seq = Sequence(index, [], 0, param, frozenset())
         scheduled.append(ScheduledTokens(seq, 0, position, True, False, 0))
-    return _sampling(scheduled)
+    return sampling_batch(scheduled)
 
 
 def filtered(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:

@@ -1,0 +1,228 @@
+"""KV geometry of a model: each layer's window, heads and copies, and the bytes that they take.
+
+Everything is computed from plain configuration values. Nothing here imports torch or transformers,
+so that a machine can be sized from a config.json alone, by the same rules by which the engine
+allocates its cache.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+from eightfold.kernels.attention.one_copy_blocks import one_copy_block_width
+
+from ..model_errors import UnsupportedModelError
+
+# Model types without ``layer_types`` whose layers all attend in ``sliding_window``. transformers
+# gives other types their ``layer_types`` by rules of their own if config.json does not list them.
+UNIFORM_WINDOW = frozenset(
+    {
+        "ministral3", "mistral", "mixtral", "phi3", "phi4_multimodal", "phimoe", "starcoder2",
+    }
+)  # fmt: skip
+
+
+class HeadShape(NamedTuple):
+    """Number of KV heads of a layer, and their width."""
+
+    kv_heads: int
+    head_dim: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSpec:
+    """One attention layer.
+
+    Attributes:
+        index: position among the layers.
+        window: tokens that a query sees, itself included; ``None`` for full attention.
+        kv_heads: number of heads of keys and values.
+        head_dim: width of a head, the same for keys and values.
+        source: layer whose keys and values are read; the layer's own index unless it shares them.
+        one_copy: True if the cache holds one vector from which key and value are both rebuilt.
+    """
+
+    index: int
+    window: int | None
+    kv_heads: int
+    head_dim: int
+    source: int
+    one_copy: bool = False
+
+    @property
+    def copies(self) -> int:
+        """Number of vectors kept for each token and head."""
+        return 1 if self.one_copy else 2
+
+    @property
+    def owns_kv(self) -> bool:
+        """True if the layer's keys and values are its own, so that the cache holds them."""
+        return self.source == self.index
+
+
+def layer_windows(
+    model_type: str,
+    layer_types: Sequence[str] | None,
+    sliding_window: int | None,
+    *,
+    num_layers: int | None = None,
+    use_sliding_window: bool = True,
+) -> tuple[int | None, ...]:
+    """Return each layer's window in tokens, ``None`` for full attention.
+
+    Args:
+        model_type: name for error messages.
+        layer_types: kind of each layer. If it is missing, all ``num_layers`` layers are alike:
+            they slide if there is a ``sliding_window`` and ``use_sliding_window`` is set.
+        sliding_window: tokens that a query of a sliding layer sees, itself included.
+
+    Raises:
+        UnsupportedModelError: a layer is neither full nor sliding-window attention, or a value is
+            missing.
+    """
+    if not layer_types:
+        if num_layers is None:
+            raise UnsupportedModelError(f"{model_type} does not say how many layers it has.")
+        slides = bool(sliding_window) and use_sliding_window
+        layer_types = ["sliding_attention" if slides else "full_attention"] * num_layers
+    for index, kind in enumerate(layer_types):
+        if kind not in ("full_attention", "sliding_attention"):
+            raise UnsupportedModelError(
+                f"{model_type} has {kind!r} layers (layer {index} is the first), which cannot "
+                "be paged; only full and sliding-window attention can."
+            )
+        if kind == "sliding_attention" and not sliding_window:
+            raise UnsupportedModelError(
+                f"{model_type} has sliding-window layers but no sliding_window."
+            )
+    window = int(sliding_window or 0)
+    return tuple(window if kind == "sliding_attention" else None for kind in layer_types)
+
+
+def layer_specs(
+    windows: Sequence[int | None], shapes: Sequence[HeadShape], num_kv_shared_layers: int
+) -> tuple[LayerSpec, ...]:
+    """Return the layers of a model that keeps two copies.
+
+    Args:
+        windows: as from :func:`layer_windows`.
+        shapes: KV heads of each layer.
+        num_kv_shared_layers: number of last layers without keys and values of their own. Each
+            reads those of the last layer before them that has the same window.
+
+    Raises:
+        UnsupportedModelError: there is no layer to share with.
+    """
+    first_shared = len(windows) - num_kv_shared_layers
+    layers = []
+    for index, (window, shape) in enumerate(zip(windows, shapes, strict=True)):
+        source = index
+        if index >= first_shared:
+            own = [i for i in range(first_shared) if windows[i] == window]
+            if not own:
+                raise UnsupportedModelError(
+                    f"Layer {index} shares keys and values, but no layer before it has its window."
+                )
+            source = own[-1]
+        layers.append(LayerSpec(index, window, shape.kv_heads, shape.head_dim, source))
+    return tuple(layers)
+
+
+def one_copy_layers(
+    config: Mapping[str, Any], layers: Sequence[LayerSpec]
+) -> tuple[LayerSpec, ...] | None:
+    """Return the layers as the fused Gemma 4 decoder keeps them; ``None`` if it cannot run them.
+
+    With ``attention_k_eq_v`` its full-attention layers keep one copy.
+
+    Args:
+        config: values of the text model's configuration.
+        layers: the layers with two copies.
+    """
+    fused = (
+        config.get("model_type", "gemma4_text") == "gemma4_text"
+        and config.get("hidden_activation", "gelu_pytorch_tanh") == "gelu_pytorch_tanh"
+        and not config.get("attention_bias")
+        and not config.get("hidden_size_per_layer_input")
+        and not config.get("enable_moe_block")
+        and all(layer.owns_kv for layer in layers)
+    )
+    if not fused:
+        return None
+    if not config.get("attention_k_eq_v"):
+        return tuple(layers)
+    rope = (config.get("rope_parameters") or {}).get("full_attention") or {}
+    factor = rope.get("partial_rotary_factor", 1.0)
+    full = [layer for layer in layers if layer.window is None]
+    try:
+        for layer in full:
+            one_copy_block_width(layer.head_dim, int(factor * layer.head_dim // 2))
+    except ValueError:
+        return None
+    return tuple(replace(layer, one_copy=layer.window is None) for layer in layers)
+
+
+def read_layers(config: Mapping[str, Any]) -> tuple[LayerSpec, ...]:
+    """Return the layers that the values of a config.json describe, with two copies.
+
+    Layers whose kinds config.json does not list count as full attention: their memory is then
+    overestimated rather than underestimated.
+
+    Args:
+        config: values of the text model's configuration.
+
+    Raises:
+        UnsupportedModelError: as :func:`layer_windows` and :func:`layer_specs`.
+    """
+    model_type = str(config.get("model_type") or "the model")
+    num_layers = config.get("num_hidden_layers")
+    windows = layer_windows(
+        model_type,
+        config.get("layer_types") or config.get("layers_block_type"),
+        config.get("sliding_window"),
+        num_layers=None if num_layers is None else int(num_layers),
+        use_sliding_window=model_type in UNIFORM_WINDOW,
+    )
+    shapes = [_head_shape(config, index, window) for index, window in enumerate(windows)]
+    return layer_specs(windows, shapes, int(config.get("num_kv_shared_layers") or 0))
+
+
+def _head_shape(config: Mapping[str, Any], index: int, window: int | None) -> HeadShape:
+    """KV heads of one layer.
+
+    Gemma 4's full-attention layers have heads of their own. Its config.json says so by
+    ``global_head_dim`` and ``num_global_key_value_heads``, or by ``per_layer_config`` if a newer
+    transformers has written it.
+    """
+    heads = int(config.get("num_attention_heads") or 1)
+    kv_heads = int(config.get("num_key_value_heads") or heads)
+    head_dim = int(config.get("head_dim") or int(config.get("hidden_size") or heads) // heads)
+    if window is None:
+        head_dim = int(config.get("global_head_dim") or head_dim)
+        if config.get("attention_k_eq_v"):
+            kv_heads = int(config.get("num_global_key_value_heads") or kv_heads)
+    per_layer = config.get("per_layer_config") or {}
+    own = per_layer.get(str(index)) or per_layer.get(index) or {}
+    return HeadShape(
+        int(own.get("num_key_value_heads") or kv_heads), int(own.get("head_dim") or head_dim)
+    )
+
+
+def bytes_per_token(layers: Iterable[LayerSpec], window: int | None, itemsize: int) -> int:
+    """Return the bytes that a token takes in all layers of one window.
+
+    Args:
+        window: ``None`` for the full-attention layers.
+        itemsize: bytes of an element.
+    """
+    return itemsize * sum(
+        layer.copies * layer.kv_heads * layer.head_dim
+        for layer in layers
+        if layer.window == window and layer.owns_kv
+    )
+
+
+def window_bytes_per_sequence(layers: Sequence[LayerSpec], itemsize: int) -> int:
+    """Return the bytes that a sequence takes in the sliding-window layers once windows are full."""
+    windows = {layer.window for layer in layers if layer.window is not None}
+    return sum(window * bytes_per_token(layers, window, itemsize) for window in windows)
