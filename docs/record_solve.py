@@ -7,6 +7,7 @@ no font or file from elsewhere.
 """
 
 import argparse
+import io
 import re
 import subprocess
 import sys
@@ -37,7 +38,7 @@ def record(problem: str) -> str:
 
 def draw(problem: str, printed: str) -> str:
     """Return the SVG of a terminal that shows the command and its output."""
-    console = Console(record=True, width=WIDTH, file=Path("/dev/null").open("w"))
+    console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text.assemble(("$ ", "green"), (f"eightfold solve --show '{problem}'", "bold")))
     console.print(Text(printed.rstrip()))
     svg = console.export_svg(title="eightfold", theme=MONOKAI, unique_id="solve")
