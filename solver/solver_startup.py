@@ -140,7 +140,7 @@ def _limit_threads(folder: Path) -> None:
     """Run a small model on one thread, unless OMP_NUM_THREADS is set.
 
     Its layers are too short to be divided: on two cores a second thread made a step slower, and the
-    Python kernels need that core (docs/log.md).
+    Python kernels need that core (docs/notebook/log.md).
     """
     import torch
 

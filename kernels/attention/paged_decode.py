@@ -54,7 +54,7 @@ class DecodeConfig:
 
 
 def default_decode_config(window: int, one_copy: bool = False) -> DecodeConfig:
-    """Return the configuration that was fastest on an H100 (docs/notebook/kernels.md).
+    """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md).
 
     Layers with a window are not split, others in splits of 512 tokens. One-copy layers have splits
     of 1,024, which are 9 to 11 % faster than 512 from 7k tokens on. At 1k tokens they are a third

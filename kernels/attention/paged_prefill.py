@@ -33,7 +33,7 @@ class PrefillConfig:
 
 
 def default_prefill_config(head_dim: int) -> PrefillConfig:
-    """Return the configuration that was fastest on an H100 (docs/notebook/kernels.md)."""
+    """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md)."""
     if head_dim > 256:
         return PrefillConfig(query_rows=64, tile=32, warps=8, stages=2, use_hopper=True)
     return PrefillConfig(

@@ -185,7 +185,9 @@ def _tile_rows(rows: int) -> int:
 
 
 def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
-    """The fastest measured on an H100 in Gemma-4-31B's shapes (docs/log-kernels.md).
+    """The fastest measured on an H100 in Gemma-4-31B's shapes.
+
+    The measurements are in docs/notebook/kernels_linear_layers.md.
 
     Splitting K gains up to 1 us a layer and costs its reader as much, so nothing is split. Five
     stages of few rows leave room for a second program on a multiprocessor: with dependent launch
