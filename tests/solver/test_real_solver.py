@@ -1,17 +1,17 @@
-"""The real model, engine and kernels: tokens, faults, and where a solver can be used (60 s)."""
+"""The solver with the real model, engine and kernels: tokens, faults and surroundings (60 s)."""
 
 from __future__ import annotations
 
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from eightfold.engine import Engine, EngineConfig
-from eightfold.solver import Solver, SolverConfig, SolverError
+from eightfold.solver import Result, Solver, SolverConfig, SolverError
 
 PROBLEM = "What is the value of $d(23326)$, where $d(n)$ is the number of divisors of $n$?"
 ANSWER = 8
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.timeout(280)
 
 @pytest.fixture(scope="module")
 def solver() -> Iterator[Solver]:
-    with Solver(SolverConfig(attempts=4, early_stop=0, kernels=8, time=240, seed=1)) as made:
-        yield made
+    with Solver(SolverConfig(attempts=4, early_stop=0, kernels=8, time=240, seed=1)) as shared:
+        yield shared
 
 
-def beside(solver: Solver, engine: EngineConfig, **settings: Any) -> Solver:
-    """Another solver with an engine of its own and the same kernels."""
+def second_solver(solver: Solver, engine: EngineConfig, **settings: Any) -> Solver:
+    """Return a solver with an engine of its own and the same kernels."""
     config = SolverConfig(**{"attempts": 4, "early_stop": 0, "time": 240, "seed": 1, **settings})
     tokenizer = solver.protocol.tokenizer
     return Solver(
@@ -34,26 +34,27 @@ def beside(solver: Solver, engine: EngineConfig, **settings: Any) -> Solver:
     )
 
 
-def endings(result: Any) -> list[str]:
+def endings(result: Result) -> list[str]:
     return [record["ending"] for record in result.attempts]
 
 
-def calls(result: Any) -> list[dict[str, Any]]:
-    return [c for record in result.attempts for turn in record["turns"] for c in turn["calls"]]
+def calls(result: Result) -> list[dict[str, Any]]:
+    turns = [turn for record in result.attempts for turn in record["turns"]]
+    return [call for turn in turns for call in turn["calls"]]
 
 
-def test_engine_holds_prompt_and_what_was_sampled_and_appended(
+def test_sequence_holds_the_prompt_and_all_sampled_and_appended_tokens(
     solver: Solver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = solver.loop.engine
-    held: list[list[int]] = []
+    sequences: list[list[int]] = []
     cancel = engine.cancel
 
-    def noted(seq: int) -> bool:
-        held.append(engine.tokens(seq))
+    def cancel_and_record(seq: int) -> bool:
+        sequences.append(engine.tokens(seq))
         return cancel(seq)
 
-    monkeypatch.setattr(engine, "cancel", noted)
+    monkeypatch.setattr(engine, "cancel", cancel_and_record)
     result = solver.solve(PROBLEM)
     assert result.answer == ANSWER
     assert any(call["status"] == "ok" for call in calls(result))
@@ -64,14 +65,14 @@ def test_engine_holds_prompt_and_what_was_sampled_and_appended(
             assert len(turn["entropies"]) == len(turn["tokens"])
             tokens += turn["tokens"][:-1] if turn["replaced"] else turn["tokens"]
             tokens += turn["appended"]
-        assert tokens in held
+        assert tokens in sequences
     json.dumps(result.attempts)
 
 
 # Faults
 
 
-def test_kernel_that_dies_is_told_and_replaced(
+def test_kernel_that_dies_is_reported_and_replaced(
     solver: Solver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lease = solver.pool.lease
@@ -92,13 +93,13 @@ def test_kernel_that_dies_is_told_and_replaced(
     assert died[0]["error"] == "died"
 
 
-def test_sandbox_without_kernels_ends_attempts_with_the_reason(
+def test_attempts_end_with_the_reason_if_no_kernel_can_be_leased(
     solver: Solver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def none(**options: Any) -> Any:
+    def lease_nothing(**options: Any) -> Any:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(solver.pool, "lease", none)
+    monkeypatch.setattr(solver.pool, "lease", lease_nothing)
     result = solver.solve(PROBLEM)
     assert "sandbox failed" in endings(result)
     assert any("Cannot allocate memory" in record["detail"] for record in result.attempts)
@@ -123,15 +124,15 @@ def test_exception_in_one_attempt_spares_the_others(
 
 
 def break_steps(solver: Solver, monkeypatch: pytest.MonkeyPatch, first: int, count: int) -> None:
-    """Has steps fail after they have run, when the cache has been written."""
+    """Make steps fail after they have run and have written the cache."""
     launch, launched = solver.loop.engine._runner.launch, []
 
     def launch_or_fail(plan: Any) -> Any:
         launched.append(plan)
-        flight = launch(plan)
+        in_flight = launch(plan)
         if first <= len(launched) < first + count:
             raise RuntimeError("CUDA error: an illegal memory access was encountered")
-        return flight
+        return in_flight
 
     monkeypatch.setattr(solver.loop.engine._runner, "launch", launch_or_fail)
 
@@ -148,7 +149,7 @@ def test_cuda_error_in_two_steps_costs_no_attempt(
     solver.loop.engine.check()
 
 
-def test_cuda_error_that_stays_ends_the_problem_alone(
+def test_lasting_cuda_error_ends_only_the_problem(
     solver: Solver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_steps(solver, monkeypatch, first=20, count=3)
@@ -161,10 +162,10 @@ def test_cuda_error_that_stays_ends_the_problem_alone(
     assert solver.solve(PROBLEM).answer == ANSWER
 
 
-def test_full_cache_makes_attempts_wait_and_none_fails(solver: Solver) -> None:
+def test_full_cache_makes_attempts_wait_without_failing(solver: Solver) -> None:
     pages = len(solver.protocol.render_prompt(PROBLEM)) // 16 + 24
     config = EngineConfig(device="cpu", page_size=16, full_pages=pages, prefix_cache=False)
-    with beside(solver, config, attempts=8) as small:
+    with second_solver(solver, config, attempts=8) as small:
         result = small.solve(PROBLEM)
         stats = small.loop.engine.stats()
         small.loop.engine.check()
@@ -175,30 +176,30 @@ def test_full_cache_makes_attempts_wait_and_none_fails(solver: Solver) -> None:
 
 def test_context_and_token_limit_end_attempts(solver: Solver) -> None:
     prompt = len(solver.protocol.render_prompt(PROBLEM))
-    with beside(solver, EngineConfig(device="cpu", max_context=prompt + 24)) as narrow:
+    with second_solver(solver, EngineConfig(device="cpu", max_context=prompt + 24)) as narrow:
         result = narrow.solve(PROBLEM)
         assert set(endings(result)) == {"context full"}
         assert result.answer is None
-        # The call that the context cut off stands in the trace and was not run.
+        # A call that the context cut off is in the trace but was not run.
         assert all("<|tool_call>" in record["turns"][-1]["text"] for record in result.attempts)
         assert result.calls == 0
         with pytest.raises(SolverError, match="does not fit the model"):
             narrow.solve("x " * 200)
-    with beside(solver, EngineConfig(device="cpu"), max_tokens=12) as brief:
+    with second_solver(solver, EngineConfig(device="cpu"), max_tokens=12) as brief:
         result = brief.solve(PROBLEM)
         assert set(endings(result)) == {"token limit"}
         assert result.tokens == 12 * 4
 
 
-# Where it can be used
+# Surroundings
 
 
-def test_other_threads_and_two_solvers_at_once(solver: Solver) -> None:
-    results: list[Any] = []
-    with beside(solver, EngineConfig(device="cpu"), attempts=2) as other:
+def test_two_solvers_run_in_two_threads(solver: Solver) -> None:
+    results: list[Result] = []
+    with second_solver(solver, EngineConfig(device="cpu"), attempts=2) as other:
         threads = [
-            threading.Thread(target=lambda one=one: results.append(one.solve(PROBLEM)))
-            for one in (solver, other)
+            threading.Thread(target=lambda each=each: results.append(each.solve(PROBLEM)))
+            for each in (solver, other)
         ]
         for thread in threads:
             thread.start()
@@ -208,21 +209,21 @@ def test_other_threads_and_two_solvers_at_once(solver: Solver) -> None:
     assert {result.answer for result in results} == {ANSWER}
 
 
-def test_exception_inside_with_closes_all_and_closing_twice_is_harmless() -> None:
-    made = Solver(SolverConfig(kernels=1))
-    pid = made.pool.lease(timeout=60).pid
+def test_exception_inside_with_closes_everything_and_closing_twice_is_harmless() -> None:
+    solver = Solver(SolverConfig(kernels=1))
+    pid = solver.pool.lease(timeout=60).pid
 
-    def fails() -> None:
-        with made:
+    def fail() -> None:
+        with solver:
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        fails()
-    made.close()
-    assert not made.alive
+        fail()
+    solver.close()
+    assert not solver.alive
     wait_until(lambda: not running(pid))
     with pytest.raises(SolverError, match="closed"):
-        made.solve(PROBLEM)
+        solver.solve(PROBLEM)
 
 
 def running(pid: int) -> bool:
@@ -233,15 +234,15 @@ def running(pid: int) -> bool:
         return False
 
 
-def wait_until(condition: Any) -> None:
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "waited for a minute"
         time.sleep(0.02)
 
 
-def test_in_a_notebook_cell() -> None:
-    """In a real kernel, whose event loop runs while the cell does; twice in one process."""
+def test_works_in_a_notebook_cell() -> None:
+    """Two solvers, one after the other, in a real kernel whose event loop is running."""
     from jupyter_client.manager import start_new_kernel
 
     cell = (
@@ -253,15 +254,15 @@ def test_in_a_notebook_cell() -> None:
     )
     manager, client = start_new_kernel(startup_timeout=120)
     try:
-        said: list[str] = []
+        printed: list[str] = []
         reply = client.execute_interactive(
             cell,
             timeout=250,
             allow_stdin=False,
-            output_hook=lambda message: said.append(str(message["content"].get("text"))),
+            output_hook=lambda message: printed.append(str(message["content"].get("text"))),
         )
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
     assert reply["content"]["status"] == "ok", reply["content"]
-    assert "".join(said).count(f"answer {ANSWER}") == 2
+    assert "".join(printed).count(f"answer {ANSWER}") == 2
