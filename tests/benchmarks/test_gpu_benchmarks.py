@@ -1,4 +1,4 @@
-"""The command lines of the GPU benchmarks: what cannot be is refused in a sentence, anywhere."""
+"""The command lines of the GPU benchmarks refuse wrong options in one sentence, on any machine."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
 
 
 @pytest.mark.parametrize(
-    ("program", "options", "told"),
+    ("program", "options", "said"),
     [
         ("decode", ["--contexts", "abc"], "'abc' is not a whole number"),
         ("decode", ["--contexts", "1000,,7000"], "'' is not a whole number"),
@@ -28,19 +28,23 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
         ("kernel_times", ["--workers", "0"], "--workers must be at least 1"),
     ],
 )
-def test_what_cannot_be_is_refused(
-    program: str, options: list[str], told: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+def test_wrong_options_are_refused(
+    program: str, options: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
     monkeypatch.setattr(sys, "argv", ["benchmark", *options])
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(program).main()
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    assert said in capsys.readouterr().err
 
 
 def test_every_kind_of_job_has_jobs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(FOLDER)
-    from support import layer_jobs
+    import kernel_times
+    from support.kernel_jobs import job_list
 
-    assert all(layer_jobs.jobs([kind]) for kind in layer_jobs.KINDS)
+    for kind in job_list.KINDS:
+        jobs = job_list.list_jobs([kind])
+        assert jobs
+        assert {job[0] for job in jobs} <= kernel_times.JOBS.keys()

@@ -1,6 +1,6 @@
-"""What ``kernel_times.py`` times: shapes of Gemma-4-31B, and configurations of each kernel.
+"""Lists the jobs of `kernel_times.py`: Gemma-4-31B's shapes and each kernel's configurations.
 
-First of each list stands the one that is used; the others show what it was chosen among.
+The first configuration of each list is the one in use; it was chosen among the others.
 """
 
 from dataclasses import asdict
@@ -10,9 +10,9 @@ from eightfold.kernels.attention.paged_prefill import PrefillConfig
 from eightfold.kernels.layers.linear_few_rows import LinearConfig, linear_config
 
 HIDDEN, INNER, VOCABULARY, HEADS = 5376, 21504, 262144, 32
-POOL = 3_000_000_000  # bf16 elements that weights and caches are views of
+POOL_ELEMENTS = 3_000_000_000  # bfloat16, of which weights and caches are views
 PAGE = 64
-LAYERS = {
+LINEAR_LAYERS = {  # name: output features, input features, gated
     "qkv sliding": (16384, HIDDEN, False),
     "o sliding": (HIDDEN, 8192, False),
     "qk global": (18432, HIDDEN, False),
@@ -21,7 +21,7 @@ LAYERS = {
     "down": (HIDDEN, INNER, False),
     "lm_head": (VOCABULARY, HIDDEN, False),
 }
-LINEAR_CONFIGS = [
+FEW_ROWS_CONFIGS = [
     LinearConfig(64, 128, 4, 5, 1, 0, True),
     LinearConfig(64, 128, 4, 6, 1, 0, True),
     LinearConfig(64, 128, 4, 5, 4, 0, True),
@@ -55,8 +55,9 @@ PREFILL_CONFIGS = {
     "global, two copies": [PrefillConfig(64, 32, 8, 2)],
     "global": [PrefillConfig(64, 32, 8, 2, True), PrefillConfig(64, 32, 8, 2)],
 }
-# Layers in a row with other settings than ``linear_config``'s: what early prefetches do there.
-CHAINS: dict[str, dict[str, LinearConfig]] = {
+# Settings of the linear layers in whole layers, other than `linear_config`'s. They show what early
+# prefetches do there.
+LAYER_SETTINGS: dict[str, dict[str, LinearConfig]] = {
     "as used": {},
     "gate+up 512 B early": {"gate_up": LinearConfig(64, 128, 4, 4, 1, 512, True)},
     "gate+up 2 KB early": {"gate_up": LinearConfig(64, 128, 4, 4, 1, 2048, True)},
@@ -75,21 +76,22 @@ CHAINS: dict[str, dict[str, LinearConfig]] = {
 }
 KINDS = (
     *("launch", "linear", "small", "sampling", "layer", "prefill", "dense", "decode"),
-    "chain",  # only where asked for
+    "chain",  # only if asked for
 )
 ROWS = (8, 16, 32, 64)  # of a step: sequences times drafted tokens
 
 
 def describe(config: object) -> str:
+    """Return a configuration's values, separated by commas."""
     return ",".join(str(int(value)) for value in asdict(config).values())  # type: ignore[call-overload]
 
 
 def _linear_jobs() -> list[tuple]:
     found: list[tuple] = []
-    for name, (n, inner, gated) in LAYERS.items():
+    for name, (n, inner, gated) in LINEAR_LAYERS.items():
         used = {rows: linear_config(rows, n, inner, gated) for rows in ROWS}
         found += [("linear", name, rows, config) for rows, config in used.items()]
-        configs = GATED_CONFIGS if gated else LINEAR_CONFIGS
+        configs = GATED_CONFIGS if gated else FEW_ROWS_CONFIGS
         if name == "lm_head":
             configs = [c for c in configs if c.splits == 1]
         found += [("linear", name, 8, c) for c in configs if c != used[8]]
@@ -108,14 +110,17 @@ def _decode_jobs() -> list[tuple]:
         for config in GLOBAL_CONFIGS
     ]
     found += [("decode", "global", 8, 8, 7000, c) for c in GLOBAL_CONFIGS[:2]]
-    # Without Hopper's kernel 64 rows need eight warps.
+    # Without the Hopper kernel, 64 rows need eight warps.
     found += [("decode", "global", 8, 8, 7000, DecodeConfig(32, 1024, 8, 4, 1))]
     found += [("decode", "global", rows, 1, 7000, GLOBAL_CONFIGS[0]) for rows in (16, 32)]
     return found
 
 
-def jobs(only: list[str]) -> list[tuple]:
-    """Every job of the kinds asked for, as (method, arguments): small enough for the workers."""
+def list_jobs(only: list[str]) -> list[tuple]:
+    """Return the jobs of some `KINDS`, each as (a key of `JOBS`, its arguments).
+
+    Jobs are small, because they are sent to the processes that compile the kernels.
+    """
     found: list[tuple] = []
     if "launch" in only:
         found += [("launch", kind, rows) for kind in ("sliding", "global") for rows in (8, 64)]
@@ -133,7 +138,7 @@ def jobs(only: list[str]) -> list[tuple]:
     if "layer" in only:
         found += [("layer", context, "as used") for context in (1024, 7000, 15000)]
     if "chain" in only:
-        found += [("layer", 7000, name) for name in CHAINS]
+        found += [("layer", 7000, name) for name in LAYER_SETTINGS]
     if "small" in only:
         names = ("add_rms_norm", "add_rms_norm 4", "rotary sliding", "rotary global")
         found += [("small", name, 8) for name in names]
