@@ -10,13 +10,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from eightfold.engine.loading.model_folder import check_model_folder, end_token_ids, read_json
 from eightfold.engine.model_errors import CheckpointError
 
 from .chat.prompt_texts import Prompts, prompts_for
 from .solver_config import SolverConfig, SolverError, check_sampling
+
+
+class SamplingValues(TypedDict):
+    """The sampling values that a checkpoint may suggest; see `eightfold.engine.SamplingParams`."""
+
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
 
 
 @dataclass(frozen=True)
@@ -26,13 +35,13 @@ class ModelInputs:
     Attributes:
         folder: the model folder; None if engine and tokenizer are given ready-made.
         prompts: texts of the prompt, with placeholders.
-        sampling: temperature, top_p, top_k and min_p.
+        sampling: sampling values.
         end_token_ids: end tokens that the checkpoint names.
     """
 
     folder: Path | None
     prompts: Prompts
-    sampling: dict[str, Any]
+    sampling: SamplingValues
     end_token_ids: frozenset[int]
 
 
@@ -92,11 +101,11 @@ def resolve_model_folder(model: str | Path | None) -> Path:
     return folder
 
 
-def sampling_values(folder: Path | None, config: SolverConfig) -> dict[str, Any]:
-    """Return temperature, top_p, top_k and min_p.
+def sampling_values(folder: Path | None, config: SolverConfig) -> SamplingValues:
+    """Return the sampling values of the configuration.
 
-    The configuration's values come first, then those of the checkpoint's generation_config.json,
-    then neutral ones.
+    A value that it leaves open is taken from the checkpoint's generation_config.json, or else is
+    neutral.
 
     Raises:
         SolverError: if generation_config.json cannot be read, or a value in it is out of range.
@@ -104,14 +113,17 @@ def sampling_values(folder: Path | None, config: SolverConfig) -> dict[str, Any]
     with _solver_errors():
         own = read_json(folder / "generation_config.json") if folder else {}
     check_sampling(own, source=f"{folder}/generation_config.json: " if folder else "")
-    neutral = {"temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0}
-    values: dict[str, Any] = {}
-    for name, default in neutral.items():
-        chosen = getattr(config, name)
-        if chosen is None:
-            chosen = own.get(name)
-        values[name] = type(default)(default if chosen is None else chosen)
-    return values
+
+    def chosen(name: str, neutral: float) -> float:
+        values = (getattr(config, name), own.get(name), neutral)
+        return next(value for value in values if value is not None)
+
+    return SamplingValues(
+        temperature=float(chosen("temperature", 1.0)),
+        top_p=float(chosen("top_p", 1.0)),
+        top_k=int(chosen("top_k", 0)),
+        min_p=float(chosen("min_p", 0.0)),
+    )
 
 
 @contextmanager

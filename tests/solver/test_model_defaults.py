@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.solver import SolverConfig, SolverError
-from eightfold.solver.model_defaults import sampling_values
+from eightfold.solver import SolverConfig, SolverError, model_defaults
+from eightfold.solver.chat.prompt_texts import MODEL_PROMPTS
+from eightfold.solver.cli.command_line import main
+from eightfold.solver.model_defaults import bundled_model, read_model_inputs, sampling_values
 
 
 def test_sampling_values_come_from_the_user_then_from_the_checkpoint(tmp_path: Path) -> None:
@@ -17,3 +19,47 @@ def test_sampling_values_come_from_the_user_then_from_the_checkpoint(tmp_path: P
     (tmp_path / "generation_config.json").write_text("{")
     with pytest.raises(SolverError, match="not valid JSON"):
         sampling_values(tmp_path, SolverConfig())
+
+
+def test_inputs_are_the_model_folders_unless_the_user_gives_others(tmp_path: Path) -> None:
+    for name, text in (
+        ("config.json", '{"eos_token_id": 1, "text_config": {"eos_token_id": [1, 106]}}'),
+        ("generation_config.json", '{"eos_token_id": 50, "min_p": 0.1}'),
+        ("model.safetensors", ""),
+        ("tokenizer.json", "{}"),
+        (MODEL_PROMPTS, "nudge = 'Now.'"),
+    ):
+        (tmp_path / name).write_text(text)
+    (tmp_path / "mine.toml").write_text("nudge = 'Please.'")
+    inputs = read_model_inputs(SolverConfig(model=tmp_path))
+    assert inputs.folder == tmp_path
+    assert inputs.prompts.nudge == "Now."
+    assert inputs.sampling["min_p"] == 0.1
+    assert inputs.end_token_ids == {1, 50, 106}
+    config = SolverConfig(model=tmp_path, prompts=tmp_path / "mine.toml", min_p=0.2)
+    inputs = read_model_inputs(config)
+    assert inputs.prompts.nudge == "Please."
+    assert inputs.sampling["min_p"] == 0.2
+
+
+def test_folder_is_optional_only_if_none_is_named() -> None:
+    assert read_model_inputs(SolverConfig()).folder == bundled_model()
+    inputs = read_model_inputs(SolverConfig(), folder_needed=False)
+    assert inputs.folder is None
+    assert inputs.end_token_ids == frozenset()
+    with pytest.raises(SolverError, match="no model folder"):
+        read_model_inputs(SolverConfig(model="/no/such"), folder_needed=False)
+
+
+def test_command_reads_the_model_folder_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    resolve = model_defaults.resolve_model_folder
+    calls: list[str | Path | None] = []
+
+    def resolve_and_count(model: str | Path | None) -> Path:
+        calls.append(model)
+        return resolve(model)
+
+    monkeypatch.setattr(model_defaults, "resolve_model_folder", resolve_and_count)
+    words = ["solve", "What is 6 times 7?", "--attempts", "1", "--max-tokens", "1", "--quiet"]
+    assert main([*words, "--kernels", "1"]) == 1, "one token holds no answer"
+    assert calls == [None]
