@@ -30,7 +30,7 @@ class SamplingValues(TypedDict):
 
 @dataclass(frozen=True)
 class ModelInputs:
-    """What a model folder and the configuration determine before the model is loaded.
+    """Inputs that are known from a model folder and the configuration before the model is loaded.
 
     Attributes:
         folder: the model folder; None if engine and tokenizer are given ready-made.

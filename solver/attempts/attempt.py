@@ -92,21 +92,21 @@ class Turn:
 
 @dataclass(frozen=True)
 class CallTools:
-    """The action of running these calls in order and passing the outcomes to `on_results`."""
+    """Run these calls in order and pass the outcomes to `Attempt.on_results`."""
 
     calls: tuple[Call | MalformedCall, ...]
 
 
 @dataclass(frozen=True)
 class Feed:
-    """The action of appending ids to the sequence, in place of its last token if `drop_last`."""
+    """Append ids to the sequence, in place of its last token if `drop_last` is True."""
 
     ids: tuple[int, ...]
     drop_last: bool = False
 
 
 Action = CallTools | Feed | None
-"""What an attempt asks of its driver; None once it has ended."""
+"""Request of an attempt to the code that drives it; None once the attempt has ended."""
 
 
 @dataclass(frozen=True)

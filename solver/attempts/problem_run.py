@@ -266,8 +266,8 @@ class ProblemRun:
         try:
             action()
         except Exception as error:
-            where = traceback.extract_tb(error.__traceback__)[-1]
-            detail = f"{type(error).__name__}: {error} ({where.name}, line {where.lineno})"
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            detail = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
             self.faults.append(detail[:FAULT_LENGTH])
             attempt.state = State.THINKING
             self._end(attempt, Ending.FAULT, detail[:FAULT_LENGTH])

@@ -1,4 +1,4 @@
-"""What all chat formats share: prompts and appended messages as token ids.
+"""The base of all chat formats: prompts and appended messages as token ids.
 
 A running conversation is never rendered again. The chat template renders the prompt once. What the
 solver adds later, tool results and the reminder to box the answer, is appended as token ids, framed
