@@ -28,10 +28,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from support.loading.checkpoint_writer import write_checkpoint
 from support.loading.disk_rates import MIB, read_rate, write_rate
 from support.loading.load_measurement import MeasuringProcess, drop_page_cache
 from support.loading.loader_contestants import LOADERS, installed_loaders, shards
-from support.loading.random_checkpoint import write_checkpoint
 
 FIRST_TOKEN_SECONDS = 75.0  # reserved for the first token while loaders run
 FIRST_TOKEN_PROGRAM = Path(__file__).parent / "support" / "loading" / "first_token_process.py"

@@ -1,6 +1,9 @@
-"""Figures of the sandbox: start, cells, recovery, memory; ``--soak`` runs many mixed cells.
+"""Figures of the sandbox: start, cells, recovery and memory; `--soak` runs many mixed cells.
 
-Prints a short table and one last line of JSON. Times in milliseconds, memory in MB.
+    python benchmarks/sandbox.py [--soak 10000]
+
+Prints a short table and a last line of JSON. Times are in milliseconds, except in keys that end in
+"_s" or "seconds". Memory is in MB.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import psutil
 
 from eightfold.sandbox import KernelPool, PoolConfig
 
-HOSTILE = (
+HOSTILE = (  # cells that must not affect any other kernel
     "while True: pass",
     "sum(range(10**12))",
     "import os; os._exit(1)",
@@ -40,7 +43,7 @@ HOSTILE = (
     "import ctypes; ctypes.string_at(0)",
     "for i in range(40):\n    with open(f'f{i}', 'wb') as f: f.write(bytes(16 << 20))",
 )
-PLAIN = (
+HARMLESS = (  # cells and their output
     ("sum(range(101))", "5050"),
     ("sympy.isprime(9), round(math.pi, 5)", "(False, 3.14159)"),
     ("print(3**50)", "717897987691852588770249"),
@@ -48,45 +51,46 @@ PLAIN = (
     ("'leftover' in globals()", "False"),
     ("sympy.factorint(360360)", "{2: 3, 3: 2, 5: 1, 7: 1, 11: 1, 13: 1}"),
 )
+HOSTILE_SECONDS = 0.3  # time limit of a hostile cell
 
 
 def quantiles(values: list[float]) -> dict[str, float]:
-    """p50 and p99 in milliseconds of `values` in seconds."""
+    """Return p50 and p99 of times in seconds, in milliseconds."""
     ordered = sorted(values)
     p99 = ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
     return {"p50": round(statistics.median(ordered) * 1e3, 2), "p99": round(p99 * 1e3, 2)}
 
 
 def pss(pid: int) -> float:
-    """Proportional set size of a process in MB."""
+    """Return the proportional set size of a process in MB."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1]) / 1000
     return 0.0
 
 
-def start(size: int) -> dict[str, Any]:
-    """From nothing to `size` ready kernels, and their memory once used."""
+def measure_start(size: int) -> dict[str, Any]:
+    """Measure the time from nothing to `size` ready kernels, and their memory once used."""
     began = time.perf_counter()
     with KernelPool(PoolConfig(size=size, spares=0, timeout=30)) as pool:
         while pool.stats()["start"] is None:
             time.sleep(0.002)
-        warm = time.perf_counter()
+        template_ready = time.perf_counter()
         pool.wait_ready(size, timeout=120)
-        ready = time.perf_counter()
+        all_ready = time.perf_counter()
         kernels = [pool.lease(timeout=60) for _ in range(size)]
         for kernel in kernels:
             kernel.execute("sympy.integrate(sympy.Symbol('t') ** 2, sympy.Symbol('t'))")
         pids = [*pool.stats()["pids"], pool.stats()["template_pid"]]
         return {
-            "template_s": round(warm - began, 2),
-            "all_ready_s": round(ready - warm, 2),
+            "template_s": round(template_ready - began, 2),
+            "all_ready_s": round(all_ready - template_ready, 2),
             "pss_mb": round(sum(map(pss, pids))),
         }
 
 
-def cells(count: int) -> dict[str, Any]:
-    """Round trip of a trivial cell, with isolation and, turn by turn, without."""
+def measure_cells(count: int) -> dict[str, Any]:
+    """Measure the round trip of a trivial cell, alternately with and without isolation."""
     times: dict[bool, list[float]] = {True: [], False: []}
     with contextlib.ExitStack() as stack:
         kernels = {}
@@ -99,13 +103,12 @@ def cells(count: int) -> dict[str, Any]:
         for _ in range(count):
             for isolate, kernel in kernels.items():
                 times[isolate].append(kernel.execute("1 + 1").seconds)
-    open_ = quantiles(times[False])
-    walled = quantiles(times[True])
-    return {**walled, "isolation_p50": round(walled["p50"] - open_["p50"], 2)}
+    isolated, open_ = quantiles(times[True]), quantiles(times[False])
+    return {**isolated, "isolation_p50": round(isolated["p50"] - open_["p50"], 2)}
 
 
-def deaths(turns: int) -> dict[str, Any]:
-    """How soon a death is noticed, the next cell of the lease answered, and a flood stopped."""
+def measure_deaths(turns: int) -> dict[str, Any]:
+    """Measure how soon a death is noticed and the lease's next cell answered, and a flood ended."""
     noticed, answered, floods = [], [], []
     with KernelPool(PoolConfig(size=1, spares=0, timeout=30)) as pool:
         kernel = pool.lease(timeout=60)
@@ -135,8 +138,8 @@ def deaths(turns: int) -> dict[str, Any]:
     }
 
 
-def held(*processes: psutil.Process) -> dict[str, int]:
-    """What the pool's process and its template hold together."""
+def resources(*processes: psutil.Process) -> dict[str, int]:
+    """Return what the processes hold together."""
     return {
         "fds": sum(process.num_fds() for process in processes),
         "threads": sum(process.num_threads() for process in processes),
@@ -144,8 +147,11 @@ def held(*processes: psutil.Process) -> dict[str, int]:
     }
 
 
-def recovery(turns: int) -> dict[str, Any]:
-    """Release to ready, and to the first answer, without a spare; what is left after many."""
+def measure_recovery(turns: int) -> dict[str, Any]:
+    """Measure the time from a release to the next lease and its first answer, without a spare.
+
+    "early" and "late" are what this process and the template hold, which shows leaks.
+    """
     me = psutil.Process()
     ready, answered = [], []
     with KernelPool(PoolConfig(size=1, spares=0)) as pool:
@@ -162,7 +168,7 @@ def recovery(turns: int) -> dict[str, Any]:
                 answered.append(time.perf_counter() - began)
             pool.wait_ready(1, timeout=60)
             if turn in (turns // 5, turns - 1):
-                now = held(me, psutil.Process(pool.stats()["template_pid"]))
+                now = resources(me, psutil.Process(pool.stats()["template_pid"]))
                 before = before or now
     return {
         "ready": quantiles(ready),
@@ -172,80 +178,106 @@ def recovery(turns: int) -> dict[str, Any]:
     }
 
 
-def soak(total: int, threads: int) -> dict[str, Any]:
-    """`total` cells, 12 % hostile, on 16 kernels: what was contaminated, lost or stuck."""
-    counts = {"cells": 0, "hostile": 0, "contaminated": 0, "lost": 0, "stuck": 0, "late": 0}
-    leases: list[float] = []
-    overrun: list[float] = []
-    lock = threading.Lock()
-    limit = 0.3
+class Soak:
+    """Mixed cells from several threads until a number of them has run.
 
-    def work(seed: int) -> None:
+    Args:
+        pool: the kernels.
+        total: number of cells.
+    """
+
+    def __init__(self, pool: KernelPool, total: int) -> None:
+        self._pool, self._total = pool, total
+        self._lock = threading.Lock()
+        self.counts = dict.fromkeys(
+            ("cells", "hostile", "contaminated", "lost", "stuck", "late"), 0
+        )
+        self.lease_seconds: list[float] = []
+        self.overrun_seconds: list[float] = []
+
+    def work(self, seed: int) -> None:
+        """Lease kernels and run cells on them; the body of a thread."""
         dice = random.Random(seed)
         while True:
             began = time.perf_counter()
             try:
-                kernel = pool.lease(timeout=60)
+                kernel = self._pool.lease(timeout=60)
             except TimeoutError:
-                with lock:
-                    counts["lost"] += 1
+                self._count(lost=1)
                 return
-            leases.append(time.perf_counter() - began)
+            self.lease_seconds.append(time.perf_counter() - began)
             with kernel:
-                for code, right in (*dice.sample(PLAIN, 4), ("leftover = 1", "(no output)")):
+                for code, output in (*dice.sample(HARMLESS, 4), ("leftover = 1", "(no output)")):
                     result = kernel.execute(code, timeout=30)
-                    with lock:
-                        counts["cells"] += 1
-                        counts["contaminated"] += result.text != right
+                    self._count(cells=1, contaminated=result.text != output)
                 if dice.random() < 0.78:
-                    result = kernel.execute(dice.choice(HOSTILE), timeout=limit)
+                    result = kernel.execute(dice.choice(HOSTILE), timeout=HOSTILE_SECONDS)
                     again = kernel.execute("6 * 7", timeout=30)
-                    overrun.append(max(0.0, result.seconds - limit))
-                    with lock:
-                        counts["cells"] += 2
-                        counts["hostile"] += 1
-                        counts["late"] += result.seconds > limit + 1.5
-                        counts["stuck"] += again.status == "timeout"
-            with lock:
-                if counts["cells"] >= total:
+                    overrun = result.seconds - HOSTILE_SECONDS
+                    self.overrun_seconds.append(max(0.0, overrun))
+                    self._count(
+                        cells=2, hostile=1, late=overrun > 1.5, stuck=again.status == "timeout"
+                    )
+            with self._lock:
+                if self.counts["cells"] >= self._total:
                     return
 
-    config = PoolConfig(size=16, spares=4, strict=True)
-    with KernelPool(config) as pool:
+    def _count(self, **changes: int) -> None:
+        with self._lock:
+            for name, change in changes.items():
+                self.counts[name] += change
+
+
+def measure_soak(total: int, threads: int) -> dict[str, Any]:
+    """Run cells, 12 % of them hostile, on 16 kernels; count the contaminated, lost and stuck."""
+    with KernelPool(PoolConfig(size=16, spares=4, strict=True)) as pool:
         pool.wait_ready(16, timeout=120)
         watched = (psutil.Process(), psutil.Process(pool.stats()["template_pid"]))
-        early = held(*watched)
+        early = resources(*watched)
+        soak = Soak(pool, total)
         began = time.perf_counter()
-        workers = [threading.Thread(target=work, args=(n,)) for n in range(threads)]
+        workers = [threading.Thread(target=soak.work, args=(seed,)) for seed in range(threads)]
         for worker in workers:
             worker.start()
         for worker in workers:
             worker.join()
         seconds = round(time.perf_counter() - began)
         pool.wait_ready(16, timeout=120)
-        late = held(*watched)
-    times = {"lease": quantiles(leases), "overrun": quantiles(overrun)}
-    counts |= {"leases": len(leases), "seconds": seconds}
-    return {**counts, **times, "held_early": early, "held_late": late}
+        late = resources(*watched)
+    return {
+        **soak.counts,
+        "leases": len(soak.lease_seconds),
+        "seconds": seconds,
+        "lease": quantiles(soak.lease_seconds),
+        "overrun": quantiles(soak.overrun_seconds),
+        "held_early": early,
+        "held_late": late,
+    }
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=16)
-    parser.add_argument("--cells", type=int, default=1000)
-    parser.add_argument("--turns", type=int, default=200)
-    parser.add_argument("--soak", type=int, default=0, metavar="CELLS", help="e.g. 10000")
-    parser.add_argument("--threads", type=int, default=8)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--size", type=int, default=16, help="kernels of the start (%(default)s)")
+    parser.add_argument("--cells", type=int, default=1000, help="trivial cells (%(default)s)")
+    parser.add_argument(
+        "--turns", type=int, default=200, help="releases; a quarter as many deaths (%(default)s)"
+    )
+    parser.add_argument(
+        "--soak", type=int, default=0, metavar="CELLS", help="only run this many mixed cells"
+    )
+    parser.add_argument(
+        "--threads", type=int, default=8, help="threads that run mixed cells (%(default)s)"
+    )
     options = parser.parse_args()
     if options.soak:
-        figures: dict[str, Any] = {"soak": soak(options.soak, options.threads)}
+        figures: dict[str, Any] = {"soak": measure_soak(options.soak, options.threads)}
     else:
+        starts = (measure_start(options.size) for _ in range(5))
         figures = {
-            "start": min((start(options.size) for _ in range(5)), key=lambda s: s["all_ready_s"]),
-            "cell": cells(options.cells),
-            "recovery": recovery(options.turns),
-            "death": deaths(max(1, options.turns // 4)),
+            "start": min(starts, key=lambda start: start["all_ready_s"]),
+            "cell": measure_cells(options.cells),
+            "recovery": measure_recovery(options.turns),
+            "death": measure_deaths(max(1, options.turns // 4)),
         }
     figures["load"] = round(psutil.getloadavg()[0], 2)
     for name, value in figures.items():

@@ -1,4 +1,4 @@
-"""Models in Gemma 4's shapes with random weights, made on the device."""
+"""Models in Gemma 4's shapes with random weights, created on the device."""
 
 import torch
 import transformers
@@ -20,7 +20,7 @@ SHAPES = {
 
 
 def random_model(name: str, device: torch.device) -> transformers.PreTrainedModel:
-    """A ``Gemma4ForCausalLM`` in bfloat16 whose activations stay of order one."""
+    """Return a `Gemma4ForCausalLM` in bfloat16 whose activations stay of order one."""
     shape = SHAPES[name]
     layers = range(shape["num_hidden_layers"])
     config = transformers.Gemma4TextConfig(
@@ -56,11 +56,16 @@ def _fill(tensor: torch.Tensor) -> None:
         tensor.normal_(0, tensor.shape[1] ** -0.5)
 
 
-def step_parts(model: transformers.PreTrainedModel, lengths: list[int]) -> dict[str, int]:
-    """Bytes that a decode step of sequences of these lengths must read, by what reads them.
+def step_bytes(model: transformers.PreTrainedModel, lengths: list[int]) -> dict[str, int]:
+    """Return the bytes that a decode step must read, by the kernel that reads them.
 
-    Every weight once (the embedding is the head), and the cache: of full layers one copy. The
-    first layer's qkv product is a launch of its own, the other products are in ``layer_tail``.
+    They are every weight once (the embedding is also the head), and the KV cache, of which layers
+    with full attention hold one copy. The first layer's qkv projection is a launch of its own; the
+    other linear layers are part of `layer_tail`.
+
+    Args:
+        model: the model.
+        lengths: tokens of each sequence.
     """
     parts = dict.fromkeys(("qkv product", "layer_tail", "_paged_decode", "one_copy_attention"), 0)
     for layer in model.model.layers:

@@ -1,4 +1,6 @@
-"""The limit that the other GPU benchmarks are held against: how fast this device reads memory."""
+"""Measures how fast a GPU reads its memory, the limit that the other GPU benchmarks show."""
+
+from collections.abc import Callable
 
 import torch
 import triton
@@ -18,16 +20,16 @@ def _read(source, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):
 
 
 def read_bandwidth(device: torch.device) -> float:
-    """Bytes per second of reading 2 GiB: the better of a plain kernel and torch's sum."""
+    """Return the bytes per second of reading 2 GiB, by a plain kernel or torch's sum."""
     source = torch.randint(1 << 30, (BYTES // 4,), dtype=torch.int32, device=device)
     out = torch.empty(source.numel() // (BLOCK * STEPS), dtype=torch.int32, device=device)
     wide = source.view(torch.float32)
     calls = (lambda: _read[(out.numel(),)](source, out, BLOCK, STEPS), lambda: wide.sum())
-    return BYTES / min(seconds(call, 10) for call in calls)
+    return BYTES / min(device_seconds(call, 10) for call in calls)
 
 
-def seconds(call, repeats: int) -> float:
-    """Device seconds of one call, the best of three rounds of ``repeats``."""
+def device_seconds(call: Callable[[], object], repeats: int) -> float:
+    """Return the device seconds of one call, the best of three rounds of `repeats`."""
     call()
     best = float("inf")
     for _ in range(3):

@@ -1,11 +1,11 @@
-"""Seconds of a step in which each sequence brings several rows, as when drafts are verified."""
+"""Times a step in which each sequence has several rows, as in speculative decoding."""
 
 import torch
 import transformers
-from support.read_bandwidth import seconds
+from support.read_bandwidth import device_seconds
 
-from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.execution.kv_cache import KVCache
+from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 from eightfold.engine.scheduling.page_pool import PageGroup
@@ -17,7 +17,14 @@ PAGE_SIZE = 64
 def verification_seconds(
     model: transformers.PreTrainedModel, sequences: int, q_len: int, context: int
 ) -> float:
-    """Model and lm_head, without sampling, in a captured graph."""
+    """Return the seconds of a captured graph of the model and its head, without sampling.
+
+    Args:
+        model: a model of the Gemma 4 family.
+        sequences: number of sequences.
+        q_len: rows of each sequence.
+        context: tokens of each sequence.
+    """
     device = model.device
     architecture = one_copy_architecture(inspect_architecture(model.config))
     assert architecture is not None
@@ -26,10 +33,10 @@ def verification_seconds(
     groups = [PageGroup(window, sequences * pages + 1) for window in architecture.windows]
     cache = KVCache(architecture, groups, PAGE_SIZE, device, model.dtype)
     decoder = Gemma4Decoder(model, architecture, limits, PAGE_SIZE)
-    at = torch.arange(context - q_len, context, device=device, dtype=torch.int32)
+    new = torch.arange(context - q_len, context, device=device, dtype=torch.int32)
     table = torch.arange(1, sequences * pages + 1, device=device, dtype=torch.int32)
     table = table.view(sequences, pages)
-    slots = table[:, at // PAGE_SIZE] * PAGE_SIZE + at % PAGE_SIZE
+    slots = table[:, new // PAGE_SIZE] * PAGE_SIZE + new % PAGE_SIZE
     batch = PagedBatch(
         slot_mapping=slots.flatten().int(),
         page_table=table,
@@ -40,11 +47,11 @@ def verification_seconds(
         q_len=q_len,
     )
     tokens = torch.arange(rows, device=device, dtype=torch.int32) + 10
-    positions = at.repeat(sequences)
+    positions = new.repeat(sequences)
     batches = dict.fromkeys(architecture.windows, batch)
     with torch.inference_mode():
         decoder.logits(tokens, positions, batches, cache, None)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             decoder.logits(tokens, positions, batches, cache, None)
-    return seconds(graph.replay, 10)
+    return device_seconds(graph.replay, 10)

@@ -1,4 +1,4 @@
-"""The cold start benchmark: what cannot be is refused before anything is written."""
+"""The cold start benchmark refuses wrong options before it writes anything."""
 
 import subprocess
 import sys
@@ -21,7 +21,7 @@ no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
         pytest.param(["--h100"], "finds no GPU here; use --device cpu", marks=no_gpu),
     ],
 )
-def test_options_that_cannot_be(tmp_path: Path, options: list[str], words: str) -> None:
+def test_wrong_options_are_refused(tmp_path: Path, options: list[str], words: str) -> None:
     command = [sys.executable, str(PROGRAM), *options]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2, done.stderr
