@@ -15,7 +15,7 @@ reports: list[Any] = []
 
 
 def load_ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]:
-    """Load as `Engine` does: into the fused parameters where the fused kernels are to run.
+    """Load as `Engine` does: into fused parameters if the fused kernels are to run.
 
     Args:
         folder: the checkpoint.
