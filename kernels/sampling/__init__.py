@@ -1,1 +1,1 @@
-"""Drawing tokens from logits, reproducibly, and the entropy of their distribution."""
+"""Reproducible sampling of tokens from logits, and the entropy of their distribution."""

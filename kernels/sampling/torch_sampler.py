@@ -1,8 +1,13 @@
-"""Drawing one token per row from filtered logits, reproducibly.
+"""Sampling in plain PyTorch: one token per row from filtered logits, reproducibly.
 
-A token is drawn by an exponential_noise race: the winner minimises ``noise / probability``, which samples
-exactly from the distribution (the Gumbel-max trick in other words). The noise of each token depends
-on (seed, position, token) alone, so a draw does not depend on the rows beside it.
+A token is drawn by the Gumbel-max trick: the token with the largest ``logit + g``, g independent
+standard Gumbel noise, is distributed exactly as the softmax of the logits (Gumbel, "Statistical
+theory of extreme values and some practical applications", 1954; Maddison, Tarlow and Minka,
+"A* sampling", NeurIPS 2014). Gumbel noise is ``-log(e)`` with e standard exponential. Hence the
+drawn token is also the one with the smallest ``e / probability``: the trick is an exponential race.
+
+The noise of a token depends on (seed, position, token) alone, so that a draw does not depend on
+other rows.
 """
 
 from dataclasses import dataclass
@@ -14,12 +19,20 @@ from .philox import exponential_noise, philox, philox_vocabulary
 
 @dataclass(frozen=True, slots=True)
 class SamplingBatch:
-    """Settings of R rows, as tensors on the logits' device.
+    """Sampling settings of R rows, as tensors on the device of the logits.
 
-    temperature, top_p, min_p: float32 [R]. top_k: int64 [R], 0 keeps all. seeds, positions: int64
-    [R]; the position is that of the token to be drawn. ``max_top_k``: the largest top_k if every
-    row that samples has one, else 0. ``greedy``, ``filtered``: whether all rows are greedy, and
-    whether any row filters; both known on the host, so that no step waits for the device.
+    The last three fields are known on the host, so that no step waits for the device.
+
+    Attributes:
+        temperature: float32 [R]; 0 for greedy rows, to which the filters do not apply.
+        top_k: int64 [R]; 0 keeps all tokens.
+        top_p: float32 [R]; 1 keeps all tokens.
+        min_p: float32 [R]; 0 keeps all tokens.
+        seeds: int64 [R], the 64 bits of the seed.
+        positions: int64 [R], positions of the tokens to be drawn.
+        max_top_k: the largest top_k if every row that is not greedy has one, otherwise 0.
+        all_greedy: True if all rows are greedy.
+        any_filtered: True if any row filters.
     """
 
     temperature: torch.Tensor
@@ -34,10 +47,11 @@ class SamplingBatch:
 
 
 def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
-    """Draw a token per row.
+    """Draw a token for each row.
 
     Args:
         logits: [R, V], any float type.
+        batch: settings of the rows.
 
     Returns:
         int64 [R].
@@ -49,26 +63,29 @@ def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
     scaled = logits / torch.where(greedy, 1.0, batch.temperature)[:, None]
     tokens: torch.Tensor | None
     if batch.any_filtered:
-        values, tokens = _descending(scaled, batch.max_top_k)
+        values, tokens = _sort_descending(scaled, batch.max_top_k)
         values = _filter(values, batch)
     else:
         values = scaled
         tokens = None
-    noise = exponential_noise(_bits(batch, tokens, logits.shape[1]))
+    noise = exponential_noise(_random_bits(batch, tokens, logits.shape[1]))
     winner = (values - noise.log()).argmax(dim=-1, keepdim=True)
     drawn = winner if tokens is None else tokens.gather(1, winner)
     return torch.where(greedy, logits.argmax(dim=-1), drawn[:, 0])
 
 
-def _bits(batch: SamplingBatch, tokens: torch.Tensor | None, vocabulary: int) -> torch.Tensor:
-    """Random bits of the candidates [R, K], or of the whole vocabulary."""
-    if tokens is not None and tokens.shape[1] * 4 < vocabulary:
+def _random_bits(
+    batch: SamplingBatch, tokens: torch.Tensor | None, vocab_size: int
+) -> torch.Tensor:
+    """Return random bits of the given tokens [R, K], or of the whole vocabulary."""
+    if tokens is not None and tokens.shape[1] * 4 < vocab_size:
         return philox(batch.seeds[:, None], batch.positions[:, None], tokens)
-    bits = philox_vocabulary(batch.seeds, batch.positions, vocabulary)
+    bits = philox_vocabulary(batch.seeds, batch.positions, vocab_size)
     return bits if tokens is None else bits.gather(1, tokens)
 
 
-def _descending(scaled: torch.Tensor, max_top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _sort_descending(scaled: torch.Tensor, max_top_k: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return values in descending order and their tokens, no more than top-k can keep."""
     if 0 < max_top_k < scaled.shape[1]:
         return torch.topk(scaled, max_top_k, dim=-1)
     return torch.sort(scaled, dim=-1, descending=True)
@@ -77,7 +94,7 @@ def _descending(scaled: torch.Tensor, max_top_k: int) -> tuple[torch.Tensor, tor
 def _filter(values: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
     """Set what top-k, top-p and min-p drop to -inf; ``values`` [R, K] descend along each row.
 
-    As in transformers: each filter sees the renormalised survivors of those before it, and the
+    As in transformers, each filter sees the renormalized survivors of those before it, and the
     most likely token always stays.
     """
     drop = float("-inf")
@@ -85,19 +102,19 @@ def _filter(values: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
     top_k = torch.where(batch.top_k == 0, values.shape[1], batch.top_k)[:, None]
     values = values.masked_fill(rank >= top_k, drop)
     probabilities = values.softmax(dim=-1)
-    # A token stays while what comes before it has not reached top_p.
+    # A token stays if the tokens before it have not reached top_p.
     before = probabilities.cumsum(dim=-1) - probabilities
     outside = (before >= batch.top_p[:, None]) & (batch.top_p[:, None] < 1) & (rank > 0)
     values = values.masked_fill(outside, drop)
-    # Ratios to the largest probability do not change when the survivors are renormalised.
+    # Ratios to the largest probability do not change when the survivors are renormalized.
     unlikely = probabilities < batch.min_p[:, None] * probabilities[:, :1]
     return values.masked_fill(unlikely, drop)
 
 
 def entropy(logits: torch.Tensor) -> torch.Tensor:
-    """Shannon entropy of softmax(logits) per row, in nats: [R, V] -> float32 [R].
+    """Return the Shannon entropy of softmax(logits) for each row, in nats: [R, V] -> float32 [R].
 
-    NaN where a logit is NaN or infinity; minus infinity forbids a token and adds nothing.
+    It is NaN if a logit is NaN or infinity. Minus infinity forbids a token and adds nothing.
     """
     logits = logits.float()
     log_probabilities = logits - logits.logsumexp(dim=-1, keepdim=True)

@@ -1,4 +1,4 @@
-"""Batches of sampling settings on the test device."""
+"""Sampling settings on the device of the test."""
 
 import torch
 from helpers.kernel_cases.kernel_devices import DEVICE
@@ -7,6 +7,8 @@ from eightfold.kernels.sampling.torch_sampler import SamplingBatch
 
 
 def sampling_batch(settings: list[tuple[float, int, float, float]], seed: int) -> SamplingBatch:
+    """Return a batch of rows of (temperature, top_k, top_p, min_p), each with a seed of its own."""
+
     def column(i: int, dtype: torch.dtype) -> torch.Tensor:
         return torch.tensor([s[i] for s in settings], dtype=dtype, device=DEVICE)
 

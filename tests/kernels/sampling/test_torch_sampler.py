@@ -1,4 +1,4 @@
-"""Sampling against the exact filtered distribution, and its noise."""
+"""Sampling in PyTorch: the noise, and draws against the exact filtered distribution."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def batch(params: list[SamplingParams], positions: list[int] | None = None) -> S
 
 
 def filtered(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
-    """The distribution that transformers' own processors leave."""
+    """Return the distribution that transformers' own logits processors leave."""
     steps = LogitsProcessorList([TemperatureLogitsWarper(params.temperature)])
     if params.top_k:
         steps.append(TopKLogitsWarper(params.top_k))
@@ -43,7 +43,7 @@ def filtered(logits: torch.Tensor, params: SamplingParams) -> torch.Tensor:
 
 
 def test_philox_known_answers() -> None:
-    # Random123's kat_vectors, philox4x32-10, counters whose last two words are zero.
+    # From kat_vectors of Random123, philox4x32-10: a counter and a key of zeros.
     assert philox(torch.tensor(0), torch.tensor(0), torch.tensor(0)).item() == 0x6627E8D5
     words = philox(torch.tensor(0), torch.tensor(0), torch.arange(4)).tolist()
     assert words == [0x6627E8D5, 0xE169C58D, 0xBC57AC4C, 0x9B00DBD8]
@@ -51,7 +51,7 @@ def test_philox_known_answers() -> None:
     assert len(set(bits.tolist())) == 1000
 
 
-def test_the_whole_vocabulary_at_once_gives_each_token_its_own_bits() -> None:
+def test_philox_vocabulary_gives_each_token_the_bits_of_philox() -> None:
     seeds, positions = torch.tensor([3, 2**62 + 5]), torch.tensor([0, 77])
     together = philox_vocabulary(seeds, positions, 30)
     alone = philox(seeds[:, None], positions[:, None], torch.arange(30)[None, :])
@@ -66,7 +66,7 @@ def test_philox_uses_all_64_bits_of_the_seed() -> None:
     assert len(draws) == 3
 
 
-def test_exponential_is_finite_at_the_small_end_and_has_mean_one() -> None:
+def test_exponential_noise_is_positive_and_has_mean_one() -> None:
     edges = exponential_noise(torch.tensor([0, 1, 2**31, 2**32 - 1]))
     assert edges[0] > 0
     assert edges[0] < 1e-9
@@ -91,7 +91,10 @@ COMBINATIONS = [
 @pytest.mark.parametrize("over", ["positions", "seeds"])
 @pytest.mark.parametrize("changes", COMBINATIONS, ids=str)
 def test_chi_square_against_the_exact_distribution(changes: dict, over: str) -> None:
-    """20,000 draws, one a position or one a seed; 0.001 quantile, so the seeds are fixed."""
+    """Draw 20,000 times, each with its own position or seed.
+
+    The seeds are fixed, because 1 of 1,000 correct runs exceeds the bound.
+    """
     draws = 20_000
     torch.manual_seed(0)
     logits = torch.randn(30) * 2
@@ -108,8 +111,8 @@ def test_chi_square_against_the_exact_distribution(changes: dict, over: str) -> 
     expected = probabilities[kept] / probabilities[kept].sum() * draws
     statistic = ((counts[kept] - expected) ** 2 / expected).sum()
     degrees = kept.sum() - 1
-    assert degrees > 0, "one token left proves nothing"
-    # Wilson and Hilferty (1931): the chi-square quantile from the normal one, 3.09 for 0.999.
+    assert degrees > 0, "a single token proves nothing"
+    # Wilson and Hilferty (1931): the 0.999 quantile of chi-square from that of the normal, 3.09.
     bound = degrees * (1 - 2 / (9 * degrees) + 3.09 * np.sqrt(2 / (9 * degrees))) ** 3
     assert statistic < bound
 
@@ -122,7 +125,7 @@ def test_the_smallest_temperature_takes_the_most_likely_token() -> None:
         assert torch.equal(sample(logits, batch(params)), logits.argmax(-1))
 
 
-def test_rows_of_different_settings_are_drawn_as_if_alone() -> None:
+def test_rows_do_not_depend_on_each_other() -> None:
     torch.manual_seed(1)
     settings = [
         SamplingParams(temperature=0),
@@ -141,7 +144,7 @@ def test_rows_of_different_settings_are_drawn_as_if_alone() -> None:
         assert alone.item() == together[row]
 
 
-def test_only_the_most_likely_token_is_left_by_the_sharpest_filters() -> None:
+def test_the_sharpest_filters_leave_the_most_likely_token() -> None:
     logits = torch.tensor([[0.0, 3.0, 2.9, -1.0]])
     for changes in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}):
         for seed in range(20):
