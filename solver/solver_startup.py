@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from .attempts.backend_interfaces import EngineLike, PoolLike
 from .attempts.engine_loop import EngineLoop
-from .attempts.problem_run import SharedParts
+from .attempts.problem_plan import SharedParts
 from .chat.chat_protocol import ChatProtocol
 from .chat.format_registry import load_protocol
 from .model_defaults import ModelInputs

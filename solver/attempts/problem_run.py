@@ -7,19 +7,16 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
 
-from ..chat.chat_protocol import ChatProtocol
-from .attempt import Action, Attempt, AttemptLimits, CallRecord, CallTools, Ending, Feed, State
+from .attempt import Action, Attempt, CallRecord, CallTools, Ending, Feed, State
 from .attempt_statistics import AttemptStatistics
 from .attempt_trace import attempt_record
-from .backend_interfaces import PoolLike
-from .engine_loop import EngineLoop
+from .problem_plan import ProblemPlan, SharedParts
 from .problem_result import Progress, Result
 from .python_tool import PythonTool
 from .voting import early_stop_reason, vote
@@ -32,46 +29,6 @@ RELEASE_SECONDS = 3.0
 
 FAULT_LENGTH = 1000
 """Largest number of characters of a fault's text."""
-
-
-@dataclass(frozen=True)
-class ProblemPlan:
-    """Settings of one problem.
-
-    Attributes:
-        seeds: a seed for each attempt.
-        early_stop: number of equal answers that end the problem; 0 awaits every attempt.
-        rule: name of the vote's rule.
-        seconds: time that the problem may take.
-        tool_timeout: seconds that a tool call may take.
-        limits: limits of each attempt.
-    """
-
-    seeds: tuple[int, ...]
-    early_stop: int
-    rule: str
-    seconds: float
-    tool_timeout: float
-    limits: AttemptLimits
-
-
-@dataclass(frozen=True)
-class SharedParts:
-    """Parts of a solver that all of its problems share.
-
-    Attributes:
-        loop: thread of the engine.
-        protocol: chat format of the model.
-        pool: pool of Python kernels.
-        executor: threads for tool calls, at least one for each attempt.
-        sampling: sampling parameters of all attempts; each attempt replaces the seed.
-    """
-
-    loop: EngineLoop
-    protocol: ChatProtocol
-    pool: PoolLike
-    executor: Executor
-    sampling: SamplingParams
 
 
 class ProblemRun:
