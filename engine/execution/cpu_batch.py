@@ -89,10 +89,8 @@ def _attention_batch(
             decode_rows.append(row)
             decode_slots.append(slots)
         else:
-            mask = _causal_mask(entry, visible, window)
-            chunks.append(
-                PrefillChunk(row, row + entry.count, _tensor(slots, device), _tensor(mask, device))
-            )
+            shown = _tensor(_causal_mask(entry, visible, window), device)
+            chunks.append(PrefillChunk(row, row + entry.count, _tensor(slots, device), shown))
     padded, mask = _pad(decode_slots) if decode_slots else (None, None)
     return TorchAttentionBatch(
         write_slots=_tensor(np.concatenate(write), device),

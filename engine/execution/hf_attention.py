@@ -66,10 +66,10 @@ class PagedAttentionLayer:
             [1, T, heads, head_dim].
 
         Raises:
-            NotImplementedError: the model attends twice in this layer, or caps scores on a GPU.
+            NotImplementedError: if the model attends twice in this layer, or caps scores on a GPU.
         """
         if self._last_batches is self.context.batches:
-            raise NotImplementedError(f"layer {self.spec.index} attends twice in a step")
+            raise NotImplementedError(f"Layer {self.spec.index} attends twice in a step.")
         self._last_batches = self.context.batches
         batch = self.context.batches[self.spec.window]
         keys, values = self.cache.layers[self.spec.index]
@@ -85,7 +85,7 @@ class PagedAttentionLayer:
             # Padding rows are written to the null page, which no sequence reads.
             write_kv_cache(*new, keys, values, batch.slot_mapping.clamp(min=0).long())
         if softcap is not None:
-            raise NotImplementedError("the GPU kernels have no softcap on attention scores")
+            raise NotImplementedError("The GPU kernels have no softcap on attention scores.")
         return self._attend_with_kernels(queries.contiguous(), batch, scale, sinks).unsqueeze(0)
 
     def _attend_with_kernels(
@@ -117,16 +117,16 @@ def attention_forward(
     """Attend over the pages attached to ``module``; transformers' signature of attention.
 
     Raises:
-        NotImplementedError: the model passes an option that would be silently ignored.
+        NotImplementedError: if the model passes an option that would be silently ignored.
     """
     layer: PagedAttentionLayer = module.eightfold_layer  # type: ignore[assignment]
     unsupported = unsupported_options(attention_mask, dropout, kwargs)
     if unsupported:
-        raise NotImplementedError(f"the model asks attention for {', '.join(unsupported)}")
+        raise NotImplementedError(f"The model asks attention for {', '.join(unsupported)}.")
     if sliding_window != layer.spec.window and sliding_window is not None:
         raise NotImplementedError(
-            f"layer {layer.spec.index} attends in a window of {sliding_window}, "
-            f"but its configuration says {layer.spec.window}"
+            f"Layer {layer.spec.index} attends in a window of {sliding_window}, "
+            f"but its configuration says {layer.spec.window}."
         )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return layer.attend(query, key, value, scale, softcap, s_aux), None

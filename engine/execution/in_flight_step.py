@@ -32,7 +32,7 @@ class InFlightStep:
         """Block until the sampled tokens are on the host.
 
         Raises:
-            ModelError: the model's logits are NaN, so that nothing can be sampled.
+            ModelError: if the model's logits are NaN, so that nothing can be sampled.
         """
         if self.done is not None:
             self.done.synchronize()
@@ -44,8 +44,8 @@ class InFlightStep:
             self.any_nan is not None and bool(self.any_nan)
         ):
             raise ModelError(
-                "the model's logits are not numbers (NaN): its weights are broken, or its type "
-                "overflows, as float16 does for models made for bfloat16"
+                "The model's logits are not numbers (NaN): its weights are broken, or its type "
+                "overflows, as float16 does for models made for bfloat16."
             )
         return StepResult(tokens, entropies)
 

@@ -1,1 +1,1 @@
-"""What the engine must know of a model before it reads a weight."""
+"""Finds out what the engine must know of a model before it reads a weight."""

@@ -61,7 +61,7 @@ def text_model(model: PreTrainedModel, architecture: Architecture) -> PreTrained
         model: returned as it is if it is not a multimodal model.
 
     Raises:
-        UnsupportedModelError: the parts of the model are not where transformers keeps them.
+        UnsupportedModelError: if the parts of the model are not where transformers keeps them.
     """
     if not architecture.wrapped:
         return model
@@ -86,8 +86,8 @@ def inspect_architecture(config: PretrainedConfig) -> Architecture:
         config: configuration of a causal language model, or of a multimodal model around one.
 
     Raises:
-        UnsupportedModelError: a layer is neither full nor sliding-window attention, or the engine
-            cannot replace the model's attention.
+        UnsupportedModelError: if a layer is neither full nor sliding-window attention, or if the
+            engine cannot replace the model's attention.
     """
     text = _text_config(config)
     name = text.model_type

@@ -144,7 +144,7 @@ def _window(mask_function: Callable[..., Any], positions: int) -> int | None:
     """Return the window that a mask shows to a query; ``None`` for all tokens up to its own.
 
     Raises:
-        ValueError: the mask shows something else.
+        ValueError: if the mask shows something else.
     """
     at = torch.arange(positions + 1, device="cpu")
     zero = torch.zeros((), dtype=torch.long, device="cpu")

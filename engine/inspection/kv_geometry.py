@@ -77,8 +77,8 @@ def layer_windows(
         sliding_window: tokens that a query of a sliding layer sees, itself included.
 
     Raises:
-        UnsupportedModelError: a layer is neither full nor sliding-window attention, or a value is
-            missing.
+        UnsupportedModelError: if a layer is neither full nor sliding-window attention, or if a
+            value is missing.
     """
     if not layer_types:
         if num_layers is None:
@@ -111,7 +111,7 @@ def layer_specs(
             reads those of the last layer before them that has the same window.
 
     Raises:
-        UnsupportedModelError: there is no layer to share with.
+        UnsupportedModelError: if there is no layer to share with.
     """
     first_shared = len(windows) - num_kv_shared_layers
     layers = []
@@ -172,7 +172,7 @@ def read_layers(config: Mapping[str, Any]) -> tuple[LayerSpec, ...]:
         config: values of the text model's configuration.
 
     Raises:
-        UnsupportedModelError: as :func:`layer_windows` and :func:`layer_specs`.
+        UnsupportedModelError: if :func:`layer_windows` or :func:`layer_specs` raises it.
     """
     model_type = str(config.get("model_type") or "the model")
     num_layers = config.get("num_hidden_layers")

@@ -1,1 +1,1 @@
-"""Models as the engine runs them: what their layers are, and how they are computed."""
+"""Models as the engine runs them: decoders, and the layers and buffers that they are made of."""

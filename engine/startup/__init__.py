@@ -1,1 +1,1 @@
-"""Chooses device and sizes, builds the runner, and compiles kernels while weights load."""
+"""Chooses device and sizes, makes the runner, and compiles kernels while weights load."""

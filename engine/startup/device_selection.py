@@ -1,4 +1,4 @@
-"""Chooses the device and the dtype of an engine, and if it runs the GPU kernels."""
+"""Chooses an engine's device and dtype, and the GPU kernels or plain PyTorch."""
 
 import logging
 
@@ -25,7 +25,7 @@ def model_device(model: PreTrainedModel, config: EngineConfig) -> torch.device:
     Puts the model in evaluation mode.
 
     Raises:
-        ValueError: ``config`` names another device or dtype.
+        ValueError: if ``config`` names another device or dtype.
     """
     if config.device is not None and torch.device(config.device).type != model.device.type:
         raise ValueError(f"The model is on {model.device}, but device says {config.device!r}.")
@@ -39,8 +39,8 @@ def select_device(name: str | None) -> torch.device:
     """Return the named device, or by default the GPU if PyTorch can use it, else the CPU.
 
     Raises:
-        ValueError: there is no such device, or PyTorch has no code for it.
-        ModelError: the GPU has no free memory at all.
+        ValueError: if there is no such device, or PyTorch has no code for it.
+        ModelError: if the GPU has no free memory at all.
     """
     if name is None:
         if not torch.cuda.is_available():
@@ -66,7 +66,7 @@ def _unusable_reason(device: torch.device) -> str | None:
     """Why PyTorch cannot compute on a GPU; it has code for some generations only.
 
     Raises:
-        ModelError: not even a few bytes are free.
+        ModelError: if not even a few bytes are free.
     """
     try:
         torch.zeros(2, device=device).add_(1).tolist()
@@ -89,7 +89,7 @@ def uses_kernels(device: torch.device, config: EngineConfig, architecture: Archi
     """Return True if steps run the GPU kernels, False if they run plain PyTorch.
 
     Raises:
-        UnsupportedModelError: ``config`` asks for kernels that cannot run.
+        UnsupportedModelError: if ``config`` asks for kernels that cannot run.
     """
     if device.type != "cuda":
         why: str | None = "there is no GPU in use"

@@ -62,7 +62,7 @@ def make_sized_runner(
         fused: True for the fused layers.
 
     Raises:
-        ModelError: there is too little memory.
+        ModelError: if there is too little memory.
     """
     if kernels or fused:
         return _for_kernels(model, architecture, config, fused)
@@ -110,7 +110,7 @@ def _measure_plain_step(runner: CpuRunner, config: EngineConfig, context: int) -
     the step leaves enough memory for the cache.
 
     Raises:
-        ModelError: no context is short enough.
+        ModelError: if no context is short enough.
     """
     while True:
         allowed = int(_free_memory(runner.device) * STEP_FRACTION)
@@ -126,8 +126,8 @@ def _measure_plain_step(runner: CpuRunner, config: EngineConfig, context: int) -
 
 def _no_room(config: EngineConfig) -> str:
     return (
-        f"the largest step leaves no memory for the KV cache; lower max_step_tokens "
-        f"({config.max_step_tokens}), max_running ({config.max_running}) or max_context"
+        f"The largest step leaves no memory for the KV cache; lower max_step_tokens "
+        f"({config.max_step_tokens}), max_running ({config.max_running}) or max_context."
     )
 
 
@@ -184,7 +184,7 @@ def size_page_groups(
         The groups, and the most tokens that one sequence can hold.
 
     Raises:
-        ModelError: not even one sequence of two pages fits.
+        ModelError: if not even one sequence of two pages fits.
     """
     size, windows = page_size, architecture.windows
     context = min(config.max_context or architecture.max_positions, architecture.max_positions)
@@ -204,7 +204,7 @@ def size_page_groups(
         if count < 3:
             raise ModelError(
                 f"{budget / 2**30:.2f} GiB are free for the KV cache, which does not hold two "
-                f"pages of {size} tokens; free memory or lower page_size"
+                f"pages of {size} tokens; free memory or lower page_size."
             )
         counts[window] = count
         left -= count * page_bytes[window]
@@ -212,8 +212,8 @@ def size_page_groups(
             context = min(context, (count - 1) * size)
         elif needed > count - 1:
             raise ModelError(
-                f"a window of {window} tokens and a step of {config.max_step_tokens} need "
-                f"{needed} sliding pages, but there are {count - 1}; lower max_step_tokens"
+                f"A window of {window} tokens and a step of {config.max_step_tokens} need "
+                f"{needed} sliding pages, but there are {count - 1}; lower max_step_tokens."
             )
     share = config.offload_bytes / sum(counts[window] * page_bytes[window] for window in windows)
     groups = [PageGroup(w, counts[w], int(counts[w] * share)) for w in windows]

@@ -32,7 +32,7 @@ def fused_architecture(
         kernels: True if the GPU kernels will run.
 
     Raises:
-        UnsupportedModelError: ``config.fused`` is set, but the model has no fused layers.
+        UnsupportedModelError: if ``config.fused`` is set, but the model has no fused layers.
     """
     if config.fused is False or (config.fused is None and not kernels):
         return None
@@ -41,8 +41,8 @@ def fused_architecture(
     fused = one_copy_architecture(architecture)
     if fused is None and config.fused:
         raise UnsupportedModelError(
-            f"there are no fused kernels for this {architecture.config.model_type} model; "
-            "leave fused at None"
+            f"There are no fused kernels for this {architecture.config.model_type} model; "
+            "leave fused at None."
         )
     return fused
 

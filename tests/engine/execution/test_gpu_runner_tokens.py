@@ -1,8 +1,8 @@
-"""The engine on a GPU in bfloat16: every token as likely as transformers' own choice.
+"""The engine on a GPU in bfloat16: each token is as good as the choice of transformers.
 
-Two ways of adding in bfloat16 differ, so equal tokens cannot be asked for. What is asked for: fed
-the engine's tokens, the same model in float32 gives each of them a logit no further below the best
-one than the bfloat16 model itself, run by transformers, errs on that sequence.
+Sums in bfloat16 depend on their order, so that tokens need not be equal. Instead, the same model in
+float32 is fed the engine's tokens. It must give each of them a logit that is not further below the
+best one than the error of transformers' bfloat16 on that sequence.
 """
 
 import copy
@@ -31,35 +31,35 @@ NEW = 40
 
 
 class Judge:
-    """The model in bfloat16 and in float32, both run by transformers."""
+    """Judges tokens by the model in bfloat16 and in float32, both run by transformers."""
 
     def __init__(self, model: Any) -> None:
         self.plain = copy.deepcopy(model).cuda()
         self.exact = copy.deepcopy(model).float().cuda()
         self.agreed = self.usual = self.judged = 0
 
-    def check(self, prompt: list[int], drawn: list[int]) -> None:
-        """Assert that each greedy token is the best one or tied with it."""
-        ids = torch.tensor([prompt + drawn[:-1]], device="cuda")
+    def check(self, prompt: list[int], generated: list[int]) -> None:
+        """Assert that each greedy token is the best one, or as good within the error."""
+        ids = torch.tensor([prompt + generated[:-1]], device="cuda")
         with torch.inference_mode():
             exact = self.exact(ids).logits[0, len(prompt) - 1 :].float()
             plain = self.plain(ids).logits[0, len(prompt) - 1 :].float()
         error = (plain - exact).abs().amax(dim=1)
-        chosen = exact.gather(1, torch.tensor(drawn, device="cuda")[:, None])[:, 0]
+        chosen = exact.gather(1, torch.tensor(generated, device="cuda")[:, None])[:, 0]
         gap = exact.amax(dim=1) - chosen
         worst = int((gap - 3 * error).argmax())
         assert (gap <= 3 * error + 1e-3).all(), (
-            f"token {worst} is {gap[worst]:.3f} below the best, where bfloat16 errs by "
+            f"token {worst} is {gap[worst]:.3f} below the best, but the error of bfloat16 is "
             f"{error[worst]:.3f}"
         )
         self.agreed += int((gap == 0).sum())
         self.usual += int((plain.argmax(1) == exact.argmax(1)).sum())
-        self.judged += len(drawn)
+        self.judged += len(generated)
 
     def close(self, name: str) -> None:
-        """Assert that float32's first choice is met as often as by transformers' bfloat16."""
+        """Assert that float32's first choice is met as often as transformers' bfloat16 meets it."""
         mine, usual = self.agreed / self.judged, self.usual / self.judged
-        print(f"{name}: first choices of float32 met: {mine:.1%}, by transformers {usual:.1%}")
+        print(f"{name}: first choices of float32: {mine:.1%}, with transformers {usual:.1%}")
         assert mine > usual - 0.05
 
 
@@ -83,17 +83,17 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
     )
     engine = Engine(model.cuda(), config)
     first = {engine.submit(prompt, greedy()): prompt for prompt in prompts()}
-    for seq, drawn in run_until_idle(engine).items():
-        assert len(drawn) == NEW
-        judge.check(first[seq], drawn)
+    for seq, generated in run_until_idle(engine).items():
+        assert len(generated) == NEW
+        judge.check(first[seq], generated)
     prompt, tool = prompts()[1], [5, 9, 11, 4, 77]
     every = tuple(range(tiny_models.VOCABULARY))
     seq = engine.submit(prompt, greedy(pause_token_ids=every, max_new_tokens=5))
     history = list(prompt)
     while True:
-        drawn = run_until_idle(engine)[seq]
-        judge.check(history, drawn)
-        history += drawn
+        generated = run_until_idle(engine)[seq]
+        judge.check(history, generated)
+        history += generated
         if len(history) >= len(prompt) + 5 + 4 * len(tool):
             break
         engine.resume(seq, tool)
@@ -103,26 +103,26 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
 
 
 @needs_hopper
-def test_the_wide_model_runs_by_hopper_kernels() -> None:
+def test_the_wide_model_runs_the_hopper_kernels() -> None:
     model = tiny_models.build("gemma4_wide")
     architecture = one_copy_architecture(inspect_architecture(model.config))
     assert architecture is not None
     limits = RunnerLimits(max_running=1, max_step_tokens=64, max_context=256)
     decoder = Gemma4Decoder(model.bfloat16().cuda(), architecture, limits, 64)
-    assert decoder._layer_tails, "without it the tests below would not see layer_tail"
+    assert decoder._layer_tails, "otherwise the tests below do not run layer_tail"
 
 
 @pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_wide"])
-def test_decode_steps_are_bitwise_the_same_whatever_runs_beside(name: str) -> None:
-    """Every token pauses, so that all steps but the prompts' are of single tokens."""
+def test_decode_steps_are_bitwise_independent_of_neighbors(name: str) -> None:
+    """Every token pauses, so that all steps but those of prompts have single tokens only."""
     every = tuple(range(tiny_models.VOCABULARY))
     settings = {"top_p": 0.95, "top_k": 50, "stop_token_ids": (), "pause_token_ids": every}
     config = EngineConfig(max_running=16, max_step_tokens=64, max_context=512, memory_fraction=0.01)
     found = []
-    for neighbours in (0, 4, 15):
+    for neighbors in (0, 4, 15):
         engine = Engine(tiny_models.build(name).bfloat16().cuda(), config)
         seqs = []
-        for seed in range(neighbours + 1):
+        for seed in range(neighbors + 1):
             prompt = prompts()[(2 + seed) % len(LENGTHS)]
             seqs.append(engine.submit(prompt, SamplingParams(seed=seed, entropy=True, **settings)))
             run_until_idle(engine)
@@ -142,8 +142,8 @@ def test_decode_steps_are_bitwise_the_same_whatever_runs_beside(name: str) -> No
 @pytest.mark.parametrize(
     ("offload", "kernels"), [(0, None), (50_000_000, None), (50_000_000, False)]
 )
-def test_storm(name: str, offload: int, kernels: bool | None) -> None:
-    """Random operations over pools that are far too small; greedy, so that each can be judged."""
+def test_random_operations(name: str, offload: int, kernels: bool | None) -> None:
+    """The pools are far too small. Sampling is greedy, so that each token can be judged."""
     model = tiny_models.build(name).bfloat16()
     judge = Judge(model)
     config = EngineConfig(
@@ -152,8 +152,8 @@ def test_storm(name: str, offload: int, kernels: bool | None) -> None:
     )  # fmt: skip
     engine = Engine(model.cuda(), config)
     generator = random.Random(offload + len(name))
-    mirror: dict[int, list[int]] = {}  # tokens given and drawn
-    runs: dict[int, list[tuple[int, int]]] = {}  # where drawn ones begin and end
+    mirror: dict[int, list[int]] = {}  # tokens given and generated
+    runs: dict[int, list[tuple[int, int]]] = {}  # begin and end of generated ones
     live: set[int] = set()
     paused: set[int] = set()
     for turn in range(600):
@@ -175,11 +175,11 @@ def test_storm(name: str, offload: int, kernels: bool | None) -> None:
                 engine.cancel(seq)
         for event in engine.step():
             if event.tokens:
-                begin, drawn = len(mirror[event.seq]), runs[event.seq]
-                if drawn and drawn[-1][1] == begin:  # judged together
-                    begin = drawn.pop()[0]
+                begin, generated = len(mirror[event.seq]), runs[event.seq]
+                if generated and generated[-1][1] == begin:  # judged together
+                    begin = generated.pop()[0]
                 mirror[event.seq] += event.tokens
-                drawn.append((begin, len(mirror[event.seq])))
+                generated.append((begin, len(mirror[event.seq])))
             if event.status == "paused":
                 paused.add(event.seq)
             elif event.status == "finished":
@@ -188,11 +188,11 @@ def test_storm(name: str, offload: int, kernels: bool | None) -> None:
         engine.check()
     run_until_idle(engine)
     stats = engine.stats()
-    assert stats["preempted"] + stats["reclaimed"] > 0, "the pools were to be too small"
+    assert stats["preempted"] + stats["reclaimed"] > 0, "the pools must be too small"
     for seq, tokens in mirror.items():
         for begin, end in runs[seq]:
             judge.check(tokens[:begin], tokens[begin:end])
-    judge.close(f"{name}, storm, offload {offload}, kernels {kernels}")
+    judge.close(f"{name}, random operations, offload {offload}, kernels {kernels}")
 
 
 def test_without_kernels_the_table_leaves_room() -> None:
@@ -207,7 +207,7 @@ def test_without_kernels_the_table_leaves_room() -> None:
 
 
 @pytest.mark.parametrize("kernels", [None, False])
-def test_a_model_that_does_not_fit_is_told(kernels: bool | None) -> None:
+def test_a_model_that_does_not_fit_is_refused(kernels: bool | None) -> None:
     gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.get_device_properties(0).total_memory
@@ -220,19 +220,19 @@ def test_a_model_that_does_not_fit_is_told(kernels: bool | None) -> None:
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
-def test_capped_scores_are_run_without_kernels() -> None:
+def test_models_that_cap_scores_run_without_kernels() -> None:
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(VARIANTS["gemma2_softcap"]())
     model = tiny_models.randomize(model).bfloat16()
     judge = Judge(model)
     for one in (judge.plain, judge.exact):
-        one.set_attn_implementation("eager")  # the one of transformers' that caps scores
+        one.set_attn_implementation("eager")  # the only one that caps scores
     config = EngineConfig(max_running=8, max_step_tokens=64, max_context=512, memory_fraction=0.01)
     engine = Engine(model.cuda(), config)
     assert engine.table()
     first = {engine.submit(prompt, greedy()): prompt for prompt in prompts()}
-    for seq, drawn in run_until_idle(engine).items():
-        judge.check(first[seq], drawn)
+    for seq, generated in run_until_idle(engine).items():
+        judge.check(first[seq], generated)
     judge.close("gemma2")
 
 
@@ -247,6 +247,6 @@ def test_bundled_model(kernels: bool | None) -> None:
     generator = random.Random(1)
     asked = [[2] + [generator.randrange(200, 2048) for _ in range(400)] for _ in range(8)]
     first = {engine.submit(prompt, greedy(max_new_tokens=200)): prompt for prompt in asked}
-    for seq, drawn in run_until_idle(engine).items():
-        judge.check(first[seq], drawn)
+    for seq, generated in run_until_idle(engine).items():
+        judge.check(first[seq], generated)
     judge.close(f"bundled model, kernels {kernels}")

@@ -25,7 +25,7 @@ from eightfold.engine.inspection.kv_geometry import (
 from eightfold.engine.loading.checkpoint import read_config
 from eightfold.engine.models.gemma4_decoder import one_copy_architecture
 from eightfold.engine.scheduling.page_pool import PageGroup
-from eightfold.solver.kaggle.machine_sizing import read_weights
+from eightfold.solver.kaggle.machine_sizing import read_checkpoint_size
 
 PAGES, PAGE_SIZE = 3, 8
 TINY_MODELS = tiny_models.BUILDERS | tiny_models.FUSED_BUILDERS | tiny_models.WIDE_BUILDERS
@@ -65,13 +65,15 @@ def test_the_solver_reads_what_the_engine_allocates(name: str, tmp_path: Path) -
     write_config(CONFIGS[name](), tmp_path)
     architecture = inspect_architecture(read_config(tmp_path))
     kept = one_copy_architecture(architecture) or architecture
-    weights = read_weights(tmp_path)
+    checkpoint = read_checkpoint_size(tmp_path)
     tokens = PAGES * PAGE_SIZE
     two_copies, sizes = allocated_bytes(architecture), allocated_bytes(kept)
-    assert weights.both * tokens == two_copies.get(None, 0)
-    assert weights.token * tokens == sizes.pop(None, 0)
-    assert weights.sequence * tokens == sum(size * window for window, size in sizes.items())
-    assert weights.context == architecture.max_positions
+    assert checkpoint.kv_bytes_per_token_two_copies * tokens == two_copies.get(None, 0)
+    assert checkpoint.kv_bytes_per_token * tokens == sizes.pop(None, 0)
+    assert checkpoint.window_bytes_per_sequence * tokens == sum(
+        size * window for window, size in sizes.items()
+    )
+    assert checkpoint.max_positions == architecture.max_positions
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -115,6 +117,22 @@ def test_all_layers_slide_in_models_of_one_window(model_type: str) -> None:
     assert {layer.window for layer in layers} == {32}
     assert window_bytes_per_sequence(layers, 2) == 6 * 2 * 2 * 16 * 2 * 32
     assert bytes_per_token(layers, None, 2) == 0
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"global_head_dim": 32, "num_global_key_value_heads": 1, "attention_k_eq_v": True},
+        {"per_layer_config": {"5": {"head_dim": 32, "num_key_value_heads": 1}}},
+    ],
+    ids=["global", "per layer"],
+)
+def test_full_attention_layers_may_have_heads_of_their_own(own: dict[str, object]) -> None:
+    """Older and newer versions of transformers write Gemma 4's config.json in these two ways."""
+    kinds = ["sliding_attention"] * 5 + ["full_attention"]
+    layers = read_layers({**VALUES, "layer_types": kinds, **own})
+    assert {(layer.kv_heads, layer.head_dim) for layer in layers[:5]} == {(2, 16)}
+    assert (layers[5].kv_heads, layers[5].head_dim) == (1, 32)
 
 
 def test_shared_layers_take_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Linear layers laid out for oneDNN compute what torch's own do."""
+"""Linear layers in oneDNN's layout compute what torch's own compute."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("inputs", "outputs"), [(320, 768), (768, 320), (7, 10)])
-def test_equals_the_plain_layer(inputs: int, outputs: int, bias: bool) -> None:
+def test_onednn_layers_equal_plain_ones(inputs: int, outputs: int, bias: bool) -> None:
     torch.manual_seed(0)
     plain = nn.Linear(inputs, outputs, bias=bias)
     layer = OneDNNLinear(plain)
@@ -26,7 +26,7 @@ def test_equals_the_plain_layer(inputs: int, outputs: int, bias: bool) -> None:
 
 
 @pytest.mark.skipif(
-    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="tried with AVX-512 alone"
+    torch.backends.cpu.get_cpu_capability() != "AVX512", reason="true of AVX-512 only"
 )
 def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
     torch.manual_seed(0)
@@ -38,7 +38,9 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
             assert torch.equal(layer(rows[:count]), together[:count])
 
 
-def test_a_model_keeps_its_weights_and_what_is_not_linear(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_linear_layers_are_replaced_and_weights_are_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tiny_models.build("llama")
     weights = {name: id(parameter) for name, parameter in model.named_parameters()}
     linear = [name for name, child in model.named_modules() if type(child) is nn.Linear]
@@ -52,7 +54,7 @@ def test_a_model_keeps_its_weights_and_what_is_not_linear(monkeypatch: pytest.Mo
     assert {name: id(parameter) for name, parameter in model.named_parameters()} == weights
 
 
-def test_other_types_stay_as_they_are() -> None:
+def test_layers_of_other_dtypes_are_kept() -> None:
     model = tiny_models.build("llama").to(torch.bfloat16)
     use_onednn_linear(model)
     assert not any(isinstance(child, OneDNNLinear) for child in model.modules())

@@ -1,6 +1,7 @@
-"""The GPU runner: fused Gemma 4 layers, and transformers' modules over the GPU kernels.
+"""The GPU runner with fused Gemma 4 layers, and with transformers' modules over the kernels.
 
-Without a GPU the kernels run in Triton's interpreter, in float32 and without graphs.
+The kernels run in Triton's interpreter, in float32 and without graphs. test_gpu_runner_tokens.py
+runs them on a GPU.
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedMo
 from eightfold.engine.execution import gpu_runner
 from eightfold.engine.models import gemma4_decoder
 
-DEVICE = "cpu"  # float32: on a GPU see test_engine_gpu.py
+DEVICE = "cpu"
 CONFIG = EngineConfig(
     device=DEVICE, fused=True, max_step_tokens=24, max_running=4, max_context=64, page_size=16
 )
@@ -41,15 +42,15 @@ def prompts() -> list[list[int]]:
 @pytest.mark.parametrize("name", tiny_models.FUSED_BUILDERS)
 def test_greedy_tokens_equal_generate(name: str, tmp_path: Path) -> None:
     reference = tiny_models.save(name, tmp_path)
-    wanted = [greedy_reference(reference, prompt, NEW) for prompt in prompts()]
-    assert len(set(wanted[0])) > 1, "a reference that repeats one token proves little"
+    expected = [greedy_reference(reference, prompt, NEW) for prompt in prompts()]
+    assert len(set(expected[0])) > 1, "a reference that repeats one token proves little"
     engine = Engine(tmp_path, CONFIG)
     for layer in engine._runner.decoder.layers:
         loaded = layer.qkv.untyped_storage().nbytes()
-        assert loaded == layer.qkv.nbytes, "q, k and v were loaded into one tensor"
+        assert loaded == layer.qkv.nbytes, "q, k and v must be loaded into one tensor"
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
-    drawn = run_until_idle(engine)
-    assert [drawn[seq] for seq in seqs] == wanted
+    generated = run_until_idle(engine)
+    assert [generated[seq] for seq in seqs] == expected
     one_copy = [values is None for _, values in engine._runner.cache.layers]
     assert one_copy == [False, name == "gemma4_one_copy"]
 
@@ -66,14 +67,14 @@ def test_pause_fork_and_lookahead() -> None:
     twin = engine.fork(seq, 1, [3])[0]
     for each in (seq, twin):
         engine.resume(each, tool)
-    drawn = run_until_idle(engine)
+    generated = run_until_idle(engine)
     after = greedy_reference(reference, [*prompt, *before[:first], *tool], 4)
     end = after.index(before[2]) + 1 if before[2] in after else 4
-    assert drawn[seq] == drawn[twin] == after[:end]
+    assert generated[seq] == generated[twin] == after[:end]
     assert engine.stats()["recomputed_tokens"] == 0
 
 
-def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
+def test_tokens_and_entropies_equal_those_of_the_cpu_runner() -> None:
     params = SamplingParams(
         temperature=0.8, top_p=0.9, top_k=40, min_p=0.01, seed=2**63 + 5, max_new_tokens=NEW,
         entropy=True, stop_token_ids=(),
@@ -95,84 +96,83 @@ def test_draws_and_entropies_equal_those_of_the_cpu_runner() -> None:
 
 
 @pytest.mark.parametrize("name", ["gemma4_e2b", "qwen3", "gpt_oss"])
-def test_modules_over_the_kernels(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = [greedy_reference(tiny_models.build(name), prompt, NEW) for prompt in prompts()]
+def test_tokens_of_transformers_modules_over_the_kernels(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = [greedy_reference(tiny_models.build(name), prompt, NEW) for prompt in prompts()]
     monkeypatch.setattr("eightfold.engine.engine.uses_kernels", lambda *_: True)
     config = replace(CONFIG, fused=False)
     engine = Engine(tiny_models.build(name).to(DEVICE), config)
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
-    drawn = run_until_idle(engine)
-    assert [drawn[seq] for seq in seqs] == wanted
+    generated = run_until_idle(engine)
+    assert [generated[seq] for seq in seqs] == expected
 
 
 @pytest.mark.parametrize("kind", ["fused", "modules", "plain"])
-def test_the_head_sees_only_what_samples(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beside three single tokens one of a long prompt is computed in each step, then four alone."""
+def test_the_head_runs_only_on_rows_that_sample(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step computes three single tokens and one of a long prompt, later four of the prompt."""
     asked = [[5], [17], [90], prompts()[1]]
-    wanted = [
+    expected = [
         greedy_reference(tiny_models.build("gemma4_one_copy"), prompt, NEW) for prompt in asked
     ]
     monkeypatch.setattr("eightfold.engine.engine.uses_kernels", lambda *_: kind != "plain")
     config = replace(CONFIG, fused=kind == "fused", max_step_tokens=4, lookahead=0)
     engine = Engine(tiny_models.build("gemma4_one_copy"), config)
     seen = rows_of_the_head(engine, monkeypatch)
-    drawn: dict[int, list[int]] = {}
+    generated: dict[int, list[int]] = {}
     steps = []
     seqs = [engine.submit(prompt, greedy()) for prompt in asked]
     while engine.has_work():
         events = engine.step()
         for event in events:
-            drawn.setdefault(event.seq, []).extend(event.tokens)
+            generated.setdefault(event.seq, []).extend(event.tokens)
         steps.append((sum(seen), len(events)))
         seen.clear()
-    assert [drawn[seq] for seq in seqs] == wanted
-    three = 3 if kind == "plain" else 4  # padded
+    assert [generated[seq] for seq in seqs] == expected
+    three = 3 if kind == "plain" else 4  # with padding
     assert steps == [(three, 3)] * NEW + [(0, 0)] * 4 + [(1, 1)] * NEW
 
 
-def test_the_last_layer_only_fills_its_cache_where_nothing_samples(
+def test_the_last_layer_only_fills_its_cache_if_nothing_samples(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     prompt = list(range(3, 14))
-    wanted = greedy_reference(tiny_models.build("gemma4_one_copy"), prompt, NEW)
+    expected = greedy_reference(tiny_models.build("gemma4_one_copy"), prompt, NEW)
     engine = Engine(tiny_models.build("gemma4_one_copy"), replace(CONFIG, max_step_tokens=4))
     layers, attend = len(engine._runner.decoder.layers), gemma4_decoder.attend
     calls: list[int] = []
 
-    def counted(*arguments: Any, **options: Any) -> Any:
+    def count_call(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         return attend(*arguments, **options)
 
-    monkeypatch.setattr(gemma4_decoder, "attend", counted)
-    seq, drawn, steps = engine.submit(prompt, greedy()), [], []
-    while not drawn:
-        drawn += [token for event in engine.step() for token in event.tokens]
+    monkeypatch.setattr(gemma4_decoder, "attend", count_call)
+    seq, generated, steps = engine.submit(prompt, greedy()), [], []
+    while not generated:
+        generated += [token for event in engine.step() for token in event.tokens]
         steps.append(len(calls))
         calls.clear()
     assert steps[:3] == [layers - 1, layers - 1, layers], "chunks of 4, 4 and 3 tokens"
     while engine.has_work():
-        drawn += [token for event in engine.step() for token in event.tokens]
-    assert drawn == wanted
+        generated += [token for event in engine.step() for token in event.tokens]
+    assert generated == expected
     assert seq == 0
 
 
 def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Filled by each product with the head's weights; no more rows than that are drawn."""
+    """Return a list to which each run of the head adds its rows; no more rows are sampled."""
     seen: list[int] = []
-    runner, draw, multiply = (
-        engine._runner,
-        gpu_runner.sample_tokens,
-        gemma4_decoder.linear_few_rows,
-    )
+    runner = engine._runner
+    sample, linear = gpu_runner.sample_tokens, gemma4_decoder.linear_few_rows
 
     def sample_tokens(logits: torch.Tensor, batch: Any, *rest: Any, **options: Any) -> Any:
         assert len(batch.seeds) == len(logits) == sum(seen) > 0
-        return draw(logits, batch, *rest, **options)
+        return sample(logits, batch, *rest, **options)
 
     def linear_few_rows(x: torch.Tensor, weight: torch.Tensor, *rest: Any, **options: Any) -> Any:
         if weight is runner.decoder._head:
             seen.append(len(x))
-        return multiply(x, weight, *rest, **options)
+        return linear(x, weight, *rest, **options)
 
     monkeypatch.setattr(gpu_runner, "sample_tokens", sample_tokens)
     monkeypatch.setattr(gemma4_decoder, "linear_few_rows", linear_few_rows)
@@ -182,6 +182,6 @@ def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[in
     return seen
 
 
-def test_what_has_no_fused_kernels_is_named() -> None:
+def test_a_model_without_fused_kernels_is_refused() -> None:
     with pytest.raises(UnsupportedModelError, match="no fused kernels for this llama model"):
         Engine(tiny_models.build("llama").to(DEVICE), CONFIG)

@@ -1,8 +1,8 @@
-"""The fused layers' logits against transformers', teacher-forced: relative Frobenius norm and how
-often both have the same first choice.
+"""Logits of the fused layers against those of transformers, for the same tokens.
 
-On a GPU in bfloat16, held against the error of transformers' own bfloat16; without one in Triton's
-interpreter in float32.
+Compared are the relative Frobenius norm of the error, and how often both have the same first
+choice. On a GPU the dtype is bfloat16, and the error is compared with that of transformers in
+bfloat16. Without a GPU the kernels run in Triton's interpreter in float32.
 """
 
 import copy
@@ -12,15 +12,15 @@ import pytest
 import torch
 from helpers import tiny_models
 from helpers.engine_driver import run_until_idle
-from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, relative
+from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, relative_error
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 
 NEW, LENGTHS = 3, (1, 40)
 
 
-def recorded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
-    """Filled with the float32 logits of each step, after the softcap, on the host."""
+def record_logits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
+    """Return a list to which each step adds its float32 logits, after the softcap."""
     found: list[torch.Tensor] = []
     decoder: Any = engine._runner.decoder
     compute, cap = decoder.logits, decoder.softcap
@@ -32,7 +32,7 @@ def recorded(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[torch.Tens
         return out
 
     monkeypatch.setattr(decoder, "logits", logits)
-    engine._runner.graph_pool = None  # a replayed graph would not pass by here
+    engine._runner.graph_pool = None  # a replayed graph would not call `logits`
     return found
 
 
@@ -45,24 +45,24 @@ def test_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         page_size=16, memory_fraction=0.01 if CUDA else None, lookahead=0,
     )  # fmt: skip
     engine = Engine(model.to(DEVICE, DTYPE), config)
-    found = recorded(engine, monkeypatch)
+    found = record_logits(engine, monkeypatch)
     settings = SamplingParams(temperature=0, max_new_tokens=NEW, stop_token_ids=())
     for length in LENGTHS:
         found.clear()
         generator = torch.Generator().manual_seed(length)
         prompt = torch.randint(3, tiny_models.VOCABULARY, (length,), generator=generator).tolist()
         seq = engine.submit(prompt, settings)
-        drawn = run_until_idle(engine)[seq]
-        ids = torch.tensor([prompt + drawn[:-1]], device=DEVICE)
+        generated = run_until_idle(engine)[seq]
+        ids = torch.tensor([prompt + generated[:-1]], device=DEVICE)
         with torch.inference_mode():
-            wanted, usual = (
+            expected, usual = (
                 each(ids).logits[0, length - 1 :].float().cpu() for each in (exact, plain)
             )
         mine = torch.stack([row[0] for row in found])
-        error, limit = relative(mine, wanted), 1.5 * relative(usual, wanted) + 1e-5
-        same = int((mine.argmax(1) == wanted.argmax(1)).sum())
+        error, limit = relative_error(mine, expected), 1.5 * relative_error(usual, expected) + 1e-5
+        same = int((mine.argmax(1) == expected.argmax(1)).sum())
         print(f"{name}: relative error {error:.1e} of {limit:.1e}, first choice {same} of {NEW}")
-        assert mine.shape == wanted.shape
+        assert mine.shape == expected.shape
         assert error < limit
         if not CUDA:
             assert same == NEW

@@ -1,4 +1,4 @@
-"""Architectures beside those of tiny_models.py: each is either run rightly or refused by name."""
+"""Architectures beside those of tiny_models.py: each runs correctly or is refused by name."""
 
 from pathlib import Path
 
@@ -14,9 +14,7 @@ from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedMo
 from eightfold.engine.inspection.architecture import inspect_architecture
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 64}
-
-
-# (factors that depend on the longest position of the batch)
+# Their factors depend on the longest position in the batch.
 LONG = rope(
     "longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, original_max_position_embeddings=32
 )
@@ -25,7 +23,7 @@ LONG = rope(
 @pytest.mark.parametrize("name", VARIANTS)
 def test_greedy_tokens_equal_generate_beyond_the_window_and_across_a_pause(name: str) -> None:
     torch.manual_seed(0)
-    # Chosen so that no token is drawn again and again.
+    # With these scales no token is repeated again and again.
     scale = 0.1 if "tied" in name else 1.0 if "gemma" in name else 20.0
     reference = tiny_models.randomize(AutoModelForCausalLM.from_config(VARIANTS[name]()), scale)
     model = AutoModelForCausalLM.from_config(VARIANTS[name]())
@@ -41,16 +39,16 @@ def test_greedy_tokens_equal_generate_beyond_the_window_and_across_a_pause(name:
     )
     seq = engine.submit(prompt, params)
     other = engine.submit(prompt[:7], SamplingParams(temperature=0, max_new_tokens=9))
-    drawn = run_until_idle(engine)
-    assert drawn[seq] == first[:end]
-    assert drawn[other] == greedy_reference(reference, prompt[:7], 9)[: len(drawn[other])]
+    generated = run_until_idle(engine)
+    assert generated[seq] == first[:end]
+    assert generated[other] == greedy_reference(reference, prompt[:7], 9)[: len(generated[other])]
     engine.resume(seq, tool)
-    drawn = run_until_idle(engine)
+    generated = run_until_idle(engine)
     stop = second.index(first[4]) + 1 if first[4] in second else 6
-    assert drawn[seq] == second[:stop]
+    assert generated[seq] == second[:stop]
 
 
-MOSHI = {**LAYERS, "sliding_window": tiny_models.WINDOW, "ffn_dim": 64}  # its masks have no window
+MOSHI = {**LAYERS, "sliding_window": tiny_models.WINDOW, "ffn_dim": 64}  # its masks show no window
 
 REFUSED = [
     (lambda: transformers.Qwen3NextConfig(**SMALL), "qwen3_next has 'linear_attention' layers"),
@@ -71,7 +69,7 @@ REFUSED = [
     (lambda: transformers.MllamaConfig(), "mllama"),
     (
         lambda: transformers.MoshiConfig(**MOSHI),
-        "layer 0 of moshi sees all tokens|moshi does not let",
+        "Layer 0 of moshi sees all tokens|moshi does not let",
     ),
     (lambda: transformers.DiffLlamaConfig(**LAYERS), "diffllama does not (attend once|let its)"),
     (lambda: transformers.DogeConfig(**LAYERS), "doge asks attention for a mask of its own"),
@@ -106,12 +104,12 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("make", "words"), REFUSED, ids=[words for _, words in REFUSED])
-def test_what_cannot_be_paged_is_named_before_a_weight_is_read(
+def test_a_model_that_cannot_be_paged_is_refused_before_weights_are_read(
     make, words: str, tmp_path: Path
 ) -> None:
     config: PretrainedConfig = make()
     config.save_pretrained(tmp_path)
-    # Any read of the weights would fail on these bytes.
+    # Reading these bytes as weights would fail.
     (tmp_path / "model.safetensors").write_bytes(b"not read")
     with pytest.raises(UnsupportedModelError, match=words) as error:
         Engine(tmp_path)
@@ -119,8 +117,7 @@ def test_what_cannot_be_paged_is_named_before_a_weight_is_read(
     assert len(str(error.value)) < 300
 
 
-def test_what_a_model_asks_of_attention_is_the_same_after_inspection() -> None:
-    """The dry run has a configuration of its own: that of the caller is not touched."""
+def test_inspection_leaves_the_configuration_alone() -> None:
     config = VARIANTS["gemma2_softcap"]()
     before = config.to_dict(), config._attn_implementation
     found = inspect_architecture(config)

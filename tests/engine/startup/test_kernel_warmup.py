@@ -1,7 +1,7 @@
-"""Kernels compiled beside the load: all that the start launches, and nothing that could break it.
+"""The kernel warmup compiles every kernel that the engine launches, and cannot break the start.
 
-Without a GPU the kernels run in Triton's interpreter, which compiles nothing: there the keys are
-compared by which Triton would find what it has compiled.
+Without a GPU the kernels run in Triton's interpreter, which compiles nothing. There the tests
+compare the keys under which Triton would look up compiled kernels.
 """
 
 import gc
@@ -47,27 +47,27 @@ NEW = 3
 
 @pytest.fixture
 def by_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels' part of the engine on the CPU."""
+    """Run the engine as on a GPU, with the kernels in the interpreter."""
     monkeypatch.setattr(engine_module, "uses_kernels", lambda *_: True)
     monkeypatch.setattr(kernel_warmup, "MAX_CHUNK", 72)
     allocator = engine_module.parameter_allocator
-    monkeypatch.setattr(  # files are not mapped, as on a GPU
+    monkeypatch.setattr(  # as on a GPU, files are not mapped
         engine_module, "parameter_allocator", lambda fused: allocator(fused) or allocate_parameters
     )
 
 
 @pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
-    """Keys of the launches so far by the thread they were made on.
+    """Keys of the launches so far, by the name of the thread that made them.
 
-    None is carried out but the choice of tokens, which modules look up.
+    Nothing is computed but the input tokens, which modules look up in the embedding.
     """
     found: dict[str, set[str]] = defaultdict(set)
     run = InterpretedFunction.run
     backend = make_backend(GPUTarget("cuda", 90, 32))
     binders: dict[Any, Callable[..., Any]] = {}
 
-    def noted(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
+    def record(self: Any, *args: Any, grid: Any, warmup: bool, **options: Any) -> None:
         if self.fn not in binders:
             kernel = triton.JITFunction(self.fn, **self.kwargs)
             binders[self.fn] = create_function_from_signature(
@@ -76,10 +76,10 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         _, specialization, others = binders[self.fn](*args, **options)
         key = f"{self.fn.__name__} {specialization} {others}"
         found[threading.current_thread().name].add(key)
-        if self.fn.__name__ == "_choose":
+        if self.fn.__name__ == "_fill_sampled_tokens":
             run(self, *args, grid=grid, warmup=warmup, **options)
 
-    monkeypatch.setattr(InterpretedFunction, "run", noted)
+    monkeypatch.setattr(InterpretedFunction, "run", record)
     return found
 
 
@@ -93,7 +93,7 @@ def prompts(*lengths: int) -> list[list[int]]:
 
 
 def serve(engine: Engine) -> None:
-    """Steps of all layouts: prompts alone and beside single tokens, and 1 to 40 single tokens."""
+    """Run steps of all layouts: prompts alone or beside single tokens, 1 to 40 single tokens."""
     for count in (1, 2, 3, 9, 20, 40):
         for prompt in prompts(*range(20, 20 + count)):
             engine.submit(prompt, greedy())
@@ -110,43 +110,46 @@ def messages(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name == kernel_warmup.__name__]
 
 
-def rehearsing() -> list[threading.Thread]:
+def warmup_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "kernel-warmup"]
 
 
-def rehearsed_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loads that begin when the rehearsal has ended: the interpreter writes weights back."""
+def load_after_warmup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Delay loads until the warmup has ended, because the interpreter writes weights back."""
     load = checkpoint.read_tensors
 
-    def late(*arguments: Any) -> Any:
-        for thread in rehearsing():
+    def delayed(*arguments: Any) -> Any:
+        for thread in warmup_threads():
             thread.join()
         return load(*arguments)
 
-    monkeypatch.setattr(checkpoint, "read_tensors", late)
+    monkeypatch.setattr(checkpoint, "read_tensors", delayed)
 
 
 @interpreted
 @pytest.mark.parametrize("running", [8, 41])
 @pytest.mark.parametrize("name", [*tiny_models.FUSED_BUILDERS, "gemma4_e2b", "qwen3", "gpt_oss"])
-def test_its_launches_have_the_keys_of_the_real_ones(
+def test_the_warmup_launches_every_kernel_that_real_steps_launch(
     name: str, running: int, by_interpreter: None, launched: dict[str, set[str]], tmp_path: Path
 ) -> None:
     tiny_models.save(name, tmp_path)
     fused = name in tiny_models.FUSED_BUILDERS
     engine = Engine(tmp_path, replace(CONFIG, fused=fused or None, max_running=running))
     serve(engine)
-    beside, real = launched.pop("kernel-warmup"), set().union(*launched.values())
+    warmup, real = launched.pop("kernel-warmup"), set().union(*launched.values())
     kernels = {key.split()[0] for key in real}
-    assert kernels >= {"_paged_decode", "_paged_prefill", "_search", "_settle", "_partial"}
+    assert kernels >= {
+        "paged_decode_kernel", "paged_prefill_kernel", "search_pass_kernel",
+        "draw_candidates_kernel", "block_entropy_kernel",
+    }  # fmt: skip
     assert ("_linear_few_rows" in kernels) == fused
-    assert sorted(real - beside) == []
+    assert sorted(real - warmup) == []
 
 
 @interpreted
 @pytest.mark.parametrize("context", [2, 3, 64])
 @pytest.mark.parametrize("running", [1, 40])
-def test_the_largest_step_is_of_sequences_that_the_context_holds(
+def test_the_largest_dummy_step_fits_the_context(
     running: int, context: int, launched: dict[str, set[str]]
 ) -> None:
     config = EngineConfig(
@@ -154,7 +157,7 @@ def test_the_largest_step_is_of_sequences_that_the_context_holds(
     )
     engine = Engine(tiny_models.build("gemma4_one_copy"), config)
     assert engine.max_context == context
-    assert any(key.startswith("_paged_prefill") for key in launched["MainThread"])
+    assert any(key.startswith("paged_prefill_kernel") for key in launched["MainThread"])
     scheduled = dummy_step(engine._runner, running, 512, max_context=context).scheduled
     assert sum(entry.count for entry in scheduled) == min(512, running * context)
     assert max(entry.start + entry.count for entry in scheduled) == context
@@ -163,7 +166,9 @@ def test_the_largest_step_is_of_sequences_that_the_context_holds(
 
 @interpreted
 @pytest.mark.parametrize("running", [1, 2, 16, 64])
-def test_a_budget_of_one_token_a_sequence(running: int, launched: dict[str, set[str]]) -> None:
+def test_a_dummy_step_has_a_chunk_even_if_the_budget_is_one_token_per_sequence(
+    running: int, launched: dict[str, set[str]]
+) -> None:
     config = EngineConfig(
         device="cpu", fused=True, max_running=running, max_step_tokens=running, page_size=16
     )
@@ -174,12 +179,12 @@ def test_a_budget_of_one_token_a_sequence(running: int, launched: dict[str, set[
 
 
 @interpreted
-def test_tokens_are_those_of_generate(
+def test_tokens_after_a_warmup_equal_those_of_generate(
     by_interpreter: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The rehearsal has run to its end, and left the places of the weights where they were."""
+    """The warmup runs to its end, and leaves the parameters at their addresses."""
     reference = tiny_models.save("gemma4_one_copy", tmp_path)
-    rehearsed_first(monkeypatch)
+    load_after_warmup(monkeypatch)
     (prompt,) = prompts(13)
     engine = Engine(tmp_path, SMALL)
     seq = engine.submit(prompt, greedy())
@@ -187,17 +192,17 @@ def test_tokens_are_those_of_generate(
 
 
 @interpreted
-def test_what_fails_in_it_is_one_warning(
+def test_a_failure_in_the_warmup_is_one_warning(
     by_interpreter: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     reference = tiny_models.save("gemma4_one_copy", tmp_path)
-    sound = gpu_runner.fill_sampled_tokens
+    original = gpu_runner.fill_sampled_tokens
 
     def broken(*tensors: torch.Tensor) -> torch.Tensor:
         if threading.current_thread().name == "kernel-warmup":
-            raise RuntimeError("no such kernel\nand its long listing")
-        return sound(*tensors)
+            raise RuntimeError("no such kernel\nand a long listing")
+        return original(*tensors)
 
     monkeypatch.setattr(gpu_runner, "fill_sampled_tokens", broken)
     with caplog.at_level(logging.WARNING):
@@ -212,10 +217,10 @@ def test_what_fails_in_it_is_one_warning(
 
 @pytest.mark.parametrize("error", [CheckpointError("cut short"), KeyboardInterrupt()], ids=repr)
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=cuda)])
-def test_a_load_that_ends_early_ends_it(
+def test_a_load_that_fails_ends_the_warmup(
     device: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """It stops after the step it is in; its runner and all memory are gone."""
+    """The warmup stops after the step that it is in, and its runner and memory are freed."""
     tiny_models.save("gemma4_one_copy", tmp_path)
     if device == "cpu":
         monkeypatch.setattr(engine_module, "uses_kernels", lambda *_: True)
@@ -225,29 +230,29 @@ def test_a_load_that_ends_early_ends_it(
     steps = []
     run = kernel_warmup._run
 
-    def noted(*arguments: Any) -> None:
+    def record_stop(*arguments: Any) -> None:
         stops.append(arguments[-1])
         run(*arguments)
 
-    def waits(runner: Any, _: Any) -> None:
+    def wait_for_stop(runner: Any, _: Any) -> None:
         runners.append(weakref.ref(runner))
         steps.append("launch")
         begun.set()
-        assert stops[0].wait(60)  # the step goes on while the load has failed
+        assert stops[0].wait(60)  # the step outlasts the failure of the load
 
-    def fails(*_: Any) -> None:
+    def fail(*_: Any) -> None:
         assert begun.wait(60)
         raise error
 
-    monkeypatch.setattr(kernel_warmup, "_run", noted)
-    monkeypatch.setattr(gpu_runner.GpuRunner, "launch", waits)
+    monkeypatch.setattr(kernel_warmup, "_run", record_stop)
+    monkeypatch.setattr(gpu_runner.GpuRunner, "launch", wait_for_stop)
     monkeypatch.setattr(gpu_runner.GpuRunner, "compile", lambda *_: steps.append("compile"))
-    monkeypatch.setattr(checkpoint, "read_tensors", fails)
+    monkeypatch.setattr(checkpoint, "read_tensors", fail)
     gc.collect()
     before = torch.cuda.memory_allocated() if device == "cuda" else 0
     with pytest.raises(type(error)):
         Engine(tmp_path, replace(SMALL, device=device))
-    assert rehearsing() == []
+    assert warmup_threads() == []
     assert steps == ["launch"]
     error.__traceback__ = None  # its frames hold the model
     gc.collect()
@@ -255,14 +260,16 @@ def test_a_load_that_ends_early_ends_it(
     assert (torch.cuda.memory_allocated() if device == "cuda" else 0) == before
 
 
-def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_the_warmup_is_waited_for_ends_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     begun, ended = threading.Event(), threading.Event()
     main = threading.main_thread().ident
     assert main is not None
 
     def run(*arguments: Any) -> None:
         begun.set()
-        assert arguments[-1].wait(60), "it was not told to stop"
+        assert arguments[-1].wait(60), "the warmup is not stopped"
         ended.set()
 
     model: Any = None
@@ -273,7 +280,7 @@ def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyP
             assert begun.wait(60)
             threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
 
-    # What a shell runs in the background ignores interrupts.
+    # Processes that a shell starts in the background ignore interrupts.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
@@ -281,10 +288,10 @@ def test_an_interrupt_while_it_is_waited_for_ends_it(monkeypatch: pytest.MonkeyP
     finally:
         signal.signal(signal.SIGINT, before)
     assert ended.is_set()
-    assert rehearsing() == []
+    assert warmup_threads() == []
 
 
-def test_an_interrupt_while_it_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_the_warmup_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     start, ended = threading.Thread.start, threading.Event()
 
     def interrupted_start(thread: threading.Thread) -> None:
@@ -292,23 +299,23 @@ def test_an_interrupt_while_it_starts_ends_it(monkeypatch: pytest.MonkeyPatch) -
         raise KeyboardInterrupt
 
     def run(*arguments: Any) -> None:
-        assert arguments[-1].wait(60), "it was not told to stop"
+        assert arguments[-1].wait(60), "the warmup is not stopped"
         ended.set()
 
     model: Any = None
     monkeypatch.setattr(kernel_warmup, "_run", run)
     monkeypatch.setattr(threading.Thread, "start", interrupted_start)
     with pytest.raises(KeyboardInterrupt), kernel_warmup.kernel_warmup(model, model, CONFIG, False):
-        pytest.fail("it was entered")
+        pytest.fail("the body runs")
     assert ended.is_set()
-    assert rehearsing() == []
+    assert warmup_threads() == []
 
 
 @interpreted
-def test_nothing_is_rehearsed_without_the_kernels_or_a_load(
+def test_there_is_no_warmup_without_kernels_or_without_a_load(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(kernel_warmup, "_run", lambda *_: pytest.fail("rehearsed"))
+    monkeypatch.setattr(kernel_warmup, "_run", lambda *_: pytest.fail("a warmup runs"))
     model = tiny_models.save("gemma4_one_copy", tmp_path)
     Engine(tmp_path, EngineConfig(device="cpu"))
     Engine(tmp_path, replace(SMALL, device="cpu"))
@@ -317,11 +324,11 @@ def test_nothing_is_rehearsed_without_the_kernels_or_a_load(
 
 @cuda
 @pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_wide", "gemma4_e2b", "qwen3"])
-def test_the_start_compiles_nothing_after_the_load(
+def test_no_kernel_is_compiled_after_the_load(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     tiny_models.build(name).bfloat16().save_pretrained(tmp_path)
-    # The products of the largest step fill their tiles, others of more than 64 rows do not.
+    # The linear layers of the largest step fill their tiles; others of more than 64 rows do not.
     programs = multiprocessor_count(torch.device("cuda"))
     monkeypatch.setattr(
         linear_many_rows,
@@ -341,21 +348,21 @@ def test_the_start_compiles_nothing_after_the_load(
     monkeypatch.setattr(
         runtime, "jit_post_compile_hook", lambda **given: compiled.append(given["repr"])
     )
-    # Eight decode in one size of layer_tail; steps that a prompt joins take others.
+    # Eight rows are one size of layer_tail; steps with a prompt have other sizes.
     running = 8 if name == "gemma4_wide" else 41
     config = replace(CONFIG, max_step_tokens=300, max_running=running, memory_fraction=0.01)
     serve(Engine(tmp_path, config))
     ((triton_kernels, nvrtc_kernels),) = loaded
     assert triton_kernels >= 10
-    # The trial of flash-attn, where that is installed, follows the load.
-    assert [name for name in compiled[triton_kernels:] if "_gather_window" not in name] == []
+    # flash-attn, if it is installed, is tried out after the load.
+    assert [name for name in compiled[triton_kernels:] if "gather_windows_kernel" not in name] == []
     assert nvrtc.load_kernel.cache_info().misses == nvrtc_kernels
     if name == "gemma4_wide" and HOPPER:
         assert nvrtc_kernels > 0
 
 
 def forget_kernels() -> None:
-    """As in a fresh process: what was compiled before is not found."""
+    """Forget all compiled kernels, as in a new process."""
     for name, module in list(sys.modules.items()):
         if name.startswith("eightfold.kernels."):
             for value in vars(module).values():
@@ -365,13 +372,13 @@ def forget_kernels() -> None:
 
 
 @cuda
-def test_without_room_there_is_none(
+def test_there_is_no_warmup_without_free_memory(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     reference = tiny_models.build("gemma4_one_copy").bfloat16()
     reference.save_pretrained(tmp_path)
     monkeypatch.setattr(kernel_warmup, "MIN_FREE_BYTES", 1 << 50)
-    monkeypatch.setattr(kernel_warmup, "_steps", lambda *_: pytest.fail("rehearsed"))
+    monkeypatch.setattr(kernel_warmup, "_steps", lambda *_: pytest.fail("a warmup runs"))
     with caplog.at_level(logging.INFO, kernel_warmup.__name__):
         Engine(tmp_path, replace(CONFIG, memory_fraction=0.01))
     assert messages(caplog) == [

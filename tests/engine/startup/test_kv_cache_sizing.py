@@ -1,4 +1,4 @@
-"""Pools as they are sized let every sequence run at once, and say what they cannot hold."""
+"""Page pools are sized so that all sequences can run at once; what cannot fit is refused."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -41,28 +41,28 @@ def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahea
     scheduler = Scheduler(PageTables(groups, size), running, chunk, context)
     params = SamplingParams(stop_token_ids=())
     waiting = {scheduler.submit([3] * (700 + 13 * i), params) for i in range(running)}
-    flights, steps = [], 0
+    in_flight, steps = [], 0
     while waiting:
         plan = scheduler.plan()
         if plan is not None:
-            flights.append(plan)
-        if plan is None or len(flights) > lookahead:
-            done = flights.pop(0)
-            drawn = sum(entry.samples for entry in done.scheduled)
-            events = scheduler.commit(done, StepResult([5] * drawn, [0.0] * drawn))
+            in_flight.append(plan)
+        if plan is None or len(in_flight) > lookahead:
+            done = in_flight.pop(0)
+            sampled = sum(entry.samples for entry in done.scheduled)
+            events = scheduler.commit(done, StepResult([5] * sampled, [0.0] * sampled))
             waiting -= {event.seq for event in events}
         steps += 1
-        # Prompts of about 750 tokens: no sequence waits for another one to end.
+        # Prompts have about 750 tokens; no sequence waits for another one to end.
         assert steps < running * (2 + 2 * 800 // max(1, chunk - running)) + 10
     assert scheduler.counters.preempted == 0
 
 
-def test_one_copy_is_charged_once() -> None:
+def test_one_copy_counts_once() -> None:
     assert bytes_per_token(architecture().layers, None, 2) == 32 * 2
     assert bytes_per_token(architecture().layers, WINDOW, 2) == 2 * 2 * 16 * 2
 
 
-def test_a_budget_that_holds_nothing_is_refused() -> None:
+def test_a_budget_without_room_for_a_sequence_is_refused() -> None:
     with pytest.raises(ModelError, match="does not hold two pages"):
         size_page_groups(architecture(), EngineConfig(), 64, 2, 20_000)
     config = EngineConfig(max_step_tokens=1024, max_context=4096, sliding_pages=8)
@@ -87,7 +87,7 @@ def test_the_context_is_halved_until_a_step_leaves_enough(monkeypatch: pytest.Mo
     assert tried == [65_536, 32_768, 16_384, 8192, 4096]
     monkeypatch.setattr(kv_cache_sizing, "_free_memory", lambda _: 1000)
     assert kv_cache_sizing._measure_plain_step(runner, config, 1000) == (500_000, 500), (
-        "none is shorter"
+        "a shorter context would not help"
     )
     monkeypatch.setattr(kv_cache_sizing, "measure_step", lambda *_: measure(*_[:3], 20_001))
     with pytest.raises(ModelError, match="leaves no memory for the KV cache; lower"):
@@ -96,20 +96,20 @@ def test_the_context_is_halved_until_a_step_leaves_enough(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("name", ["gemma4", "gpt_oss"])
 @pytest.mark.parametrize("context", [0, 2, 24, 512])
-def test_plain_steps_of_any_context_are_rehearsed(name: str, context: int) -> None:
+def test_plain_steps_of_any_context_can_be_measured(name: str, context: int) -> None:
     runner = Engine(
         tiny_models.build(name), EngineConfig(max_running=4, max_step_tokens=24)
     )._runner
-    shapes = []
+    batches = []
     forward = runner._forward
 
-    def noted(batch: Any) -> torch.Tensor:
-        shapes.append(batch)
+    def record(batch: Any) -> torch.Tensor:
+        batches.append(batch)
         return forward(batch)
 
-    runner._forward = noted
+    runner._forward = record
     measure_step(runner, 4, 24, context)
-    (batch,) = shapes
+    (batch,) = batches
     assert batch.tokens.shape == (1, 24)
     full = batch.attention[None]
     assert full.decode_slots.shape == (3, max(2, context))
@@ -127,6 +127,16 @@ def test_keys_gathered_in_parts_give_the_same_tokens(
         engine = Engine(tiny_models.build(name), EngineConfig(max_running=5, max_context=128))
         params = SamplingParams(temperature=0, max_new_tokens=20, stop_token_ids=())
         seqs = [engine.submit(list(range(3, 3 + 9 * n)), params) for n in range(1, 6)]
-        drawn = run_until_idle(engine)
-        found.append([drawn[seq] for seq in seqs])
+        generated = run_until_idle(engine)
+        found.append([generated[seq] for seq in seqs])
     assert found[0] == found[1] == found[2]
+
+
+def test_the_table_shows_how_much_context_is_left() -> None:
+    config = EngineConfig(max_running=4, full_pages=101, sliding_pages=180, max_context=500)
+    engine = Engine(tiny_models.build("gemma4"), config)
+    *sizes, context = engine.table().splitlines()
+    assert [line.split()[0] for line in sizes] == ["weights", "buffers", "largest", "KV"]
+    assert context == (
+        "context: 1600 tokens in all, 400 for each of 4 sequences at once, at most 500 for one"
+    )
