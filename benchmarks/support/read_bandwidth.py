@@ -11,7 +11,7 @@ BLOCK, STEPS = 2048, 16
 
 
 @triton.jit
-def _read(source, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):
+def _read(source, out, BLOCK: tl.constexpr, STEPS: tl.constexpr):  # type: ignore[no-untyped-def]
     at = tl.program_id(0).to(tl.int64) * (BLOCK * STEPS) + tl.arange(0, BLOCK)
     folded = tl.zeros([BLOCK], tl.int32)
     for step in range(STEPS):

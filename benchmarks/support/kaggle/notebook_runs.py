@@ -89,6 +89,32 @@ class GpuMemoryMonitor(threading.Thread):
             self.ended.wait(1)
 
 
+class MemoryHog:
+    """A process that holds the GPU's memory; see `gpu_memory_hog.py`.
+
+    Args:
+        leaves: MiB to leave free, at first and after each release.
+    """
+
+    def __init__(self, *leaves: int) -> None:
+        command = [sys.executable, str(MEMORY_HOG), *map(str, leaves)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, text=True, process_group=0
+        )
+
+    def report(self) -> str:
+        """Return the next line that the process prints, once it has taken or released memory."""
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def release_more(self) -> None:
+        """Let the process release memory."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+
 def say(text: str) -> None:
     print(text, flush=True)
 
@@ -156,12 +182,9 @@ def run_with_memory_taken(environment: KaggleEnvironment, run: NotebookRun, fold
     At first 300 MiB are free, too little for a CUDA context; after a fallback 900 MiB, too little
     for the engine or nearly so; after another fallback, all. Without a GPU, this is simulated.
     """
-    hog: subprocess.Popen[str] | None = None
-    if has_gpu():
-        command = [sys.executable, str(MEMORY_HOG), "300", "900"]
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        hog = subprocess.Popen(command, text=True, process_group=0, **pipes)
-        say(f"  another process: {hog.stdout.readline().strip()}")
+    hog = MemoryHog(300, 900) if has_gpu() else None
+    if hog is not None:
+        say(f"  another process: {hog.report()}")
     else:
         (folder / "full").touch()
     seen: list[str] = []
@@ -171,9 +194,8 @@ def run_with_memory_taken(environment: KaggleEnvironment, run: NotebookRun, fold
             return
         seen.append(text)
         if hog is not None:
-            hog.stdin.write("\n")
-            hog.stdin.flush()
-            say(f"  --- {hog.stdout.readline().strip()} ---")
+            hog.release_more()
+            say(f"  --- {hog.report()} ---")
         elif len(seen) == 2:
             (folder / "full").unlink()
 
@@ -183,19 +205,27 @@ def run_with_memory_taken(environment: KaggleEnvironment, run: NotebookRun, fold
         run.error = run.error or ("" if len(seen) == 2 else "fewer than two fallbacks")
     finally:
         if hog is not None:
-            end_process_group(hog)
+            end_process_group(hog.process)
 
 
 def run_rehearsal(environment: KaggleEnvironment, run: NotebookRun, folder: Path) -> None:
     """Run `eightfold kaggle rehearse`, after installing the bundle if no notebook has done so."""
-    install = ["-m", "pip", "install", "--quiet", "--no-index"]
+    install: list[str | Path] = ["-m", "pip", "install", "--quiet", "--no-index"]
     install += ["--find-links", environment.bundle, "--no-deps", "--require-hashes"]
     install += ["-r", environment.bundle / "eightfold.lock"]
     variables = environment.variables()
     subprocess.run([environment.python, *install], env=variables, check=True)
     write_problems(folder / "problems.csv", run.problems, answers=True)
     program = environment.python.parent / "eightfold"
-    command = [program, "kaggle", "rehearse", "problems.csv", "--json", "--model", MODEL]
+    command: list[str | Path] = [
+        program,
+        "kaggle",
+        "rehearse",
+        "problems.csv",
+        "--json",
+        "--model",
+        MODEL,
+    ]
     run.began = time.monotonic()
     with open(folder / "said", "w") as out, open(folder / "said") as said:
         process = subprocess.Popen(

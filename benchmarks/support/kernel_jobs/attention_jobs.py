@@ -43,9 +43,11 @@ def time_decode(
     firsts = torch.full((rows,), first, dtype=torch.int32, device=pool.device)
     q = pool.randn(rows * q_len, HEADS, head_dim) * 0.05
     out = torch.full_like(q, float("nan"))
-    options = {"q_len": q_len, "window": 1024 if sliding else 0,
-               "first_pos": firsts if sliding else None,
-               "one_copy": None if sliding else random_one_copy(pool)}  # fmt: skip
+    options: dict[str, Any] = {
+        "q_len": q_len, "window": 1024 if sliding else 0,
+        "first_pos": firsts if sliding else None,
+        "one_copy": None if sliding else random_one_copy(pool),
+    }  # fmt: skip
     workspace = None
     if config.split_tokens:
         size = decode_workspace_size(

@@ -65,6 +65,7 @@ def _norm_calls(pool: BufferPool, rows: int, parts: int) -> tuple[Calls, float, 
     y = torch.randn(parts, rows, HIDDEN, device=pool.device)
     y = y if parts > 1 else y[0].bfloat16()
     expected = add_rms_norm_reference(y, residuals[0], weight, weight)[1]
+    assert expected is not None
     calls: Calls = [functools.partial(add_rms_norm, y, residual, weight, weight, out, pdl=True)
                     for residual in residuals]  # fmt: skip
     calls[0]()

@@ -62,10 +62,10 @@ def time_layer_tail(pool: BufferPool, kind: str, rows: int, once: bool) -> Kerne
     sizes = [(HIDDEN, attended), (2 * INNER, HIDDEN), (HIDDEN, INNER), (following, HIDDEN)]
     norm = torch.ones(HIDDEN, device=pool.device).bfloat16()
     pool.reset()
-    layers = [
-        LayerTailWeights(*(pool.take(*size) for size in sizes), norm, norm, norm, norm, 1.0)
-        for _ in range(1 if once else 5)
-    ]
+    layers = []
+    for _ in range(1 if once else 5):
+        output, gate_up, down, qkv = (pool.take(*size) for size in sizes)
+        layers.append(LayerTailWeights(output, gate_up, down, qkv, norm, norm, norm, norm, 1.0))
     x, residual, out = (pool.randn(rows, n) for n in (attended, HIDDEN, following))
     buffers = (pool.randn(rows, HIDDEN), pool.randn(rows, HIDDEN), pool.randn(rows, INNER))
     counters = torch.zeros(len(layers), COUNTERS, dtype=torch.int32, device=pool.device)
@@ -81,7 +81,9 @@ def time_layer_tail(pool: BufferPool, kind: str, rows: int, once: bool) -> Kerne
     before = residual.clone()
     counters.zero_()
     layer_tail(x, residual, layers[0], buffers, out, counters[0])
-    error = relative_error(out, layer_tail_reference(x, before, layers[0])[2])
+    expected = layer_tail_reference(x, before, layers[0])[2]
+    assert expected is not None
+    error = relative_error(out, expected)
     read = sum(n * k for n, k in sizes) * 2 / 1e9
     microseconds = time_calls([run], 5) / len(layers)
     return KernelTiming(f"layer_tail {kind} {rows}", "", microseconds, read, error)

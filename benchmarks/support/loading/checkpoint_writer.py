@@ -58,8 +58,8 @@ def write_checkpoint(folder: Path, gb: float) -> int:
     tensors.pop("lm_head.weight")  # tied
     size = sum(2 * tensor.numel() for tensor in tensors.values())
     random = torch.randn(64 * MIB + 4099).mul(0.02).to(torch.bfloat16)
-    raw = memoryview(random.view(torch.uint8).numpy())
-    one = memoryview(torch.ones(1, dtype=torch.bfloat16).view(torch.uint8).numpy())
+    raw = random.view(torch.uint8).numpy().data
+    one = torch.ones(1, dtype=torch.bfloat16).view(torch.uint8).numpy().data
     shard, offset, nbytes, weight_map = 0, 0, 0, {}
     threads, header, parts = [], {}, []
     last = list(tensors)[-1]

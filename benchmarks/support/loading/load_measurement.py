@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,11 @@ def serve_jobs(pipe: Any, folder: Path, device_name: str) -> None:
     for name in ("ours", "transformers, parallel"):
         LOADERS[name](bundled_model(), device)
     inspected(folder)
-    jobs = {"load": time_load, "sweep": time_sweep, "copy": copy_rate}
+    jobs: dict[str, Callable[..., dict[str, Any]]] = {
+        "load": time_load,
+        "sweep": time_sweep,
+        "copy": copy_rate,
+    }
     pipe.send("ready")
     while True:
         try:

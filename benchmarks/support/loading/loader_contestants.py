@@ -26,7 +26,7 @@ def load_ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]
     from eightfold.engine.loading import checkpoint, gpu_loader
     from eightfold.engine.startup.runner_factory import fused_architecture, parameter_allocator
 
-    read_tensors = checkpoint.read_tensors
+    read_tensors: Any = checkpoint.read_tensors
     config = gpu_loader.LoaderConfig(**settings)
 
     def read_and_report(*arguments: Any) -> Any:
@@ -34,7 +34,7 @@ def load_ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]
         return reports[-1]
 
     architecture = inspected(folder)
-    checkpoint.read_tensors = read_and_report
+    checkpoint.read_tensors = read_and_report  # type: ignore[assignment]
     try:
         fused = fused_architecture(architecture, EngineConfig(), device.type == "cuda")
         allocate = parameter_allocator(fused)
@@ -86,7 +86,7 @@ def load_safetensors(folder: Path, device: Any) -> tuple[Any, Tensors]:
 
 
 def load_fastsafetensors(folder: Path, device: Any) -> tuple[Any, Tensors]:
-    from fastsafetensors import SafeTensorsFileLoader, SingleGroup
+    from fastsafetensors import SafeTensorsFileLoader, SingleGroup  # type: ignore[import-not-found]
 
     loader = SafeTensorsFileLoader(SingleGroup(), str(device), nogds=True, set_numa=False)
     loader.add_filenames({0: [str(file) for file in shards(folder)]})
@@ -95,7 +95,7 @@ def load_fastsafetensors(folder: Path, device: Any) -> tuple[Any, Tensors]:
 
 
 def load_runai(folder: Path, device: Any) -> tuple[Any, Tensors]:
-    from runai_model_streamer import SafetensorsStreamer
+    from runai_model_streamer import SafetensorsStreamer  # type: ignore[import-not-found]
 
     os.environ.setdefault("RUNAI_STREAMER_CONCURRENCY", "16")
     held: Tensors = {}
