@@ -38,7 +38,7 @@ def start_parts(
 ) -> SharedParts:
     """Start the parts that are not given.
 
-    Kernels start in processes of their own, and a thread reads the weights into the page cache,
+    Kernels start in processes of their own, and a thread reads the weights into the OS page cache,
     while this function imports libraries and loads the model.
 
     Args:
@@ -95,7 +95,7 @@ def _folder(inputs: ModelInputs) -> Path:
 
 
 def _start_reading(folder: Path) -> Preload:
-    """Fill the page cache while libraries are imported and kernels start."""
+    """Fill the OS page cache while libraries are imported and kernels start."""
     from eightfold.engine import Preload
 
     return Preload(folder)

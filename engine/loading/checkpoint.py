@@ -96,7 +96,7 @@ def load_weights(
         matching = match_weights(model, named_tensors(model), stored, key_mapping)
         if not matching.copies_suffice:
             return _load_with_transformers(folder, architecture, device, dtype)
-        _require_all(folder, architecture.wrapped, matching)
+        _check_matching(folder, architecture.wrapped, matching)
         if device.type == "cpu" and allocate is None:
             report = map_weights(matching.pairs, model)
         else:
@@ -155,12 +155,12 @@ def _load_with_transformers(
         missing=tuple(sorted(report["missing_keys"])),
         mismatched=tuple(mismatched),
     )
-    _require_all(folder, architecture.wrapped, matching)
+    _check_matching(folder, architecture.wrapped, matching)
     return model.eval()
 
 
-def _require_all(folder: Path, wrapped: bool, matching: WeightMatching) -> None:
-    """Raise if a tensor is missing, unexpected, of the wrong shape or of a type without use."""
+def _check_matching(folder: Path, wrapped: bool, matching: WeightMatching) -> None:
+    """Raise CheckpointError for the first kind of fault that the matching found."""
     unexpected = [
         name for name in matching.unexpected if not (wrapped and OTHER_MODALITIES.match(name))
     ]
@@ -168,7 +168,7 @@ def _require_all(folder: Path, wrapped: bool, matching: WeightMatching) -> None:
         ("tensors of the wrong shape", matching.mismatched),
         ("missing tensors", matching.missing),
         ("unexpected tensors", unexpected),
-        ("tensors to be stored as bfloat16 instead", matching.inconvertible),
+        ("tensors of a type that must be stored as bfloat16 instead", matching.inconvertible),
     ):
         if names:
             shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")

@@ -60,7 +60,7 @@ def configure(root: str | Path, **changes: Any) -> KaggleConfig:
 
 
 def preload(config: KaggleConfig) -> Preload | None:
-    """Start to read the model's files into the page cache, and return at once.
+    """Start to read the model's files into the OS page cache, and return at once.
 
     Returns:
         The `Preload` in progress, for `start`; None for the bundled model, which is small.

@@ -1,4 +1,4 @@
-"""`eightfold preload`: read a folder's files into the page cache."""
+"""`eightfold preload`: read a folder's files into the OS page cache."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
         "preload",
-        help="read a model folder into the page cache",
+        help="read a model folder into the OS page cache",
         description="Read every file of a folder once, largest first, so that the operating "
         "system's page cache holds it. Reading stops early if memory would not hold more.",
     )
@@ -119,7 +119,7 @@ def report_line(report: PreloadReport) -> str:
         "stopped": "; stopped early",
     }
     return (
-        f"{report.files} files of {report.total / 1e9:.2f} GB; in the page cache before: {before}, "
+        f"{report.files} files of {report.total / 1e9:.2f} GB; in the OS page cache before: {before}, "
         f"after: {after}; read {report.read / 1e9:.2f} GB in {report.seconds:.1f} s "
         f"({report.rate / 1e9:.2f} GB/s){ends[report.ending]}"
     )
