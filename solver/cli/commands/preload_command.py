@@ -119,7 +119,7 @@ def report_line(report: PreloadReport) -> str:
         "stopped": "; stopped early",
     }
     return (
-        f"{report.files} files of {report.total / 1e9:.2f} GB; in the OS page cache before: {before}, "
-        f"after: {after}; read {report.read / 1e9:.2f} GB in {report.seconds:.1f} s "
+        f"{report.files} files of {report.total / 1e9:.2f} GB; in the OS page cache before: "
+        f"{before}, after: {after}; read {report.read / 1e9:.2f} GB in {report.seconds:.1f} s "
         f"({report.rate / 1e9:.2f} GB/s){ends[report.ending]}"
     )
