@@ -67,7 +67,9 @@ def step_bytes(model: transformers.PreTrainedModel, lengths: list[int]) -> dict[
         model: the model.
         lengths: tokens of each sequence.
     """
-    parts = dict.fromkeys(("qkv product", "layer_tail", "_paged_decode", "one_copy_attention"), 0)
+    parts = dict.fromkeys(
+        ("qkv product", "layer_tail", "paged_decode_kernel", "one_copy_attention"), 0
+    )
     for layer in model.model.layers:
         attention, mlp = layer.self_attn, layer.mlp
         shared = attention.v_proj is None
@@ -78,7 +80,7 @@ def step_bytes(model: transformers.PreTrainedModel, lengths: list[int]) -> dict[
         parts["layer_tail"] += sum(part.weight.nbytes for part in others)
         window = attention.sliding_window if attention.is_sliding else max(lengths)
         token = attention.k_proj.out_features * (1 if shared else 2) * 2
-        kind = "_paged_decode" if attention.is_sliding else "one_copy_attention"
+        kind = "paged_decode_kernel" if attention.is_sliding else "one_copy_attention"
         parts[kind] += token * sum(min(length, window) for length in lengths)
     parts["layer_tail"] += model.lm_head.weight.nbytes
     return parts
