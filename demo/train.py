@@ -39,7 +39,7 @@ Loss = Callable[[Network, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Schedule:
-    """How to train.
+    """Duration, batch size and learning rate of the training.
 
     Attributes:
         minutes: time from the first step to the last.

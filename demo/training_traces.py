@@ -30,7 +30,7 @@ MAX_OUTPUT = 600
 """A draw whose output has more characters gives no trace."""
 
 KINDS = {"plain": 66, "check": 12, "fault": 11, "silent": 4, "differ": 4, "faults": 1, "nudge": 2}
-"""How often each kind of trace is drawn, in percent."""
+"""Shares of the kinds of traces among the draws, in percent."""
 
 CHECKS = (
     "I check this with another method.",

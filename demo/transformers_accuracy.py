@@ -38,7 +38,7 @@ NEW_TOKENS = 320
 
 CELL_SECONDS = 3.0
 WORKER_SECONDS = 30
-"""How long to wait for the process that runs a call."""
+"""Time to wait for the process that runs a call."""
 
 
 @dataclass

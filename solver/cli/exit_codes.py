@@ -4,13 +4,13 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """What a command's exit code says."""
+    """The exit codes that all commands share."""
 
     OK = 0
     """The command did what was asked; for `solve` and `kaggle rehearse`, with an answer."""
 
     NO_ANSWER = 1
-    """No attempt produced an answer."""
+    """No attempt produced an answer; for `budget simulate`, a run exceeded its limit."""
 
     WRONG_INPUT = 2
     """An argument, a file or a model cannot be used."""

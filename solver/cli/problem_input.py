@@ -1,4 +1,4 @@
-"""Where `eightfold solve` takes the problem's text from: an argument, a file or standard input."""
+"""Read the problem for `eightfold solve` from an argument, a file or standard input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which exceptions the command line reports in one sentence, and with which exit code."""
+"""The exceptions that the command line reports in one sentence, and their exit codes."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class EvaluatedSolver(Protocol):
-    """What an evaluation needs of a solver."""
+    """The part of a solver's interface that an evaluation uses."""
 
     @property
     def config(self) -> SolverConfig:

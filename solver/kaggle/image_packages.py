@@ -1,4 +1,4 @@
-"""Which wheels a bundle must hold: what eightfold requires and Kaggle's image lacks."""
+"""Find the wheels that a bundle must hold: those that eightfold requires and the image lacks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def wheel_version(wheel: Path) -> str:
 
 
 def wheel_requirements(wheel: Path) -> list[str]:
-    """Return what a wheel requires, without its extras."""
+    """Return the requirements of a wheel, without those of its extras."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
         text = Parser().parsestr(archive.read(name).decode("utf-8"))

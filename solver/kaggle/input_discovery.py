@@ -13,14 +13,15 @@ from eightfold.engine.model_errors import ModelError
 
 from ..model_defaults import bundled_model, resolve_model_folder
 from ..solver_config import SolverError
-from .machine_sizing import Machine, Sizes, read_weights, sizes_for
+from .machine_detection import Machine
+from .machine_sizing import RunSizes, choose_sizes, read_checkpoint_size
 
 MAX_DEPTH = 8  # folders below the input folder that are looked into
 MAX_LISTED = 12  # candidates named in an error message
 MAX_REASON_CHARACTERS = 300  # of why a model was passed over
 MAX_FOLDERS = 200  # a folder with more sub-folders is a data set, and not looked into
 LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
-"""How the architectures' names end that generate text."""
+"""Endings of the names of architectures that generate text."""
 
 WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf")
 """Files that make a folder with a config.json a model. Only the first kind can be used."""
@@ -31,7 +32,7 @@ MODEL_SUFFIXES = (".safetensors", ".gguf")
 
 @dataclass(frozen=True)
 class Inputs:
-    """What an input folder holds; paths are sorted, those of outer folders first.
+    """The content of an input folder; paths are sorted, those of outer folders first.
 
     Attributes:
         root: the input folder.
@@ -120,7 +121,7 @@ class Choice:
     """
 
     model: Path | None
-    sizes: Sizes
+    sizes: RunSizes
     passed: tuple[str, ...]
 
 
@@ -154,19 +155,19 @@ def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
             there is too little memory even for the bundled one.
     """
     passed: list[str] = []
-    fitting: list[tuple[int, Path, Sizes]] = []
+    fitting: list[tuple[int, Path, RunSizes]] = []
     for folder in models:
         try:
             check_architecture(read_json(resolve_model_folder(folder) / "config.json"))
-            weights = read_weights(folder)
-            fitting.append((weights.size, folder, sizes_for(machine, weights)))
+            size = read_checkpoint_size(folder)
+            fitting.append((size.weight_bytes, folder, choose_sizes(machine, size)))
         except (SolverError, ValueError, TypeError, AttributeError, OSError) as error:
             passed.append(f"{folder}: {error}"[:MAX_REASON_CHARACTERS])
     if fitting:
         _, folder, sizes = max(fitting, key=lambda entry: entry[0])
         return Choice(folder, sizes, tuple(passed))
     try:
-        weights = read_weights(bundled_model())
+        size = read_checkpoint_size(bundled_model())
     except (SolverError, ModelError) as error:
         listed = "; ".join(passed[:MAX_LISTED]) or "none"
         raise SolverError(
@@ -174,7 +175,7 @@ def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
             f"inputs. Candidates: {listed}"
         ) from error
     try:
-        return Choice(None, sizes_for(machine, weights), tuple(passed))
+        return Choice(None, choose_sizes(machine, size), tuple(passed))
     except SolverError as error:  # the GPU is too small even for the bundled model
         passed.append(f"the GPU: {error}")
-        return Choice(None, sizes_for(replace(machine, gpu=0), weights), tuple(passed))
+        return Choice(None, choose_sizes(replace(machine, gpu=0), size), tuple(passed))

@@ -22,7 +22,7 @@ RUN_SECONDS = 17_700.0
 
 @dataclass(frozen=True)
 class KaggleConfig:
-    """How a submission runs.
+    """Settings of a submission.
 
     Attributes:
         solver: settings of the solver.

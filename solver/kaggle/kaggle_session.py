@@ -23,7 +23,7 @@ from .predict_values import answer_frame, id_text, problem_text
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from eightfold.engine.loading.file_preload import Preload
+    from eightfold.engine import Preload
 
     from ..solver import Result, Solver
 
@@ -37,7 +37,7 @@ FALLBACK = "fallback: "  # how the note of a problem begins that got the fallbac
 
 
 class SessionSolver(Protocol):
-    """What a session needs of a solver."""
+    """The part of a solver's interface that a session uses."""
 
     @property
     def alive(self) -> bool:

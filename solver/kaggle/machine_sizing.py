@@ -1,15 +1,11 @@
-"""What the machine has, and the settings that follow from it and from a checkpoint's size."""
+"""Attempts, kernels, context and threads that suit a machine and the size of a checkpoint."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eightfold.common.host_memory import total_memory
 from eightfold.engine.inspection.kv_geometry import (
     bytes_per_token,
     one_copy_layers,
@@ -17,59 +13,68 @@ from eightfold.engine.inspection.kv_geometry import (
     window_bytes_per_sequence,
 )
 from eightfold.engine.loading.model_folder import read_json
-from eightfold.kernels.supported_gpus import (
-    BFLOAT16_MIN_CAPABILITY,
-    is_supported,
-    unsupported_reason,
-)
+from eightfold.kernels.supported_gpus import BFLOAT16_MIN_CAPABILITY, is_supported
 
-from ..solver_config import SolverError
+from ..solver_config import SolverConfig, SolverError
 from ..solver_startup import SMALL_MODEL_BYTES
+from .machine_detection import Machine
 
 GB = 10**9
-OVERHEAD = 2 * GB  # of a GPU: CUDA context, step graphs, activations
-TOKENS_EACH = 8192  # an attempt is worth its place where the pools hold so many tokens for it
-CONTEXT = 65_536
 BFLOAT16_BYTES = 2
-KERNEL_BYTES = GB // 2  # host memory to expect of one Python kernel
-"""Of a container, under control groups of version 2 and 1."""
-TRIAL = "import torch; torch.ones(1, device='cuda').add_(1).item()"
-TRIAL_SECONDS = 300  # torch may come from a cold disk
+
+GPU_SHARE = 0.95
+"""Share of the GPU's memory that is used."""
+
+GPU_OVERHEAD = 2 * GB
+"""GPU memory for the CUDA context, the step graphs and the activations."""
+
+MIN_TOKENS = 8192
+"""An attempt is worthwhile if the KV cache holds this many tokens of it."""
+
+MAX_CONTEXT = 65_536
+"""Tokens of one attempt; more are not needed."""
+
+ATTEMPTS = SolverConfig.attempts
+KERNELS = SolverConfig.kernels
+"""The solver's defaults, which are reduced if memory is short."""
+
+PYTHON_KERNEL_BYTES = GB // 2
+"""Host memory that one Python kernel may need."""
 
 
 @dataclass(frozen=True)
-class Machine:
-    """Sizes in bytes; `gpu` is the memory of the GPU to take, 0 without one; `capability` its
-    compute capability."""
-
-    gpu: int
-    cpus: int
-    ram: int
-    capability: float = 9.0
-
-
-@dataclass(frozen=True)
-class Weights:
-    """A checkpoint's size in bytes, and what its KV takes in bfloat16.
+class CheckpointSize:
+    """Sizes of a checkpoint, and of its KV cache in bfloat16.
 
     Attributes:
-        token: KV bytes a token takes in the layers with full attention.
-        both: the same without our kernels, which keep one copy of keys and values where they are
-            equal.
-        sequence: KV bytes a sequence takes in the sliding-window layers, window full.
-        context: positions the checkpoint was made for.
+        weight_bytes: bytes of the weights.
+        kv_bytes_per_token: bytes of a token in the layers with full attention.
+        window_bytes_per_sequence: bytes of a sequence in the sliding-window layers, if its window
+            is full.
+        max_positions: number of positions that the checkpoint was made for.
+        kv_bytes_per_token_two_copies: as `kv_bytes_per_token`, but without our kernels, which keep
+            one copy if a layer's keys and values are equal.
     """
 
-    size: int
-    token: int
-    sequence: int
-    context: int
-    both: int = 0
+    weight_bytes: int
+    kv_bytes_per_token: int
+    window_bytes_per_sequence: int
+    max_positions: int
+    kv_bytes_per_token_two_copies: int = 0
 
 
 @dataclass(frozen=True)
-class Sizes:
-    """Settings for a machine; `max_context` None leaves it to the engine."""
+class RunSizes:
+    """Settings for a machine and a checkpoint.
+
+    Attributes:
+        device: "cuda" or "cpu".
+        attempts: attempts at a problem.
+        kernels: Python kernels.
+        early_stop: number of equal answers that end a problem.
+        max_context: tokens of an attempt; None leaves it to the engine.
+        threads: threads of torch.
+    """
 
     device: str
     attempts: int
@@ -79,77 +84,8 @@ class Sizes:
     threads: int
 
 
-def look_at_machine() -> Machine:
-    """This machine, without importing torch: nvidia-smi tells of GPUs."""
-    try:
-        cpus = len(os.sched_getaffinity(0))
-    except AttributeError:
-        cpus = os.cpu_count() or 1
-    memory, capability = gpu()
-    return Machine(memory, cpus, total_memory(), capability)
-
-
-def gpu() -> tuple[int, float]:
-    """Bytes and compute capability of the GPU to take, zeros where there is none.
-
-    One that the kernels do not run on serves by plain PyTorch. Of which GPUs a build of PyTorch has
-    code for is not told before it is run: a process of its own tries, since torch must not be
-    imported here yet. What comes of it is said on standard error.
-    """
-    memory, capability = _listed()
-    if not memory or is_supported(capability):
-        return memory, capability
-    if torch_runs():
-        print(f"plain PyTorch serves on the GPU: {unsupported_reason(capability)}", file=sys.stderr)
-        return memory, capability
-    print(
-        f"passed over: a GPU of compute capability {capability:g}, on which this PyTorch does not "
-        "compute",
-        file=sys.stderr,
-    )
-    return 0, 0.0
-
-
-def torch_runs() -> bool:
-    """Whether this PyTorch computes on the GPU."""
-    command = (sys.executable, "-c", TRIAL)
-    try:
-        return not subprocess.run(command, capture_output=True, timeout=TRIAL_SECONDS).returncode
-    except (OSError, subprocess.SubprocessError):
-        return False
-
-
-def _listed() -> tuple[int, float]:
-    """The best GPU that nvidia-smi tells of."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return 0, 0.0
-    query = "--query-gpu=memory.total,compute_cap"
-    command = ("nvidia-smi", query, "--format=csv,noheader,nounits")
-    try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True)
-        return best_gpu(shown.stdout)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return 0, 0.0
-
-
-def best_gpu(listing: str) -> tuple[int, float]:
-    """The largest GPU in nvidia-smi's lines of MiB and compute capability that runs our kernels.
-
-    Where none does, the largest. One of which a size is not told ("[N/A]") is passed over, which is
-    said on standard error.
-    """
-    found = []
-    for line in filter(str.strip, listing.splitlines()):
-        try:
-            memory, capability = line.split(",")
-            found.append((is_supported(float(capability)), int(memory) << 20, float(capability)))
-        except ValueError:
-            print(f"passed over: a GPU that nvidia-smi tells of as {line!r:.80}", file=sys.stderr)
-    return max(found)[1:] if found else (0, 0.0)
-
-
-def read_weights(folder: Path) -> Weights:
-    """Sizes of a checkpoint from its config.json and the lengths of its files.
+def read_checkpoint_size(folder: Path) -> CheckpointSize:
+    """Return the sizes of a checkpoint, from its config.json and the sizes of its files.
 
     Raises:
         UnsupportedModelError: the engine cannot page its layers.
@@ -158,52 +94,68 @@ def read_weights(folder: Path) -> Weights:
     config = config.get("text_config") or config
     layers = read_layers(config)
     kept = one_copy_layers(config, layers) or layers
-    return Weights(
-        size=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
-        token=bytes_per_token(kept, None, BFLOAT16_BYTES),
-        both=bytes_per_token(layers, None, BFLOAT16_BYTES),
-        sequence=window_bytes_per_sequence(layers, BFLOAT16_BYTES),
-        context=int(config.get("max_position_embeddings") or CONTEXT),
+    return CheckpointSize(
+        weight_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        kv_bytes_per_token=bytes_per_token(kept, None, BFLOAT16_BYTES),
+        kv_bytes_per_token_two_copies=bytes_per_token(layers, None, BFLOAT16_BYTES),
+        window_bytes_per_sequence=window_bytes_per_sequence(layers, BFLOAT16_BYTES),
+        max_positions=int(config.get("max_position_embeddings") or MAX_CONTEXT),
     )
 
 
-def sizes_for(machine: Machine, weights: Weights) -> Sizes:
-    """Attempts, kernels, context and threads; a function of its arguments alone.
+def choose_sizes(machine: Machine, checkpoint: CheckpointSize) -> RunSizes:
+    """Return the settings that suit a machine and a checkpoint.
 
     Raises:
         SolverError: the weights do not fit.
     """
-    kernels_held = max(1, min(16, machine.ram // 4 // KERNEL_BYTES))
-    context = min(CONTEXT, weights.context)
     if machine.gpu:
-        # What lacks units for bfloat16 computes in float32.
-        wide = 1 if machine.capability >= BFLOAT16_MIN_CAPABILITY else 2
-        token = wide * (weights.token if is_supported(machine.capability) else weights.both)
-        sequence = wide * weights.sequence
-        room = int(machine.gpu * 0.95) - OVERHEAD - wide * weights.size
-        least = sequence + TOKENS_EACH * token
-        if room < least:
-            what = "GPU" if wide == 1 else "GPU that computes in float32"
-            raise SolverError(_too_large(weights, machine.gpu, what))
-        attempts = max(1, min(8, room // max(least, 1)))
-        held = (room - attempts * sequence) // max(token, 1)
+        attempts, context = _fit_gpu(machine, checkpoint)
         device, threads = "cuda", max(1, min(8, machine.cpus // 2))
-        context = max(2048, min(context, int(held)))
+        max_context = max(2048, min(MAX_CONTEXT, checkpoint.max_positions, context))
     else:
-        # float32 on a CPU: checkpoints are kept at half that.
-        if 2 * weights.size > machine.ram // 2:
-            raise SolverError(_too_large(weights, machine.ram, "computer without a GPU"))
-        attempts = 8
-        # Layers of a small model are too short to be shared (see `Solver`).
-        device, threads = "cpu", 1 if weights.size < SMALL_MODEL_BYTES else min(16, machine.cpus)
-    kernels = min(kernels_held, 2 * attempts)
-    early = max(1, (attempts + 1) // 2)
-    own = context if machine.gpu else None
-    return Sizes(device, attempts, kernels, early, own, threads)
+        # The CPU computes in float32, for which the weights take twice their size.
+        if 2 * checkpoint.weight_bytes > machine.ram // 2:
+            raise _too_large(checkpoint, machine.ram, "computer without a GPU")
+        attempts, max_context = ATTEMPTS, None
+        # The layers of a small model are too short to be shared by threads (see `Solver`).
+        small = checkpoint.weight_bytes < SMALL_MODEL_BYTES
+        device, threads = "cpu", 1 if small else min(16, machine.cpus)
+    kernels = max(1, min(KERNELS, machine.ram // 4 // PYTHON_KERNEL_BYTES))
+    return RunSizes(
+        device,
+        attempts,
+        kernels=min(kernels, 2 * attempts),
+        early_stop=max(1, (attempts + 1) // 2),
+        max_context=max_context,
+        threads=threads,
+    )
 
 
-def _too_large(weights: Weights, memory: int, what: str) -> str:
-    return (
-        f"The model's weights of {weights.size / GB:.1f} GB do not fit a {what} with "
+def _fit_gpu(machine: Machine, checkpoint: CheckpointSize) -> tuple[int, int]:
+    """Return how many attempts fit the GPU, and how many tokens of full attention they share.
+
+    Raises:
+        SolverError: the weights do not fit, or no attempt fits beside them.
+    """
+    # A GPU without bfloat16 units computes in float32, with twice the bytes.
+    factor = 1 if machine.capability >= BFLOAT16_MIN_CAPABILITY else 2
+    one_copy = is_supported(machine.capability)
+    token = factor * (
+        checkpoint.kv_bytes_per_token if one_copy else checkpoint.kv_bytes_per_token_two_copies
+    )
+    sequence = factor * checkpoint.window_bytes_per_sequence
+    room = int(machine.gpu * GPU_SHARE) - GPU_OVERHEAD - factor * checkpoint.weight_bytes
+    needed = sequence + MIN_TOKENS * token
+    if room < needed:
+        kind = "GPU" if factor == 1 else "GPU that computes in float32"
+        raise _too_large(checkpoint, machine.gpu, kind)
+    attempts = max(1, min(ATTEMPTS, room // max(needed, 1)))
+    return attempts, (room - attempts * sequence) // max(token, 1)
+
+
+def _too_large(checkpoint: CheckpointSize, memory: int, kind: str) -> SolverError:
+    return SolverError(
+        f"The model's weights of {checkpoint.weight_bytes / GB:.1f} GB do not fit a {kind} with "
         f"{memory / GB:.1f} GB; take a smaller model."
     )

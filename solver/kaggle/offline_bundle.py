@@ -34,7 +34,7 @@ FETCHED_ALONE = frozenset({"accelerate"})
 """Packages downloaded without their dependencies, which are torch and dependencies of ours."""
 
 BUILD_FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
-"""What setuptools reads beside the parts of the package."""
+"""Files that setuptools reads beside the parts of the package."""
 
 MIN_SETUPTOOLS = Version("77")
 """As in pyproject.toml."""
@@ -42,7 +42,7 @@ MIN_SETUPTOOLS = Version("77")
 
 @dataclass(frozen=True)
 class BundleConfig:
-    """What to put into a bundle.
+    """Settings of a bundle.
 
     Attributes:
         out: the folder to make; it must be empty or not exist.

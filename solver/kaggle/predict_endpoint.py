@@ -25,9 +25,9 @@ from .kaggle_session import Session, SessionSolver
 if TYPE_CHECKING:
     from polars import DataFrame
 
-    from eightfold.engine.loading.file_preload import Preload
+    from eightfold.engine import Preload
 
-    from .machine_sizing import Sizes
+    from .machine_sizing import RunSizes
 
 _session: Session | None = None
 _session_lock = threading.Lock()
@@ -44,9 +44,9 @@ def configure(root: str | Path, **changes: Any) -> KaggleConfig:
         SolverError: there is no such folder, or no model can be used.
     """
     from .input_discovery import choose_model, find_inputs
-    from .machine_sizing import look_at_machine
+    from .machine_detection import detect_machine
 
-    machine = look_at_machine()
+    machine = detect_machine()
     choice = choose_model(machine, find_inputs(root).models)
     for reason in choice.passed:
         print(f"passed over: {reason}", file=sys.stderr)
@@ -67,7 +67,7 @@ def preload(config: KaggleConfig) -> Preload | None:
     """
     if config.solver.model is None:
         return None
-    from eightfold.engine.loading.file_preload import Preload
+    from eightfold.engine import Preload
 
     return Preload(config.solver.model)
 
@@ -168,7 +168,7 @@ def _set_threads(threads: int) -> None:
             sys.modules["torch"].set_num_threads(threads)
 
 
-def _solver_config(model: Path | None, sizes: Sizes) -> SolverConfig:
+def _solver_config(model: Path | None, sizes: RunSizes) -> SolverConfig:
     from eightfold.engine import EngineConfig
 
     return SolverConfig(

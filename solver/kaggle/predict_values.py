@@ -1,4 +1,4 @@
-"""What `predict` receives and returns: one-row Series of anything, and a one-row data frame."""
+"""Convert what `predict` receives and returns: one-row Series of anything, and a one-row frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bundled model was trained with: traces, tokenizer, rows and network. 15 s."""
+"""The training of the bundled model: traces, tokenizer, rows and network. 15 s."""
 
 from __future__ import annotations
 

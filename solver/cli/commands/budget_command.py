@@ -11,6 +11,7 @@ from eightfold.common.terminal_table import Column, format_table
 
 from ...solver_config import SolverError
 from ...time_budget import PATTERNS, BudgetConfig, SimulatedRun, simulate
+from ..exit_codes import ExitCode
 
 if TYPE_CHECKING:
     from ..argument_parser import Subparsers
@@ -60,7 +61,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Simulate the runs, print a table and return exit code 1 if a run exceeded the limit."""
+    """Simulate the runs and print a table; a run that exceeds the limit gives exit code 1."""
     if options.runs < len(PATTERNS) or options.problems < 1:
         raise SolverError(f"--runs must be at least {len(PATTERNS)} and --problems at least 1.")
     try:
@@ -80,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         exceeded = exceeded or any(one.total > config.limit for one in runs)
     print(format_table(COLUMNS, rows))
     print("The limit was exceeded." if exceeded else "The limit was never exceeded.")
-    return int(exceeded)
+    return ExitCode.NO_ANSWER if exceeded else ExitCode.OK
 
 
 def summary_row(

@@ -12,7 +12,8 @@ from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 
 if TYPE_CHECKING:
-    from eightfold.engine.loading.file_preload import Preload, PreloadReport
+    from eightfold.engine import Preload
+    from eightfold.engine.loading.file_preload import PreloadReport
 
     from ..argument_parser import Subparsers
 
@@ -53,7 +54,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Read the folder and print a report; a file that cannot be read is a failure."""
-    from eightfold.engine.loading.file_preload import Preload, PreloadConfig
+    from eightfold.engine import Preload, PreloadConfig
 
     for name, least in (("threads", 1), ("chunk", 1), ("reserve", 0)):
         if getattr(options, name) < least:

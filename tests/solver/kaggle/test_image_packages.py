@@ -1,4 +1,4 @@
-"""Which wheels a bundle needs, given the packages of an image (1 s)."""
+"""A bundle holds the wheels that an image lacks, or has in unsuitable versions (1 s)."""
 
 from __future__ import annotations
 

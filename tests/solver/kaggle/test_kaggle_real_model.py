@@ -1,4 +1,4 @@
-"""The drills with the real solver and the bundled model, made anew three times. About 30 s."""
+"""A session with the real solver and the bundled model, rebuilt after real faults. About 30 s."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,6 @@ from eightfold.solver.time_budget import BudgetConfig
 PROBLEM = "What is the value of $d(23326)$, where $d(n)$ is the number of divisors of $n$?"
 
 
-@pytest.fixture(autouse=True)
-def _ended() -> Iterator[None]:
-    yield
-    predict_endpoint.stop()
-
-
 def ask(problem: Any, id_: str = "good") -> int:
     return check_prediction(
         predict_endpoint.predict(pl.Series([id_]), pl.Series([problem], strict=False))
@@ -40,10 +34,10 @@ def fail(*_: Any, **__: Any) -> Any:
     raise MemoryError("CUDA out of memory")
 
 
-# The faults are set by hand: a monkeypatch would hold the engine that is to be let go.
+# The faults are set without monkeypatch, which would keep a reference to the engine.
 
 
-def few_steps_fail(solver: Solver) -> None:
+def fail_two_steps(solver: Solver) -> None:
     engine, count = solver.loop.engine, []
     real = engine.step
 
@@ -57,30 +51,33 @@ def few_steps_fail(solver: Solver) -> None:
     engine.step = step
 
 
-def no_step_works(solver: Solver) -> None:
+def fail_every_step(solver: Solver) -> None:
     solver.loop.engine.step = fail
 
 
-def no_kernel_is_left(solver: Solver) -> None:
+def fail_every_lease(solver: Solver) -> None:
     solver.pool.lease = fail
 
 
-def thread_ends(solver: Solver) -> None:
+def end_engine_thread(solver: Solver) -> None:
     solver.loop.post(fail)
     solver.loop._thread.join(60)
     assert not solver.alive
 
 
-FAULTS: dict[Any, bool] = {  # what happens to the real solver, and if it is renewed
-    few_steps_fail: False,
-    no_step_works: True,
-    no_kernel_is_left: True,
-    thread_ends: True,
+FAULTS: dict[Callable[[Solver], None], bool] = {
+    fail_two_steps: False,
+    fail_every_step: True,
+    fail_every_lease: True,
+    end_engine_thread: True,
 }
+"""Faults of the real solver; True if it must be rebuilt."""
 
 
 @pytest.mark.slow
-def test_real_model_through_the_drills(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_session_survives_faults_of_the_real_solver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     engines: list[Any] = []
     held: list[int] = []
 
@@ -101,21 +98,21 @@ def test_real_model_through_the_drills(tmp_path: Path, monkeypatch: pytest.Monke
         ask(text, "odd")  # any integer
         assert ask(PROBLEM) == 8
     run.rebuilds = 0
-    renewed = 0
-    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # pytest's keeps the frames
-    for harm, loses in FAULTS.items():
-        harm(run.solver)
-        assert ask(PROBLEM) == 8, harm
-        assert ask(PROBLEM) == 8, harm
-        renewed += loses
-        assert run.rebuilds == renewed, harm
-    assert held == [0] * len(held), "the old model must not hold its memory while another loads"
+    rebuilt = 0
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)  # pytest's keeps frames
+    for cause_fault, must_rebuild in FAULTS.items():
+        cause_fault(run.solver)
+        assert ask(PROBLEM) == 8, cause_fault
+        assert ask(PROBLEM) == 8, cause_fault
+        rebuilt += must_rebuild
+        assert run.rebuilds == rebuilt, cause_fault
+    assert held == [0] * len(held), "the old model is freed before another loads"
     notes = [json.loads(line) for line in log.read_text().splitlines()]
     assert {note["fallback"] for note in notes if note["id"] == "good"} == {False}
     assert [note["fallback"] for note in notes if note["id"] == "none"] == [True] * 4
 
 
-def test_the_solver_takes_over_a_preload_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_solver_takes_over_a_preload_in_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     walked: list[Path] = []
     real = file_preload.list_files
 
@@ -132,7 +129,7 @@ def test_the_solver_takes_over_a_preload_under_way(monkeypatch: pytest.MonkeyPat
     run.loader.join(300)
     assert run.solver is not None
     assert walked == [bundled_model()], "the files are walked once"
-    assert reading.wait(0), "it has ended"
+    assert reading.wait(0), "the preload has ended"
 
 
 def test_a_preload_ends_with_a_solver_that_cannot_be_made(tmp_path: Path) -> None:

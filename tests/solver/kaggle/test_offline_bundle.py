@@ -1,13 +1,12 @@
-"""The bundle installs without an index, and the notebook runs from its inputs. About 50 s.
+"""A bundle can be installed without an index. About 40 s.
 
-The fresh environment sees this one's packages less our own and what the bundle brings, so that
-torch is not installed again.
+The new environment sees the packages of this one, except ours and those that the bundle holds, so
+that torch is not installed again.
 """
 
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import shutil
 import subprocess
@@ -16,7 +15,6 @@ import sysconfig
 from collections.abc import Set
 from pathlib import Path
 
-import polars as pl
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -33,7 +31,6 @@ from eightfold.solver.kaggle.image_packages import (
     wheel_requirements,
     wheel_version,
 )
-from eightfold.solver.kaggle.local_gateway import Row
 from eightfold.solver.kaggle.offline_bundle import BundleConfig, make_bundle, pip
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -48,7 +45,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def environment(folder: Path, lacks: Set[str] = frozenset()) -> Path:
-    """A fresh interpreter with links to this one's packages, ours and those named left out."""
+    """Return a new interpreter with links to this one's packages, except ours and those named."""
     links = folder / "links"
     links.mkdir()
     files = [importlib.metadata.files(name) or [] for name in lacks]
@@ -68,7 +65,7 @@ def environment(folder: Path, lacks: Set[str] = frozenset()) -> Path:
 
 def pip_install(python: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pip", "--python", str(python), "install", "--no-index"]
-    # Neither the user's settings nor other folders of wheels may help.
+    # Neither the user's settings nor other folders of wheels may be used.
     clean = {k: v for k, v in os.environ.items() if not k.startswith("PIP_")}
     clean["PIP_CONFIG_FILE"] = os.devnull
     return subprocess.run(
@@ -102,7 +99,7 @@ def test_a_changed_wheel_is_refused(made: Path, tmp_path: Path) -> None:
     assert "HASH" in run.stderr.upper()
 
 
-def test_what_is_in_it(made: Path, tmp_path: Path) -> None:
+def test_a_bundle_holds_the_notebook_and_maybe_the_model(made: Path, tmp_path: Path) -> None:
     names = {path.name for path in made.iterdir()}
     assert {"README.md", "eightfold.lock", "aimo3.ipynb"} < names
     assert (made / "aimo3.ipynb").read_bytes() == NOTEBOOK.read_bytes()
@@ -124,7 +121,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("index")
-def test_an_environment_gets_all_that_it_lacks_from_the_bundle(tmp_path: Path) -> None:
+def test_an_environment_gets_all_packages_that_it_lacks_from_the_bundle(tmp_path: Path) -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
     wheels = make_bundle(BundleConfig(tmp_path / "out", python))
     brought = {wheel_name(wheel) for wheel in wheels} - {"eightfold"}
@@ -155,14 +152,14 @@ def test_wheels_for_the_image(tmp_path: Path) -> None:
     assert lock.count("--hash=sha256:") == len(wheels)
     pinned = (ROOT / "constraints.txt").read_text().split("\n")
     (ours,) = (wheel for wheel in wheels if wheel_name(wheel) == "transformers")
-    assert f"transformers=={wheel_version(ours)}" in pinned, "a version that is tested"
+    assert f"transformers=={wheel_version(ours)}" in pinned, "a tested version"
     for wheel in wheels:
         for need in map(Requirement, wheel_requirements(wheel)):
             name = canonicalize_name(need.name)
             due = need.marker is None or need.marker.evaluate({"python_version": "3.12"})
             if due and name not in names | NEVER_FETCHED:
                 assert PRESENT[name] in need.specifier, f"{wheel.name} needs {need}"
-    # An image that has all this needs ours alone.
+    # An image that has all these packages needs only ours.
     freeze = tmp_path / "freeze.txt"
     freeze.write_text("\n".join(f"{wheel_name(w)}=={wheel_version(w)}" for w in wheels))
     kept = set(wheels) - set(unneeded_wheels(tmp_path / "out", read_freeze(freeze)))
@@ -172,8 +169,8 @@ def test_wheels_for_the_image(tmp_path: Path) -> None:
     assert "transformers" not in {wheel_name(wheel) for wheel in old}
 
 
-def test_a_folder_that_is_there_is_kept(tmp_path: Path, made: Path) -> None:
-    number = tmp_path.stat().st_ino  # a shell that stands in it must see what comes
+def test_a_folder_that_exists_is_kept(tmp_path: Path, made: Path) -> None:
+    number = tmp_path.stat().st_ino  # a shell whose working directory it is must see the files
     assert main(["bundle", "--out", str(tmp_path), "--model-less", "--no-dependencies"]) == 0
     assert tmp_path.stat().st_ino == number
     assert {path.name for path in tmp_path.iterdir()} == {path.name for path in made.iterdir()}
@@ -196,7 +193,7 @@ def test_a_folder_that_is_there_is_kept(tmp_path: Path, made: Path) -> None:
         ["--out", f"{__file__}/below"],
     ],
 )
-def test_wrong_input_is_one_sentence(
+def test_wrong_input_is_reported_in_one_sentence(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["bundle", "--out", str(tmp_path / "out"), *arguments]) == 2
@@ -218,7 +215,7 @@ def test_without_an_index_nothing_is_written(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_clone_is_needed(
+def test_a_bundle_needs_a_clone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -228,96 +225,3 @@ def test_a_clone_is_needed(
     assert main(["bundle", "--out", "out"]) == 2
     assert "clone" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_wrong_rehearsals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["kaggle", "rehearse", str(tmp_path / "none.csv")]) == 2
-    (tmp_path / "bad.csv").write_text("id,text\n1,2\n")
-    assert main(["kaggle", "rehearse", str(tmp_path / "bad.csv")]) == 2
-    good = tmp_path / "good.csv"
-    good.write_text("id,problem\n1,x\n")
-    out = tmp_path / "out"
-    for wrong in (
-        *(["--limit-time", "nan"], ["--limit-time", "0"], ["--time", "3"], ["--fallback", "-1"]),
-        *(["--out", str(good)], ["--out", "/proc/self"], ["--model", str(tmp_path)]),
-    ):
-        assert main(["kaggle", "rehearse", str(good), "--out", str(out), *wrong]) == 2
-        assert not out.exists(), wrong
-    assert capsys.readouterr().err.count("\n") == 9
-
-
-def test_a_rehearsal_of_the_bundled_model(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = tmp_path / "problems.csv"
-    table.write_text(
-        '\ufeffid,problem,answer\r\n007,"What is the remainder when $5^{8985}$ is\n""divided"" by'
-        ' 66?",23\r\n8,"What is the value of $d(23326)$, where $d(n)$ is the number of divisors'
-        ' of $n$?",9\r\n',
-        encoding="utf-8",
-    )
-    options = ["--out", str(tmp_path / "out"), "--attempts", "4", "--kernels", "4", "--json"]
-    assert main(["kaggle", "rehearse", str(table), *options]) == 0
-    shown = capsys.readouterr().out
-    line = json.loads(shown.splitlines()[-1])
-    assert (line["known"], line["fallbacks"]) == (2, 0)
-    assert line["answers"]["8"] == 8
-    frame = pl.read_parquet(tmp_path / "out" / "submission.parquet")
-    assert frame.schema == {"id": pl.String, "answer": pl.Int64}
-    assert dict(frame.rows()) == line["answers"]
-    assert set(line["answers"]) == {"007", "8"}
-    assert f"{line['right']} of 2 right" in shown
-    # No time, no answer: the exit code says so.
-    assert main(["kaggle", "rehearse", str(table), *options, "--limit-time", "1"]) == 1
-
-
-def code_cells() -> list[str]:
-    cells = json.loads(NOTEBOOK.read_text())["cells"]
-    return ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
-
-
-def test_the_first_cell_finds_the_bundle_where_links_lead_in_circles(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    below = tmp_path / "datasets" / "someone" / "bundle"
-    below.mkdir(parents=True)
-    (below / "eightfold.lock").touch()
-    for name in ("one", "two", "three"):  # without a memory of folders 3 to the power of 40 paths
-        (tmp_path / "datasets" / name).symlink_to(tmp_path / "datasets")
-    ran: list[list[object]] = []
-    monkeypatch.setenv("EIGHTFOLD_INPUT", str(tmp_path))
-    monkeypatch.setattr(subprocess, "run", lambda command, check: ran.append(command))
-    exec(code_cells()[0], {})
-    (command,) = ran
-    lock = Path(str(command[-1]))
-    assert lock.samefile(below / "eightfold.lock")
-    assert lock.parent == command[command.index("--find-links") + 1]
-
-
-def test_the_notebook_runs(tmp_path: Path) -> None:
-    client = pytest.importorskip("jupyter_client")
-    code = code_cells()
-    assert not any('"/' in text or "'/" in text for text in code), "no absolute paths"
-    data = tmp_path / "input" / "competitions" / "anything"
-    data.mkdir(parents=True)
-    rows = [
-        Row("a", "What is the value of $d(23326)$, where $d(n)$ is the number of divisors of $n$?"),
-        Row("b", "What is the remainder when $5^{8985}$ is divided by 66?"),
-    ]
-    frame = pl.DataFrame({"id": [r.id for r in rows], "problem": [r.problem for r in rows]})
-    frame.write_csv(data / "test.csv")
-    variables = {**os.environ, "EIGHTFOLD_INPUT": str(tmp_path / "input")}
-    variables.pop("KAGGLE_IS_COMPETITION_RERUN", None)
-    manager, kernel = client.manager.start_new_kernel(
-        kernel_name="python3", cwd=str(tmp_path), env=variables
-    )
-    try:
-        for text in code:
-            reply = kernel.execute_interactive(text, timeout=120, output_hook=lambda _: None)
-            assert reply["content"]["status"] == "ok", reply["content"]
-    finally:
-        kernel.stop_channels()
-        manager.shutdown_kernel(now=True)
-    table = pl.read_parquet(tmp_path / "submission.parquet")
-    assert dict(table.rows()) == {"a": 8, "b": pow(5, 8985, 66)}
-    assert len((tmp_path / "kaggle.jsonl").read_text().splitlines()) == 2

@@ -1,0 +1,54 @@
+"""`kaggle rehearse`: what it refuses, and a rehearsal of the bundled model. About 15 s."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from eightfold.solver.cli import main
+
+
+def test_wrong_input_is_reported_before_anything_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["kaggle", "rehearse", str(tmp_path / "none.csv")]) == 2
+    (tmp_path / "bad.csv").write_text("id,text\n1,2\n")
+    assert main(["kaggle", "rehearse", str(tmp_path / "bad.csv")]) == 2
+    good = tmp_path / "good.csv"
+    good.write_text("id,problem\n1,x\n")
+    out = tmp_path / "out"
+    for wrong in (
+        *(["--limit-time", "nan"], ["--limit-time", "0"], ["--time", "3"], ["--fallback", "-1"]),
+        *(["--out", str(good)], ["--out", "/proc/self"], ["--model", str(tmp_path)]),
+    ):
+        assert main(["kaggle", "rehearse", str(good), "--out", str(out), *wrong]) == 2
+        assert not out.exists(), wrong
+    assert capsys.readouterr().err.count("\n") == 9
+
+
+def test_a_rehearsal_of_the_bundled_model(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "problems.csv"
+    table.write_text(
+        '\ufeffid,problem,answer\r\n007,"What is the remainder when $5^{8985}$ is\n""divided"" by'
+        ' 66?",23\r\n8,"What is the value of $d(23326)$, where $d(n)$ is the number of divisors'
+        ' of $n$?",9\r\n',
+        encoding="utf-8",
+    )
+    options = ["--out", str(tmp_path / "out"), "--attempts", "4", "--kernels", "4", "--json"]
+    assert main(["kaggle", "rehearse", str(table), *options]) == 0
+    shown = capsys.readouterr().out
+    line = json.loads(shown.splitlines()[-1])
+    assert (line["known"], line["fallbacks"]) == (2, 0)
+    assert line["answers"]["8"] == 8
+    frame = pl.read_parquet(tmp_path / "out" / "submission.parquet")
+    assert frame.schema == {"id": pl.String, "answer": pl.Int64}
+    assert dict(frame.rows()) == line["answers"]
+    assert set(line["answers"]) == {"007", "8"}
+    assert f"{line['right']} of 2 right" in shown
+    # Without time there is no answer, and the exit code says so.
+    assert main(["kaggle", "rehearse", str(table), *options, "--limit-time", "1"]) == 1

@@ -1,0 +1,111 @@
+"""Inputs are found wherever they are mounted, and a model that fits is chosen (2 s)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eightfold.solver import SolverError
+from eightfold.solver.kaggle.input_discovery import choose_model, find_inputs
+from eightfold.solver.kaggle.machine_detection import Machine
+from eightfold.solver.kaggle.machine_sizing import GB
+
+H100 = Machine(80 * GB, 26, 230 * GB)
+SMALL_GPU = Machine(24 * GB, 4, 30 * GB)
+WITHOUT_GPU = Machine(0, 4, 30 * GB)
+
+
+def make_checkpoint(folder: Path, size: int) -> Path:
+    """Make a model folder whose weights have `size` bytes."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"num_hidden_layers": 2, "hidden_size": 8}))
+    with open(folder / "model.safetensors", "wb") as file:
+        file.truncate(size)  # a sparse file: only its size is read
+    (folder / "tokenizer.json").write_text("{}")
+    return folder
+
+
+def test_inputs_are_found_and_the_largest_model_that_fits_is_chosen(tmp_path: Path) -> None:
+    data = tmp_path / "competitions" / "aimo"
+    (data / "kaggle_evaluation").mkdir(parents=True)
+    (data / "test.csv").write_text("id,problem\n1,x\n")
+    small = make_checkpoint(tmp_path / "models" / "owner" / "small" / "1", 10**6)
+    large = make_checkpoint(tmp_path / "models" / "owner" / "large" / "1", 62 * GB)
+    (tmp_path / "loop").symlink_to(tmp_path)
+    inputs = find_inputs(tmp_path)
+    assert inputs.test_file().samefile(data / "test.csv")
+    assert {path.resolve() for path in inputs.models} == {small, large}
+    assert [path.resolve() for path in inputs.servers] == [data]
+    assert choose_model(WITHOUT_GPU, inputs.models).model == small
+    assert choose_model(H100, inputs.models).model == large
+    assert "do not fit" in choose_model(SMALL_GPU, (large,)).passed[0]
+    assert choose_model(SMALL_GPU, (large,)).model is None
+
+
+def test_models_that_the_engine_would_refuse_are_passed_over(tmp_path: Path) -> None:
+    good = make_checkpoint(tmp_path / "good", 10**6)
+    picture = make_checkpoint(tmp_path / "picture", 10**8)
+    (picture / "config.json").write_text('{"architectures": ["ViTModel"], "hidden_size": 8}')
+    packed = make_checkpoint(tmp_path / "packed", 10**7)
+    (packed / "config.json").write_text('{"hidden_size": 8, "quantization_config": {}}')
+    other = make_checkpoint(tmp_path / "other", 10**7)
+    (other / "model.safetensors").rename(other / "pytorch_model.bin")
+    choice = choose_model(H100, find_inputs(tmp_path).models)
+    assert choice.model == good
+    said = dict(zip(sorted((other, packed, picture)), choice.passed, strict=True))
+    assert "no .safetensors" in said[other]
+    assert "quantized" in said[packed]
+    assert "ViTModel" in said[picture]
+
+
+def test_folders_that_only_look_like_a_model_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "model-Q4.gguf").write_bytes(b"GGUF")  # without a config.json
+    odd = make_checkpoint(tmp_path / "odd", 10**6)
+    (odd / "config.json").write_text('{"text_config": [1]}')
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "table.bin").write_bytes(b"0")
+    models = find_inputs(tmp_path).models
+    choice = choose_model(H100, models)
+    assert choice.model is None
+    broken, packed = choice.passed
+    assert broken.startswith(f"{odd}: ")
+    assert packed.startswith(str(tmp_path / "packed"))
+    assert "no config.json" in packed
+
+    def none() -> Path:
+        raise SolverError("none is bundled")
+
+    monkeypatch.setattr(
+        "eightfold.solver.kaggle.input_discovery.bundled_model", none
+    )  # --model-less
+    with pytest.raises(SolverError, match=r"add one .*Candidates: .*packed"):
+        choose_model(H100, models)
+
+
+@pytest.mark.parametrize("capability", [6.0, 8.6, 9.0])
+def test_the_cpu_is_used_if_the_gpu_is_too_small_for_the_bundled_model(capability: float) -> None:
+    choice = choose_model(Machine(GB, 4, 16 * GB, capability), ())
+    assert (choice.model, choice.sizes) == (None, choose_model(Machine(0, 4, 16 * GB), ()).sizes)
+    assert "do not fit a GPU" in choice.passed[0]
+
+
+def test_the_test_file_is_the_one_beside_the_server(tmp_path: Path) -> None:
+    (tmp_path / "test.csv").write_text("other\n1\n")
+    data = tmp_path / "competitions" / "aimo"
+    (data / "kaggle_evaluation").mkdir(parents=True)
+    (data / "test.csv").write_text("id,problem\n1,x\n")
+    assert find_inputs(tmp_path).test_file() == data / "test.csv"
+
+
+def test_without_a_test_file_the_candidates_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "reference.csv").write_text("id\n")
+    (tmp_path / "test.csv.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(SolverError, match=r"unpacked.*: reference\.csv, test\.csv\.gz"):
+        find_inputs(tmp_path).test_file()
+    with pytest.raises(SolverError, match="no input folder"):
+        find_inputs(tmp_path / "none")
