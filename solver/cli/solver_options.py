@@ -47,11 +47,7 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
         help="seconds a problem may take (%(default)g)",
     )
     add("--seed", type=int, default=default.seed, metavar="N", help="seed of the run (%(default)s)")
-    sampling = "default: the checkpoint's generation_config.json, else "
-    add("--temperature", type=float, metavar="T", help=sampling + "1")
-    add("--top-p", type=float, metavar="P", help=sampling + "1")
-    add("--top-k", type=int, metavar="K", help=sampling + "0 (all tokens)")
-    add("--min-p", type=float, metavar="P", help=sampling + "0")
+    _add_sampling_options(parser)
     add(
         "--rule",
         choices=sorted(RULES),
@@ -81,6 +77,15 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="most tokens of one attempt, the prompt included",
     )
+
+
+def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    sampling = "default: the checkpoint's generation_config.json, else "
+    add("--temperature", type=float, metavar="T", help=sampling + "1")
+    add("--top-p", type=float, metavar="P", help=sampling + "1")
+    add("--top-k", type=int, metavar="K", help=sampling + "0 (all tokens)")
+    add("--min-p", type=float, metavar="P", help=sampling + "0")
 
 
 def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
