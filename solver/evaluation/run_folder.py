@@ -189,7 +189,7 @@ def read_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]
             yield record
 
 
-def write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: object) -> None:
     """Write a JSON file atomically: a kill leaves either the old content or the new."""
     temporary = path.with_suffix(".tmp")
     temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

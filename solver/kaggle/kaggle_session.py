@@ -128,7 +128,7 @@ class Session:
         self._closed = False
         self.loader = self._start_loader()
 
-    def predict(self, id_: Any, problem: Any) -> DataFrame:
+    def predict(self, id_: object, problem: object) -> DataFrame:
         """Return a one-row frame with an integer answer, before the problem's deadline.
 
         An exception would end the whole run, so none is raised: the problem gets the fallback

@@ -28,7 +28,7 @@ class Row:
     """A row of the file of problems; `answer` is None if it is not known."""
 
     id: str
-    problem: Any
+    problem: object
     answer: int | None = None
 
 

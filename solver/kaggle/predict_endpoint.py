@@ -94,7 +94,7 @@ def start(
         return _session
 
 
-def predict(id_: Any, problem: Any, answer: Any = None) -> DataFrame:
+def predict(id_: object, problem: object, answer: object = None) -> DataFrame:
     """Answer a problem; the competition's server calls this.
 
     Args:

@@ -27,7 +27,7 @@ def single_value(value: Any) -> Any:
     return value
 
 
-def id_text(value: Any) -> str:
+def id_text(value: object) -> str:
     """Return an id as text of limited length.
 
     An id that cannot be printed becomes "": its problem may still be solved.
@@ -38,7 +38,7 @@ def id_text(value: Any) -> str:
         return ""
 
 
-def problem_text(value: Any) -> str | None:
+def problem_text(value: object) -> str | None:
     """Return a problem's text, or None if it is missing, NaN, empty, not text, or far too long."""
     value = single_value(value)
     if isinstance(value, bytes):

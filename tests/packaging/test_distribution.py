@@ -41,7 +41,7 @@ def test_the_metadata_names_the_requirements() -> None:
     assert found["Requires-Python"] == ">=3.11"
     assert set(found.get_all("Provides-Extra")) == {"flash", "kaggle", "test"}
     needs = set(found.get_all("Requires-Dist"))
-    assert {"torch>=2.9", "transformers>=5.5"} < needs
+    assert {"torch>=2.9", "transformers>=5.5", "rich>=13"} < needs
     assert {'flash-attn>=2.7; extra == "flash"', 'polars>=1.0; extra == "kaggle"'} < needs
 
 
