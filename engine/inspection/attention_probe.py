@@ -62,7 +62,7 @@ def probe_attention(model: PreTrainedModel, positions: int) -> list[AttentionReq
     """Run a model on the meta device, and return what each call of attention requires, in order.
 
     Args:
-        model: replaced attention and masks stay in it.
+        model: its attention and masks stay replaced.
         positions: number of positions that the model was made for.
 
     Returns:

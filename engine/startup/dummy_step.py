@@ -1,12 +1,18 @@
 """Dummy steps: what the start runs to compile kernels and to measure memory."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..sampling_params import SamplingParams
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from ..scheduling.sequence import Sequence
+
+if TYPE_CHECKING:
+    from ..execution.cpu_runner import CpuRunner
+    from ..execution.gpu_runner import GpuRunner
+
+    Runner = CpuRunner | GpuRunner
 
 # Tokens of the steps that have kernels of their own, beside the largest step and those of single
 # tokens: as many rows as a tool's short answer makes, and more rows than the kernels for few rows
@@ -15,7 +21,7 @@ SHORT_STEP_TOKENS = (16, 32, 48, 128)
 
 
 def dummy_step(
-    runner: Any, running: int, tokens: int, context: int = 0, max_context: int = 1 << 30
+    runner: "Runner", running: int, tokens: int, context: int = 0, max_context: int = 1 << 30
 ) -> StepPlan:
     """Make a plan on the null page: single tokens, and as few chunks as the other tokens need.
 
@@ -43,7 +49,7 @@ def dummy_step(
     return StepPlan(scheduled)
 
 
-def measure_step(runner: Any, *sizes: int, **limits: int) -> int:
+def measure_step(runner: "Runner", *sizes: int, **limits: int) -> int:
     """Run a :func:`dummy_step`, and return the bytes that it allocates at its peak.
 
     Returns 0 on a CPU.
