@@ -1,10 +1,10 @@
-"""Search for the logits that top-k and top-p keep, in passes over the vocabulary on the device.
+"""Search for how far below the largest logit top-k and top-p reach, in passes on the device.
 
 Both filters keep the tokens that lie no further than some distance below the largest logit. A pass
-divides an interval that holds the distance into ``WAYS`` and counts, for all edges at once, the
-tokens (for top-k) or their mass (for top-p) up to the edge. ``PASSES`` passes resolve a distance up
-to ``RANGE`` to 64 / 16**6 = 2**-18. A block whose largest logit is out of reach is not read again.
-Partial sums are added in a fixed order, so that a search repeats bit for bit.
+divides an interval that holds the distance into ``WAYS`` parts. For the ends of all parts at once,
+it counts the tokens (for top-k) or their mass (for top-p) up to there. ``PASSES`` passes resolve a
+distance of up to ``RANGE`` to 64 / 16**6 = 2**-18. A block whose largest logit is out of reach is
+not read again. Partial sums are added in a fixed order, so that a search repeats bit for bit.
 """
 
 import torch

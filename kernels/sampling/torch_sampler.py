@@ -32,7 +32,7 @@ class SamplingBatch:
         positions: int64 [R], positions of the tokens to be drawn.
         max_top_k: the largest top_k if every row that is not greedy has one, otherwise 0.
         all_greedy: True if all rows are greedy.
-        any_filtered: True if any row filters.
+        any_filtered: True if any row that is not greedy filters.
     """
 
     temperature: torch.Tensor

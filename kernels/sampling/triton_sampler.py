@@ -135,9 +135,7 @@ def sample_tokens(
         "NUM_BLOCKS": blocks, "PADDED_BLOCKS": triton.next_power_of_2(blocks), **pdl_options(pdl)
     }  # fmt: skip
     sample_candidates(logits, batch, maxima, chosen, candidates, softcap=softcap, pdl=pdl)
-    search_thresholds(
-        logits, batch, maxima, chosen, limits, states, sums, softcap=softcap, pdl=pdl
-    )  # fmt: skip
+    search_thresholds(logits, batch, maxima, chosen, limits, states, sums, softcap=softcap, pdl=pdl)
     draw_blocks_kernel[(rows, blocks)](
         logits, batch.temperature, batch.min_p, batch.seeds, batch.positions, maxima, limits,
         chosen, best, best_token, vocab_size, softcap, rows, BLOCK=BLOCK, num_warps=8, **shared,

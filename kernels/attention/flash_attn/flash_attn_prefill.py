@@ -126,9 +126,7 @@ def flash_prefill(
     """
     from flash_attn import flash_attn_varlen_func
 
-    inputs = PagedInputs(
-        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos
-    )  # fmt: skip
+    inputs = PagedInputs(q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos)
     shape = inputs.check(out)
     paged = shape.page_size % PAGE_MULTIPLE == 0
     require(
@@ -203,7 +201,7 @@ def unsupported_reason(spec: AttentionSpec, limits: PrefillLimits) -> str | None
 
 
 def is_installed() -> bool:
-    """Return whether flash-attn 2 can be imported; log a warning if it is there but cannot be."""
+    """Return whether flash-attn 2 can be imported; log a warning if it is installed but broken."""
     try:
         import flash_attn
         from flash_attn import flash_attn_varlen_func  # noqa: F401

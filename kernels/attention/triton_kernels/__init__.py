@@ -1,1 +1,1 @@
-"""Jitted Triton code of paged attention; the launchers lie one folder up."""
+"""Triton kernels of paged attention; ``paged_decode`` and others one folder up launch them."""

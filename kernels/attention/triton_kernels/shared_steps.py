@@ -50,7 +50,8 @@ def online_softmax_step(scores, top, total, AXIS: tl.constexpr):
 def add_sink(sinks, top, total):
     """Take each row's sink, a logit without a value, into its softmax.
 
-    Returns the factor by which the sums over the keys shrink, and the new total.
+    ``sinks`` points to the sink of each row. Returns the factor by which the sums over the keys
+    shrink, and the new total.
     """
     sink = tl.load(sinks).to(tl.float32) * LOG2E
     new_top = tl.maximum(top, sink)

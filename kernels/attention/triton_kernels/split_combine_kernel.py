@@ -6,7 +6,7 @@ import triton.language as tl
 from ...triton_launch import pdl_launch_dependents, pdl_wait
 from .shared_steps import LOG2E
 
-MAX_SHORT_SPLITS = tl.constexpr(8)  # a sequence of more short splits than these has long ones
+MAX_SHORT_SPLITS = tl.constexpr(8)  # a sequence that would need more short splits has long ones
 
 
 @triton.jit
