@@ -1,10 +1,10 @@
-"""What every Triton launch here shares: dependent launch, interpreter mode and shape checks.
+"""Helpers that all Triton launches share: dependent launch, workspaces and checks of arguments.
 
 Programmatic dependent launch (PDL): a kernel launched with it may start while the kernel before it
-in the stream still runs. It calls ``pdl_wait`` before it reads what earlier kernels wrote or
-writes anything, and ``pdl_launch_dependents`` as soon as its successor may take free
-multiprocessors. What it does before the wait touches constants (weights) only, so
-its start costs no bandwidth.
+in the stream still runs. It calls ``pdl_wait`` before it reads what earlier kernels wrote, and
+before it writes anything. It calls ``pdl_launch_dependents`` as soon as the next kernel may take
+free multiprocessors. Before the wait it touches constants (weights) only, so that an early start
+costs no bandwidth.
 """
 
 import functools
@@ -13,6 +13,8 @@ import torch
 import triton
 import triton.language as tl
 from triton.language.extra import cuda as tl_cuda
+
+FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
 
 @triton.jit
@@ -27,72 +29,71 @@ def pdl_launch_dependents(PDL: tl.constexpr):
         tl_cuda.gdc_launch_dependents()
 
 
-def interpreted() -> bool:
-    """Whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` at import)."""
+def pdl_options(pdl: bool) -> dict[str, bool]:
+    """Return launch options: ``PDL`` for the kernel and ``launch_pdl`` for the launcher."""
+    if not pdl or _is_interpreted():
+        return {"PDL": False}
+    return {"PDL": True, "launch_pdl": True}
+
+
+def _is_interpreted() -> bool:
+    """Return whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` at import)."""
     return not isinstance(pdl_wait, triton.JITFunction)
 
 
 @functools.cache
 def multiprocessor_count(device: torch.device) -> int:
-    """Multiprocessors of a CUDA device; 2 for the interpreter, so that grids wrap there too."""
+    """Return a CUDA device's multiprocessors; 2 for the CPU, so that grids wrap there too."""
     if device.type != "cuda":
         return 2
     return torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def pdl_options(pdl: bool) -> dict[str, bool]:
-    """Keyword arguments of a launch: ``PDL`` for the kernel and the attribute for the launcher."""
-    if not pdl or interpreted():
-        return {"PDL": False}
-    return {"PDL": True, "launch_pdl": True}
-
-
 def next_power_of_2(n: int) -> int:
-    """The smallest power of two >= n."""
+    """Return the smallest power of two that is at least ``n``, and at least 1."""
     return 1 << max(0, n - 1).bit_length()
 
 
 def workspace_size(sizes: list[int]) -> int:
-    """Elements of float32 memory that ``split_workspace`` cuts into parts of these sizes."""
+    """Return the float32 elements that ``split_workspace`` needs for parts of these sizes."""
     return sum(-(-size // 4) * 4 for size in sizes)
 
 
-def split_workspace(memory: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
-    """Consecutive parts of float32 memory, each from a multiple of 16 bytes on.
+def split_workspace(workspace: torch.Tensor, sizes: list[int]) -> list[torch.Tensor]:
+    """Split float32 memory into consecutive parts that begin at multiples of 16 bytes.
 
-    Triton compiles a kernel anew where a pointer that was aligned so is not.
+    Triton would compile another variant of a kernel for a pointer that is aligned differently.
     """
-    found, begin = [], 0
+    parts, begin = [], 0
     for size in sizes:
-        found.append(memory[begin : begin + size])
+        parts.append(workspace[begin : begin + size])
         begin += workspace_size([size])
-    return found
+    return parts
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise ValueError(message) unless the condition holds."""
+    """Raise ValueError with this message unless the condition holds."""
     if not condition:
         raise ValueError(message)
 
 
 def require_tile(name: str, size: int) -> None:
-    """Raise ValueError unless Triton's products take tiles of this size."""
-    if size < 16 or size & (size - 1):
-        raise ValueError(f"{name} is {size}; it must be a power of two from 16")
+    """Raise ValueError unless ``tl.dot`` takes tiles of this size."""
+    require(
+        size >= 16 and not size & (size - 1),
+        f"{name} is {size}; it must be a power of two, at least 16.",
+    )
 
 
 def require_tensor(
     name: str, tensor: torch.Tensor, dtype: torch.dtype | tuple[torch.dtype, ...], dims: int
 ) -> None:
-    """Raise ValueError unless the tensor is contiguous, of a dtype given and has ``dims`` axes."""
+    """Raise ValueError unless a tensor is contiguous, of a given dtype and has ``dims`` axes."""
     dtypes = dtype if isinstance(dtype, tuple) else (dtype,)
     if tensor.dtype not in dtypes:
         wanted = " or ".join(str(each) for each in dtypes)
-        raise ValueError(f"{name} is {tensor.dtype}; it must be {wanted}")
+        raise ValueError(f"{name} is {tensor.dtype}; it must be {wanted}.")
     if tensor.dim() != dims:
-        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have {dims} axes")
+        raise ValueError(f"{name} has shape {tuple(tensor.shape)}; it must have {dims} axes.")
     if not tensor.is_contiguous():
-        raise ValueError(f"{name} must be contiguous")
-
-
-FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+        raise ValueError(f"{name} must be contiguous.")

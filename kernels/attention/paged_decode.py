@@ -172,7 +172,10 @@ def _decode_in_splits(
 ) -> None:
     """Attend to each split of the keys by itself, then combine the results."""
     sums, stats = _split_results(inputs, shape, q_len, config, workspace)
-    if not (config.use_hopper and _launch_hopper(inputs, shape, q_len, config, pdl, sums, stats)):
+    if not config.use_hopper or not hopper_one_copy.launch_decode(
+        shape, inputs, sums, stats, q_len=q_len, split_tokens=config.split_tokens,
+        short_split_tokens=config.short_split_tokens, pdl=pdl,
+    ):  # fmt: skip
         _launch_triton(inputs, shape, q_len, config, pdl, out, sums, stats)
     combine_splits(
         sums, stats, inputs.seq_lens, inputs.sinks, out,
@@ -198,31 +201,6 @@ def _split_results(
     require(have >= need, f"workspace holds {have} float32 elements; {need} are needed.")
     assert workspace is not None
     return workspace, workspace[need // (shape.head_dim + 2) * shape.head_dim :]
-
-
-def _launch_hopper(
-    inputs: PagedInputs,
-    shape: PagedShape,
-    q_len: int,
-    config: DecodeConfig,
-    pdl: bool,
-    sums: torch.Tensor,
-    stats: torch.Tensor,
-) -> bool:
-    """Launch the CUDA C++ kernel for Hopper; return False if it does not support the call."""
-    kernel = hopper_one_copy.kernel_for(
-        shape, inputs.q, inputs.one_copy, window=inputs.window, sinks=inputs.sinks,
-        scale=inputs.scale, q_len=q_len, split=config.split_tokens, short=config.short_split_tokens,
-    )  # fmt: skip
-    if kernel is None:
-        return False
-    assert inputs.one_copy is not None
-    hopper_one_copy.launch(
-        kernel, shape, inputs.q, inputs.key_cache, inputs.page_table, inputs.seq_lens,
-        inputs.one_copy, scale=inputs.scale, pdl=pdl, part=sums, stats=stats, q_len=q_len,
-        split=config.split_tokens, short=config.short_split_tokens,
-    )  # fmt: skip
-    return True
 
 
 def _launch_triton(

@@ -13,7 +13,7 @@ from .triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 
 @dataclass(frozen=True, slots=True)
 class PrefillConfig:
-    """Launch configuration of ``paged_prefill``. The defaults are right for small heads.
+    """Launch configuration of ``paged_prefill``. The defaults suit heads of up to 128 dimensions.
 
     Attributes:
         query_rows: query rows of a program of the Triton kernel, tokens times the group of query
@@ -146,25 +146,7 @@ def _launch_triton(
 def _launch_hopper(
     inputs: PagedInputs, shape: PagedShape, query_starts: torch.Tensor, out: torch.Tensor
 ) -> bool:
-    """Launch the CUDA C++ kernel for Hopper; return False if none supports the call."""
+    """Launch a CUDA C++ kernel for Hopper; return False if none supports the call."""
     if inputs.one_copy is not None:
-        kernel = hopper_one_copy.kernel_for(
-            shape, inputs.q, inputs.one_copy, window=inputs.window, sinks=inputs.sinks,
-            scale=inputs.scale,
-        )  # fmt: skip
-        if kernel is None:
-            return False
-        hopper_one_copy.launch(
-            kernel, shape, inputs.q, inputs.key_cache, inputs.page_table, inputs.seq_lens,
-            inputs.one_copy, scale=inputs.scale, pdl=False, starts=query_starts, out=out,
-        )  # fmt: skip
-        return True
-    kernel = hopper_prefill.kernel_for(shape, inputs.q, sinks=inputs.sinks, scale=inputs.scale)
-    if kernel is None or inputs.value_cache is None:
-        return False
-    hopper_prefill.launch(
-        kernel, shape, inputs.q, inputs.key_cache, inputs.value_cache, inputs.page_table,
-        query_starts, inputs.seq_lens, inputs.first_pos, out, window=inputs.window,
-        scale=inputs.scale,
-    )  # fmt: skip
-    return True
+        return hopper_one_copy.launch_prefill(shape, inputs, query_starts, out)
+    return hopper_prefill.launch_prefill(shape, inputs, query_starts, out)

@@ -1,1 +1,1 @@
-"""CUDA C++ sources, and how they are compiled and launched."""
+"""CUDA C++ kernels for Hopper, compiled and loaded at run time."""

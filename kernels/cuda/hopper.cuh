@@ -1,89 +1,117 @@
-// Hopper's barriers, bulk copies and matrix products, as functions. Compiled by nvrtc, which has no
-// headers: everything that is used is here.
+// Hopper's barriers, bulk copies and matrix instructions as device functions.
+//
+// NVRTC compiles without CUDA's own headers, so the kernels take everything they use from here.
+#pragma once
 
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef unsigned short bf16;
-struct __align__(64) TensorMap { u64 words[16]; };
+struct __align__(64) TensorMap { u64 words[16]; };  // the driver's CUtensorMap
 
+// Address in the shared window, as the instructions below take it.
 __device__ __forceinline__ u32 shared_address(const void* p) {
     return (u32)__cvta_generic_to_shared(p);
 }
-__device__ __forceinline__ void init(u64& bar, int count) {
+
+// Barriers (mbarrier) in shared memory, one u64 each. A phase completes when `count` arrivals, and
+// all bytes expected, have come. A wait names the parity of a phase: 0 for the first, then 1, 0...
+// Before the first phase has completed, a wait for parity 1 returns at once.
+__device__ __forceinline__ void barrier_init(u64& bar, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&bar)), "r"(count));
 }
-__device__ __forceinline__ void wait(u64& bar, int parity) {
+__device__ __forceinline__ void barrier_wait(u64& bar, int parity) {
     asm volatile(
         "{.reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1;"
         "@!p bra again;}" ::"r"(shared_address(&bar)), "r"(parity) : "memory");
 }
-__device__ __forceinline__ void arrive(u64& bar) {
+__device__ __forceinline__ void barrier_arrive(u64& bar) {
     asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&bar)) : "memory");
 }
-__device__ __forceinline__ void arrive_warp(u64& bar) {
+// Arrives once for the whole warp, after all of its lanes.
+__device__ __forceinline__ void barrier_arrive_warp(u64& bar) {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) arrive(bar);
+    if (threadIdx.x % 32 == 0) barrier_arrive(bar);
 }
-// What earlier launches wrote is there, and what they read may be written.
-__device__ __forceinline__ void wait_for_launches() {
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-}
-// A barrier of the 128 threads of one warp group; numbers from 1 on.
-__device__ __forceinline__ void sync_group(int number) {
-    asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory");
-}
-__device__ __forceinline__ void expect(u64& bar, int bytes) {
+// Arrives once, and makes the phase wait for `bytes` bytes of copies as well.
+__device__ __forceinline__ void barrier_expect_bytes(u64& bar, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;"
                  ::"r"(shared_address(&bar)), "r"(bytes) : "memory");
 }
-__device__ __forceinline__ void load_3d(u32 to, const TensorMap& map, int x, int y, int z,
-                                        u64& bar) {
+
+// Synchronizes the 128 threads of a warp group. `number` is a hardware barrier from 1 on; 0 belongs
+// to __syncthreads.
+__device__ __forceinline__ void sync_warp_group(int number) {
+    asm volatile("bar.sync %0, 128;" ::"r"(number) : "memory");
+}
+
+// Programmatic dependent launch. After pdl_wait, everything that earlier launches wrote is visible,
+// and everything that they read may be overwritten.
+__device__ __forceinline__ void pdl_wait() {
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+}
+// Lets the next launch start as soon as multiprocessors are free.
+__device__ __forceinline__ void pdl_launch_dependents() {
+    asm volatile("griddepcontrol.launch_dependents;");
+}
+
+// Bulk copies (TMA) of a box of a tensor to shared memory; `bar` counts the bytes. Coordinates are
+// in elements, the contiguous axis first.
+__device__ __forceinline__ void tma_load_3d(u32 to, const TensorMap& map, int x, int y, int z,
+                                            u64& bar) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
         " [%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y), "r"(z),
         "r"(shared_address(&bar)) : "memory");
 }
-__device__ __forceinline__ void load_4d(u32 to, const TensorMap& map, int x, int y, int z, int w,
-                                        u64& bar) {
+__device__ __forceinline__ void tma_load_4d(u32 to, const TensorMap& map, int x, int y, int z,
+                                            int w, u64& bar) {
     asm volatile(
         "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
         " [%0], [%1, {%2, %3, %4, %5}], [%6];" ::"r"(to), "l"((u64)&map), "r"(x), "r"(y), "r"(z),
         "r"(w), "r"(shared_address(&bar)) : "memory");
 }
-__device__ __forceinline__ void fetch_l2(const void* from) {
+__device__ __forceinline__ void prefetch_l2(const void* from) {
     asm volatile("prefetch.global.L2 [%0];" ::"l"((u64)from));
 }
-__device__ __forceinline__ void fence_async() {
+// Makes this thread's writes to shared memory visible to bulk copies and matrix instructions.
+__device__ __forceinline__ void fence_async_proxy() {
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
 }
-__device__ __forceinline__ void mma_fence() {
+
+// Matrix instructions of a warp group (wgmma), which run asynchronously. wgmma_fence comes before
+// the first one that reads registers written by ordinary instructions, wgmma_commit closes a group
+// of them, and wgmma_wait<N> waits until at most the N latest groups are in progress.
+__device__ __forceinline__ void wgmma_fence() {
     asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
 }
-__device__ __forceinline__ void mma_commit() {
+__device__ __forceinline__ void wgmma_commit() {
     asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
-template <int N> __device__ __forceinline__ void mma_wait() {
+template <int N> __device__ __forceinline__ void wgmma_wait() {
     asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(N) : "memory");
 }
-// Matrix descriptor with 128-byte swizzle; groups of 8 rows lie 1,024 bytes apart.
-__device__ __forceinline__ u64 describe(u32 address, int leading) {
+// Descriptor of a matrix in shared memory with 128-byte swizzle. Groups of 8 rows lie 1,024 bytes
+// apart; `leading` is the leading dimension's byte offset.
+__device__ __forceinline__ u64 matrix_descriptor(u32 address, int leading) {
     return (u64)((address & 0x3FFFF) >> 4) | (u64)(leading >> 4) << 16 | (u64)(1024 >> 4) << 32 |
            (u64)1 << 62;
 }
+
 __device__ __forceinline__ float exp2_fast(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-__device__ __forceinline__ u32 pack(float low, float high) {
+__device__ __forceinline__ u32 pack_bf16(float low, float high) {
     u32 y;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(y) : "f"(high), "f"(low));
     return y;
 }
-__device__ __forceinline__ float low(u32 x) { return __uint_as_float(x << 16); }
-__device__ __forceinline__ float high(u32 x) { return __uint_as_float(x & 0xFFFF0000u); }
-__device__ __forceinline__ float widen(float x) { return x; }
-__device__ __forceinline__ float widen(bf16 x) { return __uint_as_float((u32)x << 16); }
+__device__ __forceinline__ float bf16_low(u32 x) { return __uint_as_float(x << 16); }
+__device__ __forceinline__ float bf16_high(u32 x) { return __uint_as_float(x & 0xFFFF0000u); }
+__device__ __forceinline__ float to_float(float x) { return x; }
+__device__ __forceinline__ float to_float(bf16 x) { return __uint_as_float((u32)x << 16); }
+
 __device__ __forceinline__ uint4 load_shared(u32 at) {
     uint4 v;
     asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
@@ -98,12 +126,14 @@ __device__ __forceinline__ void store_shared(u32 at, u32 v) {
     asm volatile("st.shared.b32 [%0], %1;" ::"r"(at), "r"(v) : "memory");
 }
 
+// Accumulators d[i], d[i + 1], ... as operands of an asm statement.
 #define F4(d, i) "+f"(d[i]), "+f"(d[i + 1]), "+f"(d[i + 2]), "+f"(d[i + 3])
 #define F32(d, i) F4(d, i), F4(d, i + 4), F4(d, i + 8), F4(d, i + 12), \
                   F4(d, i + 16), F4(d, i + 20), F4(d, i + 24), F4(d, i + 28)
 
-// d = (add ? d : 0) + a [64 x 16] * b^T, b [n x 16] K-major; _t: b [16 x n], MN-major.
-__device__ __forceinline__ void mma_n64(float (&d)[32], u64 a, u64 b, int add) {
+// d = (add ? d : 0) + a * b for a [64 x 16] and n columns. wgmma_n64 takes b as [n x 16], K-major;
+// the functions whose names end in _t take it as [16 x n], MN-major.
+__device__ __forceinline__ void wgmma_n64(float (&d)[32], u64 a, u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %34, 0;"
         "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
@@ -114,7 +144,7 @@ __device__ __forceinline__ void mma_n64(float (&d)[32], u64 a, u64 b, int add) {
         : "l"(a), "l"(b), "r"(add));
 }
 
-__device__ __forceinline__ void mma_n128_t(float (&d)[64], u64 a, u64 b, int add) {
+__device__ __forceinline__ void wgmma_n128_t(float (&d)[64], u64 a, u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %66, 0;"
         "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
@@ -127,8 +157,8 @@ __device__ __forceinline__ void mma_n128_t(float (&d)[64], u64 a, u64 b, int add
         : "l"(a), "l"(b), "r"(add));
 }
 
-// a in registers: rows r and r + 8 of its columns c, c + 1, then of c + 8, c + 9.
-__device__ __forceinline__ void mma_n256_t(float (&d)[128], const u32 (&a)[4], u64 b, int add) {
+// a is in registers: rows r and r + 8 of its columns c, c + 1, then the same rows of c + 8, c + 9.
+__device__ __forceinline__ void wgmma_n256_t(float (&d)[128], const u32 (&a)[4], u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %133, 0;"
         "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {"
@@ -144,8 +174,10 @@ __device__ __forceinline__ void mma_n256_t(float (&d)[128], const u32 (&a)[4], u
         : F32(d, 0), F32(d, 32), F32(d, 64), F32(d, 96)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
 }
-// The compiler may use what products leave in registers only from here on: after ``mma_wait``.
-template <int N> __device__ __forceinline__ void settle(float (&d)[N]) {
+
+// Call this after wgmma_wait. It keeps the compiler from reading or moving accumulators before the
+// products that write them have ended.
+template <int N> __device__ __forceinline__ void settle_registers(float (&d)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }

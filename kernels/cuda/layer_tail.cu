@@ -1,188 +1,205 @@
-// Four products with norms between them in one launch, on Hopper, bf16, for at most ROWS rows: a
-// decode step from the end of one layer's attention to the first product of the next layer.
+// Four linear layers with norms between them in one launch, on Hopper, bf16, for at most ROWS rows:
+// a decode step from the end of one layer's attention to the first linear layer of the next layer.
 //
 //     y = x W0^T               residual, x1 = norms of y
 //     h = gelu(x1 Wg^T) * (x1 Wu^T)
 //     y = h W2^T               residual, x3 = norms of y
 //     out = x3 W3^T
 //
-// A product alone leaves memory idle while its last programs finish, the next launch starts and its
-// inputs arrive. Weights depend on nothing, so here one warp of each program streams them through a
-// ring in shared memory from the first product to the last without a stop, a second one follows
-// with the inputs as they become known, and four compute. A product knows its inputs by counters in
-// global memory, zero at the start. So all programs must run at once: one a multiprocessor.
+// A launch per linear layer leaves memory idle while its last programs finish, the next launch
+// starts and its inputs arrive. Weights depend on nothing, so here one warp of each program streams
+// them through a ring in shared memory from the first stage to the last without a stop. A second
+// warp follows with the inputs as they become known, and four warps compute. A stage learns from
+// counters in global memory, which are zero at the start, that its inputs are there. All programs
+// must therefore run at once, one on each multiprocessor.
 //
 // The matrix unit's M are up to 64 weight rows, a tile; its N are the rows of x. A tile has as many
-// rows as give all programs the same share of a product: where only some read, the paths to them
-// are the limit (84 of 132 programs: 31 GB/s each, 2.6 TB/s). Which program computes a tile does not
-// depend on the rows, and no sum is split: results do not depend on the batch.
+// rows as give all programs the same share of a stage: if only some of them read, the paths to
+// these are the limit (84 of 132 programs: 31 GB/s each, 2.6 TB/s in total). Which program computes
+// a tile does not depend on the number of rows, and no sum is split, so results do not depend on
+// the batch.
 //
-// Preceded by hopper.cuh. Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a
-// multiple of 256), DEPTH (blocks of 64 columns in a slot of the ring).
+// Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a multiple of 256),
+// DEPTH (blocks of 64 columns in a slot of the ring). For instance
+//   nvcc -arch=sm_90a -cubin -DROWS=8 -DWIDTH=5376 -DDEPTH=4 layer_tail.cu
 
-constexpr int PHASES = 4;
+#include "hopper.cuh"
+
+constexpr int STAGES = 4;
 constexpr int BLOCK = 64 * 128, X_BLOCK = ROWS * 128;  // bytes of 64 weight rows, of x
-constexpr int SHARED = 232448, BARRIERS = 1024, ROOM = SHARED - BARRIERS;
-constexpr int SLOTS = 32;  // most in use at once
+constexpr int SHARED = 232448, BARRIERS = 1024, RING_BYTES = SHARED - BARRIERS;
+constexpr int SLOTS = 32;  // at most in use at once
 constexpr u64 EVICT_FIRST = 0x12F0000000000000;  // createpolicy.fractional.L2::evict_first
-enum Kind { PLAIN, GATED, WIDE };  // bf16; gelu(gate) * up in bf16; float32
+enum OutputKind { BFLOAT16, GATED, FLOAT32 };  // GATED: gelu(gate) * up in bf16
 
-struct __align__(64) Phase {
+// One linear layer, and the norms that make its input. layer_tail.py mirrors both structs.
+struct __align__(64) Stage {
     TensorMap weights, x;
-    void* out;  // [rows, n]
-    // Where y is given, x is normed, [rows, WIDTH], and made of it first.
-    const bf16 *y, *post, *next;
+    void* out;  // [rows, outputs]
+    // If y is given, the norms first make `normed`, [rows, WIDTH], of it, which is x.
+    const bf16 *y, *post_norm, *next_norm;
     bf16 *residual, *normed;
     float scale;
-    int n, tile, tiles, steps;  // outputs; weight rows a tile, at most 64; tiles; slots of one
-    Kind kind;
+    int outputs;  // of the layer: weight rows, or half of them if it is gated
+    int tile_rows;  // weight rows of a tile, at most 64
+    int tiles, steps;  // number of tiles; slots of each, or pairs of slots if gated
+    OutputKind kind;
 };
 
-struct __align__(64) Chain {
-    Phase phases[PHASES];
-    int* counters;  // [PHASES][2]: rows that are normed, tiles that are computed
+struct __align__(64) LayerTail {
+    Stage stages[STAGES];
+    int* counters;  // [STAGES][2]: rows normed, tiles computed
     float eps;
     int rows;
 };
 
 struct Ring {
-    // Each barrier is one u64; what completes a phase stands beside it.
-    u64 full[SLOTS], empty[SLOTS];  // weights and inputs are there (2 and bytes); read (4 warps)
-    u64 stored, noted;  // a tile's results are written (128 threads); to be counted (1)
-    u32 ends[2][SLOTS];  // where slots end, for each warp that fills them
-    float sums[2][4];
+    // Barriers; in parentheses, what completes a phase.
+    u64 full[SLOTS];  // weights and inputs loaded (2 arrivals and bytes)
+    u64 empty[SLOTS];  // slot read (4 warps)
+    u64 stored, noted;  // a tile's results written (128 threads); noted by the counting warp (1)
+    u32 ends[2][SLOTS];  // positions at which slots end, for each of the two warps that fill them
+    float sums[2][4];  // of each warp, for the two norms
 };
 static_assert(sizeof(Ring) <= BARRIERS, "shared memory");
 
-__device__ __forceinline__ void mma(float (&d)[4], u64 a, u64 b, int add) {
+__device__ __forceinline__ void wgmma(float (&d)[4], u64 a, u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %6, 0;"
         "wgmma.mma_async.sync.aligned.m64n8k16.f32.bf16.bf16 {%0, %1, %2, %3}, %4, %5, "
         "p, 1, 1, 0, 0;}" : F4(d, 0) : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void mma(float (&d)[8], u64 a, u64 b, int add) {
+__device__ __forceinline__ void wgmma(float (&d)[8], u64 a, u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %10, 0;"
         "wgmma.mma_async.sync.aligned.m64n16k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7}, "
         "%8, %9, p, 1, 1, 0, 0;}" : F4(d, 0), F4(d, 4) : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void mma(float (&d)[16], u64 a, u64 b, int add) {
+__device__ __forceinline__ void wgmma(float (&d)[16], u64 a, u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %18, 0;"
         "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, "
         "%8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, p, 1, 1, 0, 0;}"
-        : F4(d, 0), F4(d, 4), F4(d, 8), F4(d, 12) : "l"(a), "l"(b), "r"(add));
+        : F4(d, 0), F4(d, 4), F4(d, 8), F4(d, 12)
+        : "l"(a), "l"(b), "r"(add));
 }
-__device__ __forceinline__ void mma(float (&d)[32], u64 a, u64 b, int add) {
-    mma_n64(d, a, b, add);
+__device__ __forceinline__ void wgmma(float (&d)[32], u64 a, u64 b, int add) {
+    wgmma_n64(d, a, b, add);
 }
 
-// What other programs wrote before they counted is visible afterwards; to bulk copies, by a fence.
-__device__ __forceinline__ void wait_for_count(const int* counter, int target) {
+// Waits for a counter. Afterwards, what other programs wrote before they added to it is visible;
+// bulk copies also need a fence.
+__device__ __forceinline__ void counter_wait(const int* counter, int target) {
     int seen;
-    do
-        asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+    do asm volatile("ld.acquire.gpu.global.s32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
     while (seen < target);
 }
-// After all that this thread wrote, and what it has seen other threads arrive with.
-__device__ __forceinline__ void count(int* counter) {
+// Adds 1, after all writes of this thread and those of threads whose arrivals it has waited for.
+__device__ __forceinline__ void counter_add(int* counter) {
     asm volatile("red.release.gpu.global.add.s32 [%0], 1;" ::"l"(counter) : "memory");
 }
 
-// Counts this program's tiles. A count waits until what was written has reached L2, behind all
-// loads under way: several microseconds, for which the products need not stop.
-__device__ __forceinline__ void count_tiles(const Chain& chain, Ring& ring) {
+// Counts this program's finished tiles. Called by one thread of a warp of its own: the addition
+// waits until the results have reached L2, behind all loads in progress. This takes several
+// microseconds, for which the computing warps need not stop.
+__device__ __forceinline__ void publish_tiles(const LayerTail& tail, Ring& ring) {
     u32 number = 0;
-    for (int p = 0; p < PHASES - 1; ++p)
-        for (int tile = blockIdx.x; tile < chain.phases[p].tiles; tile += gridDim.x, ++number) {
-            wait(ring.stored, number & 1);
-            arrive(ring.noted);
-            count(chain.counters + 2 * p + 1);
+    for (int index = 0; index < STAGES - 1; ++index)
+        for (int tile = blockIdx.x; tile < tail.stages[index].tiles; tile += gridDim.x, ++number) {
+            barrier_wait(ring.stored, number & 1);
+            barrier_arrive(ring.noted);
+            counter_add(tail.counters + 2 * index + 1);
         }
 }
 
-// The last tile begins early enough to be whole: copies that reach beyond a tensor are slower.
-__device__ __forceinline__ int first_row(const Phase& phase, int tile) {
-    return min(tile * phase.tile, phase.n - phase.tile);
+// First weight row of a tile. The last tile begins early enough to be whole, because copies that
+// reach beyond the end of a tensor are slower.
+__device__ __forceinline__ int first_row(const Stage& stage, int tile) {
+    return min(tile * stage.tile_rows, stage.outputs - stage.tile_rows);
 }
 
-// Slots lie one after another in the ring, x and then blocks of as many rows as a tile has, so that
-// the ring holds as much as it can when a phase is waited for. `at` counts all bytes up to there.
+// Slots lie one after another in the ring: x, then blocks of as many rows as a tile has, so that
+// the ring holds as much as it can while a stage waits for its inputs. `at` counts all bytes up to
+// there.
 struct Layout {
     u32 block, size;
-    __device__ __forceinline__ Layout(const Phase& phase)
-        : block((phase.tile + 7) / 8 * 1024), size(DEPTH * (X_BLOCK + block)) {}
-    // The next slot; none is cut by the ring's end. The matrix unit reads 64 rows of each block,
-    // those beyond a tile in vain.
+    __device__ __forceinline__ Layout(const Stage& stage)
+        : block((stage.tile_rows + 7) / 8 * 1024), size(DEPTH * (X_BLOCK + block)) {}
+    // Returns the next slot's position; the ring's end cuts none. The matrix unit reads 64 rows of
+    // each block, and the results of those beyond the tile are discarded.
     __device__ __forceinline__ u32 next(u32& at) const {
-        u32 from = at % ROOM;
-        if (from + size + BLOCK - block > ROOM) at += ROOM - from, from = 0;
+        u32 from = at % RING_BYTES;
+        if (from + size + BLOCK - block > RING_BYTES) at += RING_BYTES - from, from = 0;
         at += size;
         return from;
     }
 };
 
-// Read once: what is read again shall stay in L2.
-__device__ __forceinline__ void load_once(u32 to, const TensorMap& map, int y, int z, u64& bar) {
+// Loads weights, which are read once, so that data that is read again stays in L2.
+__device__ __forceinline__ void tma_load_once(u32 to, const TensorMap& map, int y, int z,
+                                              u64& bar) {
     asm volatile(
         "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
         ".L2::cache_hint [%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to), "l"((u64)&map), "r"(0),
         "r"(y), "r"(z), "r"(shared_address(&bar)), "l"(EVICT_FIRST) : "memory");
 }
 
-// Brings the weights of all of this program's tiles, or their inputs, in the order of the ring.
+// Loads the weights of all of this program's tiles, or their inputs, in the order of the ring.
+// Called by one thread.
 template <bool INPUTS>
-__device__ __forceinline__ void stream(const Chain& chain, Ring& ring, u32 base) {
+__device__ __forceinline__ void fill_ring(const LayerTail& tail, Ring& ring, u32 base) {
     u32 number = 0, at = 0, oldest = 0, freed = 0;
     u32(&ends)[SLOTS] = ring.ends[INPUTS];
-    for (int p = 0; p < PHASES; ++p) {
-        const Phase& phase = chain.phases[p];
-        const Layout layout(phase);
-        const int tiles = phase.tiles, parts = phase.kind == GATED ? 2 : 1;
-        if (INPUTS && p && blockIdx.x < tiles) {
-            if (phase.y)
-                wait_for_count(chain.counters + 2 * p, chain.rows);
+    for (int index = 0; index < STAGES; ++index) {
+        const Stage& stage = tail.stages[index];
+        const Layout layout(stage);
+        const int tiles = stage.tiles, parts = stage.kind == GATED ? 2 : 1;
+        if (INPUTS && index && blockIdx.x < tiles) {
+            if (stage.y)
+                counter_wait(tail.counters + 2 * index, tail.rows);
             else
-                wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].tiles);
+                counter_wait(tail.counters + 2 * index - 1, tail.stages[index - 1].tiles);
             asm volatile("fence.proxy.async;" ::: "memory");
         }
         for (int tile = blockIdx.x; tile < tiles; tile += gridDim.x)
-            for (int step = 0; step < phase.steps; ++step)
+            for (int step = 0; step < stage.steps; ++step)
                 for (int part = 0; part < parts; ++part, ++number) {
                     const u32 to = base + layout.next(at);
-                    for (; number - oldest == SLOTS || at - freed > ROOM; ++oldest) {
-                        wait(ring.empty[oldest % SLOTS], oldest / SLOTS & 1);
+                    for (; number - oldest == SLOTS || at - freed > RING_BYTES; ++oldest) {
+                        barrier_wait(ring.empty[oldest % SLOTS], oldest / SLOTS & 1);
                         freed = ends[oldest % SLOTS];
                     }
                     ends[number % SLOTS] = at;
                     u64& full = ring.full[number % SLOTS];
-                    expect(full, DEPTH * 128 * (INPUTS ? ROWS : phase.tile));
+                    barrier_expect_bytes(full, DEPTH * 128 * (INPUTS ? ROWS : stage.tile_rows));
                     if (INPUTS)
-                        load_3d(to, phase.x, 0, 0, step * DEPTH, full);
-                    else  // one by one, since each block must begin at a multiple of 1,024 bytes
+                        tma_load_3d(to, stage.x, 0, 0, step * DEPTH, full);
+                    else  // one by one, because each block must begin at a multiple of 1,024 bytes
                         for (int b = 0; b < DEPTH; ++b)
-                            load_once(to + DEPTH * X_BLOCK + b * layout.block, phase.weights,
-                                      first_row(phase, tile) + part * phase.n, step * DEPTH + b,
-                                      full);
+                            tma_load_once(to + DEPTH * X_BLOCK + b * layout.block, stage.weights,
+                                          first_row(stage, tile) + part * stage.outputs,
+                                          step * DEPTH + b, full);
                 }
     }
 }
 
-// Adds up one slot; the slot before, which nothing reads any more then, is given back.
-__device__ __forceinline__ void multiply(float (&d)[ROWS / 2], Ring& ring, const Layout& layout,
-                                         u32 from, u32 number, bool first, bool alone) {
-    const u64 x = describe(from, 16), w = describe(from + DEPTH * X_BLOCK, 16);
-    wait(ring.full[number % SLOTS], number / SLOTS & 1);
-    mma_fence();
+// Adds the product of one slot's matrices to d. Gives back the slot before, unless there is none
+// (`alone`): it is no longer read then.
+__device__ __forceinline__ void accumulate_slot(float (&d)[ROWS / 2], Ring& ring,
+                                                const Layout& layout, u32 from, u32 number,
+                                                bool first, bool alone) {
+    const u64 x = matrix_descriptor(from, 16), w = matrix_descriptor(from + DEPTH * X_BLOCK, 16);
+    barrier_wait(ring.full[number % SLOTS], number / SLOTS & 1);
+    wgmma_fence();
 #pragma unroll
     for (int b = 0; b < DEPTH; ++b)
 #pragma unroll
         for (int k = 0; k < 4; ++k)
-            mma(d, w + b * (layout.block / 16) + k * 2, x + b * (X_BLOCK / 16) + k * 2,
-                !first || b > 0 || k > 0);
-    mma_commit();
-    mma_wait<1>();
-    if (!alone) arrive_warp(ring.empty[(number - 1) % SLOTS]);
+            wgmma(d, w + b * (layout.block / 16) + k * 2, x + b * (X_BLOCK / 16) + k * 2,
+                  !first || b > 0 || k > 0);
+    wgmma_commit();
+    wgmma_wait<1>();
+    if (!alone) barrier_arrive_warp(ring.empty[(number - 1) % SLOTS]);
 }
 
 __device__ __forceinline__ float gelu(float x) {
@@ -191,138 +208,146 @@ __device__ __forceinline__ float gelu(float x) {
     return x * (1.0f - 1.0f / (exp2_fast(2.0f * 1.4426950408889634f * inner) + 1.0f));
 }
 
-template <Kind KIND>
-__device__ __forceinline__ void products(const Chain& chain, int p, Ring& ring, u32 base,
-                                         u32& number, u32& at, u32& stored) {
-    const Phase& phase = chain.phases[p];
-    const Layout layout(phase);
+// Computes this program's tiles of one stage. Called by the four computing warps.
+template <OutputKind KIND>
+__device__ __forceinline__ void linear(const LayerTail& tail, int index, Ring& ring, u32 base,
+                                       u32& number, u32& at, u32& stored) {
+    const Stage& stage = tail.stages[index];
+    const Layout layout(stage);
     const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
-    for (int tile = blockIdx.x; tile < phase.tiles; tile += gridDim.x) {
+    for (int tile = blockIdx.x; tile < stage.tiles; tile += gridDim.x) {
         float d[ROWS / 2], up[KIND == GATED ? ROWS / 2 : 4];
-        for (int step = 0; step < phase.steps; ++step) {
+        for (int step = 0; step < stage.steps; ++step) {
             const bool fresh = step == 0;
-            multiply(d, ring, layout, base + layout.next(at), number++, fresh, fresh);
+            accumulate_slot(d, ring, layout, base + layout.next(at), number++, fresh, fresh);
             if constexpr (KIND == GATED)
-                multiply(up, ring, layout, base + layout.next(at), number++, fresh, false);
+                accumulate_slot(up, ring, layout, base + layout.next(at), number++, fresh, false);
         }
-        mma_wait<0>();
-        arrive_warp(ring.empty[(number - 1) % SLOTS]);
+        wgmma_wait<0>();
+        barrier_arrive_warp(ring.empty[(number - 1) % SLOTS]);
 #pragma unroll
         for (int i = 0; i < ROWS / 2; ++i) {
             const int m = i / 4 * 8 + lane % 4 * 2 + i % 2, row = first + i % 4 / 2 * 8;
-            const int column = first_row(phase, tile) + row;
-            const u64 at = (u64)m * phase.n + column;
+            const int column = first_row(stage, tile) + row;
+            const u64 at = (u64)m * stage.outputs + column;
             float value = d[i];
             if constexpr (KIND == GATED) value = gelu(value) * up[i];
-            if (m >= chain.rows || row >= phase.tile) continue;
-            if constexpr (KIND == WIDE)
-                ((float*)phase.out)[at] = value;
+            if (m >= tail.rows || row >= stage.tile_rows) continue;
+            if constexpr (KIND == FLOAT32)
+                ((float*)stage.out)[at] = value;
             else
-                ((bf16*)phase.out)[at] = (bf16)pack(value, 0.0f);
+                ((bf16*)stage.out)[at] = (bf16)pack_bf16(value, 0.0f);
         }
-        if (p == PHASES - 1) continue;
-        wait(ring.noted, (stored++ & 1) ^ 1);  // of the tile before
-        arrive(ring.stored);
+        if (index == STAGES - 1) continue;
+        barrier_wait(ring.noted, (stored++ & 1) ^ 1);  // for the tile before
+        barrier_arrive(ring.stored);
     }
 }
 
-// Sum over the 128 threads of the group.
+// Sum over the 128 computing threads.
 __device__ __forceinline__ float sum(float value, float (&sums)[4]) {
 #pragma unroll
     for (int lanes = 16; lanes; lanes /= 2) value += __shfl_xor_sync(~0u, value, lanes);
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
-    sync_group(1);
+    sync_warp_group(1);
     return sums[0] + sums[1] + sums[2] + sums[3];
 }
-__device__ __forceinline__ float inverse_root(float x) {
+__device__ __forceinline__ float rsqrt_fast(float x) {
     float y;
     asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
-__device__ __forceinline__ u32 load_fresh(const bf16* at) {
+__device__ __forceinline__ u32 load_l2(const bf16* at) {
     u32 v;
     asm volatile("ld.global.cg.b32 %0, [%1];" : "=r"(v) : "l"(at) : "memory");
     return v;
 }
 
-// residual = (residual + rms(y) * post) * scale; normed = rms(residual) * next. The last programs
-// take a row each: they have the fewest tiles.
-__device__ __forceinline__ void normalise(const Chain& chain, int p, Ring& ring) {
-    constexpr int EACH = WIDTH / 256;  // pairs of neighbours a thread
-    const Phase& phase = chain.phases[p];
-    for (int row = gridDim.x - 1 - blockIdx.x; row < chain.rows; row += gridDim.x) {
+// residual = (residual + rms(y) * post_norm) * scale; normed = rms(residual) * next_norm, where
+// rms(v) is v over its root mean square. The last programs take a row each, as they have the fewest
+// tiles.
+__device__ __forceinline__ void normalize(const LayerTail& tail, int index, Ring& ring) {
+    constexpr int EACH = WIDTH / 256;  // pairs of neighboring elements per thread
+    const Stage& stage = tail.stages[index];
+    for (int row = gridDim.x - 1 - blockIdx.x; row < tail.rows; row += gridDim.x) {
         const u64 first = (u64)row * WIDTH + threadIdx.x * 2;
         u32 residual[EACH], post[EACH], next[EACH];
         float y[2 * EACH], squares = 0.0f;
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            residual[i] = load_fresh(phase.residual + first + i * 256);
-            post[i] = load_fresh(phase.post + threadIdx.x * 2 + i * 256);
-            next[i] = load_fresh(phase.next + threadIdx.x * 2 + i * 256);
+            residual[i] = load_l2(stage.residual + first + i * 256);
+            post[i] = load_l2(stage.post_norm + threadIdx.x * 2 + i * 256);
+            next[i] = load_l2(stage.next_norm + threadIdx.x * 2 + i * 256);
         }
         if (threadIdx.x % 32 == 0)
-            wait_for_count(chain.counters + 2 * p - 1, chain.phases[p - 1].tiles);
+            counter_wait(tail.counters + 2 * index - 1, tail.stages[index - 1].tiles);
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            const u32 pair = load_fresh(phase.y + first + i * 256);
-            y[2 * i] = low(pair), y[2 * i + 1] = high(pair);
+            const u32 pair = load_l2(stage.y + first + i * 256);
+            y[2 * i] = bf16_low(pair), y[2 * i + 1] = bf16_high(pair);
         }
 #pragma unroll
         for (int i = 0; i < 2 * EACH; ++i) squares += y[i] * y[i];
-        float factor = inverse_root(sum(squares, ring.sums[0]) / WIDTH + chain.eps);
+        float factor = rsqrt_fast(sum(squares, ring.sums[0]) / WIDTH + tail.eps);
         squares = 0.0f;
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            // The norm sees what the residual holds after rounding.
-            residual[i] = pack((low(residual[i]) + y[2 * i] * factor * low(post[i])) * phase.scale,
-                               (high(residual[i]) + y[2 * i + 1] * factor * high(post[i])) *
-                                   phase.scale);
-            squares += low(residual[i]) * low(residual[i]) + high(residual[i]) * high(residual[i]);
-            *(u32*)(phase.residual + first + i * 256) = residual[i];
+            // The norm uses the residual as rounded.
+            residual[i] = pack_bf16(
+                (bf16_low(residual[i]) + y[2 * i] * factor * bf16_low(post[i])) * stage.scale,
+                (bf16_high(residual[i]) + y[2 * i + 1] * factor * bf16_high(post[i])) *
+                    stage.scale);
+            squares += bf16_low(residual[i]) * bf16_low(residual[i]) +
+                       bf16_high(residual[i]) * bf16_high(residual[i]);
+            *(u32*)(stage.residual + first + i * 256) = residual[i];
         }
-        factor = inverse_root(sum(squares, ring.sums[1]) / WIDTH + chain.eps);
+        factor = rsqrt_fast(sum(squares, ring.sums[1]) / WIDTH + tail.eps);
 #pragma unroll
         for (int i = 0; i < EACH; ++i)
-            *(u32*)(phase.normed + first + i * 256) =
-                pack(low(residual[i]) * factor * low(next[i]),
-                     high(residual[i]) * factor * high(next[i]));
-        sync_group(1);
-        if (threadIdx.x == 0) count(chain.counters + 2 * p);
+            *(u32*)(stage.normed + first + i * 256) =
+                pack_bf16(bf16_low(residual[i]) * factor * bf16_low(next[i]),
+                          bf16_high(residual[i]) * factor * bf16_high(next[i]));
+        sync_warp_group(1);
+        if (threadIdx.x == 0) counter_add(tail.counters + 2 * index);
     }
 }
 
 extern "C" __global__ void __launch_bounds__(224, 1)
-layer_tail(const __grid_constant__ Chain chain) {
+layer_tail(const __grid_constant__ LayerTail tail) {
     extern __shared__ __align__(1024) unsigned char memory[];
-    Ring& ring = *(Ring*)(memory + ROOM);
+    Ring& ring = *(Ring*)(memory + RING_BYTES);
     const u32 base = shared_address(memory);
     const int t = threadIdx.x;
-    asm volatile("griddepcontrol.launch_dependents;");
+    pdl_launch_dependents();
     if (base % 1024) asm volatile("trap;");
     if (t == 0) {
-        for (int i = 0; i < SLOTS; ++i) init(ring.full[i], 2), init(ring.empty[i], 4);
-        init(ring.stored, 128), init(ring.noted, 1);
+        for (int i = 0; i < SLOTS; ++i)
+            barrier_init(ring.full[i], 2), barrier_init(ring.empty[i], 4);
+        barrier_init(ring.stored, 128), barrier_init(ring.noted, 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-        fence_async();
+        fence_async_proxy();
     }
     __syncthreads();
     if (t >= 128) {
-        if (t == 128) stream<false>(chain, ring, base);
+        if (t == 128) fill_ring<false>(tail, ring, base);
         if (t == 160) {
-            wait_for_launches();
-            stream<true>(chain, ring, base);
+            pdl_wait();
+            fill_ring<true>(tail, ring, base);
         }
-        if (t == 192) count_tiles(chain, ring);
+        if (t == 192) publish_tiles(tail, ring);
     } else {
-        wait_for_launches();
+        pdl_wait();
         u32 number = 0, at = 0, stored = 0;
-        for (int p = 0; p < PHASES; ++p) {
-            if (chain.phases[p].y) normalise(chain, p, ring);
-            const Kind kind = chain.phases[p].kind;
-            if (kind == PLAIN) products<PLAIN>(chain, p, ring, base, number, at, stored);
-            else if (kind == GATED) products<GATED>(chain, p, ring, base, number, at, stored);
-            else products<WIDE>(chain, p, ring, base, number, at, stored);
+        for (int index = 0; index < STAGES; ++index) {
+            if (tail.stages[index].y) normalize(tail, index, ring);
+            const OutputKind kind = tail.stages[index].kind;
+            if (kind == BFLOAT16)
+                linear<BFLOAT16>(tail, index, ring, base, number, at, stored);
+            else if (kind == GATED)
+                linear<GATED>(tail, index, ring, base, number, at, stored);
+            else
+                linear<FLOAT32>(tail, index, ring, base, number, at, stored);
         }
     }
 }

@@ -1,13 +1,17 @@
-// The softmax of attention over tiles of 64 keys, for 64 rows in a warp group's registers.
-//
-// Preceded by hopper.cuh.
+// Online softmax of attention over tiles of 64 keys, for 64 rows in a warp group's registers.
+#pragma once
+#include "hopper.cuh"
 
-// A new largest score counts once it is this far (in powers of two) above the one in use.
+// The maximum in use rises only if a score exceeds it by more than this many powers of two, so few
+// tiles require rescaling of older sums.
 constexpr float SLACK = 8.0f;
 
-// Scores become weights. Of a thread's 32, s[i] belongs to row i % 4 / 2 of its two rows.
-__device__ __forceinline__ void weigh(float (&s)[32], float (&top)[2], float (&sum)[2],
-                                      float (&decay)[2], float scale) {
+// Turns a tile's scores into weights, in place. A thread holds parts of two rows; s[i] belongs to
+// the row i % 4 / 2 of them. `top` is each row's maximum in use, times `scale`; `sum` is this
+// thread's part of the sum of weights; `decay` returns the factor of sums over earlier tiles.
+// `scale` includes log2(e).
+__device__ __forceinline__ void softmax_tile(float (&s)[32], float (&top)[2], float (&sum)[2],
+                                             float (&decay)[2], float scale) {
     const float infinity = __int_as_float(0x7F800000);
     float most[2][2] = {{-infinity, -infinity}, {-infinity, -infinity}};
     float added[2][2] = {}, shift[2];
@@ -23,7 +27,7 @@ __device__ __forceinline__ void weigh(float (&s)[32], float (&top)[2], float (&s
             decay[r] = exp2_fast(top[r] - now);
             top[r] = now;
         }
-        // A row that has seen no key yet has top = -inf: shift by 0 then, not by -inf.
+        // A row that has seen no key yet has top = -inf. It is shifted by 0 instead.
         shift[r] = top[r] == -infinity ? 0.0f : top[r];
     }
 #pragma unroll

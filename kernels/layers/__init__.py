@@ -1,1 +1,1 @@
-"""Everything in a decoder layer but its attention."""
+"""Kernels for all parts of a decoder layer except attention, and for token embedding."""

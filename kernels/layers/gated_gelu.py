@@ -1,4 +1,4 @@
-"""gelu_tanh(gate) * up for many rows; few rows have it in ``linear_few_rows``'s epilogue."""
+"""gelu_tanh(gate) * up for many rows; ``linear_few_rows`` includes it."""
 
 import torch
 import torch.nn.functional as F
@@ -20,16 +20,25 @@ def _gated_gelu(gate_up, out, N: tl.constexpr, BLOCK: tl.constexpr):
 
 
 def gated_gelu(gate_up: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
-    """[rows, 2N] -> ``out`` [rows, N]: gelu_tanh of the first half of each row times the second.
+    """Multiply gelu_tanh of the first half of each row by the second half.
+
+    Args:
+        gate_up: [rows, 2N].
+        out: [rows, N].
+
+    Returns:
+        ``out``.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape or dtype does not fit.
     """
     require_tensor("gate_up", gate_up, FLOAT_DTYPES, 2)
     require_tensor("out", out, FLOAT_DTYPES, 2)
     rows, n = out.shape
+    wanted = (rows, 2 * n)
     require(
-        tuple(gate_up.shape) == (rows, 2 * n), f"gate_up {tuple(gate_up.shape)}, out {(rows, n)}"
+        tuple(gate_up.shape) == wanted,
+        f"gate_up has shape {tuple(gate_up.shape)}; for this out it must be {wanted}.",
     )
     block = 2048
     _gated_gelu[(rows, -(-n // block))](gate_up, out, N=n, BLOCK=block, num_warps=8)
@@ -37,6 +46,6 @@ def gated_gelu(gate_up: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
 
 
 def gated_gelu_reference(gate_up: torch.Tensor) -> torch.Tensor:
-    """What ``gated_gelu`` computes, in float64."""
+    """Compute what ``gated_gelu`` computes, in float64."""
     gate, up = gate_up.double().chunk(2, dim=1)
     return F.gelu(gate, approximate="tanh") * up

@@ -1,10 +1,11 @@
-"""From one layer's attention to the next layer's first product in one launch (``layer_tail.cu``).
+"""The tail of a decoder layer in one launch: from its attention to the next layer's first linear.
 
-On Hopper in bfloat16, for up to 64 rows. Elsewhere ``linear_few_rows`` and ``add_rms_norm`` do the
-same in six launches.
+The kernel (``layer_tail.cu``) runs on Hopper, in bfloat16, for up to 64 rows. Elsewhere
+``linear_few_rows`` and ``add_rms_norm`` do the same in six launches.
 
-Its programs wait for one another, one on each multiprocessor. Two of these launches must not run
-beside one another on a GPU, from two streams or two processes under MPS: neither might end.
+The kernel's programs wait for one another, one on each multiprocessor. Never run two of these
+launches at the same time on a GPU, from two streams or from two processes under MPS: neither might
+end.
 """
 
 import ctypes
@@ -12,30 +13,36 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cuda.nvrtc import CudaKernel, is_hopper, load_kernel, tensor_map
+from ..cuda.cuda_driver import CudaKernel, TensorMap, tensor_map
+from ..cuda.nvrtc import is_hopper, load_kernel
 from ..triton_launch import multiprocessor_count, require
 from .linear_few_rows import MAX_ROWS, linear_few_rows_reference
 from .rms_norm import add_rms_norm_reference
 
-SOURCES = ("hopper.cuh", "layer_tail.cu")
-TILE, COLUMNS = 64, 64  # most weight rows of a tile; columns that a copy lays beside one another
-DEEPEST = 4  # times as many columns in a slot of the ring, at most
-SHARED, THREADS = 232448, 224
-WIDEST = 8192  # a row's norms are computed in the registers of 128 threads
-COUNTERS = 8  # int32 per launch, zero at its start
-PLAIN, GATED, WIDE = range(3)
+MAX_TILE_ROWS = 64  # weight rows
+COLUMNS = 64  # of a block, which a copy places beside the block before it
+MAX_DEPTH = 4  # blocks in a slot of the ring
+SHARED_BYTES, THREADS = 232448, 224
+MAX_WIDTH = 8192  # 128 threads hold a row in registers to compute its norms
+COUNTERS = 8  # int32 counters for a launch, zero when it starts
+BFLOAT16, GATED, FLOAT32 = range(3)  # OutputKind in layer_tail.cu
 
 
 @dataclass(frozen=True, slots=True)
 class LayerTailWeights:
-    """Weights from the end of a layer's attention on, [out, in] each, bfloat16.
+    """Weights from the end of a layer's attention on, in bfloat16; linear layers are [out, in].
 
-    Args:
-        output: [width, attended]. gate_up: [2 * inner, width], gate rows first. down: [width,
-            inner]. following: [n, width], the next layer's first product, or the head; ``None``
-            where the chain ends with the norm before it.
-        post_attention, pre_feedforward, post_feedforward, next_norm: [width].
-        scale: what the residual is multiplied by at the layer's end.
+    Attributes:
+        output: output projection of attention, [width, attended].
+        gate_up: gate and up projections, [2 * inner, width], gate rows first.
+        down: down projection, [width, inner].
+        following: the next layer's first linear layer, or the language model's head, [n, width].
+            ``None`` ends the tail with the norm before it.
+        post_attention: weight of the norm after attention, [width].
+        pre_feedforward: weight of the norm before the feed-forward block, [width].
+        post_feedforward: weight of the norm after it, [width].
+        next_norm: weight of the norm before ``following``, [width].
+        scale: factor of the residual at the end of the layer.
     """
 
     output: torch.Tensor
@@ -48,58 +55,65 @@ class LayerTailWeights:
     next_norm: torch.Tensor
     scale: float
 
+    @property
+    def linears(self) -> list[torch.Tensor]:
+        """Weights of the linear layers, in order."""
+        linears = [self.output, self.gate_up, self.down]
+        return linears if self.following is None else [*linears, self.following]
+
+    @property
+    def norms(self) -> list[torch.Tensor]:
+        """Weights of the norms, in order."""
+        return [self.post_attention, self.pre_feedforward, self.post_feedforward, self.next_norm]
+
 
 _Map = ctypes.c_ubyte * 128
 
 
-class _Phase(ctypes.Structure):
+class _Stage(ctypes.Structure):  # Stage in layer_tail.cu
     _fields_ = (
         ("weights", _Map), ("x", _Map), ("out", ctypes.c_void_p),
-        ("y", ctypes.c_void_p), ("post", ctypes.c_void_p), ("next", ctypes.c_void_p),
+        ("y", ctypes.c_void_p), ("post_norm", ctypes.c_void_p), ("next_norm", ctypes.c_void_p),
         ("residual", ctypes.c_void_p), ("normed", ctypes.c_void_p), ("scale", ctypes.c_float),
-        ("n", ctypes.c_int), ("tile", ctypes.c_int), ("tiles", ctypes.c_int),
+        ("outputs", ctypes.c_int), ("tile_rows", ctypes.c_int), ("tiles", ctypes.c_int),
         ("steps", ctypes.c_int), ("kind", ctypes.c_int), ("pad", ctypes.c_ubyte * 56),
     )  # fmt: skip
 
 
-class _Chain(ctypes.Structure):
+class _LayerTail(ctypes.Structure):  # LayerTail in layer_tail.cu
     _fields_ = (
-        ("phases", _Phase * 4), ("counters", ctypes.c_void_p), ("eps", ctypes.c_float),
+        ("stages", _Stage * 4), ("counters", ctypes.c_void_p), ("eps", ctypes.c_float),
         ("rows", ctypes.c_int), ("pad", ctypes.c_ubyte * 48),
     )  # fmt: skip
 
 
 def layer_tail_fits(weights: LayerTailWeights) -> bool:
-    """Whether ``layer_tail`` can run with these weights on their device."""
-    width = weights.output.shape[0]
-    products = [weights.output, weights.gate_up, weights.down]
-    products += [] if weights.following is None else [weights.following]
-    norms = (weights.post_attention, weights.pre_feedforward, weights.post_feedforward)
-    device = weights.output.device
+    """Return whether ``layer_tail`` supports these weights on their device."""
+    width, device = weights.output.shape[0], weights.output.device
     return (
         is_hopper(device)
-        and all(t.dtype == torch.bfloat16 for t in (*products, *norms, weights.next_norm))
-        and all(t.is_contiguous() and t.data_ptr() % 16 == 0 for t in products)
-        and all(t.shape[1] % (COLUMNS * DEEPEST) == 0 for t in products)
+        and all(t.dtype == torch.bfloat16 for t in (*weights.linears, *weights.norms))
+        and all(t.is_contiguous() and t.data_ptr() % 16 == 0 for t in weights.linears)
+        and all(t.shape[1] % (COLUMNS * MAX_DEPTH) == 0 for t in weights.linears)
         and width % 256 == 0
-        and width <= WIDEST
+        and width <= MAX_WIDTH
         and _kernel(device, 8, width) is not None
     )
 
 
-def _depth(rows: int) -> int:
-    """Times ``COLUMNS`` columns in a slot of the ring, for x padded to ``rows``."""
-    return DEEPEST if rows == 8 else DEEPEST // 2
-
-
-def defines(rows: int, width: int) -> tuple[tuple[str, object], ...]:
-    """The kernel's macros, for x padded to ``rows``."""
+def kernel_defines(rows: int, width: int) -> tuple[tuple[str, object], ...]:
+    """Return the kernel's macros for x padded to ``rows``."""
     return (("ROWS", rows), ("WIDTH", width), ("DEPTH", _depth(rows)))
 
 
+def _depth(rows: int) -> int:
+    """Blocks of ``COLUMNS`` columns in a slot of the ring, for x padded to ``rows``."""
+    return MAX_DEPTH if rows == 8 else MAX_DEPTH // 2
+
+
 def _kernel(device: torch.device, rows: int, width: int) -> CudaKernel | None:
-    otherwise, macros = "layers are launched piece by piece", defines(rows, width)
-    return load_kernel(device, SOURCES, "layer_tail", macros, SHARED, otherwise)
+    fallback = "the parts of a layer's tail are launched one by one"
+    return load_kernel(device, "layer_tail", kernel_defines(rows, width), SHARED_BYTES, fallback)
 
 
 def layer_tail(
@@ -113,33 +127,37 @@ def layer_tail(
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> None:
-    """Output product, norms, gated feed-forward, norms, the following product.
+    """Compute the output projection, norms, gated feed-forward, norms and the following linear.
 
     Args:
-        attended: [rows, attended], at most 64 rows. residual: [rows, width], updated in place.
-        weights: for which ``layer_tail_fits``.
-        buffers: y and normed, [rows, width], and hidden [rows, inner], overwritten; ``normed``
-            holds the norm before the following product afterwards.
-        out: [rows, n] of bfloat16, or float32 as logits want it; ``None`` without ``following``.
+        attended: results of attention, [rows, attended], 1 to 64 rows.
+        residual: [rows, width], updated in place.
+        weights: weights that ``layer_tail_fits`` accepts.
+        buffers: y and normed, [rows, width], and hidden, [rows, inner]; overwritten. Afterwards
+            ``normed`` holds the norm before the following linear layer.
+        out: output, [rows, n], in bfloat16, or in float32 for logits; ``None`` without
+            ``following``.
         counters: int32 [8], zero.
+        eps: added to the mean square in the norms.
+        pdl: launch with programmatic dependent launch. The launch before must not write weights.
 
     Raises:
-        ValueError: a shape, type or device that does not fit.
+        ValueError: a shape, dtype or device is not supported.
     """
     (rows, width), (y, normed, hidden) = residual.shape, buffers
     _check(attended, residual, weights, buffers, out, counters)
-    first_norm = (y, weights.post_attention, weights.pre_feedforward, residual, normed)
-    last_norm = (y, weights.post_feedforward, weights.next_norm, residual, normed)
-    chain = _Chain(counters=counters.data_ptr(), eps=eps, rows=rows)
+    first_norms = (y, weights.post_attention, weights.pre_feedforward, residual, normed)
+    last_norms = (y, weights.post_feedforward, weights.next_norm, residual, normed)
     padded = max(8, 1 << (rows - 1).bit_length())
-    chain.phases[0] = _phase(attended, weights.output, y, padded)
-    chain.phases[1] = _phase(normed, weights.gate_up, hidden, padded, first_norm, gated=True)
-    chain.phases[2] = _phase(hidden, weights.down, y, padded)
-    chain.phases[3] = _phase(normed, weights.following, out, padded, last_norm, scale=weights.scale)
+    tail = _LayerTail(counters=counters.data_ptr(), eps=eps, rows=rows)
+    tail.stages[0] = _stage(attended, weights.output, y, padded)
+    tail.stages[1] = _stage(normed, weights.gate_up, hidden, padded, first_norms, gated=True)
+    tail.stages[2] = _stage(hidden, weights.down, y, padded)
+    tail.stages[3] = _stage(normed, weights.following, out, padded, last_norms, scale=weights.scale)
     kernel = _kernel(residual.device, padded, width)
-    require(kernel is not None, "layer_tail needs a Hopper GPU; ask layer_tail_fits first")
+    require(kernel is not None, "layer_tail needs a Hopper GPU; call layer_tail_fits first.")
     assert kernel is not None
-    kernel.launch(multiprocessor_count(residual.device), THREADS, (chain,), pdl)
+    kernel.launch(multiprocessor_count(residual.device), THREADS, (tail,), pdl)
 
 
 def _check(
@@ -150,101 +168,122 @@ def _check(
     out: torch.Tensor | None,
     counters: torch.Tensor,
 ) -> None:
-    """ValueError where the tensors of ``layer_tail`` do not fit together."""
+    """Raise ValueError unless the tensors of a call of ``layer_tail`` fit together."""
     (rows, width), inner, following = residual.shape, weights.down.shape[1], weights.following
-    require(1 <= rows <= MAX_ROWS, f"{rows} rows; layer_tail takes 1 to {MAX_ROWS}")
-    require((out is None) == (following is None), "out and following go together")
+    require(1 <= rows <= MAX_ROWS, f"layer_tail takes 1 to {MAX_ROWS} rows, not {rows}.")
+    require((out is None) == (following is None), "out and weights.following go together.")
     y, normed, hidden = buffers
-    activations = [
-        (attended, weights.output.shape[1]), (residual, width), (y, width), (normed, width),
-        (hidden, inner),
-    ]  # fmt: skip
-    for tensor, columns in activations:
+    activations = {
+        "attended": (attended, weights.output.shape[1]), "residual": (residual, width),
+        "y": (y, width), "normed": (normed, width), "hidden": (hidden, inner),
+    }  # fmt: skip
+    for name, (tensor, columns) in activations.items():
         require(
             tuple(tensor.shape) == (rows, columns)
             and tensor.dtype == torch.bfloat16
             and tensor.is_contiguous(),
-            f"a tensor is {tensor.dtype} {tuple(tensor.shape)}; bfloat16 {(rows, columns)} fits",
+            f"{name} is {tensor.dtype} {tuple(tensor.shape)}; it must be contiguous bfloat16 "
+            f"{(rows, columns)}.",
         )
-    norms = (weights.post_attention, weights.pre_feedforward, weights.post_feedforward)
     wanted: list[tuple[torch.Tensor, tuple[int, ...]]]
-    wanted = [(norm, (width,)) for norm in (*norms, weights.next_norm)]
+    wanted = [(norm, (width,)) for norm in weights.norms]
     wanted += [(weights.output, (width, attended.shape[1])), (weights.gate_up, (2 * inner, width))]
     wanted += [(weights.down, (width, inner))]
     if following is not None and out is not None:
         wanted += [(following, (out.shape[1], width))]
-    for each, shape in wanted:
-        require(tuple(each.shape) == shape, f"a weight is {tuple(each.shape)}; {shape} fits")
-    require(counters.dtype == torch.int32 and counters.numel() >= COUNTERS, "8 int32 counters")
-    require(residual.is_cuda, f"tensors are on {residual.device}; layer_tail needs a Hopper GPU")
+    for weight, shape in wanted:
+        require(
+            tuple(weight.shape) == shape,
+            f"A weight has shape {tuple(weight.shape)}; it must be {shape}.",
+        )
+    require(
+        counters.dtype == torch.int32 and counters.numel() >= COUNTERS,
+        f"counters must hold {COUNTERS} int32 elements.",
+    )
+    require(
+        residual.is_cuda, f"layer_tail needs a Hopper GPU; its tensors are on {residual.device}."
+    )
 
 
-def _phase(
+def _stage(
     x: torch.Tensor,
     weight: torch.Tensor | None,
     out: torch.Tensor | None,
     rows: int,
-    norm: tuple[torch.Tensor, ...] = (),
+    norms: tuple[torch.Tensor, ...] = (),
     *,
     scale: float = 1.0,
     gated: bool = False,
-) -> _Phase:
-    """One product for the kernel, x padded to ``rows``; without a weight, only its norm."""
-    phase = _Phase(scale=scale)
-    if norm:
-        pointers = [tensor.data_ptr() for tensor in norm]
-        phase.y, phase.post, phase.next, phase.residual, phase.normed = pointers
+) -> _Stage:
+    """Describe one linear layer to the kernel, for x padded to ``rows``.
+
+    ``norms`` are y, both weights, the residual and the result of the norms that make x. Without a
+    weight the stage consists of these alone.
+    """
+    stage = _Stage(scale=scale)
+    if norms:
+        pointers = [tensor.data_ptr() for tensor in norms]
+        stage.y, stage.post_norm, stage.next_norm, stage.residual, stage.normed = pointers
     if weight is None or out is None:
-        return phase
-    (outputs, inner), n = weight.shape, out.shape[1]
+        return stage
+    (weight_rows, inner), outputs = weight.shape, out.shape[1]
     require(
-        tuple(out.shape) == (x.shape[0], outputs // (2 if gated else 1)) and out.is_contiguous(),
-        f"out is {tuple(out.shape)} for a weight of {tuple(weight.shape)}",
+        tuple(out.shape) == (x.shape[0], weight_rows // (2 if gated else 1))
+        and out.is_contiguous(),
+        f"out has shape {tuple(out.shape)}, which does not fit a weight of {tuple(weight.shape)}, "
+        "or is not contiguous.",
     )
-    require(out.dtype in (torch.bfloat16, torch.float32), f"out is {out.dtype}")
-    phase.tile = _tile(n, multiprocessor_count(x.device))
-    phase.weights = _columns(weight, phase.tile, 1)
+    require(
+        out.dtype in (torch.bfloat16, torch.float32),
+        f"out is {out.dtype}; it must be torch.bfloat16 or torch.float32.",
+    )
     depth = _depth(rows)
-    phase.x = _columns(x, rows, depth)
-    phase.out, phase.n, phase.steps = out.data_ptr(), n, inner // (COLUMNS * depth)
-    phase.tiles = -(-n // phase.tile)
-    phase.kind = GATED if gated else WIDE if out.dtype == torch.float32 else PLAIN
-    return phase
+    stage.tile_rows = _tile_rows(outputs, multiprocessor_count(x.device))
+    stage.weights = _blocks_map(weight, stage.tile_rows, 1)
+    stage.x = _blocks_map(x, rows, depth)
+    stage.out, stage.outputs, stage.steps = out.data_ptr(), outputs, inner // (COLUMNS * depth)
+    stage.tiles = -(-outputs // stage.tile_rows)
+    stage.kind = GATED if gated else FLOAT32 if out.dtype == torch.float32 else BFLOAT16
+    return stage
 
 
-def _tile(n: int, programs: int) -> int:
-    """Weight rows a tile: all programs get as many tiles, and nearly as many rows."""
-    rounds = -(-n // (TILE * programs))
-    return -(-n // (rounds * programs))
+def _tile_rows(outputs: int, programs: int) -> int:
+    """Weight rows of a tile, such that all programs get as many tiles and nearly as many rows."""
+    rounds = -(-outputs // (MAX_TILE_ROWS * programs))
+    return -(-outputs // (rounds * programs))
 
 
-def _columns(matrix: torch.Tensor, rows: int, depth: int) -> ctypes.Array[ctypes.c_ubyte]:
-    """A descriptor of [rows, columns], of which a copy takes ``rows`` by ``64 * depth``."""
+def _blocks_map(matrix: torch.Tensor, rows: int, depth: int) -> ctypes.Array[ctypes.c_ubyte]:
+    """Describe [rows, columns] for copies of ``rows`` rows by ``depth`` blocks of columns."""
     count, columns = matrix.shape
-    found = tensor_map(
-        matrix.data_ptr(), (COLUMNS, count, columns // COLUMNS), (columns * 2, 128),
-        (COLUMNS, rows, depth),
-    )  # fmt: skip
+    found: TensorMap = tensor_map(
+        matrix.data_ptr(),
+        sizes=(COLUMNS, count, columns // COLUMNS),
+        strides=(columns * 2, COLUMNS * 2),
+        box=(COLUMNS, rows, depth),
+    )
     return _Map.from_buffer_copy(found)
 
 
 def layer_tail_reference(
     attended: torch.Tensor, residual: torch.Tensor, weights: LayerTailWeights, eps: float = 1e-6
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """What ``layer_tail`` computes, in float64: (residual, normed, out)."""
+    """Compute what ``layer_tail`` computes, in float64.
+
+    Returns:
+        The residual, the norm before the following linear layer, and the output.
+    """
     y = linear_few_rows_reference(attended, weights.output)
-    first = (weights.post_attention, weights.pre_feedforward)
-    residual, normed = add_rms_norm_reference(y, residual, *first, eps=eps)
+    first_norms = (weights.post_attention, weights.pre_feedforward)
+    residual, normed = add_rms_norm_reference(y, residual, *first_norms, eps=eps)
     assert normed is not None
-    y = linear_few_rows_reference(
-        linear_few_rows_reference(normed, weights.gate_up, gated=True), weights.down
+    hidden = linear_few_rows_reference(normed, weights.gate_up, gated=True)
+    y = linear_few_rows_reference(hidden, weights.down)
+    last_norms = (weights.post_feedforward, weights.next_norm)
+    residual, normed = add_rms_norm_reference(
+        y, residual, *last_norms, scale=weights.scale, eps=eps
     )
-    last = (weights.post_feedforward, weights.next_norm)
-    residual, normed = add_rms_norm_reference(y, residual, *last, scale=weights.scale, eps=eps)
     assert normed is not None
-    following = weights.following
-    return (
-        residual,
-        normed,
-        None if following is None else linear_few_rows_reference(normed, following),
-    )
+    if weights.following is None:
+        return residual, normed, None
+    return residual, normed, linear_few_rows_reference(normed, weights.following)

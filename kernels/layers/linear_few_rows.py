@@ -1,12 +1,13 @@
-"""Linear layers of few rows (1 to 64): bound by reading the weights once.
+"""Linear layers of 1 to 64 rows, which are limited by reading the weights once.
 
 The product is computed transposed, ``W [tile_n, tile_k] @ x^T [tile_k, rows]``: weight rows fill
 the matrix unit's M, the few activation rows its N. Each program streams one block of weight rows,
-or one of ``splits`` equal parts of it along K; parts are float32 and are added in a fixed order by
-the kernel that reads them, never by atomics.
+or one of ``splits`` equal parts of it along K. Parts are float32. The kernel that reads them adds
+them in a fixed order; there are no atomics.
 
-Before a program waits for its input it asks for the first ``prefetch`` bytes of its weight rows to
-be brought into L2: under dependent launch this fills the time the small kernels before it take.
+Before a program waits for its input, it prefetches the first ``prefetch`` bytes of each of its
+weight rows into L2. With dependent launch this fills the time that the small kernels before it
+take.
 """
 
 from dataclasses import dataclass
@@ -32,9 +33,17 @@ MAX_ROWS = 64
 
 @dataclass(frozen=True, slots=True)
 class LinearConfig:
-    """tile_n: weight rows per program, a gated layer counts gate and up rows as one. tile_k:
-    columns per step. splits: parts along K. prefetch: bytes of each weight row asked for early.
-    tma: weights through the bulk copy engine."""
+    """Launch configuration of ``linear_few_rows``.
+
+    Attributes:
+        tile_n: weight rows per program; in a gated layer, pairs of a gate row and an up row.
+        tile_k: columns per step.
+        warps: warps per program.
+        stages: stages of the software pipeline.
+        splits: parts along K.
+        prefetch: bytes of each weight row that are prefetched into L2.
+        tma: load weights through the bulk copy engine.
+    """
 
     tile_n: int = 64
     tile_k: int = 128
@@ -47,7 +56,7 @@ class LinearConfig:
 
 @triton.jit
 def prefetch_l2(pointers, BYTES: tl.constexpr):
-    """Start bringing BYTES (a multiple of 16) from each 16-byte aligned pointer into L2."""
+    """Prefetch BYTES (a multiple of 16) from each pointer (aligned to 16 bytes) into L2."""
     tl.inline_asm_elementwise(
         "cp.async.bulk.prefetch.L2.global [$1], $2; mov.u32 $0, 0;",
         "=r,l,r",
@@ -60,7 +69,7 @@ def prefetch_l2(pointers, BYTES: tl.constexpr):
 
 @triton.jit
 def gelu_tanh(x):
-    """GELU, tanh approximation, of float32 (``gelu_pytorch_tanh``)."""
+    """GELU of float32 in its tanh approximation (``gelu_pytorch_tanh``)."""
     inner = 0.7978845608028654 * (x + 0.044715 * x * x * x)
     # tanh(u) = 1 - 2 / (exp(2u) + 1) does not overflow to NaN at either end.
     return x * (1.0 - 1.0 / (tl.exp(2.0 * inner) + 1.0))
@@ -89,7 +98,7 @@ def _linear_few_rows(
 ):  # fmt: skip
     """out [M, N] = x [M, K] @ w [N, K]^T, or gelu(x @ gate^T) * (x @ up^T) with w = [gate; up].
 
-    With SPLITS > 1, out is float32 [SPLITS, M, N].
+    If SPLITS > 1, out is float32 [SPLITS, M, N].
     """
     EVEN_K: tl.constexpr = K % BK == 0
     BLOCKS: tl.constexpr = (K + BK - 1) // BK
@@ -98,7 +107,7 @@ def _linear_few_rows(
     part = tl.program_id(0) % SPLITS
     n = n0 + tl.arange(0, BN)
     m = tl.arange(0, BM)
-    # Rows beyond the last are computed on the last and not stored: no mask on the weights.
+    # Rows beyond the last read the last row and are not stored, so loads of weights need no mask.
     w_rows = w_pointer + tl.minimum(n, N - 1).to(tl.int64) * K
     up_rows = w_rows + tl.cast(N, tl.int64) * K  # N = 1 is a constant, which has no .to
     x_rows = x + tl.minimum(m, M - 1) * K
@@ -137,61 +146,84 @@ def linear_few_rows(
     config: LinearConfig | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
-    """``x @ weight.T`` for at most 64 rows.
+    """Compute ``x @ weight.T`` for at most 64 rows.
 
     Args:
-        x: [rows, K]. weight: [N, K], or [2N, K] (gate rows, then up rows) where gated.
-        out: [rows, N] of any float type; float32 [splits, rows, N] where the config splits K: the
-            sum over its first axis is the result (``add_rms_norm`` and ``norm_rope_and_cache`` take
-            it so).
-        gated: out = gelu_tanh(x @ gate.T) * (x @ up.T).
+        x: [rows, K].
+        weight: [N, K]; [2N, K] if gated, gate rows first.
+        out: [rows, N] of any float dtype. If the configuration splits K: float32 [splits, rows, N],
+            whose sum over the first axis is the result; ``add_rms_norm`` and
+            ``norm_rope_and_cache`` accept it in this form.
+        gated: compute ``gelu_tanh(x @ gate.T) * (x @ up.T)``.
+        config: launch configuration; ``None`` for ``linear_config``.
+        pdl: launch with programmatic dependent launch.
+
+    Returns:
+        ``out``.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape or dtype does not fit.
     """
     require_tensor("x", x, FLOAT_DTYPES, 2)
     require_tensor("weight", weight, x.dtype, 2)
     (rows, inner), n = x.shape, weight.shape[0] // (2 if gated else 1)
     config = config or linear_config(rows, n, inner, gated)
-    require_tile("tile_n", config.tile_n)
-    require_tile("tile_k", config.tile_k)
-    require(1 <= rows <= MAX_ROWS, f"{rows} rows; linear_few_rows takes 1 to {MAX_ROWS}")
-    require(weight.shape[1] == inner, f"x has {inner} columns, weight {weight.shape[1]}")
-    wanted = (config.splits, rows, n) if config.splits > 1 else (rows, n)
-    require(tuple(out.shape) == wanted, f"out is {tuple(out.shape)}; it must be {wanted}")
-    require(
-        config.splits == 1 or (out.dtype == torch.float32 and not gated),
-        "parts along K need a float32 out and no gate",
-    )
-    # A prefetch must not leave the row: the next row belongs to another program.
+    _check(x, weight, out, n, gated, config)
+    # A prefetch must not extend beyond its row: the next row belongs to another program.
     prefetch = 0 if x.device.type != "cuda" else min(config.prefetch, inner * x.element_size())
     grid = (-(-n // config.tile_n) * config.splits,)
     w = weight
     if config.tma:
-        require(n % config.tile_n == 0, "tma needs N to be a multiple of tile_n")
         w = TensorDescriptor.from_tensor(weight, [config.tile_n, config.tile_k])
     _linear_few_rows[grid](
         x, w, weight, out, rows, n,
-        K=inner, BM=_tile_rows(rows), BN=config.tile_n, BK=config.tile_k,
+        K=inner, BM=_padded_rows(rows), BN=config.tile_n, BK=config.tile_k,
         SPLITS=config.splits, GATED=gated, PREFETCH=prefetch // 16 * 16, TMA=config.tma,
         STAGES=config.stages, num_warps=config.warps, **pdl_options(pdl),
     )  # fmt: skip
     return out
 
 
-def _tile_rows(rows: int) -> int:
-    """Two sizes only: each is compiled for every layer before the first token."""
+def _check(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    n: int,
+    gated: bool,
+    config: LinearConfig,
+) -> None:
+    """Raise ValueError unless the tensors and the configuration of a call fit together."""
+    rows, inner = x.shape
+    require_tile("tile_n", config.tile_n)
+    require_tile("tile_k", config.tile_k)
+    require(1 <= rows <= MAX_ROWS, f"linear_few_rows takes 1 to {MAX_ROWS} rows, not {rows}.")
+    require(weight.shape[1] == inner, f"x has {inner} columns, but weight has {weight.shape[1]}.")
+    wanted = (config.splits, rows, n) if config.splits > 1 else (rows, n)
+    require(tuple(out.shape) == wanted, f"out has shape {tuple(out.shape)}; it must be {wanted}.")
+    require(
+        config.splits == 1 or (out.dtype == torch.float32 and not gated),
+        "A layer that is split along K needs a float32 out and cannot be gated.",
+    )
+    require(
+        not config.tma or n % config.tile_n == 0,
+        f"tma needs a multiple of tile_n, {config.tile_n}, as N, not {n}.",
+    )
+
+
+def _padded_rows(rows: int) -> int:
+    """Round up to one of only two sizes, each of which warmup compiles for every layer."""
     return 16 if rows <= 16 else MAX_ROWS
 
 
 def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
-    """The fastest measured on an H100 in Gemma-4-31B's shapes.
+    """Return the fastest configuration measured on an H100 in Gemma-4-31B's shapes.
 
     The measurements are in docs/notebook/kernels_linear_layers.md.
 
-    Splitting K gains up to 1 us a layer and costs its reader as much, so nothing is split. Five
-    stages of few rows leave room for a second program on a multiprocessor: with dependent launch
-    the next layer's. Where all programs fit at once, two a multiprocessor, 64 rows do best so.
+    Splitting K gains up to 1 us per layer and costs its reader as much, so nothing is split. With
+    few rows, five stages leave room for a second program on a multiprocessor; with dependent launch
+    that is the next layer's. With 64 rows, the same is fastest if all programs fit at once, two on
+    each multiprocessor.
     """
     tile_n = 128 if rows > 32 and n > 65536 else 64
     if n % tile_n or inner % 128:
@@ -212,7 +244,7 @@ def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
 def linear_few_rows_reference(
     x: torch.Tensor, weight: torch.Tensor, gated: bool = False
 ) -> torch.Tensor:
-    """What ``linear_few_rows`` computes (its parts summed), in float64."""
+    """Compute what ``linear_few_rows`` computes, with parts added up, in float64."""
     product = x.double() @ weight.double().T
     if not gated:
         return product

@@ -1,4 +1,4 @@
-"""RMSNorm with the residual addition before it and the next layer's norm after it, in one pass."""
+"""RMSNorm of a block's output, its addition to the residual, and the next norm, in one pass."""
 
 import torch
 import triton
@@ -16,7 +16,7 @@ from ..triton_launch import (
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _add_norm(
+def _add_rms_norm(
     y, residual, post_weight, next_weight, out, rows, scale, eps,
     N: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, HAS_Y: tl.constexpr,
     HAS_POST: tl.constexpr, HAS_NEXT: tl.constexpr, PDL: tl.constexpr,
@@ -40,7 +40,7 @@ def _add_norm(
         total = (total + added) * scale
         tl.store(residual + row * N + d, total.to(residual.dtype.element_ty), mask=live)
     if HAS_NEXT:
-        # The norm sees what the residual holds after rounding: both paths agree on it.
+        # Normalize the rounded residual, which is what later kernels read.
         total = total.to(residual.dtype.element_ty).to(tl.float32)
         normed = total * tl.rsqrt(tl.sum(total * total, 0) / N + eps) * weight
         tl.store(out + row * N + d, normed.to(out.dtype.element_ty), mask=live)
@@ -57,39 +57,33 @@ def add_rms_norm(
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> torch.Tensor | None:
-    """``residual = (residual + rms(y) * post_weight) * scale; out = rms(residual) * next_weight``.
+    """Add ``rms_norm(y)`` to the residual, scale it, and normalize it for the next layer.
+
+    Computes ``residual = (residual + rms(y) * post_weight) * scale`` and
+    ``out = rms(residual) * next_weight``, where ``rms(v)`` is v over its root mean square.
 
     Args:
-        y: [rows, N], or float32 [parts, rows, N] whose sum over parts is meant (see
-            ``linear_few_rows``); ``None`` leaves the residual as it is.
+        y: [rows, N], or float32 [parts, rows, N], whose sum over the parts counts (see
+            ``linear_few_rows``). ``None`` leaves the residual unchanged.
         residual: [rows, N], updated in place.
-        post_weight: [N]; ``None`` adds y as it is.
-        next_weight, out: [N] and [rows, N]; ``None`` for both where only the residual is wanted.
+        post_weight: [N]; ``None`` adds y without a norm.
+        next_weight: [N]; ``None``, as ``out``, to update the residual only.
+        out: [rows, N].
+        scale: factor of the residual.
+        eps: added to the mean squares.
+        pdl: launch with programmatic dependent launch.
 
     Returns:
         ``out``.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape or dtype does not fit.
     """
-    require_tensor("residual", residual, FLOAT_DTYPES, 2)
+    _check(y, residual, post_weight, next_weight, out)
     rows, n = residual.shape
-    parts = 1
-    if y is not None:
-        parts = y.shape[0] if y.dim() == 3 else 1
-        if y.dim() == 3:
-            require_tensor("y of several parts", y, torch.float32, 3)
-        else:
-            require_tensor("y", y, FLOAT_DTYPES, 2)
-        require(y.shape[-2:] == residual.shape, f"y {tuple(y.shape)}, residual {(rows, n)}")
-    for name, weight in (("post_weight", post_weight), ("next_weight", next_weight)):
-        require(weight is None or tuple(weight.shape) == (n,), f"{name} must be [{n}]")
-    require((next_weight is None) == (out is None), "next_weight and out go together")
-    if out is not None:
-        require_tensor("out", out, FLOAT_DTYPES, 2)
-        require(out.shape == residual.shape, f"out {tuple(out.shape)}, residual {(rows, n)}")
-    unused = residual
-    _add_norm[(rows,)](
+    parts = y.shape[0] if y is not None and y.dim() == 3 else 1
+    unused = residual  # stands for tensors that this variant of the kernel does not read
+    _add_rms_norm[(rows,)](
         unused if y is None else y, residual, unused if post_weight is None else post_weight,
         unused if next_weight is None else next_weight, unused if out is None else out,
         rows, scale, eps,
@@ -100,8 +94,41 @@ def add_rms_norm(
     return out
 
 
-def rms(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
-    """x over its root mean square along the last axis."""
+def _check(
+    y: torch.Tensor | None,
+    residual: torch.Tensor,
+    post_weight: torch.Tensor | None,
+    next_weight: torch.Tensor | None,
+    out: torch.Tensor | None,
+) -> None:
+    """Raise ValueError unless the tensors of a call fit together."""
+    require_tensor("residual", residual, FLOAT_DTYPES, 2)
+    shape = tuple(residual.shape)
+    if y is not None:
+        if y.dim() == 3:
+            require_tensor("y in parts", y, torch.float32, 3)
+        else:
+            require_tensor("y", y, FLOAT_DTYPES, 2)
+        require(
+            tuple(y.shape[-2:]) == shape,
+            f"y has shape {tuple(y.shape)}, which does not fit the residual's, {shape}.",
+        )
+    for name, weight in (("post_weight", post_weight), ("next_weight", next_weight)):
+        require(
+            weight is None or tuple(weight.shape) == shape[1:],
+            f"{name} must have {shape[1]} elements.",
+        )
+    require((next_weight is None) == (out is None), "next_weight and out go together.")
+    if out is not None:
+        require_tensor("out", out, FLOAT_DTYPES, 2)
+        require(
+            tuple(out.shape) == shape,
+            f"out has shape {tuple(out.shape)}; it must be the residual's, {shape}.",
+        )
+
+
+def divide_by_rms(x: torch.Tensor, eps: float = 1e-6) -> torch.Tensor:
+    """Divide x by its root mean square along the last axis."""
     return x * (x.pow(2).mean(-1, keepdim=True) + eps).rsqrt()
 
 
@@ -114,12 +141,12 @@ def add_rms_norm_reference(
     scale: float = 1.0,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """What ``add_rms_norm`` computes, in float64: (residual, out)."""
+    """Compute what ``add_rms_norm`` computes, in float64; return the residual and ``out``."""
     total = residual.double()
     if y is not None:
         added = y.double().sum(0) if y.dim() == 3 else y.double()
         if post_weight is not None:
-            added = rms(added, eps) * post_weight.double()
+            added = divide_by_rms(added, eps) * post_weight.double()
         total = (total + added) * scale
-    normed = None if next_weight is None else rms(total, eps) * next_weight.double()
+    normed = None if next_weight is None else divide_by_rms(total, eps) * next_weight.double()
     return total, normed

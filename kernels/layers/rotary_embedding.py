@@ -1,4 +1,4 @@
-"""Query, key and value norms, rotary embedding and the cache write, all heads in one launch."""
+"""Norms of queries, keys and values, rotary embedding and the cache write in one launch."""
 
 import math
 
@@ -15,40 +15,43 @@ from ..triton_launch import (
     require,
     require_tensor,
 )
-from .rms_norm import rms
+from .rms_norm import divide_by_rms
 
 
 @triton.jit(do_not_specialize=["rows"])
 def _norm_rope_and_cache(
     qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache, rows, eps,
-    HQ: tl.constexpr, HK: tl.constexpr, HEADS: tl.constexpr, D: tl.constexpr, HALF: tl.constexpr,
-    PAIRS: tl.constexpr, BH: tl.constexpr, PARTS: tl.constexpr, ONE_COPY: tl.constexpr,
-    PDL: tl.constexpr,
+    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, ALL_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
+    BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr, PAIRS: tl.constexpr, PARTS: tl.constexpr,
+    ONE_COPY: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """A program takes BH heads of one kind of one token, as two half heads [BH, HALF]."""
+    """A program takes BLOCK_HEADS heads of a token, all queries, keys or values.
+
+    It handles them as two halves [BLOCK_HEADS, BLOCK_HALF].
+    """
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
     token = tl.program_id(0)
-    h0 = tl.program_id(1) * BH
-    heads = tl.arange(0, BH)
-    i = tl.arange(0, HALF)
-    live = i < D // 2
-    at = (token.to(tl.int64) * HEADS + h0 + heads)[:, None] * D + i[None, :]
+    h0 = tl.program_id(1) * BLOCK_HEADS
+    heads = tl.arange(0, BLOCK_HEADS)
+    i = tl.arange(0, BLOCK_HALF)
+    live = i < HEAD_DIM // 2
+    at = (token.to(tl.int64) * ALL_HEADS + h0 + heads)[:, None] * HEAD_DIM + i[None, :]
     a = tl.load(qkv + at, mask=live[None, :], other=0.0).to(tl.float32)
-    b = tl.load(qkv + at + D // 2, mask=live[None, :], other=0.0).to(tl.float32)
+    b = tl.load(qkv + at + HEAD_DIM // 2, mask=live[None, :], other=0.0).to(tl.float32)
     for part in tl.static_range(1, PARTS):
-        before = (part * rows).to(tl.int64) * (HEADS * D)
+        before = (part * rows).to(tl.int64) * (ALL_HEADS * HEAD_DIM)
         a += tl.load(qkv + before + at, mask=live[None, :], other=0.0)
-        b += tl.load(qkv + before + at + D // 2, mask=live[None, :], other=0.0)
-    factor = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / D + eps)[:, None]
+        b += tl.load(qkv + before + at + HEAD_DIM // 2, mask=live[None, :], other=0.0)
+    factor = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / HEAD_DIM + eps)[:, None]
     a = a * factor
     b = b * factor
-    is_query = h0 < HQ
-    is_value = h0 >= HQ + HK
+    is_query = h0 < HEADS
+    is_value = h0 >= HEADS + KV_HEADS
     if is_query or (not ONE_COPY and not is_value):
         weight = q_weight if is_query else k_weight
         a = a * tl.load(weight + i, mask=live, other=0.0).to(tl.float32)[None, :]
-        b = b * tl.load(weight + D // 2 + i, mask=live, other=0.0).to(tl.float32)[None, :]
+        b = b * tl.load(weight + HEAD_DIM // 2 + i, mask=live, other=0.0).to(tl.float32)[None, :]
         if not ONE_COPY:
             row = tl.load(positions + token).to(tl.int64) * PAIRS
             c = tl.load(cos + row + i, mask=i < PAIRS, other=1.0)[None, :]
@@ -57,17 +60,17 @@ def _norm_rope_and_cache(
             b = b * c + a * s
             a = turned
     if is_query:
-        to = q_out + (token.to(tl.int64) * HQ + h0 + heads)[:, None] * D + i[None, :]
+        to = q_out + (token.to(tl.int64) * HEADS + h0 + heads)[:, None] * HEAD_DIM + i[None, :]
         tl.store(to, a.to(q_out.dtype.element_ty), mask=live[None, :])
-        tl.store(to + D // 2, b.to(q_out.dtype.element_ty), mask=live[None, :])
+        tl.store(to + HEAD_DIM // 2, b.to(q_out.dtype.element_ty), mask=live[None, :])
     else:
         slot = tl.load(slots + token).to(tl.int64)
         cache = value_cache if is_value else key_cache
-        first = h0 - HQ - HK if is_value else h0 - HQ
-        to = cache + (slot * HK + first + heads)[:, None] * D + i[None, :]
+        first = h0 - HEADS - KV_HEADS if is_value else h0 - HEADS
+        to = cache + (slot * KV_HEADS + first + heads)[:, None] * HEAD_DIM + i[None, :]
         stored = live[None, :] & (slot >= 0)
         tl.store(to, a.to(key_cache.dtype.element_ty), mask=stored)
-        tl.store(to + D // 2, b.to(key_cache.dtype.element_ty), mask=stored)
+        tl.store(to + HEAD_DIM // 2, b.to(key_cache.dtype.element_ty), mask=stored)
 
 
 def norm_rope_and_cache(
@@ -85,27 +88,34 @@ def norm_rope_and_cache(
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> torch.Tensor:
-    """Norms each head, rotates queries and keys, writes keys and values to their slots.
+    """Normalize each head, rotate queries and keys, and write keys and values to their slots.
 
     Args:
-        qkv: [tokens, (heads + 2 * kv_heads) * head_dim], queries then keys then values, or float32
-            [parts, tokens, ...] whose sum is meant. With one copy: queries then keys only.
-        q_weight: [head_dim]; with one copy the folded one (``fold_key_weight``).
-        k_weight: [head_dim]; ``None`` means one copy (``value_cache`` is ``None`` too): the cache
-            takes the normalised key without weight or rotation, and the query stays unrotated, as
-            ``paged_decode`` and ``paged_prefill`` want it.
-        cos, sin: float32 [positions, pairs]; the pairs are (i, i + head_dim / 2), i < pairs.
-        positions, slots: int32 or int64 [tokens]. A negative slot is not written.
-        q_out: [tokens, heads, head_dim]. Caches: [pages, page_size, kv_heads, head_dim].
+        qkv: queries, keys and values, [tokens, (heads + 2 * kv_heads) * head_dim], or float32
+            [parts, tokens, ...], whose sum over the parts counts. With one copy there are only
+            queries and keys.
+        q_weight: [head_dim]; with one copy, the folded weight (``fold_key_weight``).
+        k_weight: [head_dim]. With one copy it is ``None``, as ``value_cache`` is: the cache takes
+            the normalized key without weight or rotation, and the query is not rotated, as
+            ``paged_decode`` and ``paged_prefill`` expect.
+        cos: float32 [positions, pairs]. Pair i consists of the elements i and i + head_dim / 2.
+        sin: float32 [positions, pairs].
+        positions: int32 or int64 [tokens].
+        slots: int32 or int64 [tokens]; nothing is written to a negative slot.
+        q_out: [tokens, heads, head_dim].
+        key_cache: [pages, page_size, kv_heads, head_dim].
+        value_cache: as ``key_cache``.
+        eps: added to the mean squares.
+        pdl: launch with programmatic dependent launch.
 
     Returns:
         ``q_out``.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape or dtype does not fit.
     """
     one_copy = value_cache is None
-    require((k_weight is None) == one_copy, "k_weight and value_cache go together")
+    require((k_weight is None) == one_copy, "k_weight and value_cache go together.")
     _check(qkv, cos, sin, positions, slots, q_out, key_cache, value_cache)
     tokens, heads, head_dim = q_out.shape
     kv_heads = key_cache.shape[2]
@@ -116,9 +126,9 @@ def norm_rope_and_cache(
     _norm_rope_and_cache[(tokens, all_heads // block)](
         qkv, q_weight, q_weight if k_weight is None else k_weight, cos, sin, positions, slots,
         q_out, key_cache, key_cache if value_cache is None else value_cache, tokens, eps,
-        HQ=heads, HK=kv_heads, HEADS=all_heads, D=head_dim, HALF=next_power_of_2(head_dim // 2),
-        PAIRS=cos.shape[1], BH=block, PARTS=parts, ONE_COPY=one_copy, num_warps=4,
-        **pdl_options(pdl),
+        HEADS=heads, KV_HEADS=kv_heads, ALL_HEADS=all_heads, HEAD_DIM=head_dim, BLOCK_HEADS=block,
+        BLOCK_HALF=next_power_of_2(head_dim // 2), PAIRS=cos.shape[1], PARTS=parts,
+        ONE_COPY=one_copy, num_warps=4, **pdl_options(pdl),
     )  # fmt: skip
     return q_out
 
@@ -133,7 +143,7 @@ def _check(
     key_cache: torch.Tensor,
     value_cache: torch.Tensor | None,
 ) -> None:
-    """ValueError where the tensors of ``norm_rope_and_cache`` do not fit together."""
+    """Raise ValueError unless the tensors of a call fit together."""
     require_tensor("q_out", q_out, FLOAT_DTYPES, 3)
     require_tensor("key_cache", key_cache, FLOAT_DTYPES, 4)
     tokens, heads, head_dim = q_out.shape
@@ -142,15 +152,21 @@ def _check(
     width = (heads + key_cache.shape[2] * (1 if value_cache is None else 2)) * head_dim
     require(
         tuple(qkv.shape[-2:]) == (tokens, width) and qkv.dim() in (2, 3),
-        f"qkv is {tuple(qkv.shape)}; it must end in {(tokens, width)}",
+        f"qkv has shape {tuple(qkv.shape)}; its last axes must be {(tokens, width)}.",
     )
-    require(key_cache.shape[3] == head_dim, f"key_cache has head_dim {key_cache.shape[3]}")
+    require(
+        key_cache.shape[3] == head_dim,
+        f"key_cache has head_dim {key_cache.shape[3]}, but q_out has {head_dim}.",
+    )
     if value_cache is not None:
         require_tensor("value_cache", value_cache, key_cache.dtype, 4)
-        require(value_cache.shape == key_cache.shape, "the caches differ in shape")
+        require(value_cache.shape == key_cache.shape, "The caches differ in shape.")
     for name, tensor in (("positions", positions), ("slots", slots)):
         require_tensor(name, tensor, (torch.int32, torch.int64), 1)
-    require(len(positions) == len(slots) == tokens, f"{tokens} tokens need as many positions")
+    require(
+        len(positions) == len(slots) == tokens,
+        f"positions and slots must have one entry for each of {tokens} tokens.",
+    )
     require_tensor("cos", cos, torch.float32, 2)
     require_tensor("sin", sin, torch.float32, 2)
 
@@ -167,9 +183,14 @@ def norm_rope_and_cache_reference(
     *,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-    """In float64: queries, and the keys (or n) and values the caches receive, [tokens, h, d]."""
+    """Compute what ``norm_rope_and_cache`` computes, in float64.
+
+    Returns:
+        Queries, and what the caches receive: keys (with one copy, without weight or rotation) and
+        values, [tokens, heads, head_dim] each.
+    """
     summed = qkv.double().sum(0) if qkv.dim() == 3 else qkv.double()
-    x = rms(summed.unflatten(1, (-1, q_weight.shape[0])), eps)
+    x = divide_by_rms(summed.unflatten(1, (-1, q_weight.shape[0])), eps)
     q, k = x[:, :heads] * q_weight.double(), x[:, heads : heads + kv_heads]
     if k_weight is None:
         return q, k, None

@@ -1,4 +1,4 @@
-"""The start of a step: which tokens, their embeddings, and the first layer's norm."""
+"""The start of a step: its tokens, their embeddings, and the first layer's norm."""
 
 import torch
 import triton
@@ -13,37 +13,54 @@ from ..triton_launch import (
     require,
     require_tensor,
 )
-from .rms_norm import rms
+from .rms_norm import divide_by_rms
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _choose(tokens, source, drawn, chosen, rows, BLOCK: tl.constexpr):
+def _fill_sampled_tokens(tokens, source, sampled, filled, rows, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = at < rows
     row = tl.load(source + at, mask=live, other=-1)
     token = tl.load(tokens + at, mask=live, other=0)
-    last = tl.load(drawn + tl.maximum(row, 0), mask=live & (row >= 0), other=0).to(tl.int32)
-    tl.store(chosen + at, tl.where(row >= 0, last, token), mask=live)
+    last = tl.load(sampled + tl.maximum(row, 0), mask=live & (row >= 0), other=0).to(tl.int32)
+    tl.store(filled + at, tl.where(row >= 0, last, token), mask=live)
 
 
 def fill_sampled_tokens(
-    tokens: torch.Tensor, source: torch.Tensor, drawn: torch.Tensor
+    tokens: torch.Tensor, source: torch.Tensor, sampled: torch.Tensor
 ) -> torch.Tensor:
-    """int32 [T]: ``drawn[source]`` where ``source`` is not negative, else ``tokens``.
+    """Fill in the tokens that the step before sampled, without waiting for them on the host.
 
     Args:
-        tokens, source: int32 [T]. drawn: int64 [R], what the step before drew.
+        tokens: int32 [T].
+        source: int32 [T]; the index into ``sampled``, or a negative number to keep the token.
+        sampled: int64 [R], tokens that the step before sampled.
+
+    Returns:
+        int32 [T]: ``sampled[source]`` where ``source`` is not negative, ``tokens`` elsewhere.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape or dtype does not fit.
     """
     require_tensor("tokens", tokens, torch.int32, 1)
     require_tensor("source", source, torch.int32, 1)
-    require_tensor("drawn", drawn, torch.int64, 1)
-    require(tokens.shape == source.shape, f"{len(source)} sources for {len(tokens)} tokens")
-    chosen, rows = torch.empty_like(tokens), len(tokens)
-    _choose[(-(-rows // 1024),)](tokens, source, drawn, chosen, rows, BLOCK=1024, num_warps=4)
-    return chosen
+    require_tensor("sampled", sampled, torch.int64, 1)
+    require(
+        tokens.shape == source.shape,
+        f"source has {len(source)} entries; it must have one for each of {len(tokens)} tokens.",
+    )
+    filled, rows = torch.empty_like(tokens), len(tokens)
+    _fill_sampled_tokens[(-(-rows // 1024),)](
+        tokens, source, sampled, filled, rows, BLOCK=1024, num_warps=4
+    )
+    return filled
+
+
+def fill_sampled_tokens_reference(
+    tokens: torch.Tensor, source: torch.Tensor, sampled: torch.Tensor
+) -> torch.Tensor:
+    """Compute what ``fill_sampled_tokens`` computes, with PyTorch's operations."""
+    return torch.where(source >= 0, sampled[source.clamp(min=0).long()].int(), tokens)
 
 
 @triton.jit(do_not_specialize=["zeros"])
@@ -65,7 +82,7 @@ def _embed_rms_norm(
     total = tl.load(embedding + token * N + d, mask=live, other=0.0).to(tl.float32) * scale
     total = total.to(residual.dtype.element_ty)
     tl.store(residual + row * N + d, total, mask=live)
-    # The norm sees what the residual holds after rounding.
+    # Normalize the rounded residual, which is what later kernels read.
     total = total.to(tl.float32)
     normed = total * tl.rsqrt(tl.sum(total * total, 0) / N + eps) * factor
     tl.store(out + row * N + d, normed.to(out.dtype.element_ty), mask=live)
@@ -83,23 +100,39 @@ def embed_rms_norm(
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> None:
-    """``residual = embedding[tokens] * scale; out = rms(residual) * weight``.
+    """Look up embeddings and normalize them for the first layer.
+
+    Computes ``residual = embedding[tokens] * scale`` and ``out = rms(residual) * weight``, where
+    ``rms(v)`` is v over its root mean square.
 
     Args:
-        tokens: int32 [rows]. embedding: [V, N]. weight: [N]. residual, out: [rows, N].
-        zero: int32, set to zero on the way: counters of later launches.
+        tokens: int32 [rows].
+        embedding: [vocabulary, N].
+        scale: factor of the embeddings.
+        residual: [rows, N], written.
+        weight: [N].
+        out: [rows, N].
+        zero: int32 counters of later launches, which this launch sets to zero.
+        eps: added to the mean square.
+        pdl: launch with programmatic dependent launch.
 
     Raises:
-        ValueError: a shape or dtype that does not fit.
+        ValueError: a shape or dtype does not fit.
     """
     require_tensor("tokens", tokens, torch.int32, 1)
     require_tensor("embedding", embedding, FLOAT_DTYPES, 2)
     require_tensor("residual", residual, FLOAT_DTYPES, 2)
     require_tensor("out", out, FLOAT_DTYPES, 2)
     rows, n = residual.shape
-    require(len(tokens) == rows, f"{len(tokens)} tokens for {rows} rows")
-    require(out.shape == residual.shape, f"out {tuple(out.shape)}, residual {(rows, n)}")
-    require(embedding.shape[1] == n == weight.shape[0], f"embedding, weight must have {n} columns")
+    require(len(tokens) == rows, f"There are {len(tokens)} tokens for {rows} rows of the residual.")
+    require(
+        out.shape == residual.shape,
+        f"out has shape {tuple(out.shape)}; it must be the residual's, {(rows, n)}.",
+    )
+    require(
+        embedding.shape[1] == n == weight.shape[0],
+        f"embedding and weight must have {n} columns, as the residual has.",
+    )
     _embed_rms_norm[(rows,)](
         tokens, embedding, residual, weight, out, zero, zero.numel(), scale, eps, N=n,
         BLOCK=next_power_of_2(n), ZBLOCK=1024, num_warps=16 if n > 2048 else 4, **pdl_options(pdl),
@@ -113,6 +146,6 @@ def embed_rms_norm_reference(
     weight: torch.Tensor,
     eps: float = 1e-6,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """What ``embed_rms_norm`` computes, in float64: (residual, out)."""
+    """Compute what ``embed_rms_norm`` computes, in float64; return the residual and ``out``."""
     residual = embedding.double()[tokens.long()] * scale
-    return residual, rms(residual, eps) * weight.double()
+    return residual, divide_by_rms(residual, eps) * weight.double()

@@ -1,1 +1,1 @@
-"""Attention kernels in CUDA C++ for Hopper GPUs, as the other kernels call them."""
+"""Attention kernels in CUDA C++ for Hopper GPUs, for use by paged_decode and paged_prefill."""

@@ -1,6 +1,6 @@
-"""Where kernel tests run: on the GPU in bfloat16, or in Triton's interpreter in float32.
+"""The device of kernel tests: a GPU, in bfloat16, or Triton's interpreter, in float32.
 
-The interpreter has no bfloat16 products; ``conftest`` chooses it where there is no GPU.
+The interpreter cannot multiply matrices in bfloat16. ``conftest`` selects it if there is no GPU.
 """
 
 import pytest
@@ -16,14 +16,14 @@ DTYPE = torch.bfloat16 if CUDA else torch.float32
 ATTENTION_LIMIT = 8e-3 if CUDA else 2e-5
 
 
-def relative(out: torch.Tensor, reference: torch.Tensor) -> float:
-    """Relative Frobenius error; NaN counts as infinite."""
+def relative_error(out: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return the relative Frobenius error; NaN counts as infinite."""
     error = (out.double() - reference.double()).norm() / reference.double().norm()
     return float(error.nan_to_num(float("inf")))
 
 
 def rotary(positions: int, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """cos and sin [positions, pairs] of true rotations: the kernels add angles."""
+    """Return cos and sin, [positions, pairs], of true rotations, because the kernels add angles."""
     angles = torch.arange(positions)[:, None] * 100.0 ** (-torch.arange(pairs) / max(1, pairs))
     return angles.cos().to(DEVICE), angles.sin().to(DEVICE)
 
@@ -31,13 +31,17 @@ def rotary(positions: int, pairs: int) -> tuple[torch.Tensor, torch.Tensor]:
 def poisoned_caches(
     copies: int, lens: list[int], lows: list[int], shape: tuple[int, int, int], seed: int
 ) -> tuple[list[torch.Tensor], torch.Tensor, list[int]]:
-    """Caches with NaN wherever no key of positions ``[low, length)`` lies.
+    """Return caches that hold NaN except for the keys of positions ``[low, length)``.
 
     Args:
+        copies: number of caches, with the same pages.
+        lens: length of each sequence.
+        lows: first position of each sequence that has a key.
         shape: (page_size, kv_heads, head_dim).
+        seed: seed of keys and of the pages' order.
 
     Returns:
-        The caches, their int32 table and the position of each table row's first entry.
+        The caches, their int32 page table, and the position of the first entry of each table row.
     """
     generator = torch.Generator().manual_seed(seed)
     page_size = shape[0]

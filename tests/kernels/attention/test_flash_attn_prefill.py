@@ -12,7 +12,7 @@ import torch
 from helpers import tiny_models
 from helpers.engine_driver import greedy_reference, run_until_idle
 from helpers.kernel_cases.flash_attn_stand_in import flash_attn_varlen_func, install_stand_in
-from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, CUDA, DEVICE, relative
+from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, CUDA, DEVICE, relative_error
 from helpers.kernel_cases.prefill_cases import prefill_case
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
@@ -61,7 +61,7 @@ def test_matches_float64(stand_in: Any, page_size: int, seed: int) -> None:
         fill_before_windows(case)
     out = torch.full_like(case["q"], float("nan"))
     assert flash_prefill(**case, scale=0.3, out=out) is out
-    assert relative(out, wanted) < ATTENTION_LIMIT
+    assert relative_error(out, wanted) < ATTENTION_LIMIT
 
 
 @pytest.mark.parametrize("page_size", [16, 256])
@@ -80,7 +80,7 @@ def test_padding_rows_and_sequences(stand_in: Any, page_size: int) -> None:
     case["q"] = pad(case["q"], (0, 0, 0, 0, 0, 3), value=float("nan"))
     out = torch.full_like(case["q"], float("nan"))
     flash_prefill(**case, out=out)
-    assert relative(out[:29], wanted) < ATTENTION_LIMIT
+    assert relative_error(out[:29], wanted) < ATTENTION_LIMIT
     assert (out[29:] == 0).all()
 
 
@@ -96,7 +96,7 @@ def test_sequences_without_rows_need_no_gathered_keys(stand_in: Any, page_size: 
         case[name] = case[name].repeat_interleave(7, 0)
     out = torch.full_like(case["q"], float("nan"))
     flash_prefill(**case, out=out)
-    assert relative(out, wanted) < ATTENTION_LIMIT
+    assert relative_error(out, wanted) < ATTENTION_LIMIT
 
 
 def test_full_attention_needs_large_pages(stand_in: Any) -> None:
@@ -135,7 +135,7 @@ def test_a_step_uses_flash_attn_for_the_selected_kinds(stand_in: Any) -> None:
         out = torch.full_like(case["q"], float("nan"))
         workspace = torch.empty(1 << 16, device=DEVICE)
         attend(case["q"], *caches, batch, out, window=24, sinks=sinks, workspace=workspace)
-        assert relative(out, wanted) < ATTENTION_LIMIT
+        assert relative_error(out, wanted) < ATTENTION_LIMIT
         assert len(calls) == expected
         calls.clear()
 
@@ -195,4 +195,4 @@ class TestRealFlashAttn:
             fill_before_windows(case)
         out = torch.full_like(case["q"], float("nan"))
         flash_prefill(**case, out=out)
-        assert relative(out, wanted) < ATTENTION_LIMIT
+        assert relative_error(out, wanted) < ATTENTION_LIMIT

@@ -1,9 +1,10 @@
-"""One-copy attention in CUDA C++ against float64: needs a Hopper GPU; without one, what it refuses.
+"""One-copy attention in CUDA C++ against float64. Needs a Hopper GPU, except for refused inputs.
 
-NaN lies wherever no key does, outputs are poisoned.
+Caches hold NaN wherever there is no key, and outputs are filled with NaN first.
 """
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,36 +13,35 @@ from helpers.kernel_cases.kernel_devices import (
     DEVICE,
     needs_hopper,
     poisoned_caches,
-    relative,
+    relative_error,
     rotary,
 )
 
-import eightfold.kernels.attention.hopper.hopper_one_copy as sm90
-import eightfold.kernels.attention.paged_decode as triton_decode
-import eightfold.kernels.attention.paged_prefill as triton_prefill
-from eightfold.kernels.attention.attention_shapes import PagedShape
+import eightfold.kernels.attention.paged_decode as paged_decode_module
+import eightfold.kernels.attention.paged_prefill as paged_prefill_module
+from eightfold.kernels.attention.attention_shapes import PagedInputs, PagedShape
 from eightfold.kernels.attention.float64_reference import (
     paged_decode_reference,
     paged_prefill_reference,
 )
+from eightfold.kernels.attention.hopper import hopper_one_copy
 from eightfold.kernels.attention.one_copy_keys import OneCopy
 from eightfold.kernels.attention.paged_decode import DecodeConfig, paged_decode
 from eightfold.kernels.attention.paged_prefill import PrefillConfig, paged_prefill
 from eightfold.kernels.attention.split_kv import decode_workspace_size
-from eightfold.kernels.cuda import nvrtc
 
 
 @pytest.fixture(autouse=True)
 def _no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's kernels would pass these tests in the place of one that does not compile."""
-    monkeypatch.setattr(triton_decode, "_launch", None)
-    monkeypatch.setattr(triton_prefill, "_paged_prefill", None)
+    """Disable Triton's kernels: they would hide that the CUDA C++ kernel does not compile."""
+    monkeypatch.setattr(paged_decode_module, "_launch_triton", None)
+    monkeypatch.setattr(paged_prefill_module, "_launch_triton", None)
 
 
 def build(
     counts: list[int], lens: list[int], heads: int = 32, kv_heads: int = 4, page_size: int = 64
 ) -> dict:
-    """Queries of ``counts`` tokens that end at ``lens``, and their cache."""
+    """Return queries of ``counts`` tokens that end at ``lens``, and their cache."""
     torch.manual_seed(sum(lens))
     caches, table, _ = poisoned_caches(
         1, lens, [0] * len(lens), (page_size, kv_heads, 512), sum(lens)
@@ -83,8 +83,10 @@ def test_chunks(counts: list[int], lens: list[int], options: dict) -> None:
     case = build(counts, lens, **options)
     starts = torch.tensor([0, *counts], device=DEVICE).cumsum(0).int()
     out = torch.full_like(case["q"], float("nan"))
-    paged_prefill(**case, starts=starts, out=out, config=PrefillConfig(64, 32, use_hopper=True))
-    assert relative(out, paged_prefill_reference(**case, starts=starts)) < ATTENTION_LIMIT
+    config = PrefillConfig(64, 32, use_hopper=True)
+    paged_prefill(**case, query_starts=starts, out=out, config=config)
+    wanted = paged_prefill_reference(**case, query_starts=starts)
+    assert relative_error(out, wanted) < ATTENTION_LIMIT
 
 
 @needs_hopper
@@ -102,57 +104,83 @@ def test_chunks(counts: list[int], lens: list[int], options: dict) -> None:
 def test_decode(lens: list[int], q_len: int, split: int, short: int) -> None:
     case = build([q_len] * len(lens), lens)
     wanted = paged_decode_reference(**case, q_len=q_len)
-    assert relative(decode(case, q_len, split, short), wanted) < ATTENTION_LIMIT
+    assert relative_error(decode(case, q_len, split, short), wanted) < ATTENTION_LIMIT
 
 
 @needs_hopper
 def test_short_sequences_have_short_splits() -> None:
     case = build([1, 1], [512, 513])
     both = decode(case, 1, 192, 64)
-    alone = dict(case, table=case["page_table"][:1], seq_lens=case["seq_lens"][:1], q=case["q"][:1])
+    alone = case | {name: case[name][:1] for name in ("page_table", "seq_lens", "q")}
     assert torch.equal(decode(alone, 1, 64), both[:1])
 
 
 @needs_hopper
-def test_result_is_independent_of_the_batch_and_repeats() -> None:
+def test_results_repeat_and_do_not_depend_on_the_batch() -> None:
     case = build([2] * 3, [900, 611, 300])
     both = decode(case, 2, 256)
-    alone = dict(
-        case, table=case["page_table"][1:2], seq_lens=case["seq_lens"][1:2], q=case["q"][2:4]
-    )
+    alone = case | {name: case[name][1:2] for name in ("page_table", "seq_lens")}
+    alone["q"] = case["q"][2:4]
     assert torch.equal(decode(alone, 2, 256), both[2:4])
-    last = dict(case, q=case["q"][1::2].contiguous())
+    last = case | {"q": case["q"][1::2].contiguous()}
     assert torch.equal(decode(last, 1, 256), both[1::2])
     assert all(torch.equal(decode(case, 2, 256), both) for _ in range(20))
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    shape = PagedShape(rows=8, heads=32, head_dim=512, kv_heads=4, page_size=64, sequences=8)
-    one_copy = OneCopy(torch.ones(512), torch.ones(65, 64), torch.ones(65, 64))
-    call = {"window": 0, "sinks": None, "scale": 1.0, "q_len": 8, "split": 128, "short": 64}
-    assert sm90.fits(shape, torch.bfloat16, one_copy, **call)
-    assert not sm90.fits(shape, torch.float16, one_copy, **call)
-    for name, wrong in (
-        ("window", 64), ("sinks", torch.zeros(32)), ("scale", -1.0), ("q_len", 9), ("split", 96),
-        ("short", 32),
-    ):  # fmt: skip
-        assert not sm90.fits(shape, torch.bfloat16, one_copy, **{**call, name: wrong}), name
-    for name, wrong in (
-        ("head_dim", 256), ("heads", 12), ("page_size", 32), ("sequences", 0), ("sequences", 65),
-    ):  # fmt: skip
-        assert not sm90.fits(replace(shape, **{name: wrong}), torch.bfloat16, one_copy, **call), (
-            name
-        )
-    for name, wrong in (("cos", torch.ones(64, 64)), ("cos", torch.ones(65, 32)),
-                        ("key_weight", torch.ones(512).half())):  # fmt: skip
-        assert not sm90.fits(shape, torch.bfloat16, replace(one_copy, **{name: wrong}), **call), (
-            name
-        )
-    q = torch.zeros(8, 32, 512, dtype=torch.bfloat16)
-    assert sm90.kernel_for(shape, q, one_copy, **call) is None, "a CPU has no such kernel"
-    assert sm90.kernel_for(shape, q.to(DEVICE), None, **call) is None
+def one_copy_inputs(**changes: Any) -> PagedInputs:
+    """Return inputs of decode that the kernel supports, with some of them changed."""
+    inputs = PagedInputs(
+        q=torch.zeros(8, 32, 512, dtype=torch.bfloat16),
+        key_cache=torch.zeros(3, 64, 4, 512, dtype=torch.bfloat16),
+        value_cache=None,
+        page_table=torch.zeros(1, 2, dtype=torch.int32),
+        seq_lens=torch.zeros(1, dtype=torch.int32),
+        window=0,
+        scale=1.0,
+        one_copy=OneCopy(torch.ones(512), torch.ones(65, 64), torch.ones(65, 64)),
+    )
+    return replace(inputs, **changes)
 
 
-def test_sources_are_installed() -> None:
-    folder = nvrtc.SOURCE_FOLDER
-    assert all((folder / name).read_text().strip() for name in sm90.SOURCES)
+SHAPE = PagedShape(rows=8, heads=32, head_dim=512, kv_heads=4, page_size=64, sequences=1)
+DECODE = {"q_len": 8, "split_tokens": 128, "short_split_tokens": 64}
+
+
+def test_unsupported_inputs_do_not_fit() -> None:
+    assert hopper_one_copy.fits(SHAPE, one_copy_inputs(), **DECODE)
+    one_copy = one_copy_inputs().one_copy
+    assert one_copy is not None
+    for changes in (
+        {"q": torch.zeros(8, 32, 512, dtype=torch.float16)},
+        {"window": 64},
+        {"sinks": torch.zeros(32)},
+        {"scale": -1.0},
+        {"one_copy": None},
+        {"one_copy": replace(one_copy, cos=torch.ones(64, 64))},
+        {"one_copy": replace(one_copy, cos=torch.ones(65, 32))},
+        {"one_copy": replace(one_copy, key_weight=torch.ones(512).half())},
+    ):
+        assert not hopper_one_copy.fits(SHAPE, one_copy_inputs(**changes), **DECODE), changes
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("head_dim", 256), ("heads", 12), ("page_size", 32), ("sequences", 0), ("sequences", 65)],
+)
+def test_unsupported_shapes_do_not_fit(name: str, value: int) -> None:
+    assert not hopper_one_copy.fits(replace(SHAPE, **{name: value}), one_copy_inputs(), **DECODE)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("q_len", 9), ("split_tokens", 96), ("short_split_tokens", 32)]
+)
+def test_unsupported_options_do_not_fit(name: str, value: int) -> None:
+    assert not hopper_one_copy.fits(SHAPE, one_copy_inputs(), **(DECODE | {name: value}))
+
+
+def test_only_hopper_launches_the_kernel() -> None:
+    results = torch.empty(1)
+    assert not hopper_one_copy.launch_decode(
+        SHAPE, one_copy_inputs(), results, results, **DECODE, pdl=False
+    )
+    assert not hopper_one_copy.launch_prefill(SHAPE, one_copy_inputs(), results, results)

@@ -1,13 +1,11 @@
-"""Prefill attention of head_dim 256 in CUDA C++ against float64: needs a Hopper GPU; without one,
-what it refuses and, where nvcc is, that it builds.
+"""Prefill attention of head_dim 256 in CUDA C++ against float64.
 
-NaN lies wherever no key does that a row may see, outputs are poisoned.
+Needs a Hopper GPU, except for refused inputs. Caches hold NaN wherever there is no key that a row
+may see, and outputs are filled with NaN first.
 """
 
-import shutil
-import subprocess
 from dataclasses import replace
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,30 +15,30 @@ from helpers.kernel_cases.kernel_devices import (
     HOPPER,
     needs_hopper,
     poisoned_caches,
-    relative,
+    relative_error,
 )
 
-import eightfold.kernels.attention.hopper.hopper_prefill as sm90
-import eightfold.kernels.attention.paged_prefill as triton_prefill
-from eightfold.kernels.attention.attention_shapes import PagedShape
+import eightfold.kernels.attention.paged_prefill as paged_prefill_module
+from eightfold.kernels.attention.attention_shapes import PagedInputs, PagedShape
 from eightfold.kernels.attention.float64_reference import paged_prefill_reference
+from eightfold.kernels.attention.hopper import hopper_prefill
+from eightfold.kernels.attention.one_copy_keys import OneCopy
 from eightfold.kernels.attention.paged_prefill import default_prefill_config, paged_prefill
-from eightfold.kernels.cuda import nvrtc
 
 LIMIT = 2.5e-3  # weights and results are rounded to bfloat16: 1.7e-3 each
 
 
 @pytest.fixture(autouse=True)
 def _no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Triton's kernel would pass these tests in the place of one that does not compile."""
-    monkeypatch.setattr(triton_prefill, "_paged_prefill", None)
+    """Disable Triton's kernel: it would hide that the CUDA C++ kernel does not compile."""
+    monkeypatch.setattr(paged_prefill_module, "_launch_triton", None)
 
 
 def build(
     counts: list[int], lens: list[int], window: int = 0, heads: int = 32, kv_heads: int = 16,
     page_size: int = 64, spread: float = 0.2,
 ) -> dict:  # fmt: skip
-    """Chunks of ``counts`` tokens that end at ``lens``; scores of 16 times ``spread``."""
+    """Return chunks of ``counts`` tokens that end at ``lens``; scores spread by 16 ``spread``."""
     torch.manual_seed(sum(lens))
     lows = [max(0, n - c - window + 1) if window else 0 for n, c in zip(lens, counts, strict=True)]
     caches, table, firsts = poisoned_caches(
@@ -68,10 +66,10 @@ CASES = {
     "pages of two tiles": ([200, 31, 64], [977, 31, 640], 200, 32, 16, 128),
     "eight sequences": ([128] * 8, [1500, 128, 129, 191, 1088, 1151, 3000, 7777], 1024),
     "no window": ([150, 20], [2100, 60], 0),
-    "only itself": ([100], [164], 1),
-    "one head a key": ([200, 9], [1300, 9], 256, 4, 4),
-    "four heads a key": ([200, 9], [1300, 9], 256, 8, 2, 256),
-    "64 heads a key": ([3], [200], 1024, 64, 1),
+    "a window of one token": ([100], [164], 1),
+    "one head per KV head": ([200, 9], [1300, 9], 256, 4, 4),
+    "four heads per KV head": ([200, 9], [1300, 9], 256, 8, 2, 256),
+    "64 heads per KV head": ([3], [200], 1024, 64, 1),
 }
 
 
@@ -81,11 +79,11 @@ def test_matches_float64(name: str) -> None:
     case = build(*CASES[name])
     for scale in (1.0, 0.3):
         wanted = paged_prefill_reference(**case, scale=scale)
-        assert relative(attend(case, scale=scale), wanted) < LIMIT
+        assert relative_error(attend(case, scale=scale), wanted) < LIMIT
 
 
 @needs_hopper
-def test_result_is_independent_of_the_batch_and_of_chunks_and_repeats() -> None:
+def test_results_repeat_and_do_not_depend_on_the_batch_or_on_chunks() -> None:
     counts, lens = [300, 64, 129], [1500, 900, 2000]
     case = build(counts, lens, 512)
     whole = attend(case)
@@ -106,7 +104,7 @@ def test_result_is_independent_of_the_batch_and_of_chunks_and_repeats() -> None:
 
 
 @needs_hopper
-def test_rows_of_nobody_are_left_alone() -> None:
+def test_rows_beyond_the_last_are_not_written() -> None:
     case = build([40], [40], 1024)
     case["query_starts"][1] = 33
     out = attend(case)
@@ -114,32 +112,48 @@ def test_rows_of_nobody_are_left_alone() -> None:
     assert out[33:].isnan().all()
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def prefill_inputs(**changes: Any) -> PagedInputs:
+    """Return inputs that the kernel supports, with some of them changed."""
+    inputs = PagedInputs(
+        q=torch.zeros(3, 8, 256, dtype=torch.bfloat16),
+        key_cache=torch.zeros(3, 64, 4, 256, dtype=torch.bfloat16),
+        value_cache=torch.zeros(3, 64, 4, 256, dtype=torch.bfloat16),
+        page_table=torch.zeros(2, 1, dtype=torch.int32),
+        seq_lens=torch.zeros(2, dtype=torch.int32),
+        window=0,
+        scale=1.0,
+    )
+    return replace(inputs, **changes)
+
+
+SHAPE = PagedShape(rows=3, heads=8, head_dim=256, kv_heads=4, page_size=64, sequences=2)
+
+
+def test_the_default_configuration_uses_the_kernel() -> None:
     assert default_prefill_config(256).use_hopper
-    shape = PagedShape(rows=3, heads=8, head_dim=256, kv_heads=4, page_size=64, sequences=2)
-    call = {"sinks": None, "scale": 1.0}
-    assert sm90.fits(shape, torch.bfloat16, **call)
-    assert not sm90.fits(shape, torch.float16, **call)
-    assert not sm90.fits(shape, torch.bfloat16, sinks=torch.zeros(8), scale=1.0)
-    assert not sm90.fits(shape, torch.bfloat16, sinks=None, scale=-1.0)
-    for name, wrong in (
-        ("head_dim", 128), ("heads", 12), ("page_size", 32), ("rows", 0), ("sequences", 65),
-    ):  # fmt: skip
-        assert not sm90.fits(replace(shape, **{name: wrong}), torch.bfloat16, **call), name
-    q = torch.zeros(3, 8, 256, dtype=torch.bfloat16)
-    assert sm90.kernel_for(shape, q, **call) is None, "a CPU has no such kernel"
+
+
+def test_unsupported_inputs_do_not_fit() -> None:
+    assert hopper_prefill.fits(SHAPE, prefill_inputs())
+    for changes in (
+        {"q": torch.zeros(3, 8, 256, dtype=torch.float16)},
+        {"sinks": torch.zeros(8)},
+        {"scale": -1.0},
+        {"one_copy": OneCopy(torch.ones(256), torch.ones(65, 64), torch.ones(65, 64))},
+    ):
+        assert not hopper_prefill.fits(SHAPE, prefill_inputs(**changes)), changes
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("head_dim", 128), ("heads", 12), ("page_size", 32), ("rows", 0), ("sequences", 65)],
+)
+def test_unsupported_shapes_do_not_fit(name: str, value: int) -> None:
+    assert not hopper_prefill.fits(replace(SHAPE, **{name: value}), prefill_inputs())
+
+
+def test_only_hopper_has_the_kernel() -> None:
+    starts, out = torch.zeros(3, dtype=torch.int32), torch.empty(3, 8, 256)
+    assert not hopper_prefill.launch_prefill(SHAPE, prefill_inputs(), starts, out)
     if HOPPER:
-        assert sm90.kernel_for(shape, q.to(DEVICE), **call) is not None
-
-
-@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
-def test_builds_without_spills(tmp_path: Path) -> None:
-    folder = nvrtc.SOURCE_FOLDER
-    source = tmp_path / "attention.cu"
-    source.write_text("".join((folder / name).read_text() for name in sm90.SOURCES))
-    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-DHQ=32", "-DHK=16", "-DPS=64"]
-    command += ["-o", str(tmp_path / "attention.cubin"), str(source)]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
-    assert run.returncode == 0, run.stderr
-    assert "0 bytes spill stores, 0 bytes spill loads" in run.stderr
-    assert "C75" not in run.stderr  # products that wait for each other
+        assert hopper_prefill._kernel(SHAPE, torch.device(DEVICE)) is not None

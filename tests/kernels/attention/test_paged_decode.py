@@ -6,7 +6,7 @@ Takes about 12 seconds in Triton's interpreter.
 import pytest
 import torch
 from helpers.kernel_cases.decode_cases import decode_case, run_decode
-from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative, rotary
+from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative_error, rotary
 
 from eightfold.kernels.attention.float64_reference import paged_decode_reference
 from eightfold.kernels.attention.one_copy_keys import OneCopy, fold_key_weight, rebuild_keys
@@ -49,7 +49,7 @@ CASES = {
 def test_matches_float64(name: str, split: int) -> None:
     case = decode_case(len(name), **CASES[name])
     out = run_decode(case, DecodeConfig(tile=16, split_tokens=split, stages=2))
-    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    assert relative_error(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
 
 
 @pytest.mark.parametrize("options", [{}, {"pairs": 8, "q_len": 3}, {"window": 140}])
@@ -57,7 +57,7 @@ def test_short_sequences_have_short_splits(options: dict) -> None:
     """Short sequences have at most eight splits of 16 tokens, longer ones have splits of 48."""
     case = decode_case(11, [128, 129, 40, 0, 200], heads=4, kv_heads=2, head_dim=64, **options)
     out = run_decode(case, DecodeConfig(tile=16, split_tokens=48, short_split_tokens=16))
-    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    assert relative_error(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
     first = {name: case[name][:1] for name in ("page_table", "seq_lens")}
     if case["first_pos"] is not None:
         first["first_pos"] = case["first_pos"][:1]
@@ -72,7 +72,10 @@ def test_sinks_take_weight_but_add_no_value(split: int) -> None:
     case = decode_case(3, [20, 41], heads=4, kv_heads=2, head_dim=32)
     sinks = torch.tensor([0.5, -1.0, 3.0, 0.0], device=DEVICE)
     out = run_decode(case, DecodeConfig(tile=16, split_tokens=split), sinks=sinks, scale=0.2)
-    assert relative(out, paged_decode_reference(**case, sinks=sinks, scale=0.2)) < ATTENTION_LIMIT
+    assert (
+        relative_error(out, paged_decode_reference(**case, sinks=sinks, scale=0.2))
+        < ATTENTION_LIMIT
+    )
 
 
 def test_workspace_suffices_for_a_window_across_two_splits() -> None:
@@ -85,7 +88,7 @@ def test_workspace_suffices_for_a_window_across_two_splits() -> None:
     memory = torch.full((4 * need,), 7.0, device=DEVICE)
     out = torch.full_like(case["q"], float("nan"))
     paged_decode(**case, out=out, workspace=memory[:need], config=config)
-    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    assert relative_error(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
     assert (memory[need:] == 7.0).all()
     with pytest.raises(ValueError, match="are needed"):
         paged_decode(**case, out=out, workspace=memory[: need - 1], config=config)
@@ -94,7 +97,7 @@ def test_workspace_suffices_for_a_window_across_two_splits() -> None:
 def test_a_tile_may_span_pages() -> None:
     case = decode_case(4, [50, 33], heads=4, kv_heads=2, head_dim=32, page_size=16, window=20)
     out = run_decode(case, DecodeConfig(tile=32))
-    assert relative(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
+    assert relative_error(out, paged_decode_reference(**case)) < ATTENTION_LIMIT
 
 
 def test_result_is_independent_of_other_sequences_and_rows() -> None:

@@ -5,7 +5,7 @@ Takes about 15 seconds in Triton's interpreter.
 
 import pytest
 import torch
-from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative
+from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, DEVICE, relative_error
 from helpers.kernel_cases.prefill_cases import prefill_case
 
 from eightfold.kernels.attention.float64_reference import paged_prefill_reference
@@ -28,7 +28,7 @@ def test_matches_float64(name: str, tile: int) -> None:
     paged_prefill(
         **case, out=out, config=PrefillConfig(query_rows=32, tile=tile, warps=4, stages=2)
     )
-    assert relative(out, paged_prefill_reference(**case)) < ATTENTION_LIMIT
+    assert relative_error(out, paged_prefill_reference(**case)) < ATTENTION_LIMIT
 
 
 def test_sinks_take_weight_but_add_no_value() -> None:
@@ -37,7 +37,7 @@ def test_sinks_take_weight_but_add_no_value() -> None:
     out = torch.full_like(case["q"], float("nan"))
     paged_prefill(**case, out=out, sinks=sinks, scale=0.3, config=PrefillConfig(32, 16, 4, 2))
     wanted = paged_prefill_reference(**case, sinks=sinks, scale=0.3)
-    assert relative(out, wanted) < ATTENTION_LIMIT
+    assert relative_error(out, wanted) < ATTENTION_LIMIT
 
 
 def test_wrong_arguments_are_refused() -> None:
