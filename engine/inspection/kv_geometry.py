@@ -183,12 +183,17 @@ def read_layers(config: Mapping[str, Any]) -> tuple[LayerSpec, ...]:
         num_layers=None if num_layers is None else int(num_layers),
         use_sliding_window=model_type in UNIFORM_WINDOW,
     )
-    shapes = [_head_shape(config, index, window) for index, window in enumerate(windows)]
+    # Keys are padded with zeros to the same width.
+    per_layer = {int(index): own for index, own in (config.get("per_layer_config") or {}).items()}
+    shapes = [
+        _head_shape(config, window, per_layer.get(index, {}))
+        for index, window in enumerate(windows)
+    ]
     return layer_specs(windows, shapes, int(config.get("num_kv_shared_layers") or 0))
 
 
-def _head_shape(config: Mapping[str, Any], index: int, window: int | None) -> HeadShape:
-    """KV heads of one layer.
+def _head_shape(config: Mapping[str, Any], window: int | None, own: Mapping[str, Any]) -> HeadShape:
+    """KV heads of a layer with values ``own`` in ``per_layer_config``.
 
     Gemma 4's full-attention layers have heads of their own. Its config.json says so by
     ``global_head_dim`` and ``num_global_key_value_heads``, or by ``per_layer_config`` if a newer
@@ -201,8 +206,6 @@ def _head_shape(config: Mapping[str, Any], index: int, window: int | None) -> He
         head_dim = int(config.get("global_head_dim") or head_dim)
         if config.get("attention_k_eq_v"):
             kv_heads = int(config.get("num_global_key_value_heads") or kv_heads)
-    per_layer = config.get("per_layer_config") or {}
-    own = per_layer.get(str(index)) or per_layer.get(index) or {}
     return HeadShape(
         int(own.get("num_key_value_heads") or kv_heads), int(own.get("head_dim") or head_dim)
     )

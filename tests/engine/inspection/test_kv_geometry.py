@@ -11,6 +11,7 @@ from helpers import tiny_models
 from helpers.config_variants import VARIANTS
 from transformers import PretrainedConfig
 
+from eightfold.demo import model_path
 from eightfold.engine import UnsupportedModelError
 from eightfold.engine.execution.kv_cache import KVCache
 from eightfold.engine.inspection.architecture import Architecture, inspect_architecture
@@ -32,6 +33,7 @@ TINY_MODELS = tiny_models.BUILDERS | tiny_models.FUSED_BUILDERS | tiny_models.WI
 CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     **{name: lambda build=build: build().config for name, build in TINY_MODELS.items()},
     **VARIANTS,
+    "bundled model": lambda: read_config(model_path()),
 }
 
 
@@ -124,8 +126,9 @@ def test_all_layers_slide_in_models_of_one_window(model_type: str) -> None:
     [
         {"global_head_dim": 32, "num_global_key_value_heads": 1, "attention_k_eq_v": True},
         {"per_layer_config": {"5": {"head_dim": 32, "num_key_value_heads": 1}}},
+        {"per_layer_config": {"05": {"head_dim": 32, "num_key_value_heads": 1}}},
     ],
-    ids=["global", "per layer"],
+    ids=["global", "per layer", "per layer of many"],
 )
 def test_full_attention_layers_may_have_heads_of_their_own(own: dict[str, object]) -> None:
     """Older and newer versions of transformers write Gemma 4's config.json in these two ways."""
