@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from eightfold.common.valid_text import replace_surrogates
 
 from .prompt_texts import Prompts
-from .tool_call import Call, MalformedCall
+from .readers.thought_tags import open_thought
+from .readers.turn_reader import Kind, Turn, TurnReader
+from .tool_call import Call, CallText, MalformedCall
 from .untrusted_text import UntrustedTextEncoder
 
 if TYPE_CHECKING:
@@ -47,7 +49,7 @@ class Framing:
 class ChatProtocol:
     """A chat format bound to a tokenizer; the base class of all formats.
 
-    A format sets the class attributes, and implements `matches`, `parse_calls` and `_tool_framing`.
+    A format sets the class attributes, and implements `matches`, `_read_call` and `_tool_framing`.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
@@ -59,7 +61,7 @@ class ChatProtocol:
         pause_tokens: texts of the tokens at which the model waits for a tool's result; empty if it
             ends its turn instead.
         turn_ends: texts of end tokens that checkpoints of this family may not list themselves.
-        thought: texts that open and close a thought.
+        call_mark: pattern of the marks that open a call; None if only fenced blocks are calls.
         native_tool: True if the chat template takes the tool's declaration; else the system
             message describes the tool.
         call_id: id of the pause token, or None if there is none.
@@ -75,7 +77,7 @@ class ChatProtocol:
     family = ""
     pause_tokens: tuple[str, ...] = ()
     turn_ends: tuple[str, ...] = ()
-    thought: tuple[str, str] = ("<think>", "</think>")
+    call_mark: str | None = None
     native_tool = True
 
     def __init__(
@@ -91,17 +93,19 @@ class ChatProtocol:
         pause_ids = {self._token_id(token) for token in self.pause_tokens}
         self.pause_token_ids = tuple(sorted(pause_ids | self.end_ids))
         self.call_id = min(pause_ids, default=None)
+        self._end_texts = re.compile(rf"(?:(?:{self._end_pattern()})\s*)+\Z")
+        self._reader = TurnReader(self.call_mark, self._read_call)
         self.prompts = prompts
         self.untrusted_text = UntrustedTextEncoder(tokenizer)
         self._system_role = self._takes_system_role()
         prompt = self._render(self._messages(MARK))
         if prompt.count(MARK) != 1:
             raise ProtocolError("The chat template does not show the user's message exactly once.")
-        self.prompt_opener = self._open_thought(prompt)
+        self.prompt_opener = open_thought(prompt.rpartition(MARK)[2])
         self._user = self._user_framing()
-        self.user_opener = self._open_thought(self._user.after)
+        self.user_opener = open_thought(self._user.after)
         self._tool = self._tool_framing()
-        self.tool_opener = self._open_thought(self._tool.after)
+        self.tool_opener = open_thought(self._tool.after)
 
     @classmethod
     def matches(cls, vocabulary: Mapping[str, int], template: str) -> bool:
@@ -151,17 +155,72 @@ class ChatProtocol:
         return text
 
     def parse_calls(self, text: str) -> list[Call | MalformedCall]:
-        """Return the tool calls in one turn of the model's text, in order."""
-        raise NotImplementedError
+        """Return the tool calls in one turn of the model's text, in order.
+
+        Calls in the family's own form run wherever they stand; fenced blocks of Python and JSON
+        objects that name the tool run if they end the turn without a box. Drafts in a thought that
+        the model has closed and gone on from do not.
+
+        Args:
+            text: the turn, with the opening of the thought that the prompt left open.
+        """
+        return self._read_turn(text).calls()
 
     def final_text(self, text: str) -> str:
-        """Return one turn of the model's text without thoughts and tool calls.
+        """Return one turn of the model's text without thoughts, calls, code and outputs.
 
         A thought that is not closed hides everything from its start on.
         """
-        opening, closing = map(re.escape, self.thought)
-        text = re.sub(rf"{opening}.*?(?:{closing}|\Z)", "", text, flags=re.DOTALL)
-        return text.split(self.thought[1])[-1]
+        return self._read_turn(text).visible()
+
+    def code_end(self, text: str) -> int | None:
+        """Return the index at which the model must be stopped, right behind a closing fence.
+
+        That is the fence of the first complete block of Python outside thoughts and calls. Models
+        that write the output of their code themselves are stopped there, the sequence is rewound to
+        this index, and `code_output` follows. Only text that holds a fence can have such an index,
+        so there is no need to ask before three backticks or tildes have been written.
+
+        Args:
+            text: the turn so far, with the opening of the thought that the prompt left open.
+        """
+        if "```" not in text and "~~~" not in text:
+            return None
+        for span in self._reader.read(text, ended=False).spans:
+            if span.kind is Kind.CODE and not span.thought and span.stop is not None:
+                return span.stop
+        return None
+
+    def code_output(self, outputs: Sequence[str]) -> list[int]:
+        """Return the token ids that follow a rewind to `code_end`, in the same turn of the model.
+
+        Args:
+            outputs: one text for each call.
+        """
+        ids: list[int] = []
+        for output in outputs:
+            fence = "```"
+            while fence in output:
+                fence += "`"
+            ids += self._encode(f"\n{fence}output\n")
+            ids += self.untrusted_text.encode(output.removesuffix("\n"))
+            ids += self._encode(f"\n{fence}\n")
+        return ids
+
+    def _read_call(self, text: str, start: int) -> CallText | None:
+        """Return the calls behind the mark at `start`, or None if the mark is only mentioned."""
+        raise NotImplementedError
+
+    def _read_turn(self, text: str) -> Turn:
+        end = self._end_texts.search(text)
+        return self._reader.read(text[: end.start()] if end else text, ended=end is not None)
+
+    def _end_pattern(self) -> str:
+        """Return the pattern of the tokens at which a turn of the model ends."""
+        texts = {
+            self.tokenizer.decode([i], skip_special_tokens=False) for i in self.pause_token_ids
+        }
+        return "|".join(re.escape(text) for text in sorted(texts | {"<eos>"}, key=len) if text)
 
     def _takes_system_role(self) -> bool:
         messages = [{"role": "system", "content": MARK}, {"role": "user", "content": "1"}]
@@ -201,11 +260,6 @@ class ChatProtocol:
         if index is None or index == self.tokenizer.unk_token_id:
             raise ProtocolError(f"The tokenizer has no token {token}, which {self.family} needs.")
         return int(index)
-
-    def _open_thought(self, text: str) -> str:
-        """Return the end of `text` from the start of an unclosed thought, or ""."""
-        start = text.rfind(self.thought[0])
-        return text[start:] if start >= 0 and self.thought[1] not in text[start:] else ""
 
     def _user_framing(self) -> Framing:
         answer = {"role": "assistant", "content": MARK + "A"}

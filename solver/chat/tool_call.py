@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+TOOL_NAMES = ("python", "ipython", "python3", "code_interpreter", "python_interpreter")
+"""Names by which models call the tool `python`, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,35 @@ class MalformedCall:
     reason: str
 
 
+@dataclass(frozen=True)
+class CallText:
+    """The calls that were read behind a mark, and where they end.
+
+    Attributes:
+        end: index behind the last of them.
+        calls: the calls, in order.
+        closed: False if the text ends, or another call begins, before the call is closed.
+    """
+
+    end: int
+    calls: tuple[Call | MalformedCall, ...]
+    closed: bool = True
+
+
+def is_tool_name(name: str) -> bool:
+    """Return True if a model means the tool `python` by `name`, as in `functions.Python`."""
+    return re.split(r"[.:/]", name.strip().lower())[-1] in TOOL_NAMES
+
+
 def checked_call(code: str) -> Call | MalformedCall:
     """Return `code` as a call, or as a malformed one if it is blank."""
     return Call(code) if code.strip() else MalformedCall("the code is empty")
+
+
+def named_call(name: str, arguments: object) -> Call | MalformedCall:
+    """Return a call of the tool `name` with these arguments, or the reason why there is none."""
+    if not is_tool_name(name):
+        return MalformedCall(f"there is no tool {name.strip()[:40]}, only python")
+    if not isinstance(arguments, dict) or not isinstance(arguments.get("code"), str):
+        return MalformedCall("python takes one string argument named code")
+    return checked_call(arguments["code"])

@@ -1,0 +1,104 @@
+"""What may stand in the envelope of a call, whatever the family.
+
+Grammar:
+
+    body     := [fence] JSON [fence] | function+ | a fenced block of Python
+    JSON     := as in `json_calls.py`
+    function := "<function" "=" NAME ">" (parameter* | JSON | code) "</function>"
+    parameter:= "<parameter" "=" KEY ">" text "</parameter>"     `tagged_code.py`
+"""
+
+from __future__ import annotations
+
+import re
+
+from ..tool_call import Call, CallText, MalformedCall, named_call
+from .code_fences import OPENING, read_block
+from .json_calls import read_json_calls
+from .tagged_code import TaggedCode, TagSet, read_tagged_code
+
+_NAME = r"[\"']?([^\s>\"']+)[\"']?"
+_KEY = r"<parameter(?:\s*=\s*|\s+name\s*=\s*)"
+_OTHER = rf"{_KEY}(?![\"']?code\b)[^>]*>[^<]*</parameter>"
+FUNCTION = rf"<(?:function|invoke)(?:\s*=\s*|\s+name\s*=\s*){_NAME}\s*>"
+"""Pattern of the tag that opens a function; its first group is the name."""
+
+_FUNCTION = re.compile(FUNCTION)
+_CODE_OF_FUNCTION = rf"{FUNCTION}(?:\s*{_OTHER})*\s*{_KEY}[\"']?code[\"']?[^>]*>"
+_WITH_CODE = re.compile(_CODE_OF_FUNCTION)
+_FUNCTION_END = r"</(?:function|invoke)>"
+_FENCE = re.compile(r"\s*(`{3,}[\w-]*\s*)?(?=[{\[\"'])")
+_BLANK = re.compile(r"\s*")
+
+
+def read_body(text: str, start: int, opening: str, closing: str) -> CallText | None:
+    """Read the calls in an envelope, or return None if there is none at `start`.
+
+    Args:
+        text: the turn.
+        start: index behind the envelope's opening.
+        opening, closing: patterns of the envelope's tags.
+
+    Returns:
+        The calls; `end` lies behind the closing if there is one.
+    """
+    fence = _FENCE.match(text, start)
+    read = None
+    if fence is not None:
+        read = read_json_calls(text, fence.end(), rf"`{{3,}}|{closing}|{opening}")
+        if read is not None and fence[1] and (match := _match(r"\s*`{3,}", text, read.end)):
+            read = CallText(match.end(), read.calls)
+    elif _FUNCTION.match(text, blank := _skip(text, start)):
+        read = read_functions(text, blank, opening, closing)
+    elif fenced := OPENING.match(text, blank):
+        block = read_block(text, fenced)
+        if block is not None and block.language == "python":
+            read = CallText(block.stop, (Call(block.content),), block.closed)
+    return None if read is None else close_envelope(text, read, closing)
+
+
+def close_envelope(text: str, read: CallText, closing: str) -> CallText:
+    """Return what was read with the envelope's closing, which may have been read with it."""
+    match = _match(rf"\s*(?:{closing})", text, read.end)
+    if match is not None:
+        return CallText(match.end(), read.calls)
+    inside = re.search(rf"(?:{closing})\s*\Z", text[: read.end])
+    return read if inside else CallText(read.end, read.calls, False)
+
+
+def read_functions(text: str, start: int, opening: str, closing: str) -> CallText:
+    """Read the functions from `start` on, where the first begins."""
+    next_call = rf"(?:{opening})?\s*{_CODE_OF_FUNCTION}"
+    at, closed = start, True
+    calls: list[Call | MalformedCall] = []
+    while function := _FUNCTION.match(text, at):
+        closings: tuple[str, ...] = (_FUNCTION_END, closing)
+        if with_code := _WITH_CODE.match(text, at):
+            tags = TagSet(next_call, (r"</parameter>", *closings), _OTHER)
+            tagged = read_tagged_code(text, with_code.end(), tags)
+            call = named_call(function[1], {"code": tagged.code})
+        elif (read := read_json_calls(text, function.end(), "</", function[1])) and read.calls:
+            end = _match(rf"\s*{_FUNCTION_END}", text, read.end)
+            call, tagged = read.calls[0], TaggedCode("", end.end() if end else read.end, True)
+        else:
+            tagged = read_tagged_code(text, function.end(), TagSet(next_call, closings))
+            bare = not tagged.code.lstrip().startswith("<parameter")
+            call = named_call(function[1], {"code": tagged.code} if bare else {})
+        calls.append(call)
+        closed = tagged.closed
+        at = (
+            _skip(text, tagged.end) if _FUNCTION.match(text, _skip(text, tagged.end)) else len(text)
+        )
+        if at == len(text):
+            return CallText(tagged.end, tuple(calls), closed)
+    return CallText(at, tuple(calls), closed)
+
+
+def _skip(text: str, at: int) -> int:
+    blank = _BLANK.match(text, at)
+    assert blank is not None
+    return blank.end()
+
+
+def _match(pattern: str, text: str, at: int) -> re.Match[str] | None:
+    return re.compile(pattern).match(text, at)

@@ -1,0 +1,188 @@
+"""Tool calls written as JSON, or nearly so.
+
+Grammar:
+
+    calls    := value (("," | ";")? value)*
+    value    := object | "[" object ("," object)* "]" | a string that holds a value
+    object   := "{" member ("," member)* "}"       closing brackets may be missing at the end
+    member   := "name" ":" the tool's name | "arguments" ":" (arguments | a string of them)
+    arguments:= "{" "code" ":" string ... "}" | the code itself
+
+Strings may be quoted by ", ' or their triples, may hold line breaks, unknown escapes and quotes
+that are not escaped: such a string ends at the first quote behind which only closing brackets and
+simple members follow, up to where the call must end. Python's literals (single quotes, `True`,
+commas before a bracket) are read too. Names of keys are those in `NAME_KEYS`, `ARGUMENT_KEYS`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from ..tool_call import Call, CallText, MalformedCall, named_call
+from .python_code import is_python
+
+NAME_KEYS = ("name", "tool_name", "tool", "function", "recipient_name")
+ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "tool_input")
+NOT_JSON = 'the call is not JSON with the keys "name" and "arguments"'
+
+OBJECT_START = (
+    r"(?:(?<=\n)|\A)[ \t]*\[?\s*\{\s*[\"'](?:"
+    + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, "type", "id"))
+    + r")[\"']\s*:"
+)
+"""Pattern of an object at the start of a line that may be a call."""
+
+_GAP = re.compile(r"[\s,;]*")
+_NAME = re.compile(
+    rf"[\"'](?:{'|'.join(NAME_KEYS)})[\"']\s*:\s*[\"'](?P<name>[^\"'\n]{{1,80}})[\"']"
+)
+_CODE_KEY = re.compile(r"[\"']code[\"']\s*:\s*[rf]?(?P<quote>\"\"\"|'''|\"|')")
+_SIMPLE = r"(?:\"[^\"\\\n]*\"|'[^'\\\n]*'|-?[\d.]+|true|false|null|True|False|None|\{\s*\}|\[\s*\])"
+_TAIL = re.compile(rf"(?:\s*[}}\]]|\s*,\s*(?:[\"'][\w-]+[\"']\s*:\s*(?:{_SIMPLE}|\{{))?)*\s*")
+_DECODER = json.JSONDecoder(strict=False)
+_ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
+_ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"} | {c: c for c in "\"'\\/"}
+
+
+def read_json_calls(
+    text: str, start: int, end_mark: str, name: str | None = None
+) -> CallText | None:
+    """Read the calls that begin at `start`, or return None if no JSON begins there.
+
+    Args:
+        text: the turn.
+        start: index of the first call, or of blanks in front of it.
+        end_mark: pattern of what may follow the last call; the end of the text always may.
+        name: the tool's name if the text has named it before; the objects are arguments then.
+    """
+    ending = re.compile(rf"\s*(?:\Z|{end_mark})")
+    at = _skip(text, start)
+    if not text.startswith(("{", "[", '"', "'"), at):
+        return None
+    calls: list[Call | MalformedCall] = []
+    while text.startswith(("{", "[", '"', "'"), at):
+        read = _strict_calls(text, at, ending, name) or _lenient_call(text, at, ending, name)
+        if read is None:
+            break
+        calls += read.calls
+        at = read.end
+        if ending.match(text, at) or not text.startswith(("{", "["), _skip(text, at)):
+            break
+        at = _skip(text, at)
+    return CallText(at, tuple(calls)) if calls else None
+
+
+def read_object_call(text: str, start: int) -> CallText | None:
+    """Read an object in prose; None unless it is a call of a tool with arguments."""
+    value = re.compile(r"\s*").match(text, start)
+    assert value is not None
+    read = read_json_calls(text, value.end(), r"\n|```")
+    if read is None or not read.calls:
+        return None
+    unreadable = MalformedCall(NOT_JSON)
+    return None if unreadable in read.calls else read
+
+
+def _skip(text: str, at: int) -> int:
+    gap = _GAP.match(text, at)
+    assert gap is not None
+    return gap.end()
+
+
+def _strict_calls(text: str, at: int, ending: re.Pattern[str], name: str | None) -> CallText | None:
+    """Read JSON; None if it is none, or is no call and does not end where it should."""
+    read = _strict_value(text, at)
+    if read is None:
+        return None
+    value, end = read
+    if name is not None:
+        calls = [named_call(name, value if isinstance(value, dict) else None)]
+    else:
+        calls = _calls_of(value)
+    surplus = re.compile(r"[\s}\]]*").match(text, end)
+    assert surplus is not None
+    if not ending.match(text, surplus.end()) and not all(isinstance(c, Call) for c in calls):
+        return None
+    return CallText(end if ending.match(text, end) else surplus.end(), tuple(calls))
+
+
+def _strict_value(text: str, at: int) -> tuple[Any, int] | None:
+    """Return the JSON value or the Python literal at `at` and its end, or None."""
+    try:
+        return _DECODER.raw_decode(text, at)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _calls_of(value: Any, depth: int = 0) -> list[Call | MalformedCall]:
+    """Return the calls in a value that has been read."""
+    if depth > 3:
+        return [MalformedCall(NOT_JSON)]
+    if isinstance(value, str):
+        inner = _strict_value(value, _skip(value, 0))
+        return [MalformedCall(NOT_JSON)] if inner is None else _calls_of(inner[0], depth + 1)
+    if isinstance(value, list) and value:
+        calls = [call for one in value for call in _calls_of(one, depth + 1)]
+        return calls if calls.count(MalformedCall(NOT_JSON)) < len(calls) else calls[:1]
+    if not isinstance(value, dict):
+        return [MalformedCall(NOT_JSON)]
+    if isinstance(value.get("function"), dict):
+        return _calls_of(value["function"], depth + 1)
+    name = next((value[key] for key in NAME_KEYS if key in value), None)
+    arguments = next((value[key] for key in ARGUMENT_KEYS if key in value), None)
+    if arguments is None and isinstance(value.get("code"), str):
+        arguments = {"code": value["code"]}
+    if not isinstance(name, str) or arguments is None:
+        return [MalformedCall(NOT_JSON)]
+    if isinstance(arguments, str):
+        inner = _strict_value(arguments, _skip(arguments, 0))
+        arguments = inner[0] if inner and isinstance(inner[0], dict) else {"code": arguments}
+    return [named_call(name, arguments)]
+
+
+def _lenient_call(text: str, at: int, ending: re.Pattern[str], tool: str | None) -> CallText | None:
+    """Read what is no JSON: by the tool's name, and by where its code begins and ends."""
+    code = _CODE_KEY.search(text, at)
+    bound = re.compile(ending.pattern.removeprefix(r"\s*")).search(text, at)
+    if code is None or (bound is not None and bound.start() < code.start()):
+        return None
+    first: CallText | None = None
+    quote, position = code["quote"], code.end()
+    while (stop := text.find(quote, position)) >= 0:
+        position = stop + 1
+        rest = _TAIL.match(text, stop + len(quote))
+        assert rest is not None
+        if _escaped(text, stop) or not (
+            ending.match(text, rest.end()) or text.startswith("{", rest.end())
+        ):
+            continue
+        source = _decode(text[code.end() : stop])
+        named = _NAME.search(text, at, code.start()) or _NAME.search(rest[0])
+        name = tool or (named["name"] if named else None)
+        if name is None:
+            continue
+        read = CallText(rest.end(), (named_call(name, {"code": source}),))
+        if is_python(source):
+            return read
+        first = first or read
+    return first
+
+
+def _escaped(text: str, at: int) -> bool:
+    before = at
+    while before and text[before - 1] == "\\":
+        before -= 1
+    return (at - before) % 2 == 1
+
+
+def _decode(raw: str) -> str:
+    """Return the value of a string's text; unknown escapes stay as they are."""
+
+    def value(escape: re.Match[str]) -> str:
+        if escape[1][0] == "u" and len(escape[1]) == 5:
+            return chr(int(escape[1][1:], 16))
+        return _ESCAPED.get(escape[1], escape[0])
+
+    return _ESCAPE.sub(value, raw)
