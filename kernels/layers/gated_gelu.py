@@ -10,7 +10,7 @@ from .linear_few_rows import gelu_tanh
 
 
 @triton.jit
-def _gated_gelu(gate_up, out, N: tl.constexpr, BLOCK: tl.constexpr):
+def gated_gelu_kernel(gate_up, out, N: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     live = d < N
@@ -41,7 +41,7 @@ def gated_gelu(gate_up: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         f"gate_up has shape {tuple(gate_up.shape)}; for this out it must be {wanted}.",
     )
     block = 2048
-    _gated_gelu[(rows, -(-n // block))](gate_up, out, N=n, BLOCK=block, num_warps=8)
+    gated_gelu_kernel[(rows, -(-n // block))](gate_up, out, N=n, BLOCK=block, num_warps=8)
     return out
 
 

@@ -90,7 +90,7 @@ def _load_weights(
 
 
 @triton.jit(do_not_specialize=["M"])
-def _linear_few_rows(
+def linear_few_rows_kernel(
     x, w, w_pointer, out, M, N,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     SPLITS: tl.constexpr, GATED: tl.constexpr, PREFETCH: tl.constexpr, TMA: tl.constexpr,
@@ -175,7 +175,7 @@ def linear_few_rows(
     w = weight
     if config.tma:
         w = TensorDescriptor.from_tensor(weight, [config.tile_n, config.tile_k])
-    _linear_few_rows[grid](
+    linear_few_rows_kernel[grid](
         x, w, weight, out, rows, n,
         K=inner, BM=_padded_rows(rows), BN=config.tile_n, BK=config.tile_k,
         SPLITS=config.splits, GATED=gated, PREFETCH=prefetch // 16 * 16, TMA=config.tma,

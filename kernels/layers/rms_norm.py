@@ -16,7 +16,7 @@ from ..triton_launch import (
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _add_rms_norm(
+def add_rms_norm_kernel(
     y, residual, post_weight, next_weight, out, rows, scale, eps,
     N: tl.constexpr, BLOCK: tl.constexpr, PARTS: tl.constexpr, HAS_Y: tl.constexpr,
     HAS_POST: tl.constexpr, HAS_NEXT: tl.constexpr, PDL: tl.constexpr,
@@ -83,7 +83,7 @@ def add_rms_norm(
     rows, n = residual.shape
     parts = y.shape[0] if y is not None and y.dim() == 3 else 1
     unused = residual  # stands for tensors that this variant of the kernel does not read
-    _add_rms_norm[(rows,)](
+    add_rms_norm_kernel[(rows,)](
         unused if y is None else y, residual, unused if post_weight is None else post_weight,
         unused if next_weight is None else next_weight, unused if out is None else out,
         rows, scale, eps,

@@ -19,7 +19,7 @@ from .rms_norm import divide_by_rms
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _norm_rope_and_cache(
+def norm_rope_and_cache_kernel(
     qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache, rows, eps,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, ALL_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
     BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr, PAIRS: tl.constexpr, PARTS: tl.constexpr,
@@ -123,7 +123,7 @@ def norm_rope_and_cache(
     all_heads = qkv.shape[-1] // head_dim
     shared = math.gcd(heads, kv_heads)
     block = min(shared & -shared, 8 if tokens > 64 else 4)
-    _norm_rope_and_cache[(tokens, all_heads // block)](
+    norm_rope_and_cache_kernel[(tokens, all_heads // block)](
         qkv, q_weight, q_weight if k_weight is None else k_weight, cos, sin, positions, slots,
         q_out, key_cache, key_cache if value_cache is None else value_cache, tokens, eps,
         HEADS=heads, KV_HEADS=kv_heads, ALL_HEADS=all_heads, HEAD_DIM=head_dim, BLOCK_HEADS=block,

@@ -17,7 +17,7 @@ from .rms_norm import divide_by_rms
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _fill_sampled_tokens(tokens, source, sampled, filled, rows, BLOCK: tl.constexpr):
+def fill_sampled_tokens_kernel(tokens, source, sampled, filled, rows, BLOCK: tl.constexpr):
     at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     live = at < rows
     row = tl.load(source + at, mask=live, other=-1)
@@ -50,7 +50,7 @@ def fill_sampled_tokens(
         f"source has {len(source)} entries; it must have one for each of {len(tokens)} tokens.",
     )
     filled, rows = torch.empty_like(tokens), len(tokens)
-    _fill_sampled_tokens[(-(-rows // 1024),)](
+    fill_sampled_tokens_kernel[(-(-rows // 1024),)](
         tokens, source, sampled, filled, rows, BLOCK=1024, num_warps=4
     )
     return filled
@@ -64,7 +64,7 @@ def fill_sampled_tokens_reference(
 
 
 @triton.jit(do_not_specialize=["zeros"])
-def _embed_rms_norm(
+def embed_rms_norm_kernel(
     tokens, embedding, residual, weight, out, zero, zeros, scale, eps, N: tl.constexpr,
     BLOCK: tl.constexpr, ZBLOCK: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
@@ -133,7 +133,7 @@ def embed_rms_norm(
         embedding.shape[1] == n == weight.shape[0],
         f"embedding and weight must have {n} columns, as the residual has.",
     )
-    _embed_rms_norm[(rows,)](
+    embed_rms_norm_kernel[(rows,)](
         tokens, embedding, residual, weight, out, zero, zero.numel(), scale, eps, N=n,
         BLOCK=next_power_of_2(n), ZBLOCK=1024, num_warps=16 if n > 2048 else 4, **pdl_options(pdl),
     )  # fmt: skip

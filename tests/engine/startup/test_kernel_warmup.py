@@ -76,7 +76,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> dict[str, set[str]]:
         _, specialization, others = binders[self.fn](*args, **options)
         key = f"{self.fn.__name__} {specialization} {others}"
         found[threading.current_thread().name].add(key)
-        if self.fn.__name__ == "_fill_sampled_tokens":
+        if self.fn.__name__ == "fill_sampled_tokens_kernel":
             run(self, *args, grid=grid, warmup=warmup, **options)
 
     monkeypatch.setattr(InterpretedFunction, "run", record)
@@ -142,7 +142,7 @@ def test_the_warmup_launches_every_kernel_that_real_steps_launch(
         "paged_decode_kernel", "paged_prefill_kernel", "search_pass_kernel",
         "draw_candidates_kernel", "block_entropy_kernel",
     }  # fmt: skip
-    assert ("_linear_few_rows" in kernels) == fused
+    assert ("linear_few_rows_kernel" in kernels) == fused
     assert sorted(real - warmup) == []
 
 

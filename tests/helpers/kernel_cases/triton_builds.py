@@ -110,33 +110,33 @@ def layers() -> Iterator[Build]:
         "K": 5376, "BM": 16, "BN": 64, "BK": 128, "SPLITS": 1, "PREFETCH": 0, "TMA": True,
         "STAGES": 5, "PDL": True, "GATED": False,
     }  # fmt: skip
-    yield linear_few_rows._linear_few_rows, LAYER, weights, 4
-    yield linear_few_rows._linear_few_rows, LAYER, weights | {"GATED": True, "STAGES": 4}, 4
+    yield linear_few_rows.linear_few_rows_kernel, LAYER, weights, 4
+    yield linear_few_rows.linear_few_rows_kernel, LAYER, weights | {"GATED": True, "STAGES": 4}, 4
     yield (
-        linear_few_rows._linear_few_rows,
+        linear_few_rows.linear_few_rows_kernel,
         LAYER | {"w": B},
         weights | {"TMA": False, "PREFETCH": 1024},
         4,
     )
-    yield linear_few_rows._linear_few_rows, LAYER | {"out": F}, weights | {"BM": 64}, 4
+    yield linear_few_rows.linear_few_rows_kernel, LAYER | {"out": F}, weights | {"BM": 64}, 4
     norms = {"N": 5376, "BLOCK": 8192, "PARTS": 1, "HAS_POST": True, "HAS_NEXT": True}
-    yield rms_norm._add_rms_norm, LAYER, norms | {"HAS_Y": True, "PDL": True}, 16
+    yield rms_norm.add_rms_norm_kernel, LAYER, norms | {"HAS_Y": True, "PDL": True}, 16
     heads = {"HEADS": 32, "BLOCK_HEADS": 4, "PARTS": 1, "PDL": True}
     window = {
         "KV_HEADS": 16, "ALL_HEADS": 64, "HEAD_DIM": 256, "BLOCK_HALF": 128, "PAIRS": 128,
         "ONE_COPY": False,
     }  # fmt: skip
-    yield rotary_embedding._norm_rope_and_cache, LAYER, heads | window, 4
+    yield rotary_embedding.norm_rope_and_cache_kernel, LAYER, heads | window, 4
     one_copy = {
         "KV_HEADS": 4, "ALL_HEADS": 36, "HEAD_DIM": 512, "BLOCK_HALF": 256, "PAIRS": 64,
         "ONE_COPY": True,
     }  # fmt: skip
     folded = {"q_weight": F, "k_weight": F}
-    yield rotary_embedding._norm_rope_and_cache, LAYER | folded, heads | one_copy, 4
+    yield rotary_embedding.norm_rope_and_cache_kernel, LAYER | folded, heads | one_copy, 4
     row = {"N": 5376, "BLOCK": 8192, "ZBLOCK": 1024, "PDL": True}
-    yield token_embedding._embed_rms_norm, LAYER, row, 16
-    yield token_embedding._fill_sampled_tokens, LAYER, {"BLOCK": 1024}, 4
-    yield gated_gelu._gated_gelu, LAYER, {"N": 21504, "BLOCK": 2048}, 8
+    yield token_embedding.embed_rms_norm_kernel, LAYER, row, 16
+    yield token_embedding.fill_sampled_tokens_kernel, LAYER, {"BLOCK": 1024}, 4
+    yield gated_gelu.gated_gelu_kernel, LAYER, {"N": 21504, "BLOCK": 2048}, 8
 
 
 def builds() -> Iterator[Build]:
