@@ -30,10 +30,10 @@ class Limits:
 
     memory: int = 4096 * MIB
     cpu: int = 1800
-    file_size: int = 64 * MIB
+    file_size: int = 256 * MIB
     disk: int = 256 * MIB
     open_files: int = 256
-    processes: int = 48
+    processes: int = 160
     nice: int = 5
 
     def __post_init__(self) -> None:

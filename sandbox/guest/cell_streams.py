@@ -11,6 +11,8 @@ a kernel process runs one cell at a time. `kernel_main` sets the attributes afte
 from __future__ import annotations
 
 import codecs
+import contextlib
+import ctypes
 import fcntl
 import os
 import select
@@ -23,11 +25,13 @@ from typing import Any
 from ipykernel.iostream import OutStream
 
 from ..text.cell_text import OutputBudget, block
+from ..text.print_stream import LastingStream
 from ..text.shared_text_page import PageWriter
 
 PIPE_SIZE = 1 << 16  # bytes read at a time
 MAX_READS = 32  # reads in a row: a program that was left running may write for ever
 _NO_BYTES = b"\0\0\0\0"
+_UNBUFFERED = 2  # _IONBF of stdio.h
 
 
 class CurrentCell:
@@ -42,6 +46,7 @@ class CurrentCell:
         reader: reads what is written to descriptors 1 and 2.
         main_thread: identifier of the thread that runs cells.
         flooded: True if too much output from outside Python has interrupted this cell.
+        forked: True in a process that a cell has forked, which writes to descriptor 1 only.
     """
 
     page: PageWriter
@@ -52,15 +57,39 @@ class CurrentCell:
     reader: PipeReader
     main_thread = 0
     flooded = False
+    forked = False
 
     @classmethod
     def show(cls, text: str) -> None:
         """Add a block of text after all that was written before it."""
+        if cls.forked:
+            write_all(f"{text}\n")
+            return
         cls.reader.drain()
         cls.page.append(block(text))
 
+    @classmethod
+    def enter_fork(cls) -> None:
+        """Leave the page and the pipe to the parent; runs in each child that a cell forks."""
+        cls.forked = True
+        cls.page.end()
 
-class CellStream(OutStream):
+
+def write_all(text: str) -> None:
+    """Write text to descriptor 1."""
+    data = text.encode("utf-8", "backslashreplace")
+    while data:
+        data = data[os.write(1, data) :]
+
+
+def unbuffer_c_output() -> None:
+    """Let C code write to descriptor 1 at once: a buffer would be lost, or late in the text."""
+    libc = ctypes.CDLL(None)
+    with contextlib.suppress(ValueError):  # another C library than glibc
+        libc.setvbuf(ctypes.c_void_p.in_dll(libc, "stdout"), None, _UNBUFFERED, ctypes.c_size_t(0))
+
+
+class CellStream(LastingStream, OutStream):
     """stdout and stderr of cells, within the cell's budget."""
 
     def __init__(self, session: Any, pub_thread: Any, name: str, **_: Any) -> None:
@@ -70,10 +99,8 @@ class CellStream(OutStream):
         """Write text; raise `OutputLimit` in the cell's own thread once the budget is spent."""
         if not isinstance(string, str):
             raise TypeError(f"write() argument must be str, not {type(string).__name__}")
-        if os.getpid() != self._master_pid:
-            data = string.encode("utf-8", "backslashreplace")
-            while data:
-                data = data[os.write(1, data) :]
+        if CurrentCell.forked:
+            write_all(string)
             return len(string)
         CurrentCell.reader.drain()
         self.emit(string)
@@ -87,7 +114,7 @@ class CellStream(OutStream):
         allowed = CurrentCell.budget.charge_printed(text)
         if allowed:
             CurrentCell.page.append(allowed)
-            super().write(allowed)
+            OutStream.write(self, allowed)
 
     def fileno(self) -> int:
         """Return the descriptor of stdout."""
@@ -99,7 +126,7 @@ class CellStream(OutStream):
     def publish(self) -> None:
         """Send what was written, before a message that must come after it."""
         # A forked child has no I/O thread, and the buffer is not its own.
-        if os.getpid() == self._master_pid:
+        if not CurrentCell.forked:
             self._flush()
 
     def _flush(self) -> None:

@@ -13,8 +13,8 @@ Module state: `install_hooks` changes three things for the whole process, once, 
 
 from __future__ import annotations
 
+import ast
 import asyncio
-import builtins
 import codeop
 import os
 import signal
@@ -30,7 +30,6 @@ from typing import Any
 from ipykernel.compiler import XCachingCompiler
 from ipykernel.iostream import IOPubThread
 from ipykernel.ipkernel import IPythonKernel
-from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from traitlets import Type
 
@@ -44,9 +43,12 @@ from ..text.cell_text import (
     format_error,
     format_warning,
 )
+from ..text.deep_source import deep_compilation
 from ..text.inprocess_cell import leave, no_input
 from .cell_streams import CurrentCell, skip_pipe_in
 from .display_hooks import CellDisplayHook, CellPublisher
+from .nested_loop import CellLoop
+from .state_restorer import StateRestorer
 
 
 class CellCompiler(XCachingCompiler):
@@ -57,6 +59,16 @@ class CellCompiler(XCachingCompiler):
         # With the interactive flags, messages differ from plain Python's ("incomplete input").
         modes: Any = codeop
         self.flags &= ~(modes.PyCF_DONT_IMPLY_DEDENT | modes.PyCF_ALLOW_INCOMPLETE_INPUT)
+
+    def ast_parse(self, source: str, filename: str = "<unknown>", symbol: str = "exec") -> ast.AST:
+        """Parse a source, however long its expressions are."""
+        with deep_compilation():
+            return super().ast_parse(source, filename, symbol)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Compile a tree, however deep it is."""
+        with deep_compilation():
+            return super().__call__(*args, **options)
 
     def get_code_name(self, raw_code: str, code: str, number: int) -> str:
         """Return the name of the current cell."""
@@ -96,9 +108,12 @@ class CellShell(ZMQInteractiveShell):
     def should_run_async(self, *args: Any, **options: Any) -> bool:
         """Return whether the cell has top-level ``await``."""
         # This compiles the cell, whose warnings would then appear twice.
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), deep_compilation():
             warnings.simplefilter("ignore")
-            return bool(super().should_run_async(*args, **options))
+            try:
+                return bool(super().should_run_async(*args, **options))
+            except (RecursionError, MemoryError):  # the cell's own error, which running it shows
+                return False
 
     def showtraceback(
         self,
@@ -130,6 +145,8 @@ class CellShell(ZMQInteractiveShell):
         text = escape_surrogates(format_error(error, CurrentCell.name, tb))
         self._last_traceback = [text]
         CurrentCell.show(text)
+        if CurrentCell.forked:
+            return
         CurrentCell.stream.publish()
         hook: Any = self.displayhook
         content = {
@@ -170,28 +187,6 @@ def _print_page(shell: CellShell, page: Any, *_: Any, **__: Any) -> None:
     print(page["text/plain"] if isinstance(page, dict) else page)
 
 
-class StateRestorer:
-    """Restores builtins, stdout and stderr, which a cell may have broken and the next one needs.
-
-    `restore` itself uses no builtins.
-    """
-
-    def __init__(self) -> None:
-        self._builtins = builtins.__dict__
-        self._saved = tuple(builtins.__dict__.items())
-        self._setdefault = builtins.__dict__.setdefault
-        self._sys = sys
-
-    def restore(self) -> None:
-        """Add the builtins that are missing, and make the streams those of the cells."""
-        setdefault = self._setdefault
-        for name, value in self._saved:
-            setdefault(name, value)
-        stream = CurrentCell.stream
-        if self._sys.stdout is not stream or self._sys.stderr is not stream:
-            self._sys.stdout = self._sys.stderr = stream
-
-
 class CellKernel(IPythonKernel):
     """The kernel, which runs one cell at a time and answers each."""
 
@@ -221,6 +216,7 @@ class CellKernel(IPythonKernel):
         restorer = self.restorer  # a cell can delete the attribute
         self._forward_input(False)
         self._begin_cell()
+        error: BaseException | None = None
         try:
             error = await self._run(code, silent)
         except (KeyboardInterrupt, OutputLimit) as late:  # raised in IPython's code, not the cell's
@@ -230,6 +226,8 @@ class CellKernel(IPythonKernel):
             # A cell has broken the shell itself, so no later cell could run either.
             os._exit(1)
         finally:
+            if CurrentCell.forked:  # the cell has forked this process, which is no kernel
+                os._exit(0 if error is None else 1)
             # A timer that a cell has set would end the kernel if it expired in the event loop.
             signal.setitimer(signal.ITIMER_REAL, 0)
             restorer.restore()
@@ -287,7 +285,8 @@ class CellKernel(IPythonKernel):
             shell.events.trigger("post_execute")
         else:
             # Called on the class because a cell can replace the instance's attributes.
-            result = CellShell.run_cell(shell, code, **options)
+            with CellLoop.cell():
+                result = CellShell.run_cell(shell, code, **options)
         error: BaseException | None = result.error_before_exec or result.error_in_exec
         return error
 
@@ -310,50 +309,6 @@ def _interruptible(task: asyncio.Task[Any]) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, saved)
-
-
-class CellApp(IPKernelApp):
-    """The application, which holds the kernel's sockets; it reads no options and no files."""
-
-    kernel_class = Type(CellKernel)
-
-    def parse_command_line(self, argv: Any = None) -> None:
-        """Do nothing: `kernel_main` passes all settings."""
-
-    def load_config_file(self, suppress_errors: Any = None) -> None:
-        """Do nothing: files of the user must not change a kernel."""
-
-    def init_config_files(self) -> None:
-        """Do nothing, for the same reason."""
-
-    def init_blackhole(self) -> None:
-        """Do nothing: none of stdout and stderr is to be discarded."""
-
-    def init_io(self) -> None:
-        """Make stderr the same stream as stdout, which keeps the order of what is written."""
-        super().init_io()
-        sys.stderr = sys.stdout
-        CurrentCell.stream = sys.stdout  # type: ignore[assignment]
-
-    def init_control(self, context: Any) -> None:
-        """Remove the thread through which ipykernel 7 passes every message, for subshells."""
-        super().init_control(context)
-        thread: Any = getattr(self, "shell_channel_thread", None)
-        if thread is not None:
-            thread.io_loop.close()
-            self.shell_channel_thread = None
-
-    def init_crash_handler(self) -> None:
-        """Do nothing: `template_main` reports what goes wrong."""
-
-    def init_gui_pylab(self) -> None:
-        """Do nothing: a kernel has no display."""
-
-    def init_extensions(self) -> None:
-        """Do nothing: no extension is loaded."""
-
-    def init_pdb(self) -> None:
-        """Do nothing: nobody could answer a debugger."""
 
 
 def install_hooks() -> None:

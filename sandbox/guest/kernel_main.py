@@ -47,6 +47,7 @@ _LATE_IMPORTS = (
     "IPython.core.oinspect",
     "ipykernel.debugger",
     "multiprocessing.pool",
+    "multiprocessing.synchronize",
     "numpy.linalg",
     "numpy.random",
     "pstats",
@@ -58,6 +59,8 @@ _LATE_IMPORTS = (
     "tornado.queues",
     "zmq.eventloop.zmqstream",
 )
+
+USER_NAME = "user"
 
 
 def preload() -> dict[str, Any]:
@@ -77,9 +80,11 @@ def preload() -> dict[str, Any]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     from ..isolation import privilege_drop
-    from . import ipython_kernel
+    from . import ipython_kernel, kernel_app, nested_loop, process_setup  # noqa: F401
 
     ipython_kernel.install_hooks()
+    nested_loop.install()
+    process_setup.install()
     privilege_drop.readable_by_all()  # the answer is cached for all forks
     importlib.import_module("sympy.core.cache").clear_cache()
     namespace.pop("__builtins__", None)
@@ -102,7 +107,7 @@ def run_kernel(
     """
     from ..isolation import privilege_drop
     from ..text import shared_text_page
-    from . import cell_streams
+    from . import cell_streams, process_setup
 
     folder = Path(spec["folder"])
     scratch = folder / "scratch"
@@ -112,6 +117,7 @@ def run_kernel(
     for fd in (0, 1, 2):
         os.dup2(null, fd)
     os.close(null)
+    process_setup.enlarge_stack()
     isolation = privilege_drop.Isolation(spec, folder, uid)
     isolation.apply_before_start()
     os.chdir(scratch)
@@ -124,7 +130,11 @@ def run_kernel(
         MPLBACKEND="Agg",
         CUDA_VISIBLE_DEVICES="",
         TERM="dumb",
+        USER=USER_NAME,
+        LOGNAME=USER_NAME,
+        PATH=f"{folder.parent / 'bin'}:{os.environ.get('PATH', os.defpath)}",
     )
+    process_setup.search_working_folders(scratch)
     _reseed()
     app = _start_app(folder, namespace)
     if spec.get("preamble"):
@@ -152,10 +162,10 @@ def _start_app(folder: Path, namespace: dict[str, Any]) -> Any:
     import asyncio
     import threading
 
-    from . import cell_streams, ipython_kernel
+    from . import cell_streams, ipython_kernel, kernel_app, state_restorer
 
     asyncio.set_event_loop(asyncio.new_event_loop())
-    app = ipython_kernel.CellApp.instance(
+    app = kernel_app.CellApp.instance(
         connection_file=str(folder / "run" / "kernel.json"),
         user_ns=dict(namespace),
         outstream_class="eightfold.sandbox.guest.cell_streams.CellStream",
@@ -168,6 +178,8 @@ def _start_app(folder: Path, namespace: dict[str, Any]) -> Any:
     app.config.CellKernel._execute_sleep = 0.0  # a pause for iopub, which the pool does not read
     cell_streams.CurrentCell.reader = cell_streams.PipeReader()
     cell_streams.CurrentCell.main_thread = threading.get_ident()
+    cell_streams.unbuffer_c_output()
+    os.register_at_fork(after_in_child=cell_streams.CurrentCell.enter_fork)
     app.initialize(argv=[])
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     kernel = app.kernel
@@ -178,5 +190,5 @@ def _start_app(folder: Path, namespace: dict[str, Any]) -> Any:
     with contextlib.suppress(IndexError):
         if transforms[0].__name__ == "leading_empty_lines":
             del transforms[0]
-    kernel.restorer = ipython_kernel.StateRestorer()
+    kernel.restorer = state_restorer.StateRestorer(app.shell)
     return app

@@ -27,6 +27,7 @@ from typing import Any
 from eightfold.common.error_text import one_line
 
 from ..isolation.process_tree import child_pids
+from .process_setup import write_interpreter_links
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 MAX_REQUEST_BYTES = 1 << 16
@@ -73,6 +74,7 @@ class Template:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         start, why = self.settings["start"], None
         try:
+            write_interpreter_links(self.root / "bin")
             if start == "fork":
                 from .kernel_main import preload
 

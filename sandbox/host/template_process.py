@@ -66,6 +66,8 @@ def kernel_environment() -> dict[str, str]:
     env = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     for name in ("OPENBLAS", "OMP", "MKL", "NUMEXPR"):
         env[f"{name}_NUM_THREADS"] = "1"
+    # Threads that allocate would otherwise map 64 MiB each.
+    env.update(MALLOC_ARENA_MAX="4")
     env.update(PYTHONHASHSEED="0", PYTHONNOUSERSITE="1", PYTHONIOENCODING="utf-8", PYTHONUTF8="1")
     env.update(CUDA_VISIBLE_DEVICES="", PYDEVD_DISABLE_FILE_VALIDATION="1")
     return env

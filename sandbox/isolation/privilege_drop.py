@@ -211,6 +211,7 @@ class Isolation:
 
     def _confine_files(self) -> None:
         readable = [*map(Path, (*_SYSTEM_FOLDERS, *_SYSTEM_FILES)), *interpreter_paths()]
+        readable.append(self.folder.parent / "bin")
         writable = [self.folder, *map(Path, _DEVICES)]
         try:
             abi = landlock_rules.restrict(readable, writable, network=self.transport == "ipc")

@@ -25,7 +25,6 @@ from __future__ import annotations
 import linecache
 import re
 import traceback
-from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from eightfold.common.valid_text import escape_surrogates
@@ -36,14 +35,20 @@ VALUE_LIMIT = 50_000  # characters of the last expression's value, and of a disp
 MESSAGE_LIMIT = 800  # characters of an exception's message
 LINE_LIMIT = 160  # characters of a source line in a traceback
 END_FRAMES = 3  # frames shown at each end of a traceback
+MAX_BLOCKS = 2_000  # blocks of a cell; `DISPLAY_COST` allows fewer
 DISPLAY_COST = 200  # least number of characters charged for a displayed object
 
 NO_OUTPUT = "(no output)"
 TRACEBACK_HEADER = "Traceback (most recent call last):"
 NO_INPUT = "input() is not available"
 
-_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\-_])")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
+# Complete sequences that a terminal does not show: colors, moves of the cursor, modes, titles and
+# links, and character sets. Anything else that begins with ESC is shown.
+_ANSI = re.compile(
+    r"\x1b(?:\[[0-9;:]*m|\[[0-9;]*[A-HJKSTfsu]|\[\?[0-9;]+[hl]"
+    r"|\][0-9]{1,4};[^\x07\x1b\n]{0,2048}(?:\x07|\x1b\\)|\([0-9A-B])"
+)
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _CELL_NAME = re.compile(r"<cell \d+>\Z")
 
 
@@ -79,25 +84,46 @@ def truncate_value(text: str, limit: int) -> str:
 
 
 def clean(text: str) -> str:
-    """Remove ANSI escapes and control characters; turn carriage returns into line ends."""
-    text = _ANSI.sub("", text.replace("\r\n", "\n").replace("\r", "\n"))
-    return escape_surrogates(_CONTROL.sub("", text))
+    """Return text as a terminal would leave it, in plain characters.
+
+    Complete ANSI sequences are removed. Of a line that carriage returns overwrite, as progress bars
+    do, the last state stays. Other control characters appear as escapes such as ``\\x1b``.
+    """
+    text = _ANSI.sub("", text)
+    if "\r" in text:
+        text = "\n".join(map(_last_state, re.sub(r"\r+\n", "\n", text).split("\n")))
+    return escape_surrogates(_CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text))
 
 
-BLOCK_MARK = "\x00"  # begins a block; cells cannot print it, as `OutputBudget` removes it
+def _last_state(line: str) -> str:
+    """Return what is left of a line once its carriage returns have been obeyed."""
+    return line if "\r" not in line else line.rstrip("\r").rpartition("\r")[2]
+
+
+BLOCK_MARK = "\x00"  # begins a block; cells cannot print it, as `OutputBudget` escapes it
+_SHOWN_MARK = "\\x00"
+_LONE_RETURN = re.compile(r"\r(?!\n)")
 
 
 def block(text: str) -> str:
-    """Mark `text` as a block, which `render` puts on lines of its own."""
+    """Mark `text` as a block, which `render` puts on lines of its own.
+
+    A carriage return within it is shown: a message is no progress bar.
+    """
+    text = _LONE_RETURN.sub(r"\\r", text.replace(BLOCK_MARK, _SHOWN_MARK))
     return f"{BLOCK_MARK}{text}\n"
 
 
 def join_blocks(raw_text: str) -> str:
     """Return raw text without marks: printed text unchanged, each block on lines of its own."""
+    if raw_text.count(BLOCK_MARK) > MAX_BLOCKS:  # no cell's output, but what a cell forged
+        raw_text = raw_text.replace(BLOCK_MARK, "")
     text, *blocks = raw_text.split(BLOCK_MARK)
+    pieces, open_line = [text], bool(text) and not text.endswith("\n")
     for piece in blocks:
-        text += piece if not text or text.endswith("\n") else "\n" + piece
-    return text
+        pieces.append("\n" + piece if open_line else piece)
+        open_line = bool(piece) and not piece.endswith("\n")
+    return "".join(pieces)
 
 
 def render(raw_text: str, limit: int = TEXT_LIMIT) -> str:
@@ -132,11 +158,14 @@ class OutputBudget:
         self.used += len(text)
         if len(text) > room:
             text = f"{text[:room]}\n{omission(len(text) - room)}\n" if room >= 0 else ""
-        return escape_surrogates(text.replace(BLOCK_MARK, "") if BLOCK_MARK in text else text)
+        if BLOCK_MARK in text:
+            text = text.replace(BLOCK_MARK, _SHOWN_MARK)
+        return escape_surrogates(text)
 
     def charge_displayed(self, text: str) -> str:
         """Charge the text of a displayed object and return it, truncated if it is long."""
-        text = truncate_value(escape_surrogates(text.replace(BLOCK_MARK, "")), VALUE_LIMIT)
+        text = truncate_value(text, VALUE_LIMIT)
+        text = escape_surrogates(text.replace(BLOCK_MARK, _SHOWN_MARK))
         self.used += max(len(text), DISPLAY_COST)
         return text
 
@@ -276,55 +305,3 @@ def replayed_line(count: int) -> str:
     """Return the line that says how many cells were run again in a fresh process."""
     cells = "cell was" if count == 1 else "cells were"
     return f"{count} earlier successful {cells} run again."
-
-
-class PrintStream:
-    """A write-only text stream within a budget.
-
-    Args:
-        budget: what the cell may print.
-        emit: called with the text that may be shown.
-    """
-
-    encoding = "utf-8"
-    errors = "backslashreplace"
-    closed = False
-
-    def __init__(self, budget: OutputBudget, emit: Callable[[str], None]) -> None:
-        self.budget = budget
-        self.emit = emit
-
-    def write(self, text: str) -> int:
-        """Write text; raise `OutputLimit` once the budget is exhausted."""
-        if not isinstance(text, str):
-            raise TypeError(f"write() argument must be str, not {type(text).__name__}")
-        allowed = self.budget.charge_printed(text)
-        if allowed:
-            self.emit(allowed)
-        if self.budget.exhausted:
-            raise self.budget.error()
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write each of `lines`, without adding line ends."""
-        for line in lines:
-            self.write(line)
-
-    def flush(self) -> None:
-        """Do nothing: there is no buffer."""
-
-    def isatty(self) -> bool:
-        """Return False."""
-        return False
-
-    def readable(self) -> bool:
-        """Return False."""
-        return False
-
-    def writable(self) -> bool:
-        """Return True."""
-        return True
-
-    def fileno(self) -> int:
-        """Raise `OSError`, as a stream without a descriptor must."""
-        raise OSError("this stream has no descriptor")

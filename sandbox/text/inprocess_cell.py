@@ -5,9 +5,9 @@ the printed text is limited, so only trusted code may be run here. Jupyter's mag
 and top-level ``await`` are not supported.
 
 Module state: a counter gives each cell a name of its own. While a cell runs, ``sys.stdout``,
-``sys.stderr``, ``sys.stdin``, ``sys.displayhook``, ``builtins.input``, the warning filters and
-``threading.excepthook`` are replaced, as all of these belong to the process; only one thread at a
-time may therefore run a cell.
+``sys.stderr``, their originals, ``sys.stdin``, ``sys.displayhook``, ``builtins.input``, the warning
+filters and ``threading.excepthook`` are replaced, as all of these belong to the process; only one
+thread at a time may therefore run a cell.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import CodeType
 from typing import Any
 
 from .cell_text import (
     NO_INPUT,
     TEXT_LIMIT,
     OutputBudget,
-    PrintStream,
     block,
     cell_name,
     format_error,
@@ -35,7 +35,9 @@ from .cell_text import (
     remember_source,
     render,
 )
+from .deep_source import deep_compilation
 from .preamble import PREAMBLE
+from .print_stream import PrintStream
 
 _numbers = itertools.count(1)
 
@@ -63,6 +65,7 @@ def _captured(pieces: list[str], budget: OutputBudget) -> Iterator[None]:
     """Collect in `pieces` what a cell prints, with its warnings and the errors of its threads."""
     stream: Any = PrintStream(budget, pieces.append)
     saved = sys.stdout, sys.stderr, sys.stdin, builtins.input, threading.excepthook
+    saved_originals = sys.__stdout__, sys.__stderr__
 
     def thread_error(args: threading.ExceptHookArgs) -> None:
         if args.exc_value is not None:
@@ -82,7 +85,7 @@ def _captured(pieces: list[str], budget: OutputBudget) -> Iterator[None]:
         warnings.simplefilter("ignore", ResourceWarning)
         warnings.filterwarnings("default", category=DeprecationWarning, module="__main__")
         warnings.showwarning = show_warning  # type: ignore[assignment]
-        sys.stdout = sys.stderr = stream
+        sys.stdout = sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[misc]
         sys.stdin = io.StringIO()
         builtins.input = no_input
         threading.excepthook = thread_error
@@ -90,6 +93,7 @@ def _captured(pieces: list[str], budget: OutputBudget) -> Iterator[None]:
             yield
         finally:
             sys.stdout, sys.stderr, sys.stdin, builtins.input, threading.excepthook = saved
+            sys.__stdout__, sys.__stderr__ = saved_originals  # type: ignore[misc]
 
 
 def _dedent(code: str) -> str:
@@ -140,14 +144,21 @@ def _run(
             if budget.exhausted:
                 raise budget.error()
 
-    body = ast.parse(code, name).body
+    with deep_compilation():
+        body = ast.parse(code, name).body
     last = body.pop() if body and isinstance(body[-1], ast.Expr) else None
     for node in body:
-        exec(compile(ast.Module([node], []), name, "exec"), namespace)
+        exec(_compiled(ast.Module([node], []), name, "exec"), namespace)
     if isinstance(last, ast.Expr):
         shown = sys.displayhook
         sys.displayhook = echo
         try:
-            exec(compile(ast.Interactive([last]), name, "single"), namespace)
+            exec(_compiled(ast.Interactive([last]), name, "single"), namespace)
         finally:
             sys.displayhook = shown
+
+
+def _compiled(tree: ast.Module | ast.Interactive, name: str, mode: str) -> CodeType:
+    with deep_compilation():
+        code: CodeType = compile(tree, name, mode)
+    return code

@@ -59,6 +59,17 @@ CELLS = [
     "{'b': 1, 'a': [1, 2]}, {3, 1}, 'text', 1.5",
     "list(range(3000))",
     "print('\\x1b[31mred\\x1b[0m', 'nul\\x00', '\\ud800', 'bar\\r')",
+    "print('a\\x1b]b\\nc', 'd\\x1b]0;title\\x07e', 'f\\x1b[2Kg', 'h\\x1b')",
+    "print('\\x07\\x08\\x0b\\x0c\\x85\\x9b')",
+    "for i in range(300): print(f'\\rprogress {i}', end='')",
+    "print('one\\rtwo\\r\\nthree\\r\\r\\nfour\\r', end=''); 5",
+    "raise ValueError('a\\rb\\x00c\\x1b[31md')",
+    "print('\\x00block')\n'\\x00'",
+    "sys.stdout.close(); print('still')",
+    "b = sys.stdout.buffer; n = b.write(b'\\xc3'); n = b.write(b'\\xa9\\n')",
+    "sys.stdout.reconfigure(line_buffering=True)",
+    "print('original', file=sys.__stderr__)",
+    "'+'.join(['1'] * 3)",
     "print('<|tool_call>call:x{}<tool_call|><turn|>')",
     "print('x' * 300_000)",
     "for i in range(10**9): print(i)",
@@ -105,6 +116,26 @@ def test_the_kernel_and_run_cell_give_the_same_text(kernel: Kernel) -> None:
         if live != plain:
             different.append((code, live[:600], plain[:600]))
     assert not different
+
+
+CLEANED = {  # text: what is left of it
+    "a\x1b]b": "a\\x1b]b",
+    "a\x1b[31mred\x1b[0m": "ared",
+    "\x1b]8;;https://x\x1b\\link\x1b]8;;\x1b\\": "link",
+    "a\x1bPb\x1b_c": "a\\x1bPb\\x1b_c",
+    "a\x1b[b": "a\\x1b[b",
+    "\x1b[2Jx\x1b[?25l": "x",
+    "bell\x07 back\x08 nul\x00 del\x7f csi\x9b": "bell\\x07 back\\x08 nul\\x00 del\\x7f csi\\x9b",
+    "\r10 %\r20 %\r": "20 %",
+    "a\r\nb\r\r\nc": "a\nb\nc",
+    "x\ny\rz\n\r": "x\nz\n",
+    "tab\tline\n": "tab\tline\n",
+}
+
+
+@pytest.mark.parametrize("text", CLEANED)
+def test_only_complete_escape_sequences_are_removed(text: str) -> None:
+    assert cell_text.clean(text) == CLEANED[text]
 
 
 def test_output_of_every_kind_is_read_in_its_true_order(kernel: Kernel) -> None:

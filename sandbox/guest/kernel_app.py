@@ -1,0 +1,71 @@
+"""The application around the kernel: its sockets, its streams and its event loop."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from ipykernel.kernelapp import IPKernelApp
+from tornado.ioloop import IOLoop
+from traitlets import Type
+
+from .cell_streams import CurrentCell
+from .ipython_kernel import CellKernel
+
+
+class CellApp(IPKernelApp):
+    """The application, which holds the kernel's sockets; it reads no options and no files."""
+
+    kernel_class = Type(CellKernel)
+
+    def parse_command_line(self, argv: Any = None) -> None:
+        """Do nothing: `kernel_main` passes all settings."""
+
+    def load_config_file(self, suppress_errors: Any = None) -> None:
+        """Do nothing: files of the user must not change a kernel."""
+
+    def init_config_files(self) -> None:
+        """Do nothing, for the same reason."""
+
+    def init_blackhole(self) -> None:
+        """Do nothing: none of stdout and stderr is to be discarded."""
+
+    def init_io(self) -> None:
+        """Make stderr the same stream as stdout, which keeps the order of what is written."""
+        super().init_io()
+        stream: Any = sys.stdout
+        sys.stderr = sys.__stdout__ = sys.__stderr__ = stream  # type: ignore[misc]
+        CurrentCell.stream = sys.stdout  # type: ignore[assignment]
+
+    def init_control(self, context: Any) -> None:
+        """Remove the thread through which ipykernel 7 passes every message, for subshells."""
+        super().init_control(context)
+        thread: Any = getattr(self, "shell_channel_thread", None)
+        if thread is not None:
+            thread.io_loop.close()
+            self.shell_channel_thread = None
+
+    def init_crash_handler(self) -> None:
+        """Do nothing: `template_main` reports what goes wrong."""
+
+    def init_gui_pylab(self) -> None:
+        """Do nothing: a kernel has no display."""
+
+    def init_extensions(self) -> None:
+        """Do nothing: no extension is loaded."""
+
+    def init_pdb(self) -> None:
+        """Do nothing: nobody could answer a debugger."""
+
+    def start(self) -> None:
+        """Serve until the kernel is shut down."""
+        self.kernel.start()
+        self.io_loop = IOLoop.current()
+        while True:
+            try:
+                self.io_loop.start()
+                return
+            except (SystemExit, KeyboardInterrupt):
+                # A task or a callback of a cell has called exit(). asyncio hands it to whoever
+                # awaits the task, and lets it end the loop as well.
+                continue
