@@ -19,7 +19,7 @@ from .inspection.architecture import inspect_architecture, text_model
 from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
 from .model_errors import ModelError
 from .sampling_params import SamplingParams
-from .scheduling.page_tables import PageTables
+from .scheduling.pages.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
 from .startup.device_selection import (
     model_device,
@@ -169,6 +169,29 @@ class Engine:
         with self._changed:
             self._changed.notify_all()
             return self._scheduler.resume(seq, tokens)
+
+    def rewind(self, seq: int, length: int) -> bool:
+        """Drop a sequence's tokens from position ``length`` on, and pause it.
+
+        :meth:`resume` goes on from there. The KV of the tokens before ``length`` is kept, except
+        if the sequence has sliding windows and is rewound by more than
+        ``EngineConfig.rewind_tokens``. No event reports a rewind, and none follows for tokens that
+        a step in flight samples.
+
+        Args:
+            seq: number of a live sequence, running, waiting or paused.
+            length: number of tokens to keep, at least one.
+
+        Returns:
+            False if the sequence has finished.
+
+        Raises:
+            ValueError: if there never was such a sequence, or ``length`` is out of range; nothing
+                is changed then.
+        """
+        with self._changed:
+            self._changed.notify_all()
+            return self._scheduler.rewind(seq, length)
 
     def cancel(self, seq: int) -> bool:
         """Finish a sequence; the next step reports it.

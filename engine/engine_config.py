@@ -29,6 +29,8 @@ class EngineConfig:
             of a GPU's memory (0.9 without the GPU kernels), or 0.25 of the host's free memory.
         offload_bytes: host memory for the KV of paused or preempted sequences; with 0, their KV is
             recomputed.
+        rewind_tokens: tokens by which a sequence with sliding windows can be rewound without being
+            computed again; each pool of sliding-window layers is that much larger per sequence.
         prefix_cache: keep the pages of finished sequences for prompts that begin with the same
             tokens.
         kernels: attend and sample with the GPU kernels. ``None`` uses them if they support the GPU
@@ -54,6 +56,7 @@ class EngineConfig:
     sliding_pages: int | None = None
     memory_fraction: float | None = None
     offload_bytes: int = 0
+    rewind_tokens: int = 0
     prefix_cache: bool = True
     kernels: bool | None = None
     fused: bool | None = None
@@ -77,6 +80,8 @@ class EngineConfig:
             raise ValueError(f"memory_fraction must be in (0, 1], not {self.memory_fraction}.")
         if self.offload_bytes < 0:
             raise ValueError(f"offload_bytes must not be negative, not {self.offload_bytes}.")
+        if self.rewind_tokens < 0:
+            raise ValueError(f"rewind_tokens must not be negative, not {self.rewind_tokens}.")
         if self.lookahead not in (None, 0, 1):
             raise ValueError(f"lookahead must be 0, 1 or None, not {self.lookahead}.")
         if self.kernels is False and self.fused:
@@ -94,6 +99,7 @@ class EngineConfig:
             max_running=self.max_running,
             max_step_tokens=self.max_step_tokens,
             offload_bytes=self.offload_bytes,
+            rewind_tokens=self.rewind_tokens,
         )
         require_type(
             (int, NoneType),

@@ -8,7 +8,7 @@ from eightfold.engine.execution.kv_cache import KVCache
 from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
-from eightfold.engine.scheduling.page_pool import PageGroup
+from eightfold.engine.scheduling.pages.page_pool import PageGroup
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 
 PAGE_SIZE = 64

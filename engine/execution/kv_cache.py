@@ -4,7 +4,7 @@ import torch
 
 from ..inspection.architecture import Architecture
 from ..inspection.kv_geometry import LayerSpec
-from ..scheduling.page_pool import PageGroup
+from ..scheduling.pages.page_pool import PageGroup
 from ..scheduling.scheduled_step import PageCopy
 
 

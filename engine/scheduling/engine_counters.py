@@ -15,6 +15,8 @@ class EngineCounters:
     prefix_hit_tokens: int = 0  # taken from the prefix cache instead of being computed
     forked_tokens: int = 0  # shared by forks instead of being computed
     pauses: int = 0
+    rewinds: int = 0
+    rewound_tokens: int = 0  # tokens that rewinds took away
     finished: int = 0
     cancelled: int = 0
     preempted: int = 0  # sequences that lost their pages while they wanted to run

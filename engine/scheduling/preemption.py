@@ -1,7 +1,7 @@
 """Preemption: which sequence loses its pages when a pool is full, and what becomes of its KV."""
 
 from .engine_counters import EngineCounters
-from .page_tables import PageTables
+from .pages.page_tables import PageTables
 from .run_queues import RunQueues
 from .sequence import Sequence, SequenceStatus
 

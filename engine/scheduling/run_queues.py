@@ -39,8 +39,8 @@ class RunQueues:
         self.running.append(seq)
 
     def pause(self, seq: Sequence) -> None:
-        """Move a running sequence to the paused ones."""
-        self.running.remove(seq)
+        """Move a sequence of any queue to the paused ones."""
+        self.remove(seq)
         seq.status = SequenceStatus.PAUSED
         self.paused.append(seq)
 

@@ -12,7 +12,8 @@ from dataclasses import replace
 from ..events import Event
 from ..sampling_params import SamplingParams
 from .engine_counters import EngineCounters
-from .page_tables import PageTables
+from .forks import Forks
+from .pages.page_tables import PageTables
 from .preemption import Preemption
 from .run_queues import RunQueues
 from .scheduled_step import StepPlan, StepResult
@@ -59,6 +60,7 @@ class Scheduler:
         self.planner = StepPlanner(
             page_tables, self.queues, self.counters, max_running, max_step_tokens, max_context
         )
+        self.forks = Forks(page_tables, self.queues, self.counters)
         self.preemption = Preemption(page_tables, self.queues, self.counters)
         self._steps_in_flight: deque[StepPlan] = deque()
         self._events: list[Event] = []
@@ -101,7 +103,7 @@ class Scheduler:
             child.sampled = parent.sampled
             child.parent, child.fork_length = parent.id, len(child.tokens)
             child.page_keys = list(parent.page_keys)
-            attached = self._attach(child, parent)
+            attached = self.forks.attach(child, parent)
             if parent.status is SequenceStatus.PAUSED:
                 child.parent, child.status = None, SequenceStatus.PAUSED
                 self.queues.paused.append(child)
@@ -121,10 +123,7 @@ class Scheduler:
         Raises:
             ValueError: if it is not paused, or if the tokens do not fit; it stays paused then.
         """
-        seq = self.sequences.get(seq_id)
-        if (seq is None and 0 <= seq_id < self._next_id) or (
-            seq and seq.status is SequenceStatus.FINISHED
-        ):
+        if self._has_finished(seq_id):
             return False
         seq = self._live(seq_id)
         if seq.status is not SequenceStatus.PAUSED:
@@ -139,6 +138,40 @@ class Scheduler:
         self.queues.resume(seq)
         return True
 
+    def rewind(self, seq_id: int, length: int) -> bool:
+        """Drop a sequence's tokens from position ``length`` on, and pause it.
+
+        What is computed of the tokens before stays. Tokens that steps in flight sample are dropped,
+        and pages that such steps write are given back when these steps are committed.
+
+        Returns:
+            False if the sequence has finished.
+
+        Raises:
+            ValueError: if there never was such a sequence, or if it has fewer than ``length``
+                tokens or none would be left.
+        """
+        if self._has_finished(seq_id):
+            return False
+        seq = self._live(seq_id)
+        if not 1 <= length <= len(seq.tokens):
+            raise ValueError(
+                f"Sequence {seq_id} has {len(seq.tokens)} tokens and can be rewound to 1 to "
+                f"{len(seq.tokens)} of them, not to {length}."
+            )
+        self.counters.rewinds += 1
+        self.counters.rewound_tokens += len(seq.tokens) - length
+        del seq.tokens[length:], seq.page_keys[length // self.page_tables.page_size :]
+        seq.prompt_length = min(seq.prompt_length, length)
+        seq.max_computed = min(seq.max_computed, length)
+        seq.epoch += 1
+        seq.pending = 0
+        seq.parent = None
+        self.queues.pause(seq)
+        seq.rewind_length = min(length, seq.rewind_length or length)
+        self._end_rewind(seq)
+        return True
+
     def cancel(self, seq_id: int) -> bool:
         """Finish a sequence now. Its pages are freed when no step in flight uses them.
 
@@ -148,11 +181,9 @@ class Scheduler:
         Raises:
             ValueError: if there never was such a sequence.
         """
-        seq = self.sequences.get(seq_id)
-        if seq is None or seq.status is SequenceStatus.FINISHED:
-            if not 0 <= seq_id < self._next_id:
-                raise ValueError(f"There is no sequence {seq_id}.")
+        if self._has_finished(seq_id):
             return False
+        seq = self._live(seq_id)
         self._events.append(Event(seq.id, status="finished", reason="cancelled"))
         self.counters.cancelled += 1
         self._finish(seq)
@@ -177,7 +208,7 @@ class Scheduler:
 
     def plan(self) -> StepPlan | None:
         """Return the next step, or ``None`` if nothing can run before the next commit."""
-        self._attach_forks()
+        self.forks.attach_waiting(self.sequences)
         scheduled = self.planner.choose_tokens()
         while not scheduled:
             if self._steps_in_flight or not self.queues.has_runnable:
@@ -217,6 +248,7 @@ class Scheduler:
             seq = entry.seq
             seq.steps_in_flight -= 1
             seq.tokens_in_flight -= entry.count
+            self._end_rewind(seq)
             if entry.samples:
                 token, entropy = next(samples)
                 if entry.epoch == seq.epoch:
@@ -278,6 +310,16 @@ class Scheduler:
             seq.pending = 0
             self.queues.pause(seq)
 
+    def _end_rewind(self, seq: Sequence) -> None:
+        """Give back what a rewind took away, once no step in flight writes it."""
+        if seq.rewind_length is None:
+            return
+        seq.computed = min(seq.computed, seq.rewind_length + seq.tokens_in_flight)
+        if not seq.steps_in_flight:
+            self.page_tables.truncate(seq, seq.rewind_length)
+            if seq in self.queues.ready and not seq.holds_pages:
+                self.queues.requeue(seq)
+
     def _finish(self, seq: Sequence) -> None:
         self.queues.remove(seq)
         seq.epoch += 1
@@ -288,29 +330,6 @@ class Scheduler:
         self.page_tables.prefix_cache.register(seq)
         self.page_tables.release(seq)
         del self.sequences[seq.id]
-
-    # ---- forks
-
-    def _attach_forks(self) -> None:
-        """Give waiting forks the pages of their parent, or detach those that can get none."""
-        for child in [seq for seq in self.queues.waiting if seq.parent is not None]:
-            parent = self.sequences.get(child.parent) if child.parent is not None else None
-            running = parent is not None and parent.status is SequenceStatus.RUNNING
-            if parent is not None and self._attach(child, parent):
-                self.queues.waiting.remove(child)
-                self.queues.ready.append(child)
-            elif parent is None or not (running or parent.status is SequenceStatus.WAITING):
-                child.parent = None
-            elif running and parent.computed >= child.fork_length - 1:
-                # The pages fell behind the parent's window, or there is no page for the copy.
-                child.parent = None
-
-    def _attach(self, child: Sequence, parent: Sequence) -> bool:
-        if not self.page_tables.attach_fork(child, parent):
-            return False
-        child.parent = None
-        self.counters.forked_tokens += child.computed
-        return True
 
     # ---- sequences
 
@@ -323,6 +342,12 @@ class Scheduler:
         self._next_id += 1
         self.sequences[seq.id] = seq
         return seq
+
+    def _has_finished(self, seq_id: int) -> bool:
+        seq = self.sequences.get(seq_id)
+        if seq is None:
+            return 0 <= seq_id < self._next_id
+        return seq.status is SequenceStatus.FINISHED
 
     def _live(self, seq_id: int) -> Sequence:
         seq = self.sequences.get(seq_id)
@@ -342,6 +367,8 @@ class Scheduler:
             assert not finished or seq.steps_in_flight, "a finished sequence was not freed"
             assert 0 <= seq.tokens_in_flight <= seq.computed, "more is in flight than planned"
             assert len(seq.tokens) <= self.max_context, "a sequence outgrew the context"
+            assert seq.rewind_length is None or seq.steps_in_flight, "a rewind was not ended"
+            assert finished or seq.committed <= len(seq.tokens), "more is computed than is there"
             if seq.status is SequenceStatus.RUNNING and not seq.steps_in_flight:
                 assert seq.uncomputed >= 1, "a sequence runs but has nothing to compute"
         entries = [entry for plan in self._steps_in_flight for entry in plan.scheduled]

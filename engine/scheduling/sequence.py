@@ -45,6 +45,8 @@ class Sequence:
     page_keys: list[bytes] = field(default_factory=list)  # of leading full pages, for the cache
     registered: int = 0  # leading pages already offered to the prefix cache
     max_computed: int = 0  # most tokens ever computed; below it, computing is recomputing
+    # Length to which the sequence was rewound while steps were in flight; see ``Scheduler.rewind``.
+    rewind_length: int | None = None
     parent: int | None = None  # original of a fork that has not received its pages yet
     fork_length: int = 0  # number of tokens at the time of the fork
 

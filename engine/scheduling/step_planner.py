@@ -3,7 +3,7 @@
 from collections import deque
 
 from .engine_counters import EngineCounters
-from .page_tables import PageTables
+from .pages.page_tables import PageTables
 from .run_queues import RunQueues
 from .scheduled_step import ScheduledTokens
 from .sequence import Sequence

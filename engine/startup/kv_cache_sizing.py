@@ -16,7 +16,7 @@ from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
 from ..inspection.kv_geometry import bytes_per_token
 from ..model_errors import ModelError
-from ..scheduling.page_pool import PageGroup
+from ..scheduling.pages.page_pool import PageGroup
 from .dummy_step import SHORT_STEP_TOKENS, measure_step
 from .runner_factory import CPU_PAGE_SIZE, GPU_PAGE_SIZE, make_cpu_runner, make_gpu_runner
 
@@ -196,8 +196,9 @@ def size_page_groups(
     for window in sorted(windows, key=lambda window: window is None):
         wanted, needed = max(3, config.max_running * -(-context // size) + 1), 0
         if window is not None:
-            needed = -(-min(context, window + config.max_step_tokens) // size) + 2
-            wanted = min(max(wanted, needed + 1), _sliding_pages(config, window, size))
+            kept = window + config.rewind_tokens
+            needed = -(-min(context, kept + config.max_step_tokens) // size) + 2
+            wanted = min(max(wanted, needed + 1), _sliding_pages(config, kept, size))
         given = config.full_pages if window is None else config.sliding_pages
         room = left if window is None or len(windows) == 1 else budget // 2
         count = given if given is not None else min(wanted, room // page_bytes[window])
@@ -216,19 +217,22 @@ def size_page_groups(
                 f"{needed} sliding pages, but there are {count - 1}; lower max_step_tokens."
             )
     share = config.offload_bytes / sum(counts[window] * page_bytes[window] for window in windows)
-    groups = [PageGroup(w, counts[w], int(counts[w] * share)) for w in windows]
+    rewind = config.rewind_tokens
+    groups = [PageGroup(w, counts[w], int(counts[w] * share), rewind) for w in windows]
     return groups, context
 
 
-def _sliding_pages(config: EngineConfig, window: int, page_size: int) -> int:
+def _sliding_pages(config: EngineConfig, kept: int, page_size: int) -> int:
     """Pages with which the last sequence is admitted while all others decode.
+
+    kept: tokens of a sequence whose pages are kept, its window and what a rewind may need.
 
     Each of the others holds a window that starts anywhere in a page, and the page that it grows
     into. The scheduler keeps one more page for each sequence in reserve, and asks for the pages of
     a whole chunk.
     """
-    held = -(-(window + page_size) // page_size) + 1
-    chunk = -(-(window + config.max_step_tokens) // page_size) + 2
+    held = -(-(kept + page_size) // page_size) + 1
+    chunk = -(-(kept + config.max_step_tokens) // page_size) + 2
     return (config.max_running - 1) * held + chunk + config.max_running + 1
 
 

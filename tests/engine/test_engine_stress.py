@@ -30,7 +30,8 @@ class Stress:
         self.random = random.Random(seed)
         pick = self.random.choice
         page = pick([1, 4, 8])
-        sliding = -(-(tiny_models.WINDOW + STEP) // page) + 3
+        rewind = pick([0, 6])
+        sliding = -(-(tiny_models.WINDOW + rewind + STEP) // page) + 3
         config = EngineConfig(
             page_size=page,
             max_running=pick([2, 4]),
@@ -40,10 +41,12 @@ class Stress:
             sliding_pages=sliding + pick([0, 2, 4 * sliding]),
             offload_bytes=pick([0, 4_000, 10_000_000]),
             prefix_cache=pick([True, False]),
+            rewind_tokens=rewind,
             lookahead=seed % 2,
         )
         self.engine = Engine(tiny_models.build(name), config)
         self.records: dict[int, Record] = {}
+        self.rewound: list[Record] = []  # records as they were before a rewind
         self.live: set[int] = set()
         self.paused: set[int] = set()
         self._launch, self._fails = self.engine._runner.launch, ""
@@ -97,6 +100,17 @@ class Stress:
         self.records[seq].tokens += answer
         self.paused.remove(seq)
 
+    def rewind(self) -> None:
+        if not self.live:
+            return
+        seq = self.random.choice(sorted(self.live))
+        record = self.records[seq]
+        length = max(1, len(record.tokens) - self.random.choice([0, 1, 2, 5, 20]))
+        assert self.engine.rewind(seq, length)
+        self.rewound.append(record)
+        self.records[seq] = record.rewound(length)
+        self.paused.add(seq)
+
     def cancel(self) -> None:
         if self.live:
             seq = self.random.choice(sorted(self.live))
@@ -124,7 +138,7 @@ class Stress:
     def run(self, operations: int) -> None:
         choices: list[tuple[Callable[[], None], float]] = [
             (self.step, 60), (self.submit, 9), (self.fork, 5), (self.resume, 8), (self.cancel, 2),
-            (self.fail, 1),
+            (self.fail, 1), (self.rewind, 4),
         ]  # fmt: skip
         actions, weights = zip(*choices, strict=True)
         for action in self.random.choices(actions, weights, k=operations):
@@ -148,13 +162,13 @@ class Stress:
 @pytest.mark.parametrize("name", ["gemma4", "gemma4_kv", "gemma4_e2b", "gpt_oss", "llama"])
 def test_every_token_follows_from_its_context(name: str, seed: int) -> None:
     stress = Stress(name, seed)
-    stress.run(150)
+    stress.run(180)
     reference = tiny_models.build(name)
-    for record in stress.records.values():
+    for record in (*stress.records.values(), *stress.rewound):
         verify(reference, record)
     stats = stress.engine.stats()
     assert stats["pages_available"] == stats["pages"]
-    for what in ("pauses", "forked_tokens"):
+    for what in ("pauses", "forked_tokens", "rewinds"):
         assert stats[what] > 0, what
     assert stats["sampled_tokens"] > 50
     assert stats["recomputed_tokens"] + stats["restored"] > 0

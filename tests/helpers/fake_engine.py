@@ -9,8 +9,8 @@ from zlib import crc32
 
 from eightfold.engine.events import Event
 from eightfold.engine.sampling_params import SamplingParams
-from eightfold.engine.scheduling.page_pool import PageGroup
-from eightfold.engine.scheduling.page_tables import PageTables
+from eightfold.engine.scheduling.pages.page_pool import PageGroup
+from eightfold.engine.scheduling.pages.page_tables import PageTables
 from eightfold.engine.scheduling.scheduled_step import StepPlan, StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 from eightfold.engine.scheduling.sequence import Sequence
@@ -61,8 +61,12 @@ class FakeEngine:
         max_step_tokens: int = 8,
         max_context: int = 48,
         prefix_cache: bool = True,
+        rewind_tokens: int = 0,
     ) -> None:
-        groups = [PageGroup(None, full, host), PageGroup(window, sliding, host)]
+        groups = [
+            PageGroup(None, full, host, rewind_tokens),
+            PageGroup(window, sliding, host, rewind_tokens),
+        ]
         self.page_tables = PageTables(groups, PAGE_SIZE, prefix_cache)
         self.scheduler = Scheduler(
             self.page_tables, max_running, max_step_tokens, max_context, stop_ids=(EOS,)

@@ -30,6 +30,11 @@ class Record:
             self.tokens.append(token)
         self.entropies += entropies
 
+    def rewound(self, length: int) -> "Record":
+        """Return a record of the first `length` tokens."""
+        sampled = [position for position in self.sampled if position < length]
+        return Record(self.tokens[:length], self.params, sampled, self.entropies[: len(sampled)])
+
 
 @torch.inference_mode()
 def verify(model: PreTrainedModel, record: Record) -> None:

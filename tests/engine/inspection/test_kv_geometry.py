@@ -25,7 +25,7 @@ from eightfold.engine.inspection.kv_geometry import (
 )
 from eightfold.engine.loading.checkpoint import read_config
 from eightfold.engine.models.gemma4_decoder import one_copy_architecture
-from eightfold.engine.scheduling.page_pool import PageGroup
+from eightfold.engine.scheduling.pages.page_pool import PageGroup
 from eightfold.solver.kaggle.machine_sizing import read_checkpoint_size
 
 PAGES, PAGE_SIZE = 3, 8

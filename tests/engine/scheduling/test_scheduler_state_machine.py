@@ -26,17 +26,26 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(
         full=st.sampled_from([11, 14, 24]),
-        sliding=st.sampled_from([8, 12, 24]),
+        sliding=st.sampled_from([9, 12, 24]),
         host=st.sampled_from([0, 3, 20]),
         lookahead=st.integers(0, 1),
         running=st.sampled_from([1, 3, 8]),
         prefix_cache=st.booleans(),
+        rewind_tokens=st.sampled_from([0, 3]),
     )
     def make(
-        self, full: int, sliding: int, host: int, lookahead: int, running: int, prefix_cache: bool
+        self,
+        full: int,
+        sliding: int,
+        host: int,
+        lookahead: int,
+        running: int,
+        prefix_cache: bool,
+        rewind_tokens: int,
     ) -> None:
         self.engine = FakeEngine(
-            full, sliding, WINDOW, host, lookahead, running, 8, CONTEXT, prefix_cache
+            *(full, sliding, WINDOW, host, lookahead, running, 8, CONTEXT),
+            *(prefix_cache, rewind_tokens),
         )
         self.mirror: dict[int, list[int]] = {}
         self.seeds: dict[int, int] = {}
@@ -76,6 +85,14 @@ class SchedulerMachine(RuleBasedStateMachine):
             assert self.engine.scheduler.resume(seq, [8] * count)
             self.mirror[seq] += [8] * count
             self.status[seq] = "running"
+
+    @rule(seq=sequences, count=st.sampled_from([0, 1, 2, 5, 30]))
+    def rewind(self, seq: int, count: int) -> None:
+        length = max(1, len(self.mirror[seq]) - count)
+        assert self.engine.scheduler.rewind(seq, length) == (self.status[seq] != "finished")
+        if self.status[seq] != "finished":
+            del self.mirror[seq][length:]
+            self.status[seq] = "paused"
 
     @rule(seq=consumes(sequences))
     def cancel(self, seq: int) -> None:

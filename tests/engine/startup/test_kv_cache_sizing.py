@@ -14,7 +14,7 @@ from eightfold.engine.inspection.architecture import Architecture
 from eightfold.engine.inspection.kv_geometry import LayerSpec, bytes_per_token
 from eightfold.engine.model_errors import ModelError
 from eightfold.engine.sampling_params import SamplingParams
-from eightfold.engine.scheduling.page_tables import PageTables
+from eightfold.engine.scheduling.pages.page_tables import PageTables
 from eightfold.engine.scheduling.scheduled_step import StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 from eightfold.engine.startup import kv_cache_sizing

@@ -16,15 +16,22 @@ class PageGroup:
             attention.
         page_count: number of pages in the group's pool, including the null page.
         host_page_count: number of pages of host memory behind the pool.
+        rewind_tokens: tokens by which a sequence can be rewound without losing its window: pages
+            are kept that much longer after they fell behind it.
     """
 
     window: int | None
     page_count: int
     host_page_count: int = 0
+    rewind_tokens: int = 0
 
     def first_visible_page(self, position: int, page_size: int) -> int:
         """Return the index of the first page that a query at ``position`` reads."""
         return 0 if self.window is None else max(0, position - self.window + 1) // page_size
+
+    def first_kept_page(self, position: int, page_size: int) -> int:
+        """Return the index of the first page to keep if no query before ``position`` is to come."""
+        return self.first_visible_page(position - self.rewind_tokens, page_size)
 
 
 class PagePool:
@@ -108,6 +115,13 @@ class PagePool:
         if key not in self._page_of and page not in self._key_of:
             self._page_of[key] = page
             self._key_of[page] = key
+
+    def is_private(self, page: int) -> bool:
+        """Return whether one table alone holds the page and nobody can find it by its content.
+
+        Only such a page may be written to.
+        """
+        return self._references[page] == 1 and page not in self._key_of
 
     def find(self, key: bytes) -> int | None:
         """Return the page with this content, or ``None``."""

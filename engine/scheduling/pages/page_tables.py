@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 
+from ..scheduled_step import PageCopy
+from ..sequence import FREED, Sequence, held_pages
 from .host_offload import HostOffload
 from .page_pool import PageGroup, PagePool
 from .prefix_cache import PrefixCache
-from .scheduled_step import PageCopy
-from .sequence import FREED, Sequence, held_pages
 
 
 class PageTables:
@@ -43,12 +43,13 @@ class PageTables:
             length: number of tokens.
             chunk: most tokens computed in one step.
         """
-        window = self.groups[group].window
         pages = -(-length // self.page_size)
+        window = self.groups[group].window
         if window is None:
             return pages
+        kept = window + self.groups[group].rewind_tokens
         # One more page at either end: neither the window nor the chunk starts at a page boundary.
-        return min(pages, -(-(window + chunk) // self.page_size) + 2)
+        return min(pages, -(-(kept + chunk) // self.page_size) + 2)
 
     def can_grow(self, seq: Sequence, length: int, chunk: int, reserve: int) -> bool:
         """Return whether ``seq`` could grow to ``length`` tokens.
@@ -84,19 +85,69 @@ class PageTables:
         return True
 
     def free_behind_window(self, seq: Sequence) -> None:
-        """Free the pages that no query still to be computed can see.
+        """Free the pages that no query still to be computed can see, not even after a rewind.
 
         If they are cached, those of the prompt are evicted last: other prompts may begin with the
         same tokens, but only this sequence itself can use what was sampled after its prompt.
         """
         prompt_pages = seq.prompt_length // self.page_size
         for group, pool, table in zip(self.groups, self.pools, seq.tables, strict=False):
-            end = min(group.first_visible_page(seq.next_query, self.page_size), len(table))
+            end = min(group.first_kept_page(seq.next_query, self.page_size), len(table))
             for index in range(end - 1, -1, -1):
                 if table[index] == FREED:
                     break
                 pool.release(table[index], evict_first=index >= prompt_pages)
                 table[index] = FREED
+
+    def truncate(self, seq: Sequence, length: int) -> None:
+        """Give back the pages that ``seq`` has written beyond ``length`` tokens.
+
+        The page that holds the end is written to again. If others may read it, because it is
+        cached or shared with a fork, the sequence gets a copy of it. Without a page for the copy,
+        or if a window's pages are gone, tokens before ``length`` have to be computed again.
+
+        Args:
+            seq: a sequence without steps in flight.
+            length: number of tokens to keep.
+        """
+        seq.computed = min(seq.computed, length)
+        seq.rewind_length = None
+        full, partial = divmod(seq.computed, self.page_size)
+        seq.registered = min(seq.registered, full)
+        for group, table in zip(self.groups, seq.host_tables or seq.tables, strict=False):
+            first = group.first_visible_page(seq.next_query, self.page_size)
+            if FREED in table[first : full + bool(partial)]:
+                self.release(seq)
+                return
+        if seq.host_tables is not None or not seq.tables:
+            return  # pages that come back from the host are private
+        if partial and not self._own_last_page(seq, full):
+            partial, seq.computed = 0, full * self.page_size
+        for table, pool in zip(seq.tables, self.pools, strict=True):
+            while len(table) > full + bool(partial):
+                page = table.pop()
+                if page != FREED:
+                    pool.release(page)
+
+    def _own_last_page(self, seq: Sequence, index: int) -> bool:
+        """Make page ``index`` of each group private to ``seq``, by copies if need be.
+
+        Returns:
+            False, with nothing changed, if a pool has no page for a copy.
+        """
+        shared = [
+            (g, table[index])
+            for g, (table, pool) in enumerate(zip(seq.tables, self.pools, strict=True))
+            if not pool.is_private(table[index])
+        ]
+        if any(self.pools[g].available < 1 for g, _ in shared):
+            return False
+        for g, page in shared:
+            copy = self.pools[g].allocate()
+            self._page_copies.append(PageCopy("fork", g, page, copy))
+            seq.tables[g][index] = copy
+            self.pools[g].release(page)
+        return True
 
     def release(self, seq: Sequence) -> None:
         """Free all device and host pages of ``seq``; none of its tokens count as computed then."""
@@ -107,7 +158,7 @@ class PageTables:
                     pool.release(page)
         self.host.discard(seq)
         seq.tables = []
-        seq.computed, seq.registered = 0, 0
+        seq.computed, seq.registered, seq.rewind_length = 0, 0, None
 
     def attach_fork(self, child: Sequence, parent: Sequence) -> bool:
         """Share the parent's full pages with ``child`` and copy the last partial page.
@@ -117,7 +168,10 @@ class PageTables:
             pages fell behind its window, or if no page is available for the copy.
         """
         length = child.fork_length - 1  # the last token is computed again, for its logits
-        if length < 1 or parent.computed < length or not parent.tables:
+        computed = parent.computed
+        if parent.rewind_length is not None:  # the rest is in flight, and will be given back
+            computed = min(computed, parent.rewind_length)
+        if length < 1 or computed < length or not parent.tables:
             return False
         full, partial = divmod(length, self.page_size)
         starts = [group.first_visible_page(length, self.page_size) for group in self.groups]
@@ -176,4 +230,5 @@ class PageTables:
             for group, table in zip(self.groups, seq.tables, strict=False):
                 assert len(table) * self.page_size >= seq.computed, "computed tokens have no page"
                 first = group.first_visible_page(seq.next_query, self.page_size)
-                assert FREED not in table[first:], "a visible page was freed"
+                rewinding = seq.rewind_length is not None  # it may have to give up its pages
+                assert rewinding or FREED not in table[first:], "a visible page was freed"

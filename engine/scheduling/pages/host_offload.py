@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable
 
+from ..scheduled_step import PageCopy
+from ..sequence import FREED, Sequence, held_pages
 from .page_pool import PageGroup, PagePool
-from .scheduled_step import PageCopy
-from .sequence import FREED, Sequence, held_pages
 
 
 class HostOffload:

@@ -2,8 +2,8 @@
 
 from hashlib import blake2b
 
+from ..sequence import FREED, Sequence
 from .page_pool import PageGroup, PagePool
-from .sequence import FREED, Sequence
 
 
 class PrefixCache:

@@ -1,0 +1,1 @@
+"""Pages of the KV cache: pools, page tables, the prefix cache and the copies on the host."""
