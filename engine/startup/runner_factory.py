@@ -13,7 +13,7 @@ from ..inspection.architecture import Architecture
 from ..inspection.meta_model import Allocate
 from ..model_errors import UnsupportedModelError
 from ..models.cpu_linear import use_onednn_linear
-from ..scheduling.page_pool import PageGroup
+from ..scheduling.pages.page_pool import PageGroup
 
 if TYPE_CHECKING:
     from ..execution.decoder_protocol import Decoder
