@@ -48,7 +48,9 @@ def test_with_lookahead_a_step_is_launched_before_the_last_one_is_read(lookahead
 
 def test_a_failed_step_raises_and_the_engine_goes_on(tmp_path: Path) -> None:
     reference = tiny_models.save("gemma4", tmp_path)
-    config = EngineConfig(max_step_tokens=16, max_running=8, max_context=160, page_size=8)
+    config = EngineConfig(
+        device="cpu", max_step_tokens=16, max_running=8, max_context=160, page_size=8
+    )
     engine = Engine(tmp_path, config)
     prompt = list(range(3, 43))
     params = SamplingParams(temperature=0, max_new_tokens=NEW_TOKENS, stop_token_ids=())
