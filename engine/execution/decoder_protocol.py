@@ -1,4 +1,4 @@
-"""What the GPU runner needs of a model: the ``Decoder`` protocol, and memory for decode steps."""
+"""The protocol of models that the GPU runner runs, and their memory for decode steps."""
 
 from typing import Protocol
 

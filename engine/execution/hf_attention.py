@@ -25,7 +25,7 @@ NAME = "eightfold"
 
 
 class StepContext:
-    """What the attention layers of one model share during a step.
+    """State that the attention layers of one model share during a step.
 
     Attributes:
         batches: attention batch of each window, set before the forward pass.

@@ -51,7 +51,7 @@ class InFlightStep:
 
 
 class SampledTokens:
-    """What the last step sampled, on the device, and the row of each sequence in it.
+    """Results of the last step, on the device, and the row of each sequence in them.
 
     Attributes:
         tokens: int64 [rows].

@@ -20,7 +20,7 @@ _IGNORED = {"position_ids", "is_causal", "use_cache", "cache_position"}
 
 @dataclass(frozen=True, slots=True)
 class AttentionRequirements:
-    """What one call of the attention function requires.
+    """Requirements of one call of the attention function.
 
     Attributes:
         module: attention module that made the call.

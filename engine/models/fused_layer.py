@@ -50,7 +50,7 @@ class FusedLayer:
 
     @property
     def one_copy(self) -> OneCopy | None:
-        """What attention needs to rebuild keys; ``None`` if the cache holds keys and values."""
+        """Data from which attention rebuilds keys; ``None`` if the cache holds keys and values."""
         if not self.spec.one_copy:
             return None
         return OneCopy(self.k_norm, self.rotary.cos, self.rotary.sin)

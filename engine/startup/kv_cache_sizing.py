@@ -225,9 +225,8 @@ def size_page_groups(
 def _sliding_pages(config: EngineConfig, kept: int, page_size: int) -> int:
     """Pages with which the last sequence is admitted while all others decode.
 
-    kept: tokens of a sequence whose pages are kept, its window and what a rewind may need.
-
-    Each of the others holds a window that starts anywhere in a page, and the page that it grows
+    ``kept`` is the number of tokens whose pages a sequence keeps: its window, and what a rewind may
+    need. Each of the others holds a window that starts anywhere in a page, and the page that it grows
     into. The scheduler keeps one more page for each sequence in reserve, and asks for the pages of
     a whole chunk.
     """
