@@ -226,7 +226,7 @@ def _sliding_pages(config: EngineConfig, kept: int, page_size: int) -> int:
     """Pages with which the last sequence is admitted while all others decode.
 
     ``kept`` is the number of tokens whose pages a sequence keeps: its window, and what a rewind may
-    need. Each of the others holds a window that starts anywhere in a page, and the page that it grows
+    need. Each of the others keeps tokens that start anywhere in a page, and the page that it grows
     into. The scheduler keeps one more page for each sequence in reserve, and asks for the pages of
     a whole chunk.
     """
