@@ -12,10 +12,13 @@ import pytest
 import torch
 from helpers import tiny_models
 from helpers.engine_driver import greedy_reference, run_until_idle
+from helpers.kernel_cases.kernel_devices import CUDA
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 from eightfold.engine.execution import gpu_runner
 from eightfold.engine.models import gemma4_decoder
+
+pytestmark = pytest.mark.skipif(CUDA, reason="the interpreter takes tensors of a CPU only")
 
 DEVICE = "cpu"
 CONFIG = EngineConfig(
