@@ -18,7 +18,7 @@ from ..inspection.meta_model import Allocate, build_meta_model, materialize, nam
 from ..model_errors import CheckpointError
 from .cpu_loader import map_weights
 from .gpu_loader import read_tensors
-from .model_folder import check_model_folder, parse_token_ids
+from .model_folder import check_model_folder, end_token_ids, parse_token_ids
 from .read_spans import TORCH_DTYPES
 from .safetensors_headers import StoredTensor, read_stored_tensors
 from .weight_matching import WeightMatching, match_weights
@@ -50,6 +50,16 @@ def read_config(folder: str | Path) -> PretrainedConfig:
     """
     folder = Path(folder)
     check_model_folder(folder)
+    end_token_ids(folder)
+    return parse_config(folder)
+
+
+def parse_config(folder: Path) -> PretrainedConfig:
+    """Return what a folder's config.json configures; no other file needs to be there.
+
+    Raises:
+        CheckpointError: if the configuration cannot be read.
+    """
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
     except (ValueError, OSError, KeyError, TypeError) as error:

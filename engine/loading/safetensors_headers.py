@@ -75,6 +75,16 @@ def weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def weight_bytes(folder: Path) -> int:
+    """Return the bytes of the files that hold a folder's weights; other copies do not count.
+
+    Raises:
+        CheckpointError: if the index cannot be read.
+        OSError: if a file is missing.
+    """
+    return sum(file.stat().st_size for file in weight_files(folder))
+
+
 def read_stored_tensors(folder: Path) -> list[StoredTensor]:
     """Return every tensor of a folder, file by file, in the order of their bytes.
 
