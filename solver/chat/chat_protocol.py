@@ -9,52 +9,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from eightfold.common.valid_text import replace_surrogates
 
 from .prompt_texts import Prompts
 from .readers.thought_tags import open_thought
-from .readers.turn_reader import Kind, Turn, TurnReader
+from .readers.turn_reader import Turn, TurnReader
+from .template_framing import (
+    DECLARATION,
+    MARK,
+    SYSTEM,
+    Framing,
+    ProtocolError,
+    tool_framing,
+    user_framing,
+)
 from .tool_call import Call, CallText, MalformedCall
 from .untrusted_text import UntrustedTextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-MARK = "EIGHTFOLDMARK"
-"""Placeholder for a message's text while the framing around it is read from the chat template."""
-
-
-class ProtocolError(ValueError):
-    """The chat template or the tokenizer cannot be used; the message is a sentence for the user."""
-
-
-@dataclass(frozen=True)
-class Framing:
-    """The text around appended messages.
-
-    Attributes:
-        before: text in front of the first message; it follows the token that ended the turn.
-        between: text between two messages.
-        after: text behind the last message, up to where the model continues.
-    """
-
-    before: str
-    between: str
-    after: str
-
 
 class ChatProtocol:
     """A chat format bound to a tokenizer; the base class of all formats.
 
-    A format sets the class attributes, and implements `matches`, `_read_call` and `_tool_framing`.
+    A format sets the class attributes, and implements `sign` and `_read_call`.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
         prompts: texts of the prompt.
         end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
+        reason: a sentence that says which format was chosen and why.
 
     Attributes:
         family: name of the format.
@@ -85,7 +73,9 @@ class ChatProtocol:
         tokenizer: PreTrainedTokenizerBase,
         prompts: Prompts,
         end_ids: Sequence[int] = (),
+        reason: str = "",
     ) -> None:
+        self.reason = reason
         self.tokenizer = tokenizer
         eos = tokenizer.eos_token_id
         self.end_ids = frozenset(end_ids) | (frozenset() if eos is None else {int(eos)})
@@ -101,15 +91,19 @@ class ChatProtocol:
         prompt = self._render(self._messages(MARK))
         if prompt.count(MARK) != 1:
             raise ProtocolError("The chat template does not show the user's message exactly once.")
+        # A template that ignores the tool leaves its description to the system message.
+        self.native_tool &= prompt != self._render(self._messages(MARK), tools=False)
         self.prompt_opener = open_thought(prompt.rpartition(MARK)[2])
-        self._user = self._user_framing()
+        ends = [self.decode([index]) for index in self.pause_token_ids]
+        opening = self._messages(MARK + "U", SYSTEM)
+        self._user = user_framing(self._render_marked, opening, ends)
         self.user_opener = open_thought(self._user.after)
-        self._tool = self._tool_framing()
+        self._tool = self._tool_framing(opening, ends)
         self.tool_opener = open_thought(self._tool.after)
 
     @classmethod
-    def matches(cls, vocabulary: Mapping[str, int], template: str) -> bool:
-        """Return True if a checkpoint with this vocabulary and chat template uses this format."""
+    def sign(cls, vocabulary: Mapping[str, int], template: str) -> str:
+        """Return what shows that a checkpoint uses this format, as a clause, or "" if nothing."""
         raise NotImplementedError
 
     def render_prompt(self, problem: str) -> list[int]:
@@ -136,7 +130,7 @@ class ChatProtocol:
         ids = self._encode(self._tool.before)
         for index, output in enumerate(outputs):
             ids += self._encode(self._tool.between) if index else []
-            ids += self.untrusted_text.encode(output)
+            ids += self.untrusted_text.encode(self._tool.escaped(replace_surrogates(output)))
         return ids + self._encode(self._tool.after)
 
     def nudge(self) -> list[int]:
@@ -186,10 +180,7 @@ class ChatProtocol:
         """
         if "```" not in text and "~~~" not in text:
             return None
-        for span in self._reader.read(text, ended=False).spans:
-            if span.kind is Kind.CODE and not span.thought and span.stop is not None:
-                return span.stop
-        return None
+        return self._reader.read(text, ended=False).code_end()
 
     def code_output(self, outputs: Sequence[str]) -> list[int]:
         """Return the token ids that follow a rewind to `code_end`, in the same turn of the model.
@@ -229,20 +220,26 @@ class ChatProtocol:
         except ProtocolError:
             return False
 
-    def _messages(self, problem: str) -> list[dict[str, Any]]:
-        system = self.prompts.system
-        if not self.native_tool:
-            system = f"{system} {self.prompts.fenced}"
+    def _messages(self, problem: str, system: str | None = None) -> list[dict[str, Any]]:
+        if system is None:
+            system = self.prompts.system
+            if not self.native_tool:
+                system = f"{system} {self.prompts.fenced}"
         if self._system_role:
             return [{"role": "system", "content": system}, {"role": "user", "content": problem}]
         return [{"role": "user", "content": f"{system}\n\n{problem}"}]
 
-    def _render(self, messages: list[dict[str, Any]]) -> str:
-        tools = [self.prompts.python_tool()] if self.native_tool else None
+    def _render(
+        self,
+        messages: list[dict[str, Any]],
+        tools: bool = True,
+        prompts: Prompts | None = None,
+    ) -> str:
+        declared = [(prompts or self.prompts).python_tool()] if tools and self.native_tool else None
         try:
             text: str = self.tokenizer.apply_chat_template(
                 messages,
-                tools=tools,
+                tools=declared,
                 enable_thinking=True,
                 add_generation_prompt=True,
                 tokenize=False,
@@ -250,6 +247,9 @@ class ChatProtocol:
         except Exception as error:  # a template can make Jinja raise anything
             raise ProtocolError(f"The checkpoint's chat template fails: {error}.") from error
         return text
+
+    def _render_marked(self, messages: list[dict[str, Any]], tools: bool) -> str:
+        return self._render(messages, tools, replace(self.prompts, tool=DECLARATION))
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
@@ -261,28 +261,19 @@ class ChatProtocol:
             raise ProtocolError(f"The tokenizer has no token {token}, which {self.family} needs.")
         return int(index)
 
-    def _user_framing(self) -> Framing:
-        answer = {"role": "assistant", "content": MARK + "A"}
-        extra = {"role": "user", "content": MARK + "B"}
-        text = self._render([*self._messages("1"), answer, extra])
-        return self._framing(text, MARK + "A", [MARK + "B"])
+    def _tool_framing(self, opening: list[dict[str, Any]], ends: Sequence[str]) -> Framing:
+        """Return the framing of tool results: the template's own one, else user turns.
 
-    def _tool_framing(self) -> Framing:
-        """Return the framing of tool results."""
-        raise NotImplementedError
-
-    def _framing(self, text: str, turn_end: str, marks: list[str]) -> Framing:
-        """Read the framing of the messages in `marks`, which follow a turn ending in `turn_end`."""
-        parts = [text.rpartition(turn_end)[2]]
-        for mark in marks:
-            head, found, tail = parts.pop().partition(mark)
-            if not found:
-                raise ProtocolError("The chat template drops messages of a longer conversation.")
-            parts += [head, tail]
-        # The model has sampled its end token, so the template's own one is removed.
-        before = parts[0].lstrip(" \n")
-        for token in self.tokenizer.convert_ids_to_tokens(sorted(self.end_ids)):
-            if token and before.startswith(token):
-                before = before.removeprefix(token)
-                break
-        return Framing(before, parts[1] if len(parts) > 2 else "", parts[-1])
+        Args:
+            opening: marked messages that open a conversation.
+            ends: texts of the tokens at which the model ends its turn.
+        """
+        framing = tool_framing(self._render_marked, opening, ends) if self.native_tool else None
+        if framing is not None:
+            return framing
+        fences = "Output:\n```\n", "\n```"
+        return Framing(
+            self._user.before + fences[0],
+            f"{fences[1]}\n{fences[0]}",
+            fences[1] + self._user.after,
+        )

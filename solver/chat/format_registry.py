@@ -9,17 +9,35 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .chat_protocol import ChatProtocol, ProtocolError
+from .formats.command_format import CommandFormat
+from .formats.deepseek_format import DeepSeekFormat
 from .formats.fenced_format import FencedFormat
 from .formats.gemma4_format import Gemma4Format
+from .formats.glm_format import GlmFormat
 from .formats.hermes_format import HermesFormat
+from .formats.llama3_format import Llama3Format
+from .formats.mistral_format import MistralFormat
 from .prompt_texts import Prompts
 from .tool_call import Call, MalformedCall
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-FORMATS: tuple[type[ChatProtocol], ...] = (Gemma4Format, HermesFormat)
+FORMATS: tuple[type[ChatProtocol], ...] = (
+    Gemma4Format,
+    DeepSeekFormat,
+    CommandFormat,
+    MistralFormat,
+    GlmFormat,
+    HermesFormat,
+    Llama3Format,
+)
 """Formats in the order in which they are tried; `FencedFormat` serves if none of them matches."""
+
+UNKNOWN = (
+    "Tool calls are read as fenced blocks of Python, because neither the chat template nor the "
+    "vocabulary shows a known format."
+)
 
 
 def load_protocol(
@@ -47,11 +65,13 @@ def load_protocol(
         ) from error
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     for chat_format in FORMATS:
-        if chat_format.matches(vocabulary, template):
-            return chat_format(tokenizer, prompts, end_ids)
+        sign = chat_format.sign(vocabulary, template)
+        if sign:
+            reason = f"Tool calls are read in the format {chat_format.family}, because {sign}."
+            return chat_format(tokenizer, prompts, end_ids, reason)
     if "<|channel|>" in vocabulary and "<|call|>" in vocabulary:
         raise ProtocolError("Checkpoints in the Harmony format (gpt-oss) are not supported.")
-    return FencedFormat(tokenizer, prompts, end_ids)
+    return FencedFormat(tokenizer, prompts, end_ids, UNKNOWN)
 
 
 def parse_calls(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Call | MalformedCall]:

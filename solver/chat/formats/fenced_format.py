@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..chat_protocol import ChatProtocol, Framing
+from ..chat_protocol import ChatProtocol
 
 
 class FencedFormat(ChatProtocol):
@@ -13,8 +13,3 @@ class FencedFormat(ChatProtocol):
 
     family = "fenced"
     native_tool = False
-
-    def _tool_framing(self) -> Framing:
-        user = self._user
-        opening, closing = "Output:\n```\n", "\n```"
-        return Framing(user.before + opening, f"{closing}\n{opening}", closing + user.after)

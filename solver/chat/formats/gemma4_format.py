@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from ..chat_protocol import MARK, ChatProtocol, Framing
+from ..chat_protocol import ChatProtocol
 from ..readers.quoted_calls import read_quoted_calls
 from ..readers.thought_tags import open_thought
+from ..template_framing import MARK, Framing
 from ..tool_call import CallText
 
 
@@ -19,18 +21,19 @@ class Gemma4Format(ChatProtocol):
     call_mark = r"<\|tool_call>"
 
     @classmethod
-    def matches(cls, vocabulary: Mapping[str, int], template: str) -> bool:
-        return "<|tool_call>" in vocabulary and "<|tool_response>" in vocabulary
+    def sign(cls, vocabulary: Mapping[str, int], template: str) -> str:
+        shown = "<|tool_call>" in vocabulary and "<|tool_response>" in vocabulary
+        return "the vocabulary has the token <|tool_call>" if shown else ""
 
     def _read_call(self, text: str, start: int) -> CallText | None:
         return read_quoted_calls(text, start)
 
-    def _tool_framing(self) -> Framing:
+    def _tool_framing(self, opening: list[dict[str, Any]], ends: Sequence[str]) -> Framing:
         # The frame is fixed, but only some versions of the template open a thought after it.
         frame = ('response:python{value:<|"|>', '<|"|>}<tool_response|>')
         call = {"type": "function", "function": {"name": "python", "arguments": {"code": "1"}}}
         messages = [
-            *self._messages("1"),
+            *opening,
             {"role": "assistant", "content": "", "tool_calls": [{"id": "call_0", **call}]},
             {"role": "tool", "name": "python", "tool_call_id": "call_0", "content": MARK},
         ]

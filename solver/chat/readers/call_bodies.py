@@ -14,7 +14,7 @@ import re
 
 from ..tool_call import Call, CallText, MalformedCall, named_call
 from .code_fences import OPENING, read_block
-from .json_calls import read_json_calls
+from .json_calls import NOT_JSON, read_json_calls
 from .tagged_code import TaggedCode, TagSet, read_tagged_code
 
 _NAME = r"[\"']?([^\s>\"']+)[\"']?"
@@ -55,6 +55,24 @@ def read_body(text: str, start: int, opening: str, closing: str) -> CallText | N
         if block is not None and block.language == "python":
             read = CallText(block.stop, (Call(block.content),), block.closed)
     return None if read is None else close_envelope(text, read, closing)
+
+
+def read_envelope(text: str, start: int, opening: str, closing: str) -> CallText | None:
+    """Read the envelope that opens at `start`; None if its opening is only mentioned.
+
+    An envelope is meant if it is closed, or if something like a call follows its opening.
+    """
+    mark = _match(opening, text, start)
+    assert mark is not None
+    read = read_body(text, mark.end(), opening, closing)
+    if read is not None:
+        return read
+    end = re.compile(f"{closing}|(?={opening})").search(text, mark.end())
+    if end is not None and end[0]:
+        return CallText(end.end(), (MalformedCall(NOT_JSON),))
+    if not _match(r"\s*(?:[{\[\"]|<function|`{3})", text, mark.end()):
+        return None
+    return CallText(end.start() if end else len(text), (MalformedCall(NOT_JSON),), False)
 
 
 def close_envelope(text: str, read: CallText, closing: str) -> CallText:

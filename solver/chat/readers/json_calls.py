@@ -20,7 +20,7 @@ import json
 import re
 from typing import Any
 
-from ..tool_call import Call, CallText, MalformedCall, named_call
+from ..tool_call import Call, CallText, MalformedCall, is_tool_name, named_call
 from .python_code import is_python
 
 NAME_KEYS = ("name", "tool_name", "tool", "function", "recipient_name")
@@ -41,6 +41,10 @@ _NAME = re.compile(
 _CODE_KEY = re.compile(r"[\"']code[\"']\s*:\s*[rf]?(?P<quote>\"\"\"|'''|\"|')")
 _SIMPLE = r"(?:\"[^\"\\\n]*\"|'[^'\\\n]*'|-?[\d.]+|true|false|null|True|False|None|\{\s*\}|\[\s*\])"
 _TAIL = re.compile(rf"(?:\s*[}}\]]|\s*,\s*(?:[\"'][\w-]+[\"']\s*:\s*(?:{_SIMPLE}|\{{))?)*\s*")
+_UNREADABLE = re.compile(
+    rf"\[?\s*\{{\s*[\"'](?:{'|'.join(NAME_KEYS)})[\"']\s*:\s*[\"']([^\"'\n]{{1,80}})[\"']"
+    rf"\s*,\s*[\"'](?:{'|'.join(ARGUMENT_KEYS)})[\"']\s*:"
+)
 _DECODER = json.JSONDecoder(strict=False)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"} | {c: c for c in "\"'\\/"}
@@ -75,14 +79,18 @@ def read_json_calls(
 
 
 def read_object_call(text: str, start: int) -> CallText | None:
-    """Read an object in prose; None unless it is a call of a tool with arguments."""
-    value = re.compile(r"\s*").match(text, start)
-    assert value is not None
-    read = read_json_calls(text, value.end(), r"\n|```")
-    if read is None or not read.calls:
+    """Read an object in prose or in a fence; None unless it is meant as a call of a tool."""
+    at = _skip(text, start)
+    read = read_json_calls(text, at, r"`{3,}|(?<=\n)(?=[^\s}\]])")
+    if read is not None and MalformedCall(NOT_JSON) not in read.calls:
+        return read
+    named = _UNREADABLE.match(text, at)
+    if named is None:
         return None
-    unreadable = MalformedCall(NOT_JSON)
-    return None if unreadable in read.calls else read
+    end = re.compile(r"\n[ \t]*\n|`{3,}|\Z").search(text, at)
+    assert end is not None
+    call = MalformedCall(NOT_JSON) if is_tool_name(named[1]) else named_call(named[1], None)
+    return CallText(end.start(), (call,))
 
 
 def _skip(text: str, at: int) -> int:
@@ -145,8 +153,9 @@ def _calls_of(value: Any, depth: int = 0) -> list[Call | MalformedCall]:
 def _lenient_call(text: str, at: int, ending: re.Pattern[str], tool: str | None) -> CallText | None:
     """Read what is no JSON: by the tool's name, and by where its code begins and ends."""
     code = _CODE_KEY.search(text, at)
-    bound = re.compile(ending.pattern.removeprefix(r"\s*")).search(text, at)
-    if code is None or (bound is not None and bound.start() < code.start()):
+    marks = re.compile(ending.pattern.removeprefix(r"\s*")).finditer(text, at)
+    bound = next((mark.start() for mark in marks if mark[0]), len(text))
+    if code is None or bound < code.start():
         return None
     first: CallText | None = None
     quote, position = code["quote"], code.end()

@@ -2,14 +2,14 @@
 
 Grammar:
 
-    tagged := [newline] code [newline] closings
+    tagged := [newline] code [newline] closings     the newlines only if the format has them
     closings := the closing tags of the value, of the call and of its envelope, in this order; any
                 of them may be missing, and other values may stand between the first two
 
-The code may hold any tag. It ends at the first closings behind which nothing is left, or which are
-complete, and in front of which the text is Python. If there are none, it ends at the first
-complete closings in front of the next call, else at the first ones behind which nothing is left,
-else at the first ones.
+The code may hold any tag. It ends at the first closings, if possible in a line of their own, in
+front of which it is Python and behind which nothing is left or another call begins; else at the
+first complete closings in front of which it is Python; else at the first complete ones in front of
+the next call, the first behind which nothing is left, or the first.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ class TagSet:
         call: the beginning of a call up to its code; the group `name` is the tool's name.
         closings: closing tags of the value, of the call and of the envelope.
         other: another value, with its tags.
+        padded: True if a line break behind the opening and in front of the closing are no code.
     """
 
     call: str
     closings: tuple[str, ...]
     other: str = r"(?!)"
+    padded: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,26 +56,27 @@ def read_tagged_code(text: str, start: int, tags: TagSet) -> TaggedCode:
     nothing_left = re.compile(rf"\s*(?:\Z|{tags.call})")
     next_call = re.compile(tags.call).search(text, start)
     bound = next_call.start() if next_call else len(text)
-    found: list[tuple[int, int, bool, bool]] = []  # start, end, complete, last
+    found: list[tuple[tuple[bool, ...], bool, int, int]] = []  # best first when sorted
     position = start
     while tag := some.search(text, position):
         match = closings.match(text, tag.start())
         assert match is not None
-        complete, last = (
-            None not in match.groupdict().values(),
-            bool(nothing_left.match(text, match.end())),
-        )
-        if (complete or last) and is_python(_code(text[start : tag.start()])):
-            return TaggedCode(_code(text[start : tag.start()]), match.end(), True)
-        if tag.start() < bound:
-            found.append((tag.start(), match.end(), complete, last))
+        last = nothing_left.match(text, match.end()) is not None
+        complete = None not in match.groupdict().values()
+        sure = (last or complete) and is_python(_code(text[start : tag.start()], tags))
+        if sure or tag.start() < bound:
+            inline = tags.padded and not text.endswith("\n", start, tag.start())
+            rank = (not (sure and last), not sure, not complete, not last)
+            found.append((rank, sure and inline, tag.start(), match.end()))
         position = tag.end()
-    found.sort(key=lambda one: (not one[2], not one[3], one[0]))
-    if found:
-        return TaggedCode(_code(text[start : found[0][0]]), found[0][1], True)
-    return TaggedCode(_code(text[start:bound]), bound, False)
+    if not found:
+        return TaggedCode(_code(text[start:bound], tags), bound, False)
+    *_, stop, end = min(found)
+    return TaggedCode(_code(text[start:stop], tags), end, True)
 
 
-def _code(text: str) -> str:
+def _code(text: str, tags: TagSet) -> str:
+    if not tags.padded:
+        return text
     text = text.removeprefix("\r").removeprefix("\n")
     return text.removesuffix("\n").removesuffix("\r")

@@ -49,6 +49,7 @@ class Span:
         thought: number of the thought that it stands in, from 1; 0 outside.
         native: False for blocks and objects, which call only if they end the turn.
         stop: index at which the model is to be stopped, for complete blocks of Python.
+        certain: False for a block of Python whose end could turn out to stand in a string.
     """
 
     kind: Kind
@@ -58,6 +59,7 @@ class Span:
     thought: int = 0
     native: bool = False
     stop: int | None = None
+    certain: bool = True
 
 
 @dataclass
@@ -100,6 +102,15 @@ class Turn:
         if "\\boxed" in self._plain(live[last_call + 1 :]) and not invented:
             return []
         return [call for span in live for call in span.calls]
+
+    def code_end(self) -> int | None:
+        """Return where the model is to be stopped: behind the first complete block of Python."""
+        for span in self._shown():
+            if not span.certain:
+                return None
+            if span.stop is not None:
+                return span.stop
+        return None
 
     def _shown(self) -> list[Span]:
         return [span for span in self.spans if not span.thought]
@@ -213,9 +224,8 @@ class TurnReader:
             call: Call | MalformedCall = MalformedCall("the block is not closed")
         else:
             call = checked_call(block.content)
-        complete = block.closed and block.certain and isinstance(call, Call)
-        stop = block.stop if complete else None
-        return Span(Kind.CODE, block.start, block.end, (call,), stop=stop)
+        stop = block.stop if block.closed and isinstance(call, Call) else None
+        return Span(Kind.CODE, block.start, block.end, (call,), stop=stop, certain=block.certain)
 
     def _calls_in(self, block: FencedBlock, ended: bool) -> Calls:
         """Return the calls that a block of another language consists of."""

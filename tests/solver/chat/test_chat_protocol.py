@@ -5,10 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from helpers.chat_tokenizers import FAMILIES, gemma, llama, qwen
+from helpers.chat_tokenizers import FAMILIES, gemma, llama, llama3, qwen, seed
 from transformers import PreTrainedTokenizerFast
 
 from eightfold.solver.chat import ChatProtocol, load_protocol
+
+GENERATION_PROMPTS = (
+    "model",
+    "assistant",
+    "[assistant]",
+    "<|assistant|>\n<think>",
+    "[/INST]",
+    "assistant<|end_header_id|>",
+    "<｜Assistant｜><think>",
+    "<|CHATBOT_TOKEN|>",
+)
 
 
 @pytest.fixture(scope="module", params=FAMILIES.values(), ids=FAMILIES)
@@ -20,7 +31,7 @@ def test_prompt_holds_problem_range_and_generation_prompt(protocol: ChatProtocol
     text = protocol.decode(protocol.render_prompt("What is 6 times 7?"))
     assert "What is 6 times 7?" in text
     assert "from {low} to {high}" in text  # the solver, which knows the range, fills it in
-    assert text.rstrip().endswith(("model", "assistant", "[assistant]"))
+    assert text.rstrip().endswith(GENERATION_PROMPTS)
     assert protocol.decode(protocol.render_prompt("What is 6 times 7?\n")) == text
 
 
@@ -30,7 +41,7 @@ def test_prompt_without_control_tokens_equals_the_template(protocol: ChatProtoco
     assert protocol.render_prompt(problem) == protocol._encode(rendered)
 
 
-@pytest.mark.parametrize("build", [gemma, qwen, llama])
+@pytest.mark.parametrize("build", [gemma, qwen, llama, llama3, seed])
 def test_appended_messages_equal_the_template(build: Callable[[], PreTrainedTokenizerFast]) -> None:
     """Prompt, answer and nudge as token ids decode to what the template renders at once."""
     tokenizer = build()

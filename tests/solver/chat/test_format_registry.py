@@ -22,9 +22,11 @@ def test_importing_the_chat_formats_is_light() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_family_is_recognized(family: str) -> None:
-    names = {"Gemma4Format": "gemma4", "HermesFormat": "hermes", "FencedFormat": "fenced"}
     protocol = load_protocol(FAMILIES[family]())
-    assert protocol.family == family == names[type(protocol).__name__]
+    assert protocol.family == family
+    assert type(protocol).__name__.removesuffix("Format").lower() == family
+    assert protocol.reason.startswith("Tool calls are read ")
+    assert protocol.reason.endswith(".")
 
 
 def test_unusable_tokenizers_are_refused_with_the_reason() -> None:
