@@ -22,7 +22,7 @@ from ..triton_launch import (
     split_workspace,
     workspace_size,
 )
-from .gumbel_noise import add_gumbel_noise, scaled_logits
+from .gumbel_max import add_gumbel_noise, scaled_logits
 from .torch_sampler import SamplingBatch
 
 BLOCK = 4096  # tokens of a program

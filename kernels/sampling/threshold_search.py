@@ -13,7 +13,7 @@ import triton.language as tl
 
 from ..triton_launch import pdl_launch_dependents, pdl_options, pdl_wait
 from .candidate_sampler import BLOCK
-from .gumbel_noise import scaled_logits
+from .gumbel_max import scaled_logits
 from .torch_sampler import SamplingBatch
 
 PASSES, WAYS, RANGE = 6, 16, 64.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .philox import exponential_noise, philox, philox_vocabulary
+from .philox_noise import exponential_noise, philox, philox_vocabulary
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ from ..triton_launch import (
     workspace_size,
 )
 from .candidate_sampler import BLOCK, candidate_workspace_size, sample_candidates
-from .gumbel_noise import add_gumbel_noise, scaled_logits
+from .gumbel_max import add_gumbel_noise, scaled_logits
 from .threshold_search import row_maximum, search_sizes, search_thresholds
 from .torch_sampler import SamplingBatch
 

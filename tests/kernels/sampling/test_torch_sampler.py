@@ -15,7 +15,7 @@ from eightfold.engine.execution.cpu_batch import sampling_batch
 from eightfold.engine.sampling_params import MIN_TEMPERATURE, SamplingParams
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
-from eightfold.kernels.sampling.philox import exponential_noise, philox, philox_vocabulary
+from eightfold.kernels.sampling.philox_noise import exponential_noise, philox, philox_vocabulary
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch, entropy, sample
 
 CPU = torch.device("cpu")
