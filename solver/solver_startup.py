@@ -5,22 +5,26 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING
 
 from .attempts.backend_interfaces import EngineLike, PoolLike
 from .attempts.engine_loop import EngineLoop
 from .attempts.problem_plan import SharedParts
 from .chat.chat_protocol import ChatProtocol
-from .chat.format_registry import load_protocol
+from .chat.formats.plain_format import PlainFormat
 from .model_defaults import ModelInputs
+from .models.tokenizer_loading import load_tokenizer, load_usable_protocol
 from .solver_config import MAX_ATTEMPTS, SolverConfig, SolverError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from eightfold.engine import Preload, SamplingParams
+
+REWIND_TOKENS = 32
+"""Tokens that a model may write behind its code before it is stopped, without being recomputed."""
 
 SMALL_MODEL_BYTES = 256 << 20
 """Size of the weights below which one thread runs a model fastest."""
@@ -73,21 +77,6 @@ def start_parts(
     return SharedParts(loop, protocol, pool, executor, _sampling_params(config, inputs, protocol))
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return the tokenizer in a model folder.
-
-    Raises:
-        SolverError: if it cannot be loaded.
-    """
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers raises whatever it meets in the files
-        reason = shorten(str(error), 300, placeholder=" ...").rstrip(".") or type(error).__name__
-        raise SolverError(f"The tokenizer in {folder} cannot be loaded: {reason}.") from error
-
-
 def _folder(inputs: ModelInputs) -> Path:
     if inputs.folder is None:
         raise AssertionError("A model folder is needed unless engine and tokenizer are given.")
@@ -121,7 +110,11 @@ def _make_protocol(
         seconds=f"{config.tool_timeout:g}",
         characters=config.output_limit,
     )
-    return load_protocol(tokenizer, prompts, sorted(inputs.end_token_ids))
+    protocol = load_usable_protocol(tokenizer, prompts, sorted(inputs.end_token_ids))
+    if config.tool:
+        return protocol
+    reason = "The attempts have no tool, because the setting tool is False."
+    return PlainFormat(tokenizer, prompts, sorted(protocol.end_ids), reason)
 
 
 def _start_engine(config: SolverConfig, folder: Path) -> EngineLike:
@@ -129,7 +122,8 @@ def _start_engine(config: SolverConfig, folder: Path) -> EngineLike:
 
     _limit_threads(folder)
     try:
-        return Engine(folder, config.engine or EngineConfig(max_running=config.running))
+        settings = config.engine or EngineConfig(max_running=config.running)
+        return Engine(folder, replace(settings, rewind_tokens=REWIND_TOKENS))
     except ModelError:
         raise
     except ValueError as error:  # a setting that does not suit this machine or model
@@ -144,8 +138,9 @@ def _limit_threads(folder: Path) -> None:
     """
     import torch
 
-    size = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-    if size < SMALL_MODEL_BYTES and "OMP_NUM_THREADS" not in os.environ:
+    from eightfold.engine.loading.safetensors_headers import weight_bytes
+
+    if weight_bytes(folder) < SMALL_MODEL_BYTES and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
 
 

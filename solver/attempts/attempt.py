@@ -40,6 +40,9 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+FENCES = ("```", "~~~")
+FENCE_TOKENS = 8  # a fence and what may share its line, in tokens
+
 ENGINE_ENDINGS = {"context": Ending.CONTEXT, "length": Ending.LENGTH, "eos": Ending.NO_ANSWER}
 """Reasons for which the engine itself finishes a sequence, and the endings that they amount to."""
 
@@ -76,6 +79,8 @@ class Turn:
         calls: tool calls of the turn.
         appended: token ids that the solver appended, tool results or a nudge.
         replaced: True if `appended` stands in place of the last of `tokens`.
+        stopped: True if the model was stopped behind a block of code in its text.
+        rewound: number of tokens behind that block that were taken back; they are not in `tokens`.
         seconds: time that the model took.
     """
 
@@ -87,14 +92,23 @@ class Turn:
     calls: list[CallRecord] = field(default_factory=list)
     appended: list[int] = field(default_factory=list)
     replaced: bool = False
+    stopped: bool = False
+    rewound: int = 0
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class CallTools:
-    """Run these calls in order and pass the outcomes to `Attempt.on_results`."""
+    """Run these calls in order and pass the outcomes to `Attempt.on_results`.
+
+    Attributes:
+        calls: the calls.
+        rewind: number of tokens to take back from the end of the sequence, which still runs; None
+            if the sequence has paused.
+    """
 
     calls: tuple[Call | MalformedCall, ...]
+    rewind: int | None = None
 
 
 @dataclass(frozen=True)
@@ -157,8 +171,8 @@ class Attempt:
 
     @property
     def tokens(self) -> int:
-        """Number of tokens sampled so far."""
-        return sum(len(turn.tokens) for turn in self.turns)
+        """Number of tokens sampled so far, including those that were taken back."""
+        return sum(len(turn.tokens) + turn.rewound for turn in self.turns)
 
     @property
     def calls(self) -> list[CallRecord]:
@@ -171,6 +185,47 @@ class Attempt:
         self.turns[-1].tokens += tokens
         self.turns[-1].entropies += entropies
 
+    def stop_at_code(self, now: float, new: int = 1, paused: bool = False) -> CallTools | None:
+        """Stop a model that has completed a block of code in its text, and run the code.
+
+        Models that were trained on code with its output would invent the output next. What they
+        wrote behind the block is taken back; `on_results` puts the real output there.
+
+        Args:
+            now: the time.
+            new: number of tokens that were added since the last call.
+            paused: True if the last of them ended the turn.
+
+        Returns:
+            None if there is no complete block outside thoughts and calls, or if it ends the turn.
+        """
+        self._expect(State.THINKING)
+        turn = self.turns[-1]
+        # The whole turn is only decoded if a fence may have just been completed.
+        tail = self.protocol.decode(turn.tokens[-FENCE_TOKENS - new :])
+        if not any(fence in tail for fence in FENCES):
+            return None
+        text = turn.opener + self.protocol.decode(turn.tokens)
+        end = self.protocol.code_end(text)
+        calls = self.protocol.parse_calls(text[:end]) if end is not None else []
+        if end is None or not calls:
+            return None
+        count = self._count_tokens(end - len(turn.opener))
+        if paused and count >= len(turn.tokens) - 1:
+            return None
+        turn.stopped, turn.rewound = True, len(turn.tokens) - count
+        del turn.tokens[count:], turn.entropies[count:]
+        self._close_turn(now)
+        return self._call(calls, now, turn.rewound)
+
+    def _count_tokens(self, length: int) -> int:
+        """Return how many tokens of the current turn it takes to write `length` characters."""
+        tokens = self.turns[-1].tokens
+        count = len(tokens)
+        while count > 1 and len(self.protocol.decode(tokens[: count - 1])) >= length:
+            count -= 1
+        return count
+
     def on_pause(self, now: float) -> Action:
         """End the model's turn: run its calls, take its answer, or ask for an answer once."""
         self._expect(State.THINKING)
@@ -179,19 +234,26 @@ class Attempt:
         if not calls and turn.tokens[-1] == self.protocol.call_id:
             calls = [MalformedCall("there was no call before the response")]
         if calls:
-            if sum(bool(turn.calls) for turn in self.turns) >= self.limits.turns:
-                self.end(Ending.TURNS, now)
-                return None
-            self.state = State.CALLING
-            return CallTools(tuple(calls))
-        if self.boxed_answer() is not None:
+            return self._call(calls, now)
+        if self.answer_since_calls() is not None:
             self.end(Ending.ANSWERED, now)
             return None
         if self.nudged:
-            self.end(Ending.NO_ANSWER, now)
+            early = self.boxed_answer() is not None
+            self.end(Ending.ANSWERED if early else Ending.NO_ANSWER, now)
             return None
         self.nudged = True
         return self._feed(self.protocol.nudge(), self.protocol.user_opener, now)
+
+    def _call(
+        self, calls: Sequence[Call | MalformedCall], now: float, rewind: int | None = None
+    ) -> CallTools | None:
+        """Ask for these calls to be run, unless the attempt has used up its turns."""
+        if sum(bool(turn.calls) for turn in self.turns) >= self.limits.turns:
+            self.end(Ending.TURNS, now)
+            return None
+        self.state = State.CALLING
+        return CallTools(tuple(calls), rewind)
 
     def await_results(self) -> None:
         """Note that the calls have been handed to the tool."""
@@ -204,7 +266,10 @@ class Attempt:
         turn = self.turns[-1]
         turn.calls = list(records)
         self.state = State.THINKING
-        ids = self.protocol.tool_response([record.text for record in records])
+        outputs = [record.text for record in records]
+        if turn.stopped:  # the output belongs to the turn, which goes on
+            return self._feed(self.protocol.code_output(outputs), "", now)
+        ids = self.protocol.tool_response(outputs)
         # A model may end its turn after a call instead of waiting for the response.
         call_id = self.protocol.call_id
         drop_last = call_id is not None and turn.tokens[-1] != call_id
@@ -223,7 +288,8 @@ class Attempt:
         """End the attempt.
 
         An answer that it has already boxed counts, unless it is cancelled by a consensus, has been
-        found to have no valid answer, or has hit a fault of the solver.
+        found to have no valid answer, or has hit a fault of the solver. A box behind the last call
+        goes before boxes that were written earlier.
         """
         if self.over:
             raise AssertionError(f"Attempt {self.index} has ended: {self.ending}.")
@@ -231,12 +297,25 @@ class Attempt:
             self._close_turn(now)
         self.ending, self.detail, self.ended = ending, detail, now
         if ending not in (Ending.CONSENSUS, Ending.NO_ANSWER, Ending.FAULT):
-            self.answer = self.boxed_answer()
+            since = self.answer_since_calls()
+            self.answer = self.boxed_answer() if since is None else since
         self.state = State.GAVE_UP if self.answer is None else State.ANSWERED
 
     def boxed_answer(self) -> int | None:
         """Return the last valid box in the final text of all turns, or None if there is none."""
-        final = (self.protocol.final_text(turn.opener + turn.text) for turn in self.turns)
+        return self._answer_in(self.turns)
+
+    def answer_since_calls(self) -> int | None:
+        """Return the last valid box that the model wrote after its last call, or None.
+
+        A box before a call is a guess that the model goes on to check: it is the final answer only
+        if the attempt ends without another.
+        """
+        called = max((i for i, turn in enumerate(self.turns) if turn.calls), default=-1)
+        return self._answer_in(self.turns[called + 1 :])
+
+    def _answer_in(self, turns: Sequence[Turn]) -> int | None:
+        final = (self.protocol.final_text(turn.opener + turn.text) for turn in turns)
         return answer("\n".join(final), self.limits.low, self.limits.high)
 
     def statistics(self) -> AttemptStatistics:
@@ -250,6 +329,7 @@ class Attempt:
             sum(call.status != "ok" for call in calls),
             tail_entropy(entropies),
             self.ended,
+            sum(len(call.code) for call in calls if call.code is not None),
         )
 
     def check(self) -> None:

@@ -20,6 +20,7 @@ class AttemptStatistics:
         errors: number of calls that failed: exception, timeout, death of the kernel or malformed.
         entropy: mean entropy of the last `ENTROPY_TAIL` tokens, in nats; None if not recorded.
         ended: seconds from the problem's start to the attempt's end.
+        code: characters of code in its calls.
     """
 
     index: int
@@ -28,6 +29,7 @@ class AttemptStatistics:
     errors: int = 0
     entropy: float | None = None
     ended: float = 0.0
+    code: int = 0
 
     @property
     def error_rate(self) -> float:

@@ -29,6 +29,7 @@ def attempt_record(attempt: Attempt, statistics: AttemptStatistics) -> dict[str,
         "error_kinds": [call.error for call in attempt.calls if call.error],
         "entropy": None if statistics.entropy is None else round(statistics.entropy, 5),
         "ended": round(statistics.ended, 3),
+        "code": statistics.code,
         "turns": [_turn_record(turn) for turn in attempt.turns],
     }
 
@@ -44,6 +45,8 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
         "calls": [_call_record(call) for call in turn.calls],
         "appended": turn.appended,
         "replaced": turn.replaced,
+        "stopped": turn.stopped,
+        "rewound": turn.rewound,
     }
 
 

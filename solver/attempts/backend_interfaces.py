@@ -30,6 +30,9 @@ class EngineLike(Protocol):
     def resume(self, seq: int, token_ids: list[int], /) -> bool:
         """Append tokens to a paused sequence; return False if it has ended."""
 
+    def rewind(self, seq: int, length: int, /) -> bool:
+        """Drop the tokens from `length` on and pause; return False if the sequence has ended."""
+
     def cancel(self, seq: int, /) -> bool:
         """End a sequence; return False if it has ended already."""
 

@@ -232,15 +232,22 @@ class ProblemRun:
     def _on_event(self, attempt: Attempt, event: Event) -> None:
         if event.tokens:
             attempt.add_tokens(event.tokens, event.entropies)
-        if event.status == "paused":
-            self._perform(attempt, attempt.on_pause(self._now()))
-        elif event.status == "finished":
+        if event.status == "finished":
             self._seqs.pop(attempt.index, None)
             attempt.on_finish(event.reason or "", self._now())
             self._on_end(attempt)
+            return
+        paused = event.status == "paused"
+        action: Action = attempt.stop_at_code(self._now(), len(event.tokens), paused)
+        if paused and action is None and not attempt.over:
+            action = attempt.on_pause(self._now())
+        if paused or action is not None or attempt.over:
+            self._perform(attempt, action)
 
     def _perform(self, attempt: Attempt, action: Action) -> None:
         if isinstance(action, CallTools):
+            if action.rewind is not None:
+                self._rewind(attempt, action.rewind)
             attempt.await_results()
             self._tools[attempt.index].run(
                 action.calls,
@@ -261,18 +268,18 @@ class ProblemRun:
             self._perform(attempt, attempt.on_results(outcome, self._now()))
 
     def _feed(self, attempt: Attempt, feed: Feed) -> None:
-        engine, seq = self._loop.engine, self._seqs[attempt.index]
         try:
             if feed.drop_last:
-                # The engine can only append. The tokens without the last one are submitted as a
-                # new sequence, which finds their pages in the prefix cache.
-                tokens = [*engine.tokens(seq)[:-1], *feed.ids]
-                self._detach(attempt)
-                self._attach(attempt, engine.submit(tokens, self._params(attempt.seed)))
-            elif not engine.resume(seq, list(feed.ids)):
+                self._rewind(attempt, 1)
+            if not self._loop.engine.resume(self._seqs[attempt.index], list(feed.ids)):
                 self._end(attempt, Ending.ENGINE, "the sequence had ended")
         except ValueError as error:
             self._end(attempt, Ending.CONTEXT, str(error))
+
+    def _rewind(self, attempt: Attempt, count: int) -> None:
+        """Take tokens from the end of an attempt's sequence, which is paused then."""
+        engine, seq = self._loop.engine, self._seqs[attempt.index]
+        engine.rewind(seq, len(engine.tokens(seq)) - count)
 
     # Ends and votes
 

@@ -161,6 +161,17 @@ class ScriptedEngine:
         self._next_turn(sequence)
         return True
 
+    def rewind(self, seq: int, length: int) -> bool:
+        sequence = self.sequences[seq]
+        if sequence.status == "finished":
+            return False
+        if not 1 <= length <= len(sequence.tokens):
+            raise ValueError(f"Sequence {seq} cannot be rewound to {length} tokens.")
+        del sequence.tokens[length:]
+        sequence.queue.clear()
+        sequence.status = "paused"
+        return True
+
     def cancel(self, seq: int) -> bool:
         sequence = self.sequences[seq]
         if sequence.status == "finished":
@@ -271,10 +282,13 @@ def scripted_solver(
 
 
 def solve(
-    scripts: list[list[str]], engine: ScriptedEngine | None = None, **config: Any
+    scripts: list[list[str]],
+    engine: ScriptedEngine | None = None,
+    per_step: int = 7,
+    **config: Any,
 ) -> tuple[Result, ScriptedEngine, ScriptedPool]:
     """Solve a problem with an attempt for each script, and check that nothing is left behind."""
-    engine = engine or ScriptedEngine(scripts)
+    engine = engine or ScriptedEngine(scripts, per_step)
     pool = ScriptedPool()
     settings = {"attempts": len(scripts), "time": 20.0, **config}
     with scripted_solver(engine, pool, **settings) as solver:

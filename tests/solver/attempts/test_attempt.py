@@ -94,6 +94,37 @@ def test_answer_is_the_last_valid_box_of_the_final_text(text: str, answer: int |
     assert attempt.answer == answer
 
 
+def run_call(attempt: Attempt, text: str) -> None:
+    assert isinstance(write(attempt, text), CallTools)
+    attempt.await_results()
+    attempt.on_results([CallRecord("1", "ok", "one")], 2.0)
+
+
+def test_a_box_before_a_call_is_not_the_final_answer() -> None:
+    attempt = make_attempt()
+    run_call(attempt, "I guess \\boxed{1}, let me check. " + call("1"))
+    assert isinstance(write(attempt, "It is another number.<turn|>"), Feed)  # asked for a box
+    assert write(attempt, boxed(2)) is None
+    assert attempt.answer == 2
+
+
+def test_a_box_before_a_call_counts_if_no_other_follows() -> None:
+    attempt = make_attempt()
+    run_call(attempt, "I guess \\boxed{1}, let me check. " + call("1"))
+    write(attempt, "That is right.<turn|>")
+    assert write(attempt, "As I said.<turn|>") is None
+    assert attempt.ending is Ending.ANSWERED
+    assert attempt.answer == 1
+
+
+def test_a_box_after_a_call_goes_before_earlier_ones_at_any_end() -> None:
+    attempt = make_attempt()
+    run_call(attempt, "I guess \\boxed{1}. " + call("1"))
+    attempt.add_tokens(TOKENIZER.encode("So \\boxed{7}, and"), [0.1] * 17)
+    attempt.end(Ending.TIME, 3.0)
+    assert attempt.answer == 7
+
+
 def test_ended_attempt_keeps_an_answer_that_it_has_boxed() -> None:
     attempt = make_attempt()
     attempt.add_tokens(TOKENIZER.encode("\\boxed{5} and so"), [])

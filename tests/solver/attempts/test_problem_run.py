@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from helpers.scripted_engine import TOKENIZER, ScriptedEngine, boxed, call, endings, solve
 
 
@@ -96,9 +97,42 @@ def test_tool_result_replaces_an_end_token_after_a_call() -> None:
     ended = call("a").replace("<|tool_response>", "<turn|>")
     result, engine, _ = solve([[ended, boxed(2)]])
     assert result.answer == 2
-    grown = TOKENIZER.decode(engine.sequences[1].tokens)
+    grown = TOKENIZER.decode(engine.sequences[0].tokens)
     assert "<tool_call|><|tool_response>response:python{value:" in grown
     assert "<tool_call|><turn|>" not in grown
+
+
+INVENTED = "Let us compute.\n```python\nprint(6 * 7)\n```\n```output\n87654\n```\nSo \\boxed{87654}.<turn|>"
+
+
+@pytest.mark.parametrize("per_step", [1, 2, 7, 1000])
+def test_an_output_that_the_model_invents_is_replaced_by_the_real_one(per_step: int) -> None:
+    result, engine, pool = solve([[INVENTED, boxed(42)]], per_step=per_step)
+    written = TOKENIZER.decode(engine.sequences[0].tokens)
+    assert pool.ran == ["print(6 * 7)\n"]
+    assert result.answer == 42
+    assert "87654" not in written
+    assert "print(6 * 7)\n```\n```output\nout print(6 * 7)" in written.replace("\n\n", "\n")
+    turns = result.attempts[0]["turns"]
+    assert turns[0]["stopped"]
+    assert turns[0]["text"].rstrip().endswith("print(6 * 7)\n```")
+    assert 0 <= turns[0]["rewound"] <= per_step
+    assert result.tokens == sum(len(turn["tokens"]) + turn["rewound"] for turn in turns)
+
+
+def test_several_blocks_are_run_one_after_another() -> None:
+    texts = [f"```python\nprint({i})\n```\n```output\n" for i in range(3)]
+    result, _, pool = solve([[*texts, boxed(5)]], per_step=1)
+    assert pool.ran == [f"print({i})\n" for i in range(3)]
+    assert result.answer == 5
+    assert result.calls == 3
+
+
+def test_code_that_is_stopped_counts_as_a_turn() -> None:
+    texts = ["```python\nprint(1)\n```\n"] * 5
+    result, _, pool = solve([texts], turns=2, per_step=1)
+    assert endings(result) == ["turns used up"]
+    assert len(pool.ran) == 2
 
 
 def test_number_of_turns_is_limited() -> None:
