@@ -1,4 +1,4 @@
-"""What a Kaggle user does, on any machine: the bundle into a fresh environment, then its notebook.
+"""Do what a Kaggle user does, on any machine: the bundle into a fresh environment, then its notebook.
 
     python benchmarks/notebook.py BUNDLE PROBLEMS
 

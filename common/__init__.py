@@ -1,1 +1,1 @@
-"""What several parts need and none of them owns: memory limits, faults in one line, valid text."""
+"""Helpers that several parts need: memory limits, errors in one line, valid text, tables."""

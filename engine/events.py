@@ -6,7 +6,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What one step did to one sequence.
+    """The effect of one step on one sequence.
 
     Args:
         seq: number of the sequence.

@@ -11,7 +11,7 @@ MIN_TEMPERATURE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class SamplingParams:
-    """How the tokens of one sequence are sampled, and when it pauses or stops.
+    """Settings by which one sequence is sampled, pauses and stops.
 
     The filters apply in the order temperature, top-k, top-p, min-p, as in transformers; each filter
     sees the renormalized distribution that the previous one left. The noise of a token is a

@@ -1,4 +1,4 @@
-"""What passes between the scheduler and a runner: the plan of a step and its result."""
+"""The plan of a step and its result, which pass between the scheduler and a runner."""
 
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple

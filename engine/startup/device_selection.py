@@ -63,7 +63,7 @@ def select_device(name: str | None) -> torch.device:
 
 
 def _unusable_reason(device: torch.device) -> str | None:
-    """Why PyTorch cannot compute on a GPU; it has code for some generations only.
+    """Return why PyTorch cannot compute on a GPU: it has code for some generations only.
 
     Raises:
         ModelError: if not even a few bytes are free.

@@ -15,7 +15,7 @@ NO_SLOT = -1  # in a slot mapping: the row's key and value are not written
 
 @dataclass(frozen=True, slots=True)
 class PagedBatch:
-    """What the layers of one page group need to know about a step of T rows.
+    """A step of T rows, as the layers of one page group see it.
 
     The first ``num_decodes * q_len`` rows belong to ``num_decodes`` sequences of ``q_len`` tokens
     each. The rows after them belong to the prefill chunks, in order. Rows after the last chunk are

@@ -36,7 +36,7 @@ class PagedShape:
 
 @dataclass(frozen=True, slots=True)
 class PagedInputs:
-    """What a paged attention call reads. ``paged_decode`` describes each field."""
+    """Inputs of a paged attention call. ``paged_decode`` describes each field."""
 
     q: torch.Tensor
     key_cache: torch.Tensor

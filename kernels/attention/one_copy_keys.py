@@ -14,7 +14,7 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class OneCopy:
-    """What turns cached vectors into keys.
+    """Factors that turn cached vectors into keys.
 
     Attributes:
         key_weight: [head_dim], weight of k_norm.

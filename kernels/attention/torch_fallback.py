@@ -32,7 +32,7 @@ class PrefillChunk:
 
 @dataclass(frozen=True, slots=True)
 class TorchAttentionBatch:
-    """What the layers of one page group need to know about a step of T tokens.
+    """A step of T tokens, as the layers of one page group see it.
 
     Attributes:
         write_slots: int64 [T], slots to which each token's key and value are written.

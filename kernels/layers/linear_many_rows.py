@@ -81,7 +81,7 @@ def linear_many_rows_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
 
 
 def _weight_problem(weight: torch.Tensor, gated: bool) -> str:
-    """What is wrong with a weight's shape or address; empty if nothing is."""
+    """Return what is wrong with a weight's shape or address, or an empty text."""
     (outputs, inner), multiple = weight.shape, 16 if gated else 8
     if outputs % multiple:
         return f"weight has {outputs} rows; their number must be a multiple of {multiple}."

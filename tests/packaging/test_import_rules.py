@@ -1,4 +1,4 @@
-"""Which part may import which: read from every import statement of the tree, lazy ones included."""
+"""Import rules between the parts, read from every import statement of the tree, lazy ones too."""
 
 import ast
 import importlib
@@ -65,7 +65,7 @@ def _statements(name: str) -> Iterator[str]:
 
 @cache
 def graph() -> dict[str, set[str]]:
-    """What each module imports: modules of the tree without "eightfold.", others by package."""
+    """Return what each module imports: modules of the tree without "eightfold.", or a package of others."""
     found: dict[str, set[str]] = {}
     for name in modules():
         targets = set()
@@ -77,12 +77,12 @@ def graph() -> dict[str, set[str]]:
 
 
 def within(name: str, prefix: str) -> bool:
-    """Whether a module is `prefix`, lies below it, or its file's name begins so."""
+    """Return whether a module is `prefix`, lies below it, or its file's name begins so."""
     return name == prefix or name.startswith((f"{prefix}.", f"{prefix}_"))
 
 
 def reach(name: str) -> dict[str, str]:
-    """Everything that a module imports, however indirectly, and who imports it."""
+    """Return everything that a module imports, however indirectly, and who imports it."""
     found: dict[str, str] = {}
     waiting = [name]
     while waiting:

@@ -1,4 +1,4 @@
-"""What the solver reads from a model folder before the model is loaded (1 s)."""
+"""Values that the solver reads from a model folder before the model is loaded (1 s)."""
 
 from __future__ import annotations
 
