@@ -65,7 +65,7 @@ def _statements(name: str) -> Iterator[str]:
 
 @cache
 def graph() -> dict[str, set[str]]:
-    """Return what each module imports: modules of the tree without "eightfold.", or a package of others."""
+    """Return the imports of each module, those of the tree without the leading "eightfold."."""
     found: dict[str, set[str]] = {}
     for name in modules():
         targets = set()
