@@ -18,7 +18,7 @@ from .machine_sizing import RunSizes, choose_sizes, read_checkpoint_size
 
 MAX_DEPTH = 8  # folders below the input folder that are looked into
 MAX_LISTED = 12  # candidates named in an error message
-MAX_REASON_CHARACTERS = 300  # of why a model was passed over
+MAX_REASON_CHARACTERS = 600  # of why a model was passed over
 MAX_FOLDERS = 200  # a folder with more sub-folders is a data set, and not looked into
 LANGUAGE_MODELS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 """Endings of the names of architectures that generate text."""
@@ -158,7 +158,8 @@ def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:
     fitting: list[tuple[int, Path, RunSizes]] = []
     for folder in models:
         try:
-            check_architecture(read_json(resolve_model_folder(folder) / "config.json"))
+            folder = resolve_model_folder(folder)
+            check_architecture(read_json(folder / "config.json"))
             size = read_checkpoint_size(folder)
             fitting.append((size.weight_bytes, folder, choose_sizes(machine, size)))
         except (SolverError, ValueError, TypeError, AttributeError, OSError) as error:

@@ -13,6 +13,7 @@ from eightfold.engine.inspection.kv_geometry import (
     window_bytes_per_sequence,
 )
 from eightfold.engine.loading.model_folder import read_json
+from eightfold.engine.loading.safetensors_headers import weight_bytes
 from eightfold.kernels.supported_gpus import BFLOAT16_MIN_CAPABILITY, is_supported
 
 from ..solver_config import SolverConfig, SolverError
@@ -95,7 +96,7 @@ def read_checkpoint_size(folder: Path) -> CheckpointSize:
     layers = read_layers(config)
     kept = one_copy_layers(config, layers) or layers
     return CheckpointSize(
-        weight_bytes=sum(file.stat().st_size for file in folder.glob("*.safetensors")),
+        weight_bytes=weight_bytes(folder),
         kv_bytes_per_token=bytes_per_token(kept, None, BFLOAT16_BYTES),
         kv_bytes_per_token_two_copies=bytes_per_token(layers, None, BFLOAT16_BYTES),
         window_bytes_per_sequence=window_bytes_per_sequence(layers, BFLOAT16_BYTES),

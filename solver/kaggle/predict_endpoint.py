@@ -69,7 +69,9 @@ def preload(config: KaggleConfig) -> Preload | None:
         return None
     from eightfold.engine import Preload
 
-    return Preload(config.solver.model)
+    from ..model_defaults import resolve_model_folder
+
+    return Preload(resolve_model_folder(config.solver.model))
 
 
 def start(

@@ -21,6 +21,35 @@ def test_sampling_values_come_from_the_user_then_from_the_checkpoint(tmp_path: P
         sampling_values(tmp_path, SolverConfig())
 
 
+def test_entries_that_are_not_applied_are_named_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "generation_config.json"
+    neutral = '"num_beams": 1, "repetition_penalty": 1.0, "bad_words_ids": null, "typical_p": 1.0'
+    file.write_text(f'{{"do_sample": true, "top_k": 20, "max_new_tokens": 2048, {neutral}}}')
+    sampling_values(tmp_path, SolverConfig())
+    assert not caplog.records
+    file.write_text('{"do_sample": false, "repetition_penalty": 1.1, "suppress_tokens": [3]}')
+    values = sampling_values(tmp_path, SolverConfig())
+    assert values["temperature"] == 1.0
+    (record,) = caplog.records
+    for words in (str(file), "repetition_penalty 1.1", "suppress_tokens [3]", "do_sample False"):
+        assert words in record.getMessage()
+
+
+def test_an_adapter_beside_whole_weights_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for file in bundled_model().iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    read_model_inputs(SolverConfig(model=tmp_path))
+    assert not caplog.records
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_model.safetensors").touch()
+    read_model_inputs(SolverConfig(model=tmp_path))
+    assert "also holds an adapter, which is not applied" in caplog.text
+
+
 def test_inputs_are_the_model_folders_unless_the_user_gives_others(tmp_path: Path) -> None:
     for name, text in (
         ("config.json", '{"eos_token_id": 1, "text_config": {"eos_token_id": [1, 106]}}'),
@@ -55,8 +84,9 @@ def test_command_reads_the_model_folder_once(monkeypatch: pytest.MonkeyPatch) ->
     resolve = model_defaults.resolve_model_folder
     calls: list[str | Path | None] = []
 
-    def resolve_and_count(model: str | Path | None) -> Path:
+    def resolve_and_count(model: str | Path | None, *, progress: bool) -> Path:
         calls.append(model)
+        assert not progress, "--quiet hides a download's progress too"
         return resolve(model)
 
     monkeypatch.setattr(model_defaults, "resolve_model_folder", resolve_and_count)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from ...models.hub_cache import parse_repository
+from ...models.model_source import locate_model
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 
@@ -29,7 +33,9 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Read every file of a folder once, largest first, so that the operating "
         "system's page cache holds it. Reading stops early if memory would not hold more.",
     )
-    parser.add_argument("folder", metavar="DIR", help="folder to read")
+    parser.add_argument(
+        "folder", metavar="DIR", help="folder to read, or id of a model as for solve --model"
+    )
     parser.add_argument(
         "--threads", type=int, default=8, metavar="N", help="reading threads (%(default)s)"
     )
@@ -63,7 +69,8 @@ def run(options: argparse.Namespace) -> int:
         config = PreloadConfig(options.threads, options.chunk * MIB, options.reserve * MIB)
     except ValueError as error:
         raise SolverError(str(error)) from error
-    with Preload(options.folder, config) as preload:
+    folder = folder_to_read(options.folder, progress=not options.quiet)
+    with Preload(folder, config) as preload:
         if sys.stderr.isatty() and not options.quiet:
             show_progress(preload, sys.stderr)
         while not preload.wait(REFRESH_SECONDS):
@@ -75,6 +82,19 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(report_json(report)), flush=True)
     return ExitCode.FAILED if report.unreadable else ExitCode.OK
+
+
+def folder_to_read(name: str, *, progress: bool) -> str | Path:
+    """Return the folder that a path or a model's id stands for.
+
+    A path that exists may be any folder. What is neither is left for `Preload` to report.
+
+    Raises:
+        SolverError: if there is no such model, or it cannot be downloaded.
+    """
+    if os.path.lexists(os.path.expanduser(name)) or parse_repository(name):
+        return locate_model(name, progress=progress)
+    return name
 
 
 def show_progress(preload: Preload, stream: TextIO) -> None:

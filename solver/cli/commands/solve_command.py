@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     text = read_problem(options.problem, options.file)
     config = solver_config(options)
-    inputs = read_model_inputs(config)  # reports wrong input before the model is loaded
+    # Reports wrong input before the model is loaded.
+    inputs = read_model_inputs(config, progress=not options.quiet)
     trace = open_trace(options.trace) if options.trace else None
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:

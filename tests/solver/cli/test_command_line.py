@@ -18,6 +18,7 @@ from eightfold.solver.chat.prompt_texts import prompts_for
 from eightfold.solver.cli import main
 from eightfold.solver.cli.command_line import make_parser
 from eightfold.solver.cli.commands.evaluate_command import run_settings
+from eightfold.solver.model_defaults import ModelInputs, SamplingValues
 
 
 def test_help_and_version_import_nothing_heavy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,8 +54,10 @@ def test_doctor_gets_its_option_and_its_exit_code_is_returned(
 def test_settings_of_a_run_hold_all_that_changes_its_results(tmp_path: Path) -> None:
     def settings(*words: str) -> dict[str, Any]:
         options = make_parser().parse_args(["evaluate", "p.csv", "--out", "r", *words])
+        folder = None if options.model is None else Path(options.model)
         prompts = prompts_for(None, options.prompts)
-        return run_settings(options, "digest", prompts)
+        sampling = SamplingValues(temperature=1, top_p=1, top_k=0, min_p=0)
+        return run_settings(options, "digest", ModelInputs(folder, prompts, sampling, frozenset()))
 
     (tmp_path / "p.toml").write_text("nudge = 'Now.'")
     plain = settings()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from helpers.hub_caches import model_files, write_cached
 
 from eightfold.solver import SolverError
 from eightfold.solver.kaggle.input_discovery import choose_model, find_inputs
@@ -60,6 +62,26 @@ def test_models_that_the_engine_would_refuse_are_passed_over(tmp_path: Path) -> 
     assert "ViTModel" in said[picture]
 
 
+def test_a_model_is_sized_by_the_files_that_are_read(tmp_path: Path) -> None:
+    model = make_checkpoint(tmp_path / "model", 30 * GB)
+    for name in ("consolidated.safetensors", "adapter_model.safetensors", "original/model.pth"):
+        (model / name).parent.mkdir(exist_ok=True)
+        with open(model / name, "wb") as file:
+            file.truncate(60 * GB)
+    choice = choose_model(H100, find_inputs(tmp_path).models)
+    assert choice.model == model
+    assert choice.sizes == choose_model(H100, (make_checkpoint(tmp_path / "b", 30 * GB),)).sizes
+
+
+def test_a_model_in_the_layout_of_the_cache_is_found(tmp_path: Path) -> None:
+    files = model_files(make_checkpoint(tmp_path / "made", 10**6))
+    shutil.rmtree(tmp_path / "made")
+    snapshot = write_cached(tmp_path / "hub", "org/name", files)
+    assert find_inputs(tmp_path).models == (snapshot,)
+    folder = tmp_path / "hub" / "models--org--name"
+    assert choose_model(H100, (folder,)).model == choose_model(H100, (snapshot,)).model == snapshot
+
+
 def test_folders_that_only_look_like_a_model_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,7 +97,7 @@ def test_folders_that_only_look_like_a_model_are_reported(
     broken, packed = choice.passed
     assert broken.startswith(f"{odd}: ")
     assert packed.startswith(str(tmp_path / "packed"))
-    assert "no config.json" in packed
+    assert "GGUF" in packed
 
     def none() -> Path:
         raise SolverError("none is bundled")
