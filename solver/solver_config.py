@@ -65,7 +65,8 @@ class SolverConfig:
     """Settings of a solver, checked when they are made.
 
     Attributes:
-        model: folder of a Hugging Face causal language model; None takes the bundled one.
+        model: folder of a Hugging Face causal language model, or, as text, an id `org/name` or
+            `org/name@revision` of one; None takes the bundled one.
         attempts: number of attempts at a problem, which all run at the same time.
         early_stop: number of equal answers that end a problem; 0 awaits every attempt.
         turns: rounds of tool calls that an attempt may make.

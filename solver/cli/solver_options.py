@@ -17,7 +17,12 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `solver_config` reads."""
     default = SolverConfig()
     add = parser.add_argument
-    add("--model", metavar="DIR", help="Hugging Face model folder; default: the bundled model")
+    add(
+        "--model",
+        metavar="MODEL",
+        help="model folder, or id of a Hugging Face model, org/name or org/name@revision, which is "
+        "downloaded unless it is in the local cache; default: the bundled model",
+    )
     add(
         "--attempts",
         type=int,

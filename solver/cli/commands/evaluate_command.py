@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.terminal_table import Column, format_table
 
-from ...chat.prompt_texts import Prompts
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.run_folder import RunFolder, read_run, write_json
 from ...evaluation.run_scores import summarize
-from ...model_defaults import read_model_inputs
+from ...model_defaults import ModelInputs, read_model_inputs
 from ...problem_set import fingerprint, load_problems
 from ...progress_display import ProgressDisplay
 from ...solver_config import MAX_KERNELS, SolverConfig, SolverError
@@ -72,8 +71,8 @@ def run(options: argparse.Namespace) -> int:
     config = solver_config(options, kernels=kernels, problems=options.parallel)
     budget = run_budget(options.limit_time, config)
     problems = load_problems(options.problems)[: options.first]
-    inputs = read_model_inputs(config)
-    settings = run_settings(options, fingerprint(problems), inputs.prompts)
+    inputs = read_model_inputs(config, progress=not options.quiet)
+    settings = run_settings(options, fingerprint(problems), inputs)
     folder = RunFolder(Path(options.out), settings, options.resume)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:
@@ -115,21 +114,23 @@ def run_budget(limit: float | None, config: SolverConfig) -> Budget | None:
         raise SolverError(str(error)) from error
 
 
-def run_settings(options: argparse.Namespace, digest: str, prompts: Prompts) -> dict[str, Any]:
+def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) -> dict[str, Any]:
     """Return the settings that change a run's results, which must be the same to resume it.
 
     The number of kernels and the number of problems solved at the same time are not among them.
 
     Args:
         digest: the fingerprint of the problems.
+        inputs: what was read from the model folder; an id's folder is that of its revision.
     """
     names = (
         *("attempts", "early_stop", "turns", "time", "seed", "temperature", "top_p", "top_k"),
         *("min_p", "rule", "tool_timeout", "max_tokens", "max_context", "limit_time"),
     )
     chosen = {name: getattr(options, name) for name in names}
-    model = "bundled" if options.model is None else str(Path(options.model).resolve())
-    texts = {f"prompt_{name}": text for name, text in asdict(prompts).items()}
+    folder = None if options.model is None else inputs.folder
+    model = "bundled" if folder is None else str(folder.resolve())
+    texts = {f"prompt_{name}": text for name, text in asdict(inputs.prompts).items()}
     return {"model": model, "problems": digest, **texts, **chosen}
 
 
