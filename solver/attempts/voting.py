@@ -19,12 +19,21 @@ def majority(supporters: Sequence[AttemptStatistics]) -> RuleScore:
     return (float(len(supporters)),)
 
 
+def more_code(supporters: Sequence[AttemptStatistics]) -> RuleScore:
+    """Order answers by votes, then by the mean length of the code that their attempts ran.
+
+    An answer that was computed is more often right than one that was argued. Code decides only
+    between equal votes; docs/accuracy.md says what that gained, and what stronger rules did.
+    """
+    return (float(len(supporters)), sum(attempt.code for attempt in supporters) / len(supporters))
+
+
 def fewer_errors(supporters: Sequence[AttemptStatistics]) -> RuleScore:
     """Weigh each attempt by 1 - r/8, from 1 down to 7/8, where r is its errors per call.
 
     With up to 8 attempts the answer with more votes always wins, and r decides only between equal
     votes: k + 1 votes of the lowest weight, 7/8 (k + 1), exceed k votes of weight 1 if k < 7. On
-    published logs of competition runs a stronger weight changed no score (docs/solver.md).
+    real attempts this is no better than a coin (docs/accuracy.md).
     """
     return (sum(1 - attempt.error_rate / 8 for attempt in supporters),)
 
@@ -48,13 +57,13 @@ def _entropy(attempt: AttemptStatistics) -> float:
     return 1.0 if attempt.entropy is None else attempt.entropy
 
 
-RULES: dict[str, Callable[[Sequence[AttemptStatistics]], RuleScore]] = {
-    rule.__name__: rule for rule in (majority, fewer_errors, entropy, errors_then_entropy)
+Rule = Callable[[Sequence[AttemptStatistics]], RuleScore]
+RULES: dict[str, Rule] = {
+    rule.__name__: rule
+    for rule in (majority, more_code, fewer_errors, entropy, errors_then_entropy)
 }
-DEFAULT_RULE = "fewer_errors"
-MAX_WEIGHT = {"majority": 1.0, "fewer_errors": 1.0, "errors_then_entropy": 1.0} | {
-    "entropy": 1 / ENTROPY_FLOOR
-}
+DEFAULT_RULE = "more_code"
+MAX_WEIGHT = dict.fromkeys(RULES, 1.0) | {"entropy": 1 / ENTROPY_FLOOR}
 """The most that one attempt can add to the first part of a rule's score."""
 
 
@@ -75,29 +84,33 @@ class VoteOutcome:
     rule: str
 
 
-def vote(attempts: Sequence[AttemptStatistics], rule: str = DEFAULT_RULE) -> VoteOutcome:
+def vote(attempts: Sequence[AttemptStatistics], rule: str | Rule = DEFAULT_RULE) -> VoteOutcome:
     """Apply a rule to the attempts that have an answer.
 
-    Equal scores are decided by more votes, then by fewer errors of all supporters together, then by
-    the lowest index of a supporter. The order of `attempts` does not matter.
+    Equal scores are decided by more votes, then by the lowest index of a supporter, which is
+    arbitrary. The order of `attempts` does not matter.
+
+    Args:
+        attempts: the attempts.
+        rule: a key of `RULES`, or a function of the same kind.
     """
+    score = RULES[rule] if isinstance(rule, str) else rule
     supporters: dict[int, list[AttemptStatistics]] = {}
     for attempt in sorted(attempts, key=lambda attempt: attempt.index):
         if attempt.answer is not None:
             supporters.setdefault(attempt.answer, []).append(attempt)
-    scores = {answer: _rounded(RULES[rule](group)) for answer, group in supporters.items()}
+    scores = {answer: _rounded(score(group)) for answer, group in supporters.items()}
 
     def rank(answer: int) -> tuple[object, ...]:
         group = supporters[answer]
-        errors = sum(attempt.errors for attempt in group)
-        return (scores[answer], len(group), -errors, -group[0].index)
+        return (scores[answer], len(group), -group[0].index)
 
     order = sorted(supporters, key=rank, reverse=True)
     return VoteOutcome(
         order[0] if order else None,
         {answer: len(supporters[answer]) for answer in order},
         {answer: scores[answer] for answer in order},
-        rule,
+        rule if isinstance(rule, str) else rule.__name__,
     )
 
 

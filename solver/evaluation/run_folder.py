@@ -216,7 +216,14 @@ def statistics_of(record: dict[str, Any], tail: int | None = None) -> AttemptSta
         record["errors"],
         entropy,
         record["ended"],
+        record["code"] if "code" in record else _code_length(record),
     )
+
+
+def _code_length(record: dict[str, Any]) -> int:
+    """Return the characters of code in an attempt's calls, which older runs do not record."""
+    calls = [call for turn in record.get("turns", ()) for call in turn.get("calls", ())]
+    return sum(len(call["code"]) for call in calls if call["code"] is not None)
 
 
 def _read_records(folder: Path, name: str) -> Iterator[dict[str, Any]]:
@@ -260,7 +267,8 @@ def _lock_folder(folder: Path) -> int | None:
 
 
 def _check_same_settings(folder: Path, old: dict[str, Any], new: dict[str, Any]) -> None:
-    for key in sorted(old.keys() | new.keys()):
+    """Raise SolverError if a setting differs; an older version did not record all of them."""
+    for key in sorted(old):
         if old.get(key) != new.get(key):
             was, given = (shorten(repr(table.get(key)), 120) for table in (old, new))
             raise SolverError(

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Sequence
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eightfold.solver.attempts.attempt_statistics import AttemptStatistics, tail_entropy
-from eightfold.solver.attempts.voting import MAX_WEIGHT, RULES, early_stop_reason, vote
+from eightfold.solver.attempts.voting import (
+    MAX_WEIGHT,
+    RULES,
+    RuleScore,
+    early_stop_reason,
+    vote,
+)
 
 
 def attempts(*answers: int | None) -> list[AttemptStatistics]:
@@ -40,10 +47,10 @@ def test_order_of_arrival_does_not_matter(order: list[int]) -> None:
         assert vote([made[i] for i in order], rule) == vote(made, rule)
 
 
-def test_ties_are_decided_by_votes_then_errors_then_index() -> None:
+def test_ties_are_decided_by_votes_then_index() -> None:
     assert vote(attempts(9, 4), "majority").answer == 9
     made = [AttemptStatistics(0, 9, calls=4, errors=2), AttemptStatistics(1, 4, calls=4, errors=1)]
-    assert vote(made, "majority").answer == 4
+    assert vote(made, "majority").answer == 9
     # 1/H: one attempt at 0.5 nats against two at 1 nat tie in score, two votes win.
     made = [
         AttemptStatistics(0, 9, entropy=0.5),
@@ -51,6 +58,34 @@ def test_ties_are_decided_by_votes_then_errors_then_index() -> None:
         AttemptStatistics(2, 4, entropy=1.0),
     ]
     assert vote(made, "entropy").answer == 4
+
+
+def test_code_decides_between_equal_votes_only() -> None:
+    argued = [AttemptStatistics(i, 9) for i in range(2)]
+    computed = [AttemptStatistics(2, 4, calls=1, code=30), AttemptStatistics(3, 4)]
+    assert vote(argued + computed, "more_code").answer == 4
+    assert vote([*argued, AttemptStatistics(4, 9), *computed], "more_code").answer == 9
+    # The mean counts: one long program does not outweigh two of some length.
+    longer = [AttemptStatistics(0, 9, code=40), AttemptStatistics(1, 9, code=40)]
+    assert vote([*longer, AttemptStatistics(2, 4, code=70), AttemptStatistics(3, 4)]).answer == 9
+
+
+def test_a_rule_may_be_a_function() -> None:
+    def least(supporters: Sequence[AttemptStatistics]) -> RuleScore:
+        return (-float(len(supporters)),)
+
+    outcome = vote(attempts(1, 1, 2), least)
+    assert (outcome.answer, outcome.rule) == (2, "least")
+
+
+@given(st.lists(st.integers(0, 3), max_size=8), st.lists(st.integers(0, 99), min_size=8))
+def test_the_default_rule_agrees_with_a_majority_that_is_not_tied(
+    answers: list[int], code: list[int]
+) -> None:
+    made = [AttemptStatistics(i, answer, code=code[i]) for i, answer in enumerate(answers)]
+    counts = sorted(vote(made).votes.values())
+    if len(counts) == 1 or (counts and counts[-1] > counts[-2]):
+        assert vote(made).answer == vote(made, "majority").answer
 
 
 @given(st.integers(0, 20), st.integers(0, 20), st.integers(1, 20))
