@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 
@@ -28,9 +29,12 @@ class Progress:
     speed: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The result of a problem.
+
+    A notebook shows it as a table of the attempts, and `repr` gives one line of figures: neither
+    holds token ids or the attempts' text, which are in `attempts`.
 
     Attributes:
         answer: winner of the vote, or None if no attempt has an answer.
@@ -53,4 +57,44 @@ class Result:
     errors: int
     stopped: str
     faults: tuple[str, ...] = ()
-    prompt: tuple[int, ...] = field(default=(), repr=False)
+    prompt: tuple[int, ...] = ()
+
+    def __repr__(self) -> str:
+        faults = f", faults={len(self.faults)}" if self.faults else ""
+        return (
+            f"Result(answer={self.answer}, votes={self.votes}, attempts={len(self.attempts)}, "
+            f"seconds={self.seconds:.1f}, tokens={self.tokens}, calls={self.calls}, "
+            f"errors={self.errors}, stopped={self.stopped!r}{faults})"
+        )
+
+    def _repr_html_(self) -> str:
+        """Return a heading and a table of the attempts, for notebooks."""
+        answer = "none" if self.answer is None else str(self.answer)
+        votes = ", ".join(f"{value} &times; {count}" for value, count in self.votes.items())
+        titles = "".join(f"<th>{title}</th>" for title in _TITLES)
+        rows = "".join(f"<tr>{_html_cells(record)}</tr>" for record in self.attempts)
+        faults = "".join(f"<p>fault: {escape(fault)}</p>" for fault in self.faults)
+        return (
+            f"<p><strong>answer: {answer}</strong> (votes: {votes or 'none'})</p>"
+            f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
+            f"<p>{self.seconds:.1f} s, {self.tokens} tokens; ended by: {escape(self.stopped)}</p>"
+            f"{faults}"
+        )
+
+
+_TITLES = ("attempt", "ended as", "answer", "calls", "errors", "tokens")
+
+
+def _html_cells(record: dict[str, Any]) -> str:
+    """Return the cells of an attempt's row; attempts are counted from 1 for people."""
+    detail = f" ({escape(record['detail'])})" if record["detail"] else ""
+    answer = "" if record["answer"] is None else record["answer"]
+    cells = (
+        record["attempt"] + 1,
+        escape(record["ending"]) + detail,
+        answer,
+        record["calls"],
+        record["errors"],
+        record["tokens"],
+    )
+    return "".join(f"<td>{cell}</td>" for cell in cells)

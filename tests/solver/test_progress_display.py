@@ -9,12 +9,20 @@ import struct
 import termios
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from io import StringIO
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from eightfold.solver.attempts.problem_result import Progress
-from eightfold.solver.progress_display import ProgressDisplay, duration, progress_text
+from eightfold.solver.progress_display import (
+    ProgressDisplay,
+    duration,
+    progress_text,
+    whole_words,
+)
 
 PROGRESS = Progress(75.2, {"thinking": 5, "answered": 3}, 1234, 7, 2, {42: 2, 41: 1}, 98.7)
 
@@ -53,10 +61,10 @@ def test_progress_names_attempts_speed_calls_and_votes() -> None:
     )
 
 
-@pytest.mark.parametrize(("columns", "count"), [(20, 19), (2, 1), (0, 79), (500, 499)])
+@pytest.mark.parametrize("columns", [0, 2, 5, 10, 20, 40, 60, 80, 500])
 @pytest.mark.parametrize("no_color", [False, True])
 def test_live_line_fits_the_terminal(
-    columns: int, count: int, no_color: bool, monkeypatch: pytest.MonkeyPatch
+    columns: int, no_color: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def act(display: ProgressDisplay) -> None:
         display.progress(PROGRESS)
@@ -65,7 +73,39 @@ def test_live_line_fits_the_terminal(
     monkeypatch.setenv("TERM", "xterm")
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
-    assert lines_shown(sent(columns, act)) == ["", progress_text(PROGRESS)[:count], ""]
+    before, shown, after = lines_shown(sent(columns, act))
+    assert (before, after) == ("", "")
+    assert len(shown) < (columns or 80)
+    assert shown == progress_text(PROGRESS, (columns or 80) - 1)
+
+
+def test_a_narrow_line_leaves_out_whole_parts_and_never_cuts_a_number() -> None:
+    votes = {100 + i: 2 for i in range(12)}
+    crowded = replace(PROGRESS, states={"thinking": 12, "waiting": 4, "answered": 8}, votes=votes)
+    full = progress_text(crowded)
+    seen = set()
+    for width in range(1, len(full) + 1):
+        line = progress_text(crowded, width)
+        assert len(line) <= width
+        numbers = set(re.findall(r"\d+", line.replace("more", "")))
+        assert numbers <= {*re.findall(r"\d+", full), "10", "11"}, line
+        seen.add(line)
+    assert "1:15 | votes: 100 x 2, 11 more" in seen
+    assert progress_text(crowded, 79).endswith("| votes: 100 x 2, 101 x 2, 10 more")
+
+
+@given(st.text("ab 12", max_size=30), st.integers(1, 40))
+def test_other_live_lines_are_cut_between_words(text: str, width: int) -> None:
+    kept = whole_words(text, width)
+    assert len(kept) <= width
+    assert f"{text} ".startswith(f"{kept} ") or not kept
+
+
+def test_a_single_thing_is_named_in_the_singular() -> None:
+    one = Progress(1.0, {"thinking": 1}, 1, 1, 1, {}, 1.0)
+    assert (
+        progress_text(one) == "1 s | 1 thinking | 1 token, 1/s | 1 call, 1 error | votes: none yet"
+    )
 
 
 def test_live_line_is_taken_literally(monkeypatch: pytest.MonkeyPatch) -> None:
