@@ -32,6 +32,7 @@ class Prompts:
         system: system message.
         tool: description of the tool `python` in the chat template's list of tools.
         code: description of the tool's only argument.
+        plain: system message of attempts without the tool.
         fenced: addition to the system message for checkpoints whose format of calls is not known.
         nudge: user turn after an answer without a valid box, sent at most once in an attempt.
         malformed: output of the tool for a call that cannot be read; {reason} is the reason.
@@ -42,6 +43,11 @@ class Prompts:
         "unless the problem asks for one. Use the python tool to compute and to check: one session "
         "for all calls, {seconds} seconds a call, output cut to {characters} characters; math, "
         "numpy, sympy, itertools, collections and mpmath are loaded. "
+        "End with the answer in \\boxed{}."
+    )
+    plain: str = (
+        "Solve the problem. The answer is an integer from {low} to {high}; take no remainder "
+        "unless the problem asks for one. Reason step by step. "
         "End with the answer in \\boxed{}."
     )
     tool: str = "Runs Python code and returns its output."
