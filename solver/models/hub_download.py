@@ -5,6 +5,7 @@ huggingface_hub is imported only when something is downloaded.
 
 from __future__ import annotations
 
+import errno
 import glob
 import logging
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from eightfold.common.error_text import first_line, one_line
 from eightfold.engine.loading.refusals.foreign_weights import explain_names
 from eightfold.engine.loading.safetensors_headers import INDEX_FILE, SINGLE_FILE, weight_files
-from eightfold.engine.model_errors import CheckpointError, UnsupportedModelError
+from eightfold.engine.model_errors import CheckpointError
 
 from ..chat.prompt_texts import MODEL_PROMPTS
 from ..solver_config import SolverError
@@ -54,25 +55,18 @@ def download(repository: Repository, *, progress: bool = True) -> Path:
             reached, or the model has no weights that can be loaded.
         eightfold.engine.UnsupportedModelError: if the engine cannot run its layers.
     """
-    try:
-        folder = _fetch(repository, SMALL_FILES, progress=False)
-        if (folder / CONFIG_FILE).is_file():
-            _check_layers(folder)
-            if progress:
-                where = f"{repository} from Hugging Face to {cache_folder()}"
-                print(f"downloading {where}", file=sys.stderr, flush=True)
-            shards = [file.relative_to(folder).as_posix() for file in weight_files(folder)]
-            patterns = [glob.escape(name) for name in shards] or [SINGLE_FILE]
-            _fetch(repository, patterns, progress=progress)
-            if all(file.is_file() for file in weight_files(folder) or [folder / SINGLE_FILE]):
-                return folder
-        names = _listed_names(repository)
-    except CheckpointError as error:  # of the index
-        raise SolverError(str(error)) from error
-    except UnsupportedModelError:
-        raise
-    except Exception as error:  # huggingface_hub raises what it meets in the network
-        raise _explained(repository, error) from error
+    folder = _fetch(repository, SMALL_FILES, progress=False)
+    if (folder / CONFIG_FILE).is_file():
+        _check_layers(folder)
+        if progress:
+            where = f"{repository} from Hugging Face to {cache_folder()}"
+            print(f"downloading {where}", file=sys.stderr, flush=True)
+        shards = [file.relative_to(folder).as_posix() for file in _weight_files(folder)]
+        patterns = [glob.escape(name) for name in shards] or [SINGLE_FILE]
+        _fetch(repository, patterns, progress=progress)
+        if all(file.is_file() for file in _weight_files(folder) or [folder / SINGLE_FILE]):
+            return folder
+    names = _listed_names(repository)
     raise SolverError(
         explain_names(names, repository.name)
         or f"{repository} lacks {CONFIG_FILE} or the weights that its files name; give a model "
@@ -85,7 +79,7 @@ def _fetch(repository: Repository, patterns: Sequence[str], *, progress: bool) -
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    class SilentBar(tqdm):  # type: ignore[misc,type-arg]
+    class SilentBar(tqdm):
         """A progress bar that is not drawn."""
 
         def __init__(self, *args: object, **options: object) -> None:
@@ -104,8 +98,22 @@ def _fetch(repository: Repository, patterns: Sequence[str], *, progress: bool) -
                 tqdm_class=None if progress else SilentBar,
             )
         )
+    except Exception as error:  # huggingface_hub raises what it meets in the network
+        raise _explained(repository, error) from error
     finally:
         hub_logger.setLevel(level)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """Return the files that hold the weights, most of which need not exist yet.
+
+    Raises:
+        SolverError: if the index cannot be read.
+    """
+    try:
+        return weight_files(folder)
+    except CheckpointError as error:
+        raise SolverError(str(error)) from error
 
 
 def _check_layers(folder: Path) -> None:
@@ -128,7 +136,10 @@ def _listed_names(repository: Repository) -> list[str]:
     """Return the names of all files of the repository."""
     from huggingface_hub import HfApi
 
-    info = HfApi().model_info(repository.name, revision=repository.revision)
+    try:
+        info = HfApi().model_info(repository.name, revision=repository.revision)
+    except Exception as error:  # as above
+        raise _explained(repository, error) from error
     return [file.rfilename for file in info.siblings or ()]
 
 
@@ -158,10 +169,9 @@ def _explained(repository: Repository, error: Exception) -> SolverError:
         )
     if isinstance(error, errors.HfHubHTTPError):
         return UnreachableError(f"Hugging Face refused the download: {_reason(error)}.")
-    local = isinstance(error, OSError) and error.errno is not None and error.filename is not None
-    full = isinstance(error, OSError) and error.errno == 28
-    if (local or full) and not isinstance(error, (ConnectionError, TimeoutError)):
-        assert isinstance(error, OSError)
+    network = isinstance(error, (ConnectionError, TimeoutError))
+    disk = isinstance(error, OSError) and (error.filename or error.errno == errno.ENOSPC)
+    if isinstance(error, OSError) and disk and not network:
         return SolverError(
             f"{repository} cannot be stored in {cache_folder()}: {error.strerror}; make room "
             "there, or set HF_HOME to another folder."

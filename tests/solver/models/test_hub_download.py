@@ -119,6 +119,11 @@ def test_what_cannot_be_downloaded_is_told_in_one_sentence(
         assert sentence.endswith(".")
         assert "\n" not in sentence
     assert "No files matched" not in errors
+    (tmp_path / "file").touch()
+    with serve_models(models) as server:
+        (told,), _ = locate(server.address, tmp_path / "file" / "hub", "org/model")
+    assert f"org/model cannot be stored in {tmp_path}/file/hub: " in told
+    assert "set HF_HOME" in told
     assert "Traceback" not in errors
 
 
