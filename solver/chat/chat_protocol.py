@@ -88,6 +88,7 @@ class ChatProtocol:
         self.prompts = prompts
         self.untrusted_text = UntrustedTextEncoder(tokenizer)
         self._system_role = self._takes_system_role()
+        self.native_tool &= bool(prompts.tool)
         prompt = self._render(self._messages(MARK))
         if prompt.count(MARK) != 1:
             raise ProtocolError("The chat template does not show the user's message exactly once.")
@@ -182,20 +183,23 @@ class ChatProtocol:
             return None
         return self._reader.read(text, ended=False).code_end()
 
-    def code_output(self, outputs: Sequence[str]) -> list[int]:
+    def code_output(self, outputs: Sequence[str], kept: str = "") -> list[int]:
         """Return the token ids that follow a rewind to `code_end`, in the same turn of the model.
 
         Args:
             outputs: one text for each call.
+            kept: what the rewound turn holds. A token may hold more than the end of the fence; if
+                that is a line break, none is added.
         """
         ids: list[int] = []
         for output in outputs:
             fence = "```"
             while fence in output:
                 fence += "`"
-            ids += self._encode(f"\n{fence}output\n")
+            ids += self._encode(f"{'' if kept.endswith(chr(10)) else chr(10)}{fence}output\n")
             ids += self.untrusted_text.encode(output.removesuffix("\n"))
             ids += self._encode(f"\n{fence}\n")
+            kept = "\n"
         return ids
 
     def _read_call(self, text: str, start: int) -> CallText | None:

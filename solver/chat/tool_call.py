@@ -52,9 +52,15 @@ def checked_call(code: str) -> Call | MalformedCall:
 
 
 def named_call(name: str, arguments: object) -> Call | MalformedCall:
-    """Return a call of the tool `name` with these arguments, or the reason why there is none."""
+    """Return a call of the tool `name` with these arguments, or the reason why there is none.
+
+    The code may be a list of its lines.
+    """
     if not is_tool_name(name):
         return MalformedCall(f"there is no tool {name.strip()[:40]}, only python")
-    if not isinstance(arguments, dict) or not isinstance(arguments.get("code"), str):
+    code = arguments.get("code") if isinstance(arguments, dict) else None
+    if isinstance(code, list) and code and all(isinstance(line, str) for line in code):
+        code = "\n".join(line.removesuffix("\n") for line in code)
+    if not isinstance(code, str):
         return MalformedCall("python takes one string argument named code")
-    return checked_call(arguments["code"])
+    return checked_call(code)

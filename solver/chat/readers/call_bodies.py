@@ -2,7 +2,7 @@
 
 Grammar:
 
-    body     := [fence] JSON [fence] | function+ | a fenced block of Python
+    body     := [fence] JSON [fence] | NAME JSON | function+ | a fenced block of Python
     JSON     := as in `json_calls.py`
     function := "<function" "=" NAME ">" (parameter* | JSON | code) "</function>"
     parameter:= "<parameter" "=" KEY ">" text "</parameter>"     `tagged_code.py`
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 
-from ..tool_call import Call, CallText, MalformedCall, named_call
+from ..tool_call import Call, CallText, MalformedCall, is_tool_name, named_call
 from .code_fences import OPENING, read_block
 from .json_calls import NOT_JSON, read_json_calls
 from .tagged_code import TaggedCode, TagSet, read_tagged_code
@@ -28,6 +28,7 @@ _CODE_OF_FUNCTION = rf"{FUNCTION}(?:\s*{_OTHER})*\s*{_KEY}[\"']?code[\"']?[^>]*>
 _WITH_CODE = re.compile(_CODE_OF_FUNCTION)
 _FUNCTION_END = r"</(?:function|invoke)>"
 _FENCE = re.compile(r"\s*(`{3,}[\w-]*\s*)?(?=[{\[\"'])")
+_NAMED = re.compile(r"\s*([\w.]+)\s*(?=\{)")
 _BLANK = re.compile(r"\s*")
 
 
@@ -48,6 +49,8 @@ def read_body(text: str, start: int, opening: str, closing: str) -> CallText | N
         read = read_json_calls(text, fence.end(), rf"`{{3,}}|{closing}|{opening}")
         if read is not None and fence[1] and (match := _match(r"\s*`{3,}", text, read.end)):
             read = CallText(match.end(), read.calls)
+    elif (named := _NAMED.match(text, start)) and is_tool_name(named[1]):
+        read = read_json_calls(text, named.end(), f"{closing}|{opening}", named[1])
     elif _FUNCTION.match(text, blank := _skip(text, start)):
         read = read_functions(text, blank, opening, closing)
     elif fenced := OPENING.match(text, blank):

@@ -3,7 +3,8 @@
 Grammar, line by line; a block of Python ends where Python can have no backticks:
 
     block    := opening newline content closing
-    opening  := indent fence [" "] info     anywhere in a line for Python, else at its start
+    opening  := margin fence [" "] info     anywhere in a line for Python, else at its start
+    margin   := blanks, and the mark of a quotation or a list
     fence    := three or more backticks or tildes
     info     := language [anything but backticks]
     closing  := at the start of a line: at least as many of the same characters
@@ -20,14 +21,17 @@ from dataclasses import dataclass
 
 from .python_code import bare_positions, is_python
 
-PYTHON = re.compile(r"i?py(?:thon)?[\d.]*|python[-_]?(?:code|repl)|pycon|sage(?:math)?|tool_code")
+PYTHON = re.compile(
+    r"i?py(?:thon)?[\d.]*|python[-_]?(?:code|repl)|pycon|sage(?:math)?|tool_code|jupyter"
+)
 OUTPUT = re.compile(
     r"(?:tool_|code_|python_|execution_)?(?:outputs?|results?|stdout)|(?:std)?out|console_output"
 )
 OPENING = re.compile(
-    r"(?P<line>(?:^|(?<=\n))[ \t]*)?(?P<fence>`{3,}|~{3,})[ \t]*"
+    r"(?P<line>(?:^|(?<=\n))[ \t]*(?:(?:>|[-*+]|\d+[.)])[ \t]+)?)?(?P<fence>`{3,}|~{3,})[ \t]*"
     r"(?P<info>[^\s`~<][^\n`]*)?(?P<eol>\r?\n|\Z)"
 )
+_MARGIN = r"[ \t]*(?:>[ \t]*)?"
 NESTING = ("", "markdown", "md", "text")
 """Languages of blocks that may show other blocks."""
 
@@ -69,9 +73,9 @@ def read_block(text: str, opening: re.Match[str]) -> FencedBlock | None:
     if opening["line"] is None and language not in ("python", "output"):
         return None
     start, fence = opening.start("fence"), opening["fence"]
-    indent = len(opening["line"] or "")
+    indent = _indent_of(opening["line"] or "")
     content = opening.end()
-    closing = re.compile(rf"(?:^|(?<=\n))[ \t]*({fence[0]}{{{len(fence)},}})")
+    closing = re.compile(rf"(?:^|(?<=\n)){_MARGIN}({fence[0]}{{{len(fence)},}})")
     certain = True
     if language == "python":
         found, certain = _python_closing(text, content, closing, fence, indent)
@@ -82,7 +86,7 @@ def read_block(text: str, opening: re.Match[str]) -> FencedBlock | None:
         return FencedBlock(start, len(text), len(text), language, body, False)
     end = found[0] if _opens_known(text, found[0]) else found[1]
     body = _without_indent(text[content : found[0]], indent)
-    body = re.sub(r"(?<=\n)[ \t]+\Z", "", body)
+    body = re.sub(rf"(?<=\n){_MARGIN}\Z", "", body)
     return FencedBlock(start, end, found[1], language, body, True, certain)
 
 
@@ -105,7 +109,7 @@ def _opens_known(text: str, at: int) -> bool:
 
 
 def _python_closing(
-    text: str, start: int, closing: re.Pattern[str], fence: str, indent: int
+    text: str, start: int, closing: re.Pattern[str], fence: str, indent: re.Pattern[str]
 ) -> tuple[tuple[int, int] | None, bool]:
     """Return where the closing fence of a block of Python stands, and if that is certain."""
     first = closing.search(text, start)
@@ -137,12 +141,19 @@ def _other_closing(
 ) -> tuple[int, int] | None:
     """Return where the closing fence of a block of another language stands, or None."""
     for match in closing.finditer(text, start):
-        nests = language in NESTING and text[start : match.start()].strip()
+        nests = language in NESTING and (language or text[start : match.start()].strip())
         opens = not nests and _opens_known(text, match.start(1))
         if opens or _LINE_REST.match(text, match.end()):
             return match.span(1)
     return None
 
 
-def _without_indent(content: str, indent: int) -> str:
-    return re.sub(rf"(?m)^[ \t]{{1,{indent}}}", "", content) if indent else content
+def _indent_of(line: str) -> re.Pattern[str]:
+    """Return the pattern of what the lines of a block have in front, given its first line's."""
+    if ">" in line:
+        return re.compile(r"^[ \t]*>[ \t]?", re.MULTILINE)
+    return re.compile(rf"^[ \t]{{1,{max(1, len(line))}}}" if line else r"(?!)", re.MULTILINE)
+
+
+def _without_indent(content: str, indent: re.Pattern[str]) -> str:
+    return indent.sub("", content)

@@ -8,10 +8,11 @@ Grammar:
     member   := "name" ":" the tool's name | "arguments" ":" (arguments | a string of them)
     arguments:= "{" "code" ":" string ... "}" | the code itself
 
-Strings may be quoted by ", ' or their triples, may hold line breaks, unknown escapes and quotes
+Strings may be quoted by ", ', ` or their triples, may hold line breaks, unknown escapes and quotes
 that are not escaped: such a string ends at the first quote behind which only closing brackets and
 simple members follow, up to where the call must end. Python's literals (single quotes, `True`,
-commas before a bracket) are read too. Names of keys are those in `NAME_KEYS`, `ARGUMENT_KEYS`.
+commas before a bracket) and keys without quotes are read too. A string that nothing closes ends
+with the call. Names of keys are those in `NAME_KEYS` and `ARGUMENT_KEYS`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import re
 from typing import Any
 
 from ..tool_call import Call, CallText, MalformedCall, is_tool_name, named_call
-from .python_code import is_python
+from .python_code import horizon, is_python
 
 NAME_KEYS = ("name", "tool_name", "tool", "function", "recipient_name")
 ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "tool_input")
@@ -30,21 +31,26 @@ NOT_JSON = 'the call is not JSON with the keys "name" and "arguments"'
 OBJECT_START = (
     r"(?:(?<=\n)|\A)[ \t]*\[?\s*\{\s*[\"'](?:"
     + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, "type", "id"))
-    + r")[\"']\s*:"
+    + r")[\"']\s*:|\{\s*[\"'](?:"
+    + "|".join(NAME_KEYS)
+    + r")[\"']\s*:\s*[\"'](?i:python)[\"']"
 )
-"""Pattern of an object at the start of a line that may be a call."""
+"""Pattern of an object that may be a call: at a line's start, or if it names the tool first."""
 
 _GAP = re.compile(r"[\s,;]*")
 _NAME = re.compile(
-    rf"[\"'](?:{'|'.join(NAME_KEYS)})[\"']\s*:\s*[\"'](?P<name>[^\"'\n]{{1,80}})[\"']"
+    rf"(?<![\w.])[\"']?(?:{'|'.join(NAME_KEYS)})[\"']?\s*:\s*[\"'](?P<name>[^\"'\n]{{1,80}})[\"']"
 )
-_CODE_KEY = re.compile(r"[\"']code[\"']\s*:\s*[rf]?(?P<quote>\"\"\"|'''|\"|')")
+_CODE_KEY = re.compile(r"(?<![\w.])[\"']?code[\"']?\s*:\s*[rf]?(?P<quote>\"\"\"|'''|[\"'`])")
 _SIMPLE = r"(?:\"[^\"\\\n]*\"|'[^'\\\n]*'|-?[\d.]+|true|false|null|True|False|None|\{\s*\}|\[\s*\])"
-_TAIL = re.compile(rf"(?:\s*[}}\]]|\s*,\s*(?:[\"'][\w-]+[\"']\s*:\s*(?:{_SIMPLE}|\{{))?)*\s*")
+_TAIL = re.compile(rf"(?:\s*[}}\]]|\s*,\s*(?:[\"']?[\w-]+[\"']?\s*:\s*(?:{_SIMPLE}|\{{))?)*\s*")
 _UNREADABLE = re.compile(
     rf"\[?\s*\{{\s*[\"'](?:{'|'.join(NAME_KEYS)})[\"']\s*:\s*[\"']([^\"'\n]{{1,80}})[\"']"
     rf"\s*,\s*[\"'](?:{'|'.join(ARGUMENT_KEYS)})[\"']\s*:"
 )
+_MARKS_AHEAD = 100  # marks that may stand in strings of the code
+_TRIES = 16  # possible ends in front of which the code may turn out to be no Python
+_KEY_DISTANCE = 2000  # characters of an object in which its code must begin
 _DECODER = json.JSONDecoder(strict=False)
 _ESCAPE = re.compile(r"\\(u[0-9a-fA-F]{4}|.)", re.DOTALL)
 _ESCAPED = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f"} | {c: c for c in "\"'\\/"}
@@ -66,16 +72,18 @@ def read_json_calls(
     if not text.startswith(("{", "[", '"', "'"), at):
         return None
     calls: list[Call | MalformedCall] = []
+    closed = True
     while text.startswith(("{", "[", '"', "'"), at):
         read = _strict_calls(text, at, ending, name) or _lenient_call(text, at, ending, name)
         if read is None:
             break
         calls += read.calls
         at = read.end
+        closed = read.closed
         if ending.match(text, at) or not text.startswith(("{", "["), _skip(text, at)):
             break
         at = _skip(text, at)
-    return CallText(at, tuple(calls)) if calls else None
+    return CallText(at, tuple(calls), closed) if calls else None
 
 
 def read_object_call(text: str, start: int) -> CallText | None:
@@ -152,14 +160,14 @@ def _calls_of(value: Any, depth: int = 0) -> list[Call | MalformedCall]:
 
 def _lenient_call(text: str, at: int, ending: re.Pattern[str], tool: str | None) -> CallText | None:
     """Read what is no JSON: by the tool's name, and by where its code begins and ends."""
-    code = _CODE_KEY.search(text, at)
-    marks = re.compile(ending.pattern.removeprefix(r"\s*")).finditer(text, at)
-    bound = next((mark.start() for mark in marks if mark[0]), len(text))
-    if code is None or bound < code.start():
+    code = _CODE_KEY.search(text, at, at + _KEY_DISTANCE)
+    mark = re.compile(ending.pattern.removeprefix(r"\s*"))
+    if code is None or any(match[0] for match in mark.finditer(text, at, code.start())):
         return None
     first: CallText | None = None
     quote, position = code["quote"], code.end()
-    while (stop := text.find(quote, position)) >= 0:
+    limit, tries = horizon(text, position, mark, _MARKS_AHEAD), _TRIES
+    while tries and (stop := text.find(quote, position, limit)) >= 0:
         position = stop + 1
         rest = _TAIL.match(text, stop + len(quote))
         assert rest is not None
@@ -175,8 +183,20 @@ def _lenient_call(text: str, at: int, ending: re.Pattern[str], tool: str | None)
         read = CallText(rest.end(), (named_call(name, {"code": source}),))
         if is_python(source):
             return read
-        first = first or read
-    return first
+        first, tries = first or read, tries - 1
+    if first is None and tool is None:
+        named = _NAME.search(text, at, code.start())
+        tool = named["name"] if named else None
+    if first is not None or tool is None:
+        return first
+    # The string is not closed: it ends with the call's envelope, or with the text.
+    marks = mark.finditer(text, code.end())
+    end = next((match.start() for match in marks if match[0]), len(text))
+    source = _decode(text[code.end() : end])
+    shorter = re.sub(r"[\s}\]]+\Z", "", source)
+    if not is_python(source) and is_python(shorter):
+        source = shorter
+    return CallText(end, (named_call(tool, {"code": source}),), closed=False)
 
 
 def _escaped(text: str, at: int) -> bool:

@@ -7,6 +7,7 @@ import re
 import textwrap
 import warnings
 from collections.abc import Iterator
+from itertools import islice
 
 # A token that matters: a string from its opening quote, a comment, a line break, a run of
 # backticks, or a backslash with the character that it protects.
@@ -18,6 +19,19 @@ _STRING_END = {
     for quote in "\"'"
 }
 _LINE_END = re.compile(r"[^\n]*")
+
+
+CALLS_AHEAD = 8
+"""Number of following calls that may turn out to stand in a string of the code before them."""
+
+
+def horizon(text: str, start: int, mark: re.Pattern[str], count: int = CALLS_AHEAD) -> int:
+    """Return how far to look for the end of the code at `start`: to the mark behind `count` others.
+
+    The limit keeps the time linear if a model repeats the beginning of a call without end.
+    """
+    marks = (match.start() for match in mark.finditer(text, start) if match[0])
+    return next(islice(marks, count, None), len(text))
 
 
 def is_python(code: str) -> bool:

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from ..tool_call import Call, CallText, MalformedCall, named_call
 from .call_bodies import close_envelope, read_body
 from .json_calls import read_json_calls
-from .python_code import is_python
+from .python_code import horizon, is_python
 
 QUOTE = '<|"|>'
 OPENING, CLOSING = r"<\|tool_call>", r"<tool_call\|>"
@@ -105,8 +105,8 @@ def _read_code(text: str, start: int, name: str, quote: str) -> tuple[Call | Mal
 
 def _ends(text: str, start: int, quote: str) -> Iterator[tuple[int, int, bool]]:
     """Yield index of a quote, index behind the call that it ends, and if the call has a brace."""
-    at = start
-    while (at := text.find(quote, at)) >= 0:
+    at, limit = start, horizon(text, start, _NEXT_CALL)
+    while (at := text.find(quote, at, limit)) >= 0:
         for pattern in (_BRACE, _NO_BRACE):
             rest = pattern.match(text, at + len(quote))
             if rest is not None and _OVER.match(text, rest.end()):

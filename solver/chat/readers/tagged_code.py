@@ -17,7 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from .python_code import is_python
+from .python_code import horizon, is_python
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,12 @@ def read_tagged_code(text: str, start: int, tags: TagSet) -> TaggedCode:
     closings = re.compile(rf"(?:(?P<value>{value}){others})?{chain}")
     some = re.compile("|".join(tags.closings))
     nothing_left = re.compile(rf"\s*(?:\Z|{tags.call})")
-    next_call = re.compile(tags.call).search(text, start)
+    call = re.compile(tags.call)
+    next_call, limit = call.search(text, start), horizon(text, start, call)
     bound = next_call.start() if next_call else len(text)
     found: list[tuple[tuple[bool, ...], bool, int, int]] = []  # best first when sorted
     position = start
-    while tag := some.search(text, position):
+    while tag := some.search(text, position, limit):
         match = closings.match(text, tag.start())
         assert match is not None
         last = nothing_left.match(text, match.end()) is not None

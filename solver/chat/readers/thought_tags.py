@@ -31,11 +31,11 @@ _CHANNEL = rf"<\|channel>(?!\s*(?:{'|'.join(FINAL_CHANNELS)})\b)"
 
 OPENING = re.compile(
     "|".join(
-        [rf"<(?:{_WORDS})>", _CHANNEL, *(re.escape(opening) for opening, _ in PAIRS)],
+        [rf"<(?i:{_WORDS})>", _CHANNEL, *(re.escape(opening) for opening, _ in PAIRS)],
     )
 )
 CLOSING = re.compile(
-    "|".join([rf"</(?:{_WORDS})>", r"<channel\|>", *(re.escape(closing) for _, closing in PAIRS)])
+    "|".join([rf"</(?i:{_WORDS})>", r"<channel\|>", *(re.escape(closing) for _, closing in PAIRS)])
 )
 FINAL_OPENING = re.compile(rf"<\|channel>\s*(?:{'|'.join(FINAL_CHANNELS)})\b")
 
@@ -47,7 +47,7 @@ def closing_of(opening: str) -> re.Pattern[str]:
     for start, end in PAIRS:
         if start == opening:
             return re.compile(re.escape(end))
-    return re.compile(rf"</(?:{_WORDS})>")
+    return re.compile(rf"</(?i:{_WORDS})>")
 
 
 def open_thought(text: str) -> str:

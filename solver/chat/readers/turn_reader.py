@@ -28,6 +28,10 @@ from .python_code import is_python, meant_code
 
 Calls = tuple[Call | MalformedCall, ...]
 
+_OUTPUT_LABEL = re.compile(
+    r"(?<=\n)[*_ ]*(?:output|result|stdout)s?[*_ ]*:[*_ ]*\n+\Z", re.IGNORECASE
+)
+
 
 class Kind(StrEnum):
     """What a span of a turn is."""
@@ -104,9 +108,12 @@ class Turn:
         return [call for span in live for call in span.calls]
 
     def code_end(self) -> int | None:
-        """Return where the model is to be stopped: behind the first complete block of Python."""
+        """Return where the model is to be stopped: behind the first complete block of Python.
+
+        A turn in which a call of the family's own form comes first ends by itself.
+        """
         for span in self._shown():
-            if not span.certain:
+            if not span.certain or (span.native and span.calls):
                 return None
             if span.stop is not None:
                 return span.stop
@@ -158,6 +165,7 @@ class TurnReader:
         while mark := self._marks.search(text, position):
             kind, position = mark.lastgroup, mark.end()
             if kind == "closing" and final:
+                _add_text(turn, at, mark.start(), 0)
                 final = False
             elif kind == "closing" and not thought:
                 # The thought's opening stands in the prompt, or is missing.
@@ -211,12 +219,15 @@ class TurnReader:
 
     def _block(self, text: str, at: int, ended: bool) -> Span | None:
         line = text.rfind("\n", 0, at) + 1
-        opening = code_fences.OPENING.match(text, at if text[line:at].strip() else line)
+        opening = code_fences.OPENING.match(text, line)
+        if opening is None or opening.start("fence") != at:
+            opening = code_fences.OPENING.match(text, at)
         block = code_fences.read_block(text, opening) if opening else None
         if block is None:
             return None
-        if block.language == "output":
-            return Span(Kind.OUTPUT, block.start, block.end)
+        label = _OUTPUT_LABEL.search(text, max(0, at - 40), block.start)
+        if block.language == "output" or (block.language in ("", "text") and label):
+            return Span(Kind.OUTPUT, label.start() if label else block.start, block.end)
         if block.language != "python":
             calls = self._calls_in(block, ended)
             return Span(Kind.CALL if calls else Kind.TEXT, block.start, block.end, calls)
