@@ -15,7 +15,7 @@ from pathlib import Path
 from eightfold.common.host_memory import available_memory
 
 from ..worker_thread import WorkerThread
-from .folder_listing import ListedFile, check_folder, list_files
+from .folder_listing import ListedFile, check_folder, leave_out_unread, list_files
 from .os_page_cache import PAGE_BYTES, resident_bytes, resident_pages
 
 BLOCK_BYTES = 8 << 20  # of one read, and of one residency check
@@ -87,6 +87,7 @@ class PreloadReport:
         rate: bytes per second that entered the OS page cache.
         unreadable: a description of each file that could not be read.
         ending: "done", "memory" (more would not have stayed in memory), or "stopped".
+        left_out: bytes of weights beside a checkpoint that no loader reads.
     """
 
     files: int
@@ -98,13 +99,15 @@ class PreloadReport:
     rate: float
     unreadable: tuple[str, ...]
     ending: str
+    left_out: int
 
 
 class Preload:
     """Reads a folder's files on its own threads, starting when it is created.
 
     Args:
-        folder: the folder; files in folders below it are read too.
+        folder: the folder; files in folders below it are read too. Beside a checkpoint, weights
+            that it does not name are left out.
         config: see :class:`PreloadConfig`.
 
     Raises:
@@ -116,7 +119,8 @@ class Preload:
         self.config = config = config or PreloadConfig()
         check_folder(folder)
         self._began = time.monotonic()
-        self.files, self._faults = list_files(Path(folder))
+        found, self._faults = list_files(Path(folder))
+        self.files, self._unread = leave_out_unread(found)
         self.total = sum(file.size for file in self.files)
         self._warm = sum(file.resident or 0 for file in self.files)
         self._lock = threading.Lock()
@@ -195,6 +199,7 @@ class Preload:
             rate=progress.rate,
             unreadable=tuple(sorted(set(self._faults))),
             ending=self._ending,
+            left_out=sum(file.size for file in self._unread),
         )
 
     # ---- on the threads

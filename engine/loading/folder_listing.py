@@ -10,6 +10,12 @@ from ..model_errors import CheckpointError
 from .os_page_cache import resident_bytes
 from .safetensors_headers import weight_files
 
+WEIGHT_SUFFIXES = (
+    *(".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".gguf", ".h5", ".msgpack", ".onnx"),
+    ".onnx_data",
+)
+"""Endings of the names of files that may hold weights."""
+
 
 @dataclass(frozen=True, slots=True)
 class ListedFile:
@@ -74,6 +80,39 @@ def list_files(folder: Path) -> tuple[list[ListedFile], list[str]]:
         return -unit_sizes[unit], unit, rank.get(real[file.path], 0)
 
     return sorted(found, key=sort_key), faults
+
+
+def leave_out_unread(files: list[ListedFile]) -> tuple[list[ListedFile], list[ListedFile]]:
+    """Divide listed files into those to read, and weights that no loader reads.
+
+    In a folder with a checkpoint and in those below, these are files of weights that neither the
+    checkpoint nor another one there names: copies in other formats, adapters, original weights.
+    """
+    checkpoints: set[Path] = set()
+    read: set[tuple[int, int]] = set()
+    for folder in {file.path.parent for file in files}:
+        try:
+            status = [os.stat(file) for file in weight_files(folder)]
+        except (OSError, ValueError):
+            continue  # the loader reports it
+        read |= {(one.st_dev, one.st_ino) for one in status}
+        checkpoints |= {folder} if status else set()
+
+    def is_unread(file: ListedFile) -> bool:
+        if not file.path.name.lower().endswith(WEIGHT_SUFFIXES):
+            return False
+        try:
+            status = os.stat(file.path)
+        except OSError:
+            return False  # it has vanished, which its reader reports
+        below_one = not checkpoints.isdisjoint(file.path.parents)
+        return below_one and (status.st_dev, status.st_ino) not in read
+
+    unread = {file.path for file in files if is_unread(file)} if checkpoints else set()
+    return (
+        [file for file in files if file.path not in unread],
+        [file for file in files if file.path in unread],
+    )
 
 
 def _shard_order(folders: set[Path]) -> tuple[dict[str, Path], dict[str, int]]:

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..safetensors_headers import INDEX_FILE, SINGLE_FILE
+
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
@@ -45,6 +47,11 @@ def explain_names(names: Sequence[str], place: str) -> str | None:
     if adapters or ADAPTER_CONFIG in top:
         return _explain_adapter(place)
     tensors = [name for name in top if name.endswith(".safetensors")]
+    if tensors and (SINGLE_FILE in top or INDEX_FILE in top):
+        return (
+            f"{place} is not a model folder: it has weights, but no config.json; copy the model's "
+            "config.json there."
+        )
     if tensors:
         return _explain_safetensors(tensors, place)
     ggufs = [name for name in top if name.lower().endswith(".gguf")]
@@ -143,9 +150,6 @@ def _explain_safetensors(names: list[str], place: str) -> str:
         return (
             f"{place} holds weights, but not under the name that is loaded; rename {names[0]} to "
             "model.safetensors, beside the model's config.json."
-            if names[0] != "model.safetensors"
-            else f"{place} is not a model folder: it has weights, but no config.json; copy the "
-            "model's config.json there."
         )
     return (
         f"{place} holds {names[0]} and other .safetensors files, but neither model.safetensors nor "

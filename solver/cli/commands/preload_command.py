@@ -10,6 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from eightfold.common.counted_noun import counted
+
 from ...models.hub_cache import parse_repository
 from ...models.model_source import locate_model
 from ...solver_config import SolverError
@@ -31,7 +33,8 @@ def add_parser(subparsers: Subparsers) -> None:
         "preload",
         help="read a model folder into the OS page cache",
         description="Read every file of a folder once, largest first, so that the operating "
-        "system's page cache holds it. Reading stops early if memory would not hold more.",
+        "system's page cache holds it; copies of a checkpoint's weights that are not loaded are "
+        "left out. Reading stops early if memory would not hold more.",
     )
     parser.add_argument(
         "folder", metavar="DIR", help="folder to read, or id of a model as for solve --model"
@@ -139,8 +142,9 @@ def report_line(report: PreloadReport) -> str:
         "memory": "; stopped early, memory would not hold more",
         "stopped": "; stopped early",
     }
+    left_out = f"; left out {report.left_out / 1e9:.2f} GB of weights that are not read"
     return (
-        f"{report.files} files of {report.total / 1e9:.2f} GB; in the OS page cache before: "
-        f"{before}, after: {after}; read {report.read / 1e9:.2f} GB in {report.seconds:.1f} s "
-        f"({report.rate / 1e9:.2f} GB/s){ends[report.ending]}"
+        f"{counted(report.files, 'file')} of {report.total / 1e9:.2f} GB; in the OS page cache "
+        f"before: {before}, after: {after}; read {report.read / 1e9:.2f} GB in "
+        f"{report.seconds:.1f} s ({report.rate / 1e9:.2f} GB/s){ends[report.ending]}{left_out if report.left_out else ''}"
     )

@@ -128,6 +128,40 @@ def test_an_index_that_names_no_file_is_ignored(tmp_path: Path, name: object) ->
     assert {file.path.name for file in files} == {"small", "large", index.name}
 
 
+def test_weights_that_no_loader_reads_are_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = tmp_path / "models" / "one"
+    wanted = [
+        *("config.json", "tokenizer.json", "model-1.safetensors", "model-2.safetensors"),
+        *("draft/model.safetensors", "notes/table.csv", "model.safetensors.index.json"),
+    ]
+    for name in wanted:
+        write_file(model / name, 10)
+    weight_map = {str(i): f"model-{i}.safetensors" for i in (1, 2)}
+    (model / wanted[-1]).write_text(json.dumps({"weight_map": weight_map}))
+    os.link(model / "model-1.safetensors", model / "a-name-before.safetensors")
+    unread = (
+        *("consolidated.safetensors", "adapter_model.safetensors", "pytorch_model.bin"),
+        *("original/consolidated.00.pth", "model-Q4.GGUF", "draft/other.safetensors"),
+    )
+    for name in unread:
+        write_file(model / name, 1000)
+    loose = write_file(tmp_path / "models" / "loose.gguf", 20)  # beside no checkpoint
+    wanted[wanted.index("model-1.safetensors")] = "a-name-before.safetensors"
+    for folder in (tmp_path, model):
+        running = Preload(folder)
+        running.wait()
+        names = {file.path for file in running.files} - {loose}
+        assert names == {model / name for name in wanted}
+        assert running.report().left_out == 1000 * len(unread)
+        assert running.report().unreadable == ()
+    assert main(["preload", str(model), "--json"]) == 0
+    line, table = capsys.readouterr().out.splitlines()
+    assert line.endswith("left out 0.00 GB of weights that are not read")
+    assert json.loads(table)["left_out"] == 1000 * len(unread)
+
+
 def test_links_are_followed_once_and_pipes_skipped(tmp_path: Path) -> None:
     elsewhere = write_file(tmp_path / "store" / "blob", 100)
     folder = tmp_path / "model"
