@@ -21,6 +21,9 @@ SYSTEM, DECLARATION = MARK + "S", MARK + "D"
 PROBE = '"\n\\éZ'
 """End of a placeholder that shows how a template escapes a tool result."""
 
+CALL_ID = "call00000"
+"""Id of every call, since models write none; Mistral's templates want nine characters."""
+
 Render = Callable[[list[dict[str, Any]], bool], str]
 """Renders messages with or without the tool's declaration; raises ProtocolError if it fails."""
 
@@ -91,7 +94,7 @@ def tool_framing(
         for calls, results in ((2, 2), (1, 2), (1, 1)):
             for arguments in ({"code": MARK + "C"}, json.dumps({"code": MARK + "C"})):
                 for content in ("", None):
-                    turn = [_calling(calls, arguments, content), *_results(results, calls)]
+                    turn = [_calling(calls, arguments, content), *_results(results)]
                     framing = _framing_of(render, messages, tools, turn, results, ends)
                     if framing is not None:
                         return framing
@@ -100,16 +103,16 @@ def tool_framing(
 
 def _calling(calls: int, arguments: Any, content: str | None) -> dict[str, Any]:
     function = {"name": "python", "arguments": arguments}
-    made = [{"id": f"call{n:05d}", "type": "function", "function": function} for n in range(calls)]
+    made = [{"id": CALL_ID, "type": "function", "function": function}] * calls
     return {"role": "assistant", "content": content, "tool_calls": made}
 
 
-def _results(results: int, calls: int) -> list[dict[str, Any]]:
+def _results(results: int) -> list[dict[str, Any]]:
     return [
         {
             "role": "tool",
             "name": "python",
-            "tool_call_id": f"call{min(n, calls - 1):05d}",
+            "tool_call_id": CALL_ID,
             "content": MARK + "AB"[n] + PROBE,
         }
         for n in range(results)

@@ -102,7 +102,7 @@ GLM_TEMPLATE = """[gMASK]<sop>
 <arg_value>VALUE</arg_value>
 </tool_call>{% endif %}{% for m in messages -%}
 {% if m['role'] == 'tool' %}{% if loop.previtem['role'] != 'tool' %}<|observation|>{% endif %}
-<tool_response>
+{{ '\\n<tool_response>' }}
 {{ m['content'] }}
 </tool_response>
 {%- else %}<|{{ m['role'] }}|>

@@ -30,7 +30,7 @@ NOT_JSON = 'the call is not JSON with the keys "name" and "arguments"'
 
 OBJECT_START = (
     r"(?:(?<=\n)|\A)[ \t]*\[?\s*\{\s*[\"'](?:"
-    + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, "type", "id"))
+    + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, "type", "id", "tool_call_id"))
     + r")[\"']\s*:|\{\s*[\"'](?:"
     + "|".join(NAME_KEYS)
     + r")[\"']\s*:\s*[\"'](?i:python)[\"']"

@@ -27,6 +27,51 @@ CALL = '<|tool_call>call:python{code:<|"|>print(1)\n<|"|>}<tool_call|>'
         ('<|tool_call>call:python{code:1}<tool_call|>', [None]),
         ('<|tool_call>call:python{code:<|"|>  <|"|>}<tool_call|>', [None]),
         ("<|tool_call>print(1)<tool_call|>", [None]),
+        # Other forms of the same call.
+        ('<|tool_call>call:python{"code":"print(1)\\nprint(2)"}<tool_call|>',
+         ["print(1)\nprint(2)"]),
+        ('<|tool_call>call:python{code=<|"|>1<|"|>}<tool_call|>', ["1"]),
+        ('<|tool_call>call:python(code=<|"|>1<|"|>)<tool_call|>', ["1"]),
+        ('<|tool_call>call:python{"code":<|"|>1<|"|>}<tool_call|>', ["1"]),
+        ('<|tool_call>call:python{code:"print(\\"a\\")"}<tool_call|>', ['print("a")']),
+        ('<|tool_call>call:Python{code:<|"|>1<|"|>}<tool_call|>', ["1"]),
+        ('<|tool_call>call:default_api.python{code:<|"|>1<|"|>}<tool_call|>', ["1"]),
+        ('<|tool_call>python{code:<|"|>1<|"|>}<tool_call|>', ["1"]),
+        ('<|tool_call>call:python{code:<|"|>1<|"|>,}<tool_call|>', ["1"]),
+        ('<|tool_call>call:python{code:<|"|>1<|"|>,timeout:5}<tool_call|>', ["1"]),
+        ('<|tool_call>call:python{timeout:5,code:<|"|>1<|"|>}<tool_call|>', ["1"]),
+        ('<|tool_call>{"name": "python", "arguments": {"code": "1"}}<tool_call|>', ["1"]),
+        ("<|tool_call>```python\nprint(1)\n```<tool_call|>", ["print(1)\n"]),
+        ('<|tool_call>call:python{code:<|"|>```python\nprint(1)\n```<|"|>}<tool_call|>',
+         ["print(1)\n"]),
+        ("```tool_code\nprint(1)\n```<turn|>", ["print(1)\n"]),
+        # Missing ends, in turns that the model has ended.
+        ('<|tool_call>call:python{code:<|"|>1<|"|><tool_call|>', ["1"]),
+        ('<|tool_call>call:python{code:<|"|>1<|"|>}<turn|>', ["1"]),
+        ('<|tool_call>call:python{code:<|"|>1<turn|>', ["1"]),
+        ('<|tool_call>call:python{code:<|"|>1<|"|>}\nI wait.<turn|>', ["1"]),
+        # Two calls are two calls.
+        ('<|tool_call>call:python{code:<|"|>1<|"|>}call:python{code:<|"|>2<|"|>}<tool_call|>',
+         ["1", "2"]),
+        ('<|tool_call>call:python{code:<|"|>1<|"|><tool_call|><|tool_call>call:python{code:<|"|>2<|"|>}'
+         "<tool_call|>", ["1", "2"]),
+        ('<|tool_call>call:python{code:<|"|>1<|"|>}<|tool_call>call:python{code:<|"|>2<|"|>}<tool_call|>',
+         ["1", "2"]),
+        # Quote tokens in the code are quotes; escapes count if the code is no Python without them.
+        ('<|tool_call>call:python{code:<|"|>print(<|"|>a<|"|>, end=<|"|>b<|"|>)<|"|>}<tool_call|>',
+         ['print("a", end="b")']),
+        ('<|tool_call>call:python{code:<|"|>d = {<|"|>a<|"|>: {<|"|>b<|"|>}}<|"|>}<tool_call|>',
+         ['d = {"a": {"b"}}']),
+        ('<|tool_call>call:python{code:<|"|>import math\\nprint(1)<|"|>}<tool_call|>',
+         ["import math\nprint(1)"]),
+        ('<|tool_call>call:python{code:<|"|>print("a\\nb")<|"|>}<tool_call|>', ['print("a\\nb")']),
+        ('<|tool_call>call:python{code:<|"|>%time x\n!ls<|"|>}<tool_call|>', ["%time x\n!ls"]),
+        # Drafts and mentions.
+        ("<|channel>thought\nI could " + CALL + " it.<channel|>\\boxed{5}<turn|>", []),
+        ("<|channel>thought\nI need no <|tool_call> here.<channel|>\\boxed{7}<turn|>", []),
+        ("<|channel>thought\n" + CALL + "<channel|><|tool_response>", ["print(1)\n"]),
+        ("<|channel>thought\nhm" + CALL + "<|tool_response>", ["print(1)\n"]),
+        ("<|channel>thought\n" + CALL.replace("1", "0") + "<channel|>" + CALL, ["print(1)\n"]),
     ],
 )  # fmt: skip
 def test_calls_are_parsed(text: str, calls: list[str | None]) -> None:
@@ -39,6 +84,8 @@ def test_calls_are_parsed(text: str, calls: list[str | None]) -> None:
         ("<|channel>thought\n\\boxed{1}<channel|>\\boxed{2}<turn|>", "\\boxed{2}"),
         ("<|channel>thought\n\\boxed{1}", ""),
         ("a " + CALL + "<|tool_response>", "a "),
+        ("<|channel>final\n\\boxed{2}<channel|><turn|>", "\n\\boxed{2}"),
+        ("<|channel>thought\n\\boxed{1}<channel|><|channel>final\n2<channel|>", "\n2"),
     ],
 )
 def test_final_text_has_neither_thoughts_nor_calls(text: str, final: str) -> None:

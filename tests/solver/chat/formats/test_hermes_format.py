@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 from helpers.call_checks import assert_calls
-from helpers.chat_tokenizers import qwen
+from helpers.chat_tokenizers import qwen, seed
 
 from eightfold.solver.chat import load_protocol, parse_calls
+
+JSON = '<tool_call>{"name": "python", "arguments": {"code": "1"}}</tool_call>'
+XML = (
+    "<tool_call>\n<function=python>\n<parameter=code>\n{}\n</parameter>\n</function>\n</tool_call>"
+)
 
 
 @pytest.mark.parametrize(
@@ -27,6 +32,89 @@ from eightfold.solver.chat import load_protocol, parse_calls
         ('<tool_call>{"name": "search", "arguments": {"code": "1"}}</tool_call>', [None]),
         ('<tool_call>{"name": "python", "arguments": {"code": 1}}</tool_call>', [None]),
         ('<tool_call>{"name": "python", "arguments": {"code": "1"}}', [None]),
+        ("<tool_call>\nprint(1)\n</tool_call>", [None]),
+        # Names and shapes.
+        ('<tool_call>{"name": "functions.Python", "parameters": {"code": "1"}}</tool_call>', ["1"]),
+        ('<tool_call>{"function": "python", "arguments": {"code": "1"}}</tool_call>', ["1"]),
+        ('<tool_call>{"type": "function", "function": {"name": "python", '
+         '"arguments": {"code": "1"}}}'
+         "</tool_call>", ["1"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "1", "timeout": 5}}</tool_call>',
+         ["1"]),
+        ('<tool_call>{"name": "python", "arguments": "print(1)"}</tool_call>', ["print(1)"]),
+        ('<tool_call>{"name": "python", "code": "1"}</tool_call>', ["1"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": ["a = 1", "a"]}}</tool_call>',
+         ["a = 1\na"]),
+        ('<tool_call>python\n{"code": "1"}</tool_call>', ["1"]),
+        ("<tool_call>\n```python\nprint(1)\n```\n</tool_call>", ["print(1)\n"]),
+        ('<tool_call>\n```json\n{"name": "python", "arguments": {"code": "1"}}\n```\n</tool_call>',
+         ["1"]),
+        ('<tool_call>[{"name": "python", "arguments": {"code": "1"}}]</tool_call>', ["1"]),
+        ('<tool_call>"{\\"name\\": \\"python\\", \\"arguments\\": {\\"code\\": \\"1\\"}}"<'
+         '/tool_call>',
+         ["1"]),
+        # Nearly JSON.
+        ('<tool_call>{"name": "python", "arguments": {"code": "1"}\n</tool_call>', ["1"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "1"}}}</tool_call>', ["1"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "1",}}</tool_call>', ["1"]),
+        ("<tool_call>{'name': 'python', 'arguments': {'code': 'f(\"it\\'s\")'}}</tool_call>",
+         ['f("it\'s")']),
+        ('<tool_call>{name: "python", arguments: {code: "1"}}</tool_call>', ["1"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "print("a", "b")"}}</tool_call>',
+         ['print("a", "b")']),
+        ('<tool_call>{"name": "python", "arguments": {"code": "d = {"a": 1, "b": {"c": 2}}"}}'
+         "</tool_call>",
+         ['d = {"a": 1, "b": {"c": 2}}']),
+        ('<tool_call>{"arguments": {"code": "print("a")"}, "name": "python"}</tool_call>',
+         ['print("a")']),
+        ('<tool_call>{"name": "python", "arguments": {"code": """\n    a = 1\n    a\n    """}}'
+         "</tool_call>",
+         ["a = 1\na\n"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "f(\'a\\nb\')"}}</tool_call>',
+         ["f('a\\nb')"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "f(\'\\d\')"}}</tool_call>',
+         ["f('\\d')"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "1"}}<|im_end|>', ["1"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "f(1)<|im_end|>', ["f(1)"]),
+        # Marks in strings.
+        ('<tool_call>{"name": "python", "arguments": {"code": "f(\'</tool_call>\')"}}</tool_call>',
+         ["f('</tool_call>')"]),
+        (XML.format('f("</tool_call>")'), ['f("</tool_call>")']),
+        (XML.format('f("</parameter></function></tool_call>")'),
+         ['f("</parameter></function></tool_call>")']),
+        # XML with parts left out, in another order, or more of them.
+        ("<tool_call>\n<function=python>\n<parameter=code>\n1\n</function>\n</tool_call>", ["1"]),
+        ("<tool_call>\n<function=python>\n<parameter=code>\n1\n</tool_call>", ["1"]),
+        ("<tool_call>\n<function=python>\n<parameter=code>\n1<|im_end|>", ["1"]),
+        ("<tool_call>\n<function=python>\n<parameter=code>\n1\n</parameter>\n</function>\n<|im_end|>",
+         ["1"]),
+        ("<function=python>\n<parameter=code>\n1\n</parameter>\n</function>", ["1"]),
+        ("<tool_call>\n<function = python>\n<parameter = code>\n1\n</parameter>\n"
+         "</function>\n</tool_call>",
+         ["1"]),
+        ("<tool_call>\n<function=python>\n<parameter=code>\n1\n</parameter>\n<parameter=timeout>\n5\n"
+         "</parameter>\n</function>\n</tool_call>", ["1"]),
+        ("<tool_call>\n<function=python>\n<parameter=timeout>\n5\n</parameter>\n<parameter=code>\n1\n"
+         "</parameter>\n</function>\n</tool_call>", ["1"]),
+        ("<tool_call>\n<function=python>\nprint(1)\n</function>\n</tool_call>", ["print(1)"]),
+        (XML.format("1").replace("</tool_call>", "") + XML.format("2"), ["1", "2"]),
+        (XML.format("    a = 1\n    a"), ["a = 1\na"]),
+        # Thoughts, mentions, and calls in fences or bare.
+        ("<think>\nI run it.\n" + JSON + "<|im_end|>", ["1"]),
+        ("<think>\nI run it.\n" + XML.format("1") + "<|im_end|>", ["1"]),
+        ("<think>\n" + JSON + "</think>\n\\boxed{3}", []),
+        (JSON + "</think>\n\\boxed{3}", []),
+        ("<think>\n" + JSON.replace("1", "0") + "</think>\n" + JSON, ["1"]),
+        ("<think>\n" + JSON + "</think>\n<|im_end|>", ["1"]),
+        ("Use <tool_call> for that. \\boxed{3}", []),
+        ("```xml\n" + JSON + "\n```", ["1"]),
+        ('```json\n{"name": "python", "arguments": {"code": "1"}}\n```<|im_end|>', ["1"]),
+        ('```json\n{"name": "python", "arguments": {"code": "1"}}\n```\nso \\boxed{3}', []),
+        ('{"function": "python", "arguments": {"code": "1"}}<|im_end|>', ["1"]),
+        ('I call: {"name": "python", "arguments": {"code": "1"}}\nand wait.<|im_end|>', ["1"]),
+        ('```json\n{"name": "perimeter", "arguments": {"side": 7}}\n```<|im_end|>', [None]),
+        ('```json\n{"name": "area", "arguments": {"side": 7 * pi}}\n```<|im_end|>', [None]),
+        ('```json\n{"answer": 7}\n```<|im_end|>', []),
     ],
 )  # fmt: skip
 def test_calls_are_parsed(text: str, calls: list[str | None]) -> None:
@@ -53,3 +141,14 @@ def test_tool_results_equal_the_template() -> None:
         "\n<tool_response>\n2\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
     assert load_protocol(qwen(opens=True)).prompt_opener == "<think>\n"
+
+
+def test_tags_of_other_checkpoints_are_read_too() -> None:
+    protocol = load_protocol(seed())
+    assert protocol.family == "hermes"
+    assert protocol.reason.endswith("because the chat template has <seed:tool_call>.")
+    call = "<seed:think>hm</seed:think><seed:tool_call>\n<function=python>\n<parameter=code>1"
+    call += "</parameter>\n</function>\n</seed:tool_call><seed:eos>"
+    assert_calls(protocol.parse_calls(call), ["1"])
+    phi = '<|tool_call|>[{"name": "python", "arguments": {"code": "1"}}]<|/tool_call|>'
+    assert_calls(protocol.parse_calls(phi), ["1"])
