@@ -268,7 +268,7 @@ class Attempt:
         self.state = State.THINKING
         outputs = [record.text for record in records]
         if turn.stopped:  # the output belongs to the turn, which goes on
-            return self._feed(self.protocol.code_output(outputs), "", now)
+            return self._feed(self.protocol.code_output(outputs, turn.text), "", now)
         ids = self.protocol.tool_response(outputs)
         # A model may end its turn after a call instead of waiting for the response.
         call_id = self.protocol.call_id
