@@ -30,10 +30,11 @@ class Prompts:
 
     Attributes:
         system: system message.
-        tool: description of the tool `python` in the chat template's list of tools.
+        tool: description of the tool `python` in the chat template's list of tools; if empty, the
+            template is given no tool, and `fenced` describes it.
         code: description of the tool's only argument.
         plain: system message of attempts without the tool.
-        fenced: addition to the system message for checkpoints whose format of calls is not known.
+        fenced: addition to the system message if the chat template is given no tool.
         nudge: user turn after an answer without a valid box, sent at most once in an attempt.
         malformed: output of the tool for a call that cannot be read; {reason} is the reason.
     """

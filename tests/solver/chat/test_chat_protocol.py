@@ -9,6 +9,7 @@ from helpers.chat_tokenizers import FAMILIES, gemma, llama, llama3, qwen, seed
 from transformers import PreTrainedTokenizerFast
 
 from eightfold.solver.chat import ChatProtocol, load_protocol
+from eightfold.solver.chat.prompt_texts import Prompts
 
 GENERATION_PROMPTS = (
     "model",
@@ -54,3 +55,15 @@ def test_appended_messages_equal_the_template(build: Callable[[], PreTrainedToke
         {"role": "user", "content": protocol.prompts.nudge},
     ]
     assert grown == protocol._render(messages)
+
+
+def test_without_a_description_of_the_tool_the_template_is_given_none() -> None:
+    prompts = Prompts(tool="", fenced="Write fenced blocks.")
+    protocol = load_protocol(qwen(), prompts)
+    prompt = protocol.decode(protocol.render_prompt("Add."))
+    assert "Write fenced blocks." in prompt
+    assert "<tool_call>" not in prompt
+    native = load_protocol(qwen())
+    assert "<tool_call>" in native.decode(native.render_prompt("Add."))
+    assert [call.code for call in protocol.parse_calls("```python\n1\n```")] == ["1\n"]
+    assert "<tool_response>" not in protocol.decode(protocol.tool_response(["1"]))
