@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eightfold.solver.answers.boxed_answer import answer, boxes, integer
+from eightfold.solver.answers import answer, bare_integer, boxes, integer
 
 FORMS: list[tuple[str, int | None]] = [
     # plain numbers
@@ -137,3 +137,18 @@ def test_long_boxes_are_refused_quickly() -> None:
         assert answer("\\boxed{" + part * (250 // len(part)) + "}") is None
     assert answer("\\boxed{" + "9" * 100_000 + "}") is None
     assert answer("\\boxed{" * 20_000) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("381", 381), (" 381\n", 381), ("381.", 381), ("$381$", 381), ("**381**", 381),
+        ("1,234", 1234), ("1{,}234", 1234), ("-5", -5), ("３８１", 381), ("`381`", 381),
+        ("\\(381\\)", 381), ("100000", 100_000), ("3.0", 3), ("(381)", 381),
+        ("The answer is 381.", None), ("x = 381", None), ("\\boxed{381}", None), ("", None),
+        ("3 4", None), ("3, 4", None), ("3.5", None), ("2-3", None), ("2*3", None), ("2(3)", None),
+        ("3!", None), ("³", None), ("381 ways", None), ("381\n382", None), ("1e5", None),
+    ],
+)  # fmt: skip
+def test_bare_integer_is_all_of_a_text(text: str, value: int | None) -> None:
+    assert bare_integer(text) == value
