@@ -53,6 +53,7 @@ setup(
             "pytest>=8",
             "pytest-timeout>=2.3",
             "hypothesis>=6.100",
+            "math-verify[antlr4_13_2]>=0.8",
             "psutil>=6",
             "ruff>=0.12",
             "mypy>=1.15",
