@@ -8,9 +8,14 @@ from __future__ import annotations
 import errno
 import glob
 import logging
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from eightfold.common.error_text import first_line, one_line
 from eightfold.engine.loading.refusals.foreign_weights import explain_names
@@ -79,29 +84,59 @@ def _fetch(repository: Repository, patterns: Sequence[str], *, progress: bool) -
     from huggingface_hub import snapshot_download
     from huggingface_hub.utils import tqdm
 
-    class SilentBar(tqdm):
-        """A progress bar that is not drawn."""
+    with _interrupt_event() as interrupted:
 
-        def __init__(self, *args: object, **options: object) -> None:
-            super().__init__(*args, **{**options, "disable": True})
+        class Bar(tqdm):
+            """A progress bar that ends the download at an interrupt."""
 
-    hub_logger = logging.getLogger("huggingface_hub")
-    level = hub_logger.level
-    hub_logger.setLevel(logging.ERROR)  # it warns if no file matches a pattern
-    try:
-        return Path(
-            snapshot_download(
-                repository.name,
-                revision=repository.revision,
-                cache_dir=cache_folder(),
-                allow_patterns=list(patterns),
-                tqdm_class=None if progress else SilentBar,
+            def __init__(self, *args: Any, **options: Any) -> None:
+                super().__init__(*args, **(options if progress else {**options, "disable": True}))
+
+            def update(self, n: float | None = 1) -> Any:
+                if interrupted.is_set():
+                    raise RuntimeError("The download was interrupted.")
+                return super().update(n)
+
+        hub_logger = logging.getLogger("huggingface_hub")
+        level = hub_logger.level
+        hub_logger.setLevel(logging.ERROR)  # it warns if no file matches a pattern
+        try:
+            return Path(
+                snapshot_download(
+                    repository.name,
+                    revision=repository.revision,
+                    cache_dir=cache_folder(),
+                    allow_patterns=list(patterns),
+                    tqdm_class=Bar,
+                )
             )
-        )
-    except Exception as error:  # huggingface_hub raises what it meets in the network
-        raise _explained(repository, error) from error
+        except Exception as error:  # huggingface_hub raises what it meets in the network
+            raise _explained(repository, error) from error
+        finally:
+            hub_logger.setLevel(level)
+
+
+@contextmanager
+def _interrupt_event() -> Iterator[threading.Event]:
+    """Yield an event that Ctrl-C sets before it raises KeyboardInterrupt.
+
+    huggingface_hub waits for its threads then, each of which would go on to the end of its file.
+    """
+    event = threading.Event()
+    before = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(before):
+        yield event
+        return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        event.set()
+        before(number, frame)
+
+    signal.signal(signal.SIGINT, handle)
+    try:
+        yield event
     finally:
-        hub_logger.setLevel(level)
+        signal.signal(signal.SIGINT, before)
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+MIB = 1 << 20
 
 Files = Mapping[str, bytes]
 
@@ -52,15 +55,20 @@ class HubServer(ThreadingHTTPServer):
     Args:
         models: the files of each model, by id. The id `org/gated` may be listed but not read.
         revisions: commits by the name of a branch or tag, for all models.
+        pause: seconds to wait after each MiB that is sent.
     """
 
     daemon_threads = True
 
-    def __init__(self, models: Mapping[str, Files], revisions: Mapping[str, str]) -> None:
+    def __init__(
+        self, models: Mapping[str, Files], revisions: Mapping[str, str], pause: float = 0
+    ) -> None:
         super().__init__(("127.0.0.1", 0), _HubHandler)
         self.models = models
         self.revisions = revisions
+        self.pause = pause
         self.fetched: list[str] = []
+        self.sent = 0  # full MiB
 
     @property
     def address(self) -> str:
@@ -124,8 +132,14 @@ class _HubHandler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(content)
+        if self.command != "GET":
+            return
+        with suppress(ConnectionError):  # the client may have been interrupted
+            for begin in range(0, len(content), MIB):
+                self.wfile.write(content[begin : begin + MIB])
+                if len(content) - begin >= MIB:
+                    self.server.sent += 1
+                    time.sleep(self.server.pause)
 
 
 def _sha1(content: bytes) -> str:
@@ -134,10 +148,10 @@ def _sha1(content: bytes) -> str:
 
 @contextmanager
 def serve_models(
-    models: Mapping[str, Files], revisions: Mapping[str, str] | None = None
+    models: Mapping[str, Files], revisions: Mapping[str, str] | None = None, pause: float = 0
 ) -> Iterator[HubServer]:
     """Serve models until the block ends."""
-    server = HubServer(models, revisions or {"main": COMMIT})
+    server = HubServer(models, revisions or {"main": COMMIT}, pause)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

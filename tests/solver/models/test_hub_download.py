@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -28,15 +30,22 @@ for model in sys.argv[1:]:
 """
 
 
-def locate(address: str, cache: Path, *models: str) -> tuple[list[str], str]:
-    """Locate models in a process that may download; return what became of each, and stderr."""
-    variables = {
+def variables(address: str, cache: Path) -> dict[str, str]:
+    """Return the variables of a process that downloads from a server on this machine."""
+    return {
         **{"HF_ENDPOINT": address, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "0"},
         **{"HF_HUB_DISABLE_XET": "1", "TRANSFORMERS_OFFLINE": "0", "HF_HOME": str(cache)},
     }
-    command = [sys.executable, "-c", LOCATE, *models]
+
+
+def locate(address: str, cache: Path, *models: str) -> tuple[list[str], str]:
+    """Locate models in a process that may download; return what became of each, and stderr."""
     done = subprocess.run(
-        command, env=os.environ | variables, capture_output=True, text=True, check=True
+        [sys.executable, "-c", LOCATE, *models],
+        env=os.environ | variables(address, cache),
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [json.loads(line) for line in done.stdout.splitlines()], done.stderr
 
@@ -125,6 +134,26 @@ def test_what_cannot_be_downloaded_is_told_in_one_sentence(
     assert f"org/model cannot be stored in {tmp_path}/file/hub: " in told
     assert "set HF_HOME" in told
     assert "Traceback" not in errors
+
+
+def test_an_interrupt_ends_a_download_within_a_file(checkpoint: Files, tmp_path: Path) -> None:
+    names = ("config.json", "tokenizer.json")
+    files = {name: checkpoint[name] for name in names} | {"model.safetensors": bytes(100 << 20)}
+    command = [sys.executable, "-m", "eightfold.solver.cli", "solve", "x", "--model", "org/model"]
+    with serve_models({"org/model": files}, pause=0.1) as server:
+        with subprocess.Popen(
+            [*command, "--quiet"],
+            env=os.environ | variables(server.address, tmp_path),
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process:
+            while not server.sent:
+                time.sleep(0.05)
+                assert process.poll() is None
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=120)
+        assert server.sent < 60
+    assert (process.returncode, said) == (130, "Interrupted.\n")
 
 
 def test_without_a_server_the_cache_and_the_network_are_named(tmp_path: Path) -> None:
