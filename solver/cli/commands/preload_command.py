@@ -143,8 +143,9 @@ def report_line(report: PreloadReport) -> str:
         "stopped": "; stopped early",
     }
     left_out = f"; left out {report.left_out / 1e9:.2f} GB of weights that are not read"
+    end = ends[report.ending] + (left_out if report.left_out else "")
     return (
         f"{counted(report.files, 'file')} of {report.total / 1e9:.2f} GB; in the OS page cache "
         f"before: {before}, after: {after}; read {report.read / 1e9:.2f} GB in "
-        f"{report.seconds:.1f} s ({report.rate / 1e9:.2f} GB/s){ends[report.ending]}{left_out if report.left_out else ''}"
+        f"{report.seconds:.1f} s ({report.rate / 1e9:.2f} GB/s){end}"
     )
