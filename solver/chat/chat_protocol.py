@@ -238,6 +238,7 @@ class ChatProtocol:
         messages: list[dict[str, Any]],
         tools: bool = True,
         prompts: Prompts | None = None,
+        head: bool = True,
     ) -> str:
         declared = [(prompts or self.prompts).python_tool()] if tools and self.native_tool else None
         try:
@@ -245,15 +246,15 @@ class ChatProtocol:
                 messages,
                 tools=declared,
                 enable_thinking=True,
-                add_generation_prompt=True,
+                add_generation_prompt=head,
                 tokenize=False,
             )
         except Exception as error:  # a template can make Jinja raise anything
             raise ProtocolError(f"The checkpoint's chat template fails: {error}.") from error
         return text
 
-    def _render_marked(self, messages: list[dict[str, Any]], tools: bool) -> str:
-        return self._render(messages, tools, replace(self.prompts, tool=DECLARATION))
+    def _render_marked(self, messages: list[dict[str, Any]], tools: bool, head: bool) -> str:
+        return self._render(messages, tools, replace(self.prompts, tool=DECLARATION), head)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)

@@ -24,8 +24,11 @@ PROBE = '"\n\\éZ'
 CALL_ID = "call00000"
 """Id of every call, since models write none; Mistral's templates want nine characters."""
 
-Render = Callable[[list[dict[str, Any]], bool], str]
-"""Renders messages with or without the tool's declaration; raises ProtocolError if it fails."""
+Render = Callable[[list[dict[str, Any]], bool, bool], str]
+"""Renders messages; raises ProtocolError if that fails.
+
+Its flags are whether the tool is declared, and whether the head of the model's turn follows.
+"""
 
 
 class ProtocolError(ValueError):
@@ -72,7 +75,7 @@ def user_framing(render: Render, opening: list[dict[str, Any]], ends: Sequence[s
     error: ProtocolError | None = None
     for messages, tools in ((opening, True), (opening[-1:], False)):
         try:
-            text = render([*messages, answer, extra], tools)
+            text = render([*messages, answer, extra], tools, True)
         except ProtocolError as fault:
             error = error or fault
             continue
@@ -129,7 +132,7 @@ def _framing_of(
 ) -> Framing | None:
     """Return the framing that one rendering shows, or None if it shows none."""
     try:
-        text = render([*opening, *turn], tools)
+        text = render([*opening, *turn], tools, True)
     except ProtocolError:
         return None
     head, found, tail = text.partition(MARK + "A")
@@ -160,7 +163,7 @@ def _appended(
 ) -> str:
     """Return what the first result adds to a conversation whose turns have no end token."""
     try:
-        shorter = render([*opening, turn[0]], tools)
+        shorter = render([*opening, turn[0]], tools, False)
     except ProtocolError:
         return ""
     same = 0
