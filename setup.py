@@ -30,6 +30,15 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
+    classifiers=[
+        "Environment :: Console",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Scientific/Engineering :: Mathematics",
+    ],
     python_requires=">=3.11",
     packages=sorted(PACKAGES),
     package_dir=PACKAGES,
@@ -45,6 +54,7 @@ setup(
         "jupyter_client>=8.0",
         "ipykernel>=6.29",
         "rich>=13",
+        "argcomplete>=3.1",
     ],
     extras_require={
         "flash": ["flash-attn>=2.7"],

@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
+
+from eightfold.common.error_text import one_line
 
 from .solver_config import SolverError
 
-_INTEGER = re.compile(r"\s*[-+]?\d{1,100}\s*")
+MAX_DIGITS = 100
+_INTEGER = re.compile(r"\s*[-+]?\d+\s*")
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def _json_rows(path: Path, text: str) -> Iterable[dict[str, Any]]:
         if line.strip():
             try:
                 row = json.loads(line)
-            except (json.JSONDecodeError, RecursionError) as error:
+            except (ValueError, RecursionError) as error:  # also an integer of 5,000 digits
                 raise SolverError(f"Line {number} of {path} is not JSON: {error}.") from error
             if not isinstance(row, dict):
                 raise SolverError(f"Line {number} of {path} is not a JSON object.")
@@ -114,7 +116,13 @@ def _problem(path: Path, number: int, row: dict[str, Any]) -> Problem:
         if not _INTEGER.fullmatch(str(answer)):
             raise SolverError(
                 f"The answer of problem {row['id']} of {path} is not an integer: "
-                f"{shorten(repr(answer), 60)}."
+                f"{one_line(repr(answer), 60)}."
+            )
+        digits = sum(character.isdigit() for character in str(answer))
+        if digits > MAX_DIGITS:
+            raise SolverError(
+                f"The answer of problem {row['id']} of {path} is an integer of {digits} digits; "
+                f"at most {MAX_DIGITS} are read."
             )
         value = int(answer)
     return Problem(str(row["id"]), str(row["problem"]), value, str(row.get("family") or ""))

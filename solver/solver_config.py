@@ -69,6 +69,7 @@ class SolverConfig:
             `org/name@revision` of one; None takes the bundled one.
         attempts: number of attempts at a problem, which all run at the same time.
         early_stop: number of equal answers that end a problem; 0 awaits every attempt.
+        tool: let the attempts run Python; False takes the prompt `plain` and runs nothing.
         turns: rounds of tool calls that an attempt may make.
         time: seconds that a problem may take.
         seed: seed of the run, from which the attempts' seeds follow (see `attempt_seed`).
@@ -92,6 +93,7 @@ class SolverConfig:
     model: str | Path | None = None
     attempts: int = 8
     early_stop: int = 4
+    tool: bool = True
     turns: int = 128
     time: float = 900.0
     seed: int = 0
@@ -132,6 +134,8 @@ class SolverConfig:
         )
         self._check_type(whole, Integral, "a whole number")
         self._check_type(("time", "tool_timeout"), Real, "a number of seconds")
+        if not isinstance(self.tool, bool):
+            raise SolverError(f"tool must be True or False, not {self.tool!r}.")
         if self.max_tokens is not None:
             self._check_type(("max_tokens",), Integral, "a whole number or None")
 

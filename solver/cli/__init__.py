@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """The command line `eightfold`."""
 
 from .command_line import main

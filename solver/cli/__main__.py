@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Run the command line: `python -m eightfold.solver.cli` is the same as `eightfold`."""
 
 import sys

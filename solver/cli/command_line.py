@@ -5,13 +5,21 @@ Wrong usage is reported before anything heavy, such as torch, is imported.
 
 from __future__ import annotations
 
+import argparse
+import logging
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 
-from .argument_parser import ArgumentParser, as_sentence
+from .argument_parser import ArgumentParser
 from .exit_codes import ExitCode
-from .user_errors import exit_code_for
+from .log_output import set_log_level
+from .message_text import as_sentence, name_options, shorten_message
+from .settings_file import DEFAULT_FILE, apply_settings
+from .user_errors import exit_code_for, message_of
+
+logger = logging.getLogger(__name__)
 
 
 def installed_version() -> str:
@@ -35,7 +43,32 @@ def make_parser() -> ArgumentParser:
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for command in COMMANDS:
         command.add_parser(subparsers)
+    for leaf in parser.leaves():
+        _add_common_options(leaf)
+        leaf.prepare = partial(apply_settings, parser, leaf)
+        leaf.set_defaults(parser=leaf)
     return parser
+
+
+def _add_common_options(parser: ArgumentParser) -> None:
+    """Add the options that every command has."""
+    parser.add_argument(
+        "--settings",
+        metavar="FILE",
+        help=f"TOML file with values of options (default: {DEFAULT_FILE} in the current folder, if "
+        "there is one)",
+    )
+    parser.add_argument(
+        "--verbose",
+        action="count",
+        default=0,
+        help="log what is done to standard error; twice: in more detail",
+    )
+
+
+def option_names(parser: ArgumentParser) -> dict[str, str]:
+    """Return the names of a command's options by those of the settings that they stand for."""
+    return {action.dest: f"--{name}" for name, action in parser.options().items()}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -50,27 +83,43 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Otherwise transformers also logs what is wrong with a checkpoint; we report it ourselves.
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     try:
-        options = make_parser().parse_args(argv)
+        parser = make_parser()
+        if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+            from .completion import complete
+
+            complete(parser)
+        options = parser.parse_args(argv)
     except SystemExit as stop:  # argparse has reported wrong usage, or printed the help
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        return _interrupted()
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt)
+    set_log_level(options.verbose)
+    for name, value in vars(options).items():
+        logger.debug("%s = %r", name, value)
+    return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the command that was chosen and report what ends it."""
     try:
-        return int(options.run(options))
-    except KeyboardInterrupt:
-        return _interrupted()
+        code = int(options.run(options))
+        sys.stdout.flush()  # a full disk is reported here, not when the interpreter exits
+        return code
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt)
     except BrokenPipeError:
         sys.stderr.close()  # the reader is gone, and the interpreter must not complain at exit
         return ExitCode.FAILED
     except Exception as error:
-        code = exit_code_for(error)
-        if code is None:
+        known = exit_code_for(error)
+        if known is None:
             raise
-        reason = str(error) or type(error).__name__
+        reason = name_options(shorten_message(message_of(error)), option_names(options.parser))
         print(f"eightfold {options.command}: {as_sentence(reason)}", file=sys.stderr)
-        return code
+        return known
 
 
-def _interrupted() -> int:
-    print("Interrupted.", file=sys.stderr)
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    """Say that the command was interrupted, and what the command says about it, if anything."""
+    print(str(interrupt) or "Interrupted.", file=sys.stderr)
     return ExitCode.INTERRUPTED

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+from eightfold.common.counted_noun import counted
 
 from ..attempts.voting import DEFAULT_RULE, RULES
 from ..solver_config import SolverConfig, SolverError
 
 if TYPE_CHECKING:
     from eightfold.engine import EngineConfig
+
+    from ..problem_set import Problem
 
 
 def add_solver_options(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +42,12 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
         default=default.early_stop,
         metavar="K",
         help="number of equal answers that end a problem; 0 waits for all attempts (%(default)s)",
+    )
+    add(
+        "--no-tool",
+        dest="tool",
+        action="store_false",
+        help="run no Python: the model is told of no tool, and code is text",
     )
     add(
         "--turns",
@@ -104,7 +116,17 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
         SolverError: a value is out of range.
     """
     names = (
-        *("model", "attempts", "early_stop", "turns", "time", "seed", "temperature", "top_p"),
+        *(
+            "model",
+            "attempts",
+            "early_stop",
+            "tool",
+            "turns",
+            "time",
+            "seed",
+            "temperature",
+            "top_p",
+        ),
         *("top_k", "min_p", "rule", "tool_timeout", "kernels", "prompts", "max_tokens"),
     )
     values = {name: getattr(options, name) for name in names} | changes
@@ -123,3 +145,24 @@ def _engine_config(options: argparse.Namespace, running: int) -> EngineConfig | 
         return EngineConfig(device=device, max_context=context, max_running=running)
     except ValueError as error:
         raise SolverError(str(error)) from error
+
+
+def warn_of_truths(problems: Sequence[Problem], config: SolverConfig) -> None:
+    """Say which known answers no attempt can give, because they are outside the range."""
+    outside = [
+        problem.id
+        for problem in problems
+        if problem.answer is not None and not config.low <= problem.answer <= config.high
+    ]
+    if outside:
+        print(
+            f"{counted(len(outside), 'known answer')} outside of {config.low} to {config.high} can "
+            f"never be given, so these problems count as wrong: {named(outside)}.",
+            file=sys.stderr,
+        )
+
+
+def named(ids: Sequence[str], most: int = 5) -> str:
+    """Return the first ids, and how many others there are."""
+    others = f" and {len(ids) - most} more" if len(ids) > most else ""
+    return ", ".join(ids[:most]) + others

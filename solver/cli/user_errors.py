@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from .exit_codes import ExitCode
 
 
@@ -25,3 +27,12 @@ def exit_code_for(error: Exception) -> ExitCode | None:
     if isinstance(error, (OSError, MemoryError, SandboxError, EngineLostError)):
         return ExitCode.FAILED
     return None
+
+
+def message_of(error: Exception) -> str:
+    """Return what to tell the user about an error that has an exit code."""
+    if isinstance(error, OSError) and error.strerror:
+        if error.filename is None:
+            return error.strerror
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return str(error) or type(error).__name__

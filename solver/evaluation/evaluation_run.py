@@ -8,6 +8,9 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from eightfold.common.counted_noun import counted
+from eightfold.common.error_text import one_line
+
 from ..attempts.engine_loop import EngineLostError
 from ..problem_set import Problem
 from ..progress_display import ProgressDisplay, duration
@@ -79,6 +82,7 @@ class Evaluation:
         self.error: BaseException | None = None
         self._solved_here = 0  # not counting what earlier starts finished
         self._stopping = False
+        self._lines: deque[str] = deque()  # of finished problems, not shown yet
         self._began = time.monotonic()
         self._lock = threading.Lock()
 
@@ -100,7 +104,9 @@ class Evaluation:
             while any(worker.is_alive() for worker in workers):
                 for worker in workers:
                     worker.join(0.2)
+                self._show_lines(display)
                 display.update(self.status())
+            self._show_lines(display)
         except BaseException:
             self._stopping = True
             self.waiting.clear()
@@ -110,11 +116,16 @@ class Evaluation:
         if self.error is not None:
             raise self.error
 
+    def _show_lines(self, display: ProgressDisplay) -> None:
+        """Print a line for each problem that was finished since the last call."""
+        while self._lines:
+            display.line(self._lines.popleft())
+
     def status(self) -> str:
         """Return one line: problems done, accuracy so far, time passed and time to go."""
         passed = time.monotonic() - self._began
         accuracy = f"{self.right}/{self.known} right" if self.known else "no answers known"
-        text = f"{self.done}/{self.total} problems | {accuracy} | {duration(passed)}"
+        text = f"{self.done}/{counted(self.total, 'problem')} | {accuracy} | {duration(passed)}"
         if self._solved_here:
             to_go = passed / self._solved_here * (self.total - self.done)
             text += f", about {duration(to_go)} to go"
@@ -146,14 +157,21 @@ class Evaluation:
 
     def _solve(self, problem: Problem, seconds: float) -> None:
         began = time.monotonic()
+        failed: list[OSError] = []
+
+        def write_attempt(record: dict[str, Any]) -> None:
+            try:
+                self.folder.write("attempts", {"id": problem.id, **record})
+            except OSError as error:
+                failed.append(error)
+
         result = self.solver.solve_or_nothing(
-            problem.text,
-            key=problem.id,
-            seconds=seconds,
-            on_attempt=lambda record: self.folder.write("attempts", {"id": problem.id, **record}),
+            problem.text, key=problem.id, seconds=seconds, on_attempt=write_attempt
         )
         if self._stopping:
             return  # interrupted: the problem is run again when the run is resumed
+        if failed:
+            raise failed[0]  # a problem whose attempts are not recorded is not done
         if not self.solver.alive:
             raise EngineLostError(f"The engine's thread has ended in problem {problem.id}.")
         record = problem_record(problem, result, seconds)
@@ -164,11 +182,30 @@ class Evaluation:
             self.done += 1
             self._solved_here += 1
             self._count(record)
+            self._lines.append(f"{self.done}/{self.total} {problem_line(record)}")
 
     def _count(self, record: dict[str, Any]) -> None:
         if record["truth"] is not None:
             self.known += 1
             self.right += record["answer"] == record["truth"]
+
+
+def problem_line(record: dict[str, Any]) -> str:
+    """Return what to show of a finished problem: its answer, the votes for it, time and faults.
+
+    Args:
+        record: its line of problems.jsonl.
+    """
+    answer, truth = record["answer"], record["truth"]
+    given = "no answer" if answer is None else str(answer)
+    if truth is not None:
+        given += " (right)" if answer == truth else f" (wrong, {one_line(truth, 24)} is right)"
+    votes = next(iter(record["votes"].values()), 0)
+    faults = f", {counted(len(record['faults']), 'fault')}" if record["faults"] else ""
+    return (
+        f"{one_line(record['id'], 40)}: {given}, {votes} of {counted(record['attempts'], 'vote')}, "
+        f"{duration(record['seconds'])}{faults}"
+    )
 
 
 def problem_record(problem: Problem, result: Result, granted: float) -> dict[str, Any]:

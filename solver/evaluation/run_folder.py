@@ -12,7 +12,6 @@ a kill left unfinished from those of a later start.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import threading
@@ -21,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, TextIO
+
+from eightfold.common.file_errors import path_in_errors
 
 from ..attempts.attempt_statistics import AttemptStatistics, tail_entropy
 from ..solver_config import SolverError
@@ -48,6 +49,7 @@ class RunFolder:
         settings: the settings.
         round: number of this start of the run, from 1.
         finished: the records of the problems that earlier starts finished, by id.
+        count: number of problems finished in all.
 
     Raises:
         SolverError: the folder cannot be made, or holds a run that is still in progress, that has
@@ -78,6 +80,7 @@ class RunFolder:
             _check_same_settings(folder, earlier["settings"], self.settings)
         self.round = earlier["round"] + 1 if earlier else 1
         self.finished = {record["id"]: record for record in _read_records(folder, "problems")}
+        self.count = len(self.finished)
         if earlier is None and self.finished:
             raise SolverError(f"{folder} has problems but no run.json; choose another --out.")
 
@@ -94,20 +97,22 @@ class RunFolder:
         The line of a problem is also forced to the disk.
         """
         line = json.dumps({"round": self.round, **record}, ensure_ascii=False) + "\n"
-        with self._lock:
+        path = self.folder / f"{name}.jsonl"
+        with self._lock, path_in_errors(path):
             if name not in self._files:
-                path = self.folder / f"{name}.jsonl"
                 self._files[name] = path.open("a", encoding="utf-8", errors="backslashreplace")
             self._files[name].write(line)
             self._files[name].flush()
             if name == "problems":
                 os.fsync(self._files[name].fileno())
+                self.count += 1
 
     def close(self) -> None:
         """Close the files and let other processes resume the run."""
         with self._lock:
             for file in self._files.values():
-                file.close()
+                with suppress(OSError):  # of a line that could not be written, and was told
+                    file.close()
             self._files.clear()
             if self._folder_lock is not None:
                 os.close(self._folder_lock)
@@ -192,8 +197,10 @@ def read_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]
 def write_json(path: Path, value: object) -> None:
     """Write a JSON file atomically: a kill leaves either the old content or the new."""
     temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    with path_in_errors(path):
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
 
 
 def statistics_of(record: dict[str, Any], tail: int | None = None) -> AttemptStatistics:
@@ -253,6 +260,11 @@ def _lock_folder(folder: Path) -> int | None:
         descriptor = os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise SolverError(f"The folder {folder} cannot be made: {error.strerror}.") from error
+    try:
+        import fcntl  # Windows has none, and no locks of folders
+    except ImportError:
+        os.close(descriptor)
+        return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eightfold.common.counted_noun import counted
+
 from ..attempts.attempt import Ending
 from ..attempts.attempt_statistics import AttemptStatistics
 from ..attempts.voting import early_stop_reason, vote
@@ -125,6 +127,15 @@ def pass_score(run: Run, k: int, attempts: int | None = None) -> Score | None:
             right = sum(one["answer"] == problem["truth"] for one in judged)
             values.append(pass_at_k(len(judged), right, k))
     return mean_score(f"pass@{k}", values) if values else None
+
+
+def pass_caveat(cancelled: int) -> str:
+    """Return the sentence to print beside a pass@k of a run with cancelled attempts."""
+    return (
+        f"pass@k leaves out {counted(cancelled, 'attempt')} that a consensus cancelled. Those tend "
+        "to be wrong more often, so the figure is rather too high; a run with --early-stop 0 gives "
+        "an unbiased one."
+    )
 
 
 def summarize(run: Run, settings: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import random
 import statistics
 from typing import TYPE_CHECKING
 
+from eightfold.common.counted_noun import counted
 from eightfold.common.terminal_table import Column, format_table
 
 from ...solver_config import SolverError
@@ -70,7 +71,10 @@ def run(options: argparse.Namespace) -> int:
         )
     except ValueError as error:
         raise SolverError(str(error)) from error
-    print(f"{options.runs} runs of {options.problems} problems, limit {config.limit:g} s")
+    print(
+        f"{counted(options.runs, 'run')} of {counted(options.problems, 'problem')}, "
+        f"limit {config.limit:g} s"
+    )
     rows = []
     exceeded = False
     for pattern in PATTERNS:

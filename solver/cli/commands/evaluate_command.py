@@ -5,22 +5,26 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from eightfold.common.counted_noun import counted
 from eightfold.common.terminal_table import Column, format_table
+from eightfold.sandbox.platform_support import check_platform
 
+from ...attempts.attempt import Ending
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.run_folder import RunFolder, read_run, write_json
-from ...evaluation.run_scores import summarize
+from ...evaluation.run_scores import pass_caveat, summarize
 from ...model_defaults import ModelInputs, read_model_inputs
 from ...problem_set import fingerprint, load_problems
 from ...progress_display import ProgressDisplay
 from ...solver_config import MAX_KERNELS, SolverConfig, SolverError
 from ...time_budget import Budget, BudgetConfig
 from ..exit_codes import ExitCode
-from ..solver_options import add_solver_options, solver_config
+from ..solver_options import add_solver_options, named, solver_config, warn_of_truths
 
 if TYPE_CHECKING:
     from ..argument_parser import Subparsers
@@ -64,13 +68,15 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the evaluation and print its summary; wrong answers do not change the exit code."""
     if options.parallel < 1:
-        raise SolverError(f"parallel must be at least 1, not {options.parallel}.")
+        raise SolverError(f"--parallel must be at least 1, not {options.parallel}.")
     if options.first is not None and options.first < 1:
-        raise SolverError(f"first must be at least 1, not {options.first}.")
+        raise SolverError(f"--first must be at least 1, not {options.first}.")
     kernels = max(options.kernels, min(MAX_KERNELS, options.attempts * options.parallel))
     config = solver_config(options, kernels=kernels, problems=options.parallel)
     budget = run_budget(options.limit_time, config)
     problems = load_problems(options.problems)[: options.first]
+    warn_of_truths(problems, config)
+    check_platform()
     inputs = read_model_inputs(config, progress=not options.quiet)
     settings = run_settings(options, fingerprint(problems), inputs)
     folder = RunFolder(Path(options.out), settings, options.resume)
@@ -86,18 +92,33 @@ def run(options: argparse.Namespace) -> int:
                 evaluation = Evaluation(solver, problems, folder, options.parallel, budget)
                 evaluation.run(display)
                 if evaluation.out_of_time:
-                    print(
-                        f"Time is up: {evaluation.status()}; continue with --resume.",
-                        file=sys.stderr,
-                    )
+                    said = f"Time is up: {evaluation.status()}; --resume goes on."
+                    print(said, file=sys.stderr)
+    except KeyboardInterrupt:
+        display.clear()
+        done = f"{folder.count} of {counted(len(problems), 'problem')} done"
+        raise KeyboardInterrupt(f"Interrupted; {done}; --resume goes on.") from None
     finally:
         folder.close()
-    summary = {"settings": settings, **summarize(read_run(folder.folder), settings)}
+    records = read_run(folder.folder)
+    summary = {"settings": settings, **summarize(records, settings)}
     write_json(folder.folder / "summary.json", summary)
+    print_faults([problem for problem, _ in records])
     print_summary(summary)
+    print(f"each problem: {folder.folder / 'problems.jsonl'}; attempts.jsonl holds the attempts")
     if options.json:
         print(json.dumps(summary), flush=True)
     return ExitCode.OK
+
+
+def print_faults(problems: Sequence[dict[str, Any]]) -> None:
+    """Print each fault once, with the problems in which it happened."""
+    found: dict[str, dict[str, None]] = {}
+    for problem in problems:
+        for fault in problem["faults"]:
+            found.setdefault(fault, {})[problem["id"]] = None
+    for fault, ids in found.items():
+        print(f"fault in {named(list(ids))}: {fault}", file=sys.stderr)
 
 
 def run_budget(limit: float | None, config: SolverConfig) -> Budget | None:
@@ -111,7 +132,7 @@ def run_budget(limit: float | None, config: SolverConfig) -> Budget | None:
     try:
         return Budget(BudgetConfig(limit=limit, cap=max(config.time, BudgetConfig.floor)))
     except ValueError as error:
-        raise SolverError(str(error)) from error
+        raise SolverError(str(error).replace("limit must", "--limit-time must", 1)) from error
 
 
 def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) -> dict[str, Any]:
@@ -125,7 +146,7 @@ def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) 
     """
     names = (
         *("attempts", "early_stop", "turns", "time", "seed", "temperature", "top_p", "top_k"),
-        *("min_p", "rule", "tool_timeout", "max_tokens", "max_context", "limit_time"),
+        *("min_p", "rule", "tool", "tool_timeout", "max_tokens", "max_context", "limit_time"),
     )
     chosen = {name: getattr(options, name) for name in names}
     folder = None if options.model is None else inputs.folder
@@ -144,21 +165,24 @@ def print_summary(summary: dict[str, Any]) -> None:
                 name,
                 f"{score['value']:.1%}",
                 f"[{score['low']:.1%}, {score['high']:.1%}]",
-                f"of {score['problems']} problems",
+                f"of {counted(score['problems'], 'problem')}",
             )
             for name, score in summary["scores"].items()
         ]
         print(format_table(SCORE_COLUMNS, scores, plain_titles=False))
+    cancelled = summary["endings"].get(Ending.CONSENSUS, 0)
+    if cancelled and any(name.startswith("pass@") for name in summary["scores"]):
+        print(pass_caveat(cancelled))
     if summary["families"]:
         families = [
             (name, str(family["right"]), f"of {family['problems']}")
             for name, family in summary["families"].items()
         ]
         print(format_table(FAMILY_COLUMNS, families, plain_titles=False, indent=2))
+    totals = ("problem", "attempt", "token", "call", "error")
     print(
-        f"{summary['problems']} problems, {summary['attempts']} attempts, "
-        f"{summary['tokens']} tokens, {summary['calls']} tool calls, {summary['errors']} errors, "
-        f"{summary['seconds']:.0f} s in problems, {summary['faults']} faults"
+        ", ".join(counted(summary[f"{name}s"], name) for name in totals)
+        + f", {summary['seconds']:.0f} s in problems, {counted(summary['faults'], 'fault')}"
     )
     for title, key in (("errors", "errors_by_kind"), ("attempts", "endings")):
         counts = ", ".join(f"{name} {count}" for name, count in summary[key].items())

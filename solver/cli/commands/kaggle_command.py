@@ -10,13 +10,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.sandbox.platform_support import check_platform
+
 from ...kaggle.kaggle_config import RUN_SECONDS, KaggleConfig
 from ...kaggle.kaggle_session import MIN_SECONDS, RETURN_SECONDS
 from ...problem_set import Problem, load_problems
 from ...solver_config import SolverConfig, SolverError
 from ...time_budget import BudgetConfig
 from ..exit_codes import ExitCode
-from ..solver_options import add_solver_options, solver_config
+from ..solver_options import add_solver_options, solver_config, warn_of_truths
 
 if TYPE_CHECKING:
     from ..argument_parser import Subparsers
@@ -75,6 +77,8 @@ def run(options: argparse.Namespace) -> int:
 
     problems = load_problems(options.problems)
     config = solver_config(options)
+    warn_of_truths(problems, config)
+    check_platform()
     resolve_model_folder(config.model)
     if find_spec("polars") is None:
         raise SolverError("A rehearsal needs polars; install eightfold[kaggle].")
@@ -86,7 +90,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         answers = run_gateway(predict_endpoint.predict, rows, out, seed=options.order)
     except GatewayError as error:
-        raise OSError(f"the gateway ended the run: {error}") from error
+        raise OSError(f"The gateway ended the run: {error}") from error
     finally:
         predict_endpoint.stop()
     return report(problems, answers, session.fallbacks, out, options.json)
@@ -102,10 +106,12 @@ def rehearsal_config(
     """
     least = RETURN_SECONDS + MIN_SECONDS
     if config.time < least:
-        raise SolverError(f"time must be at least {least:g} s in a rehearsal, not {config.time:g}.")
+        raise SolverError(
+            f"--time must be at least {least:g} s in a rehearsal, not {config.time:g}."
+        )
     limit = options.limit_time
     if not 0 < limit < math.inf:
-        raise SolverError(f"limit-time must be a positive number of seconds, not {limit:g}.")
+        raise SolverError(f"--limit-time must be a positive number of seconds, not {limit:g}.")
     floor = min(BudgetConfig.floor, config.time)
     return KaggleConfig(
         solver=config,

@@ -7,11 +7,13 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.common.counted_noun import counted
 from eightfold.common.terminal_table import Column, format_table
 
+from ...attempts.attempt import Ending
 from ...attempts.voting import RULES
 from ...evaluation.run_folder import read_run
-from ...evaluation.run_scores import Score, pass_score, vote_score
+from ...evaluation.run_scores import Score, pass_caveat, pass_score, vote_score
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 
@@ -27,7 +29,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "replay",
         help="vote again on the attempts of a run",
         description="Vote again on the recorded attempts of a run by one rule, or by all rules "
-        "side by side, with 95 %% intervals (Wilson's for votes, bootstrap over problems for "
+        "side by side, with 95 % intervals (Wilson's for votes, bootstrap over problems for "
         "pass@k).",
     )
     parser.add_argument("runs", nargs="+", metavar="DIR", help="folders of runs")
@@ -55,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         run_records = read_run(Path(folder))
         most = max((len(attempts) for _, attempts in run_records), default=0)
         count = min(options.attempts or most, most)
-        print(f"{folder}: {len(run_records)} problems, {count} attempts each")
+        print(f"{folder}: {counted(len(run_records), 'problem')}, {counted(count, 'attempt')} each")
         found = [pass_score(run_records, k, count) for k in sorted({1, count}) if k >= 1]
         found += [vote_score(run_records, rule, options.early_stop, count) for rule in rules]
         scores = [score for score in found if score is not None]
@@ -63,6 +65,11 @@ def run(options: argparse.Namespace) -> int:
             print(format_table(COLUMNS, map(score_row, scores), plain_titles=False, indent=2))
         else:
             print("  no problem with a known answer is done")
+        cancelled = sum(
+            one["ending"] == Ending.CONSENSUS for _, tries in run_records for one in tries
+        )
+        if cancelled and any(score.name.startswith("pass@") for score in scores):
+            print(f"  {pass_caveat(cancelled)}")
         records += [{"run": folder, **vars(score)} for score in scores]
     if options.json:
         print(json.dumps(records), flush=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from eightfold.sandbox.platform_support import check_platform
+
 if TYPE_CHECKING:
     from ..argument_parser import Subparsers
 
@@ -22,6 +24,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the sandbox's own command and return its exit code."""
+    check_platform()
     from eightfold.sandbox.doctor import main
 
     return int(main(["--json"] if options.json else []))

@@ -8,11 +8,18 @@ import os
 import stat
 import sys
 import time
-from functools import partial
-from typing import TYPE_CHECKING, Any, TextIO
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
+from eightfold.common.counted_noun import counted
+from eightfold.common.file_errors import path_in_errors
+from eightfold.sandbox.platform_support import check_platform
+
+from ...attempts.attempt import Ending
 from ...model_defaults import read_model_inputs
-from ...progress_display import ProgressDisplay, votes_text
+from ...progress_display import ProgressDisplay, duration, votes_text
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 from ..problem_input import read_problem
@@ -31,6 +38,10 @@ def add_parser(subparsers: Subparsers) -> None:
         description="Solve one problem. Its text is given directly, as - for standard input, "
         "or with --file.",
     )
+    parser.words_hint = (
+        "Quote the problem's text, as in eightfold solve 'What is 2+2?'; text that begins with - "
+        "comes last, after --."
+    )
     parser.add_argument(
         "problem", nargs="?", metavar="PROBLEM", help="the problem's text; - reads standard input"
     )
@@ -40,7 +51,8 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument(
         "--show",
         action="store_true",
-        help="print what the first attempt with the answer wrote and ran",
+        help="print what the first attempt with the answer wrote and ran, or the longest attempt "
+        "if none has an answer",
     )
     parser.add_argument("--trace", metavar="FILE", help="write each attempt there, as JSON Lines")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
@@ -52,9 +64,10 @@ def run(options: argparse.Namespace) -> int:
     began = time.monotonic()
     text = read_problem(options.problem, options.file)
     config = solver_config(options)
+    check_platform()
     # Reports wrong input before the model is loaded.
     inputs = read_model_inputs(config, progress=not options.quiet)
-    trace = open_trace(options.trace) if options.trace else None
+    trace = AttemptTrace(options.trace)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:
         display.note("loading the model and starting the Python kernels")
@@ -64,60 +77,131 @@ def run(options: argparse.Namespace) -> int:
             startup = time.monotonic() - began
             if solver.on_gpu:
                 display.line(solver.loop.engine.table())
-            display.note(f"ready after {startup:.1f} s: {config.attempts} attempts")
-            if trace is not None:
-                clear_trace(trace)
-            result = solver.solve(
-                text,
-                on_progress=display.progress,
-                on_attempt=partial(write_record, trace) if trace is not None else None,
-            )
+            display.note(f"ready after {startup:.1f} s: {counted(config.attempts, 'attempt')}")
+            trace.clear()
+            asked = time.monotonic()
+            try:
+                result = solver.solve(text, on_progress=display.progress, on_attempt=trace.add)
+            except KeyboardInterrupt:
+                said = interrupt_text(trace.records, config.attempts, time.monotonic() - asked)
+                raise KeyboardInterrupt(said) from None
             display.clear()
-            for fault in result.faults:
-                print(f"fault: {fault}", file=sys.stderr)
-            if options.show:
-                print_attempt(result)
-            print_result(result, startup)
-            if options.json:
-                print(json.dumps(result_json(result, startup)), flush=True)
+            report(result, startup, options)
     finally:
         display.clear()
-        if trace is not None:
-            trace.close()
+        trace.close()
+    if trace.error is not None:
+        raise trace.error
     return ExitCode.NO_ANSWER if result.answer is None else ExitCode.OK
 
 
-def open_trace(path: str) -> TextIO:
-    """Open the trace file without clearing it, since the model may still be refused.
+class AttemptTrace:
+    """The records of the attempts that ended, and the file that they are written to.
+
+    The file is opened at once but not cleared, since the model may still be refused. After a line
+    that could not be written, nothing more is.
+
+    Args:
+        path: the file, JSON Lines; None writes none.
+
+    Attributes:
+        records: the records of the attempts that ended so far.
+        error: why a line could not be written, or None.
 
     Raises:
-        SolverError: the file cannot be written.
+        SolverError: if the file cannot be opened for writing.
     """
-    try:
-        return open(path, "a", encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise SolverError(f"The trace cannot be written to {path}: {error.strerror}.") from error
+
+    def __init__(self, path: str | None) -> None:
+        self.records: list[dict[str, Any]] = []
+        self.error: OSError | None = None
+        self._path = path or ""
+        try:
+            self._file = path and open(path, "a", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+        except OSError as error:
+            raise SolverError(
+                f"The trace cannot be written to {path}: {error.strerror}."
+            ) from error
+
+    def clear(self) -> None:
+        """Remove what an earlier run left in the file; a device or a pipe holds nothing."""
+        if self._file and stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+            self._file.truncate(0)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keep a record, and append it to the file; called on the engine's thread."""
+        self.records.append(record)
+        if not self._file or self.error is not None:
+            return
+        try:
+            with path_in_errors(self._path):
+                self._file.write(json.dumps(record, ensure_ascii=False) + "\n")
+                self._file.flush()
+        except OSError as error:
+            self.error = error
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            with suppress(OSError):  # of a line that could not be written
+                self._file.close()
 
 
-def clear_trace(file: TextIO) -> None:
-    """Remove what an earlier run left in the file; a device or a pipe holds nothing."""
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.truncate(0)
+def interrupt_text(records: Sequence[dict[str, Any]], attempts: int, seconds: float) -> str:
+    """Return what to say if the problem is interrupted: the votes so far.
+
+    Args:
+        records: those of the attempts that have ended.
+        attempts: number of all attempts.
+        seconds: time since the problem's start.
+    """
+    ended = [one for one in records if one["ending"] != Ending.INTERRUPTED]
+    answers = Counter(one["answer"] for one in records if one["answer"] is not None)
+    votes = votes_text(dict(answers.most_common())) or "none"
+    return (
+        f"Interrupted after {duration(seconds)}; votes so far: {votes} "
+        f"({len(ended)} of {counted(attempts, 'attempt')} had ended)."
+    )
 
 
-def write_record(file: TextIO, record: dict[str, Any]) -> None:
-    """Append a line of JSON and hand it to the operating system."""
-    file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    file.flush()
+def report(result: Result, startup: float, options: argparse.Namespace) -> None:
+    """Print everything about the result that the options ask for."""
+    for fault in result.faults:
+        print(f"fault: {fault}", file=sys.stderr)
+    if options.show:
+        print_attempt(result)
+    print_result(result, startup)
+    if result.answer is None and not options.show and not options.quiet:
+        print("No attempt has an answer; --show prints the longest one.", file=sys.stderr)
+    if options.json:
+        print(json.dumps(result_json(result, startup)), flush=True)
+
+
+def attempt_to_show(result: Result) -> dict[str, Any] | None:
+    """Return the first attempt with the answer, or without an answer the longest attempt."""
+    if result.answer is not None:
+        return next(one for one in result.attempts if one["answer"] == result.answer)
+    return max(result.attempts, key=lambda one: one["tokens"], default=None)
 
 
 def print_attempt(result: Result) -> None:
-    """Print what the first attempt with the answer wrote, and the output of its tool calls."""
-    chosen = [one for one in result.attempts if one["answer"] == result.answer is not None]
-    for turn in chosen[0]["turns"] if chosen else ():
+    """Print what one attempt wrote, the output of its tool calls, and how it ended."""
+    chosen = attempt_to_show(result)
+    if chosen is None:
+        return
+    for turn in chosen["turns"]:
         print(turn["text"])
         for call in turn["calls"]:
             print(f"--- output ({call['status']}):\n{call['output']}\n---")
+    if result.answer is None:
+        print(f"--- This was attempt {chosen['attempt'] + 1}, the longest: {ending_text(chosen)}")
+
+
+def ending_text(record: dict[str, Any]) -> str:
+    """Return how an attempt ended, with its answer or the reason why it has none."""
+    answer = "" if record["answer"] is None else f" {record['answer']}"
+    detail = f" ({record['detail'].rstrip('.')})" if record["detail"] else ""
+    return f"{record['ending']}{answer}{detail}"
 
 
 def print_result(result: Result, startup: float) -> None:
@@ -125,16 +209,15 @@ def print_result(result: Result, startup: float) -> None:
     print(f"answer: {'none' if result.answer is None else result.answer}")
     print(f"votes: {votes_text(result.votes) or 'none'}")
     for record in result.attempts:
-        answer = "" if record["answer"] is None else f" {record['answer']}"
-        detail = f" ({record['detail']})" if record["detail"] else ""
         print(
-            f"  attempt {record['attempt'] + 1}: {record['ending']}{answer}{detail}, "
-            f"{record['calls']} calls, {record['errors']} errors, {record['tokens']} tokens"
+            f"  attempt {record['attempt'] + 1}: {ending_text(record)}, "
+            f"{counted(record['calls'], 'call')}, {counted(record['errors'], 'error')}, "
+            f"{counted(record['tokens'], 'token')}"
         )
     speed = result.tokens / max(result.seconds, 1e-9)
     print(
         f"time: {result.seconds:.1f} s after {startup:.1f} s to start; "
-        f"{result.tokens} tokens, {speed:.0f} tokens/s; ended by: {result.stopped}"
+        f"{counted(result.tokens, 'token')}, {speed:.0f} tokens/s; ended by: {result.stopped}"
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -30,6 +31,24 @@ def test_help_and_version_import_nothing_heavy(capsys: pytest.CaptureFixture[str
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
     assert main(["--version"]) == 0
     assert capsys.readouterr().out.startswith("eightfold ")
+
+
+def test_no_help_has_a_doubled_percent_sign_or_a_doubled_stop() -> None:
+    for leaf in [make_parser(), *make_parser().leaves()]:
+        text = leaf.format_help()
+        assert "%%" not in text, leaf.prog
+        assert not re.search(r"(?<!\.)\.\.(?!\.)", text), leaf.prog
+
+
+def test_verbose_logs_what_is_done(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    words = ["preload", str(tmp_path), "--quiet"]
+    assert main([*words, "--verbose", "--verbose"]) == 0
+    assert re.search(
+        r"^\d\d:\d\d:\d\d DEBUG eightfold\.\S+: threads = 8$", capfd.readouterr().err, re.M
+    )
+    assert main(words) == 0
+    assert capfd.readouterr().err == "", "the next command of this process starts silent again"
 
 
 def test_the_module_is_the_command() -> None:
@@ -107,5 +126,5 @@ def test_preload_draws_a_bar_on_a_terminal(tmp_path: Path) -> None:
         while part := file.read(4096):
             shown += part
     assert done.returncode == 0, shown
-    assert done.stdout.startswith(b"1 files of 0.00 GB")
+    assert done.stdout.startswith(b"1 file of 0.00 GB")
     assert "1.0/1.0 MB" in shown.decode()
