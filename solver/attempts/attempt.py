@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ..answers.boxed_answer import MAX_ANSWER, MIN_ANSWER, answer
+from ..answers.boxed_answer import MAX_ANSWER, MIN_ANSWER, answer, bare_integer
+from ..answers.no_answer import explain_no_answer
 from ..chat.chat_protocol import ChatProtocol
 from ..chat.tool_call import Call, MalformedCall
 from .attempt_statistics import AttemptStatistics, tail_entropy
@@ -162,6 +163,7 @@ class Attempt:
         self.answer: int | None = None
         self.ended = 0.0
         self.nudged = False
+        self._asked = 0  # number of turns before the reply to the nudge
         self.turns = [Turn(0.0, protocol.prompt_opener)]
 
     @property
@@ -240,9 +242,10 @@ class Attempt:
             return None
         if self.nudged:
             early = self.boxed_answer() is not None
-            self.end(Ending.ANSWERED if early else Ending.NO_ANSWER, now)
+            detail = "" if early else self._explain_no_answer()
+            self.end(Ending.ANSWERED if early else Ending.NO_ANSWER, now, detail)
             return None
-        self.nudged = True
+        self.nudged, self._asked = True, len(self.turns)
         return self._feed(self.protocol.nudge(), self.protocol.user_opener, now)
 
     def _call(
@@ -309,14 +312,29 @@ class Attempt:
         """Return the last valid box that the model wrote after its last call, or None.
 
         A box before a call is a guess that the model goes on to check: it is the final answer only
-        if the attempt ends without another.
+        if the attempt ends without another. A reply to the nudge that is nothing but an integer
+        counts as boxed, because nothing else was asked for.
         """
         called = max((i for i, turn in enumerate(self.turns) if turn.calls), default=-1)
-        return self._answer_in(self.turns[called + 1 :])
+        found = self._answer_in(self.turns[called + 1 :])
+        if found is None and self.nudged and called < self._asked:
+            bare = bare_integer(self._final_text(self.turns[self._asked :]))
+            if bare is not None and self.limits.low <= bare <= self.limits.high:
+                return bare
+        return found
+
+    def _explain_no_answer(self) -> str:
+        """Return why nothing that the model wrote counts as its answer."""
+        asked = self._final_text(self.turns[: self._asked])
+        reason = explain_no_answer(asked, self.limits.low, self.limits.high)
+        reply = self._final_text(self.turns[self._asked :])
+        return reason or explain_no_answer(reply, self.limits.low, self.limits.high)
 
     def _answer_in(self, turns: Sequence[Turn]) -> int | None:
-        final = (self.protocol.final_text(turn.opener + turn.text) for turn in turns)
-        return answer("\n".join(final), self.limits.low, self.limits.high)
+        return answer(self._final_text(turns), self.limits.low, self.limits.high)
+
+    def _final_text(self, turns: Sequence[Turn]) -> str:
+        return "\n".join(self.protocol.final_text(turn.opener + turn.text) for turn in turns)
 
     def statistics(self) -> AttemptStatistics:
         """Return what votes and scores are computed from."""

@@ -83,7 +83,7 @@ def test_attempt_without_a_box_is_nudged_once() -> None:
     ("text", "answer"),
     [
         ("<|channel>thought\n\\boxed{1}<channel|>none<turn|>", None),
-        ("\\boxed{1} or \\boxed{2}<turn|>", 2),
+        ("\\boxed{1}, no: \\boxed{2}<turn|>", 2),
         ("\\boxed{2} or \\boxed{?}<turn|>", 2),
         ("\\boxed{100000}<turn|>", None),
     ],
@@ -92,6 +92,35 @@ def test_answer_is_the_last_valid_box_of_the_final_text(text: str, answer: int |
     attempt = make_attempt()
     write(attempt, text)
     assert attempt.answer == answer
+
+
+@pytest.mark.parametrize(
+    ("reply", "answer"),
+    [
+        ("381<turn|>", 381),
+        (" **381**.<turn|>", 381),
+        ("It is 381.<turn|>", None),
+        ("-3<turn|>", None),
+    ],
+)
+def test_a_bare_integer_answers_the_nudge(reply: str, answer: int | None) -> None:
+    attempt = make_attempt()
+    assert isinstance(write(attempt, "381<turn|>"), Feed)  # without the nudge it does not count
+    assert write(attempt, reply) is None
+    assert attempt.answer == answer
+
+
+def test_an_attempt_without_a_box_says_why() -> None:
+    attempt = make_attempt()
+    write(attempt, "The answer is 381.<turn|>")
+    write(attempt, "As I said.<turn|>")
+    assert attempt.ending is Ending.NO_ANSWER
+    assert "box" in attempt.detail
+    assert attempt.detail.endswith(".")
+    attempt = make_attempt()
+    write(attempt, "So \\boxed{1234567}.<turn|>")
+    write(attempt, "Yes.<turn|>")
+    assert "1234567" in attempt.detail
 
 
 def run_call(attempt: Attempt, text: str) -> None:
