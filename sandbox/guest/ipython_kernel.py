@@ -48,6 +48,7 @@ from ..text.inprocess_cell import leave, no_input
 from .cell_streams import CurrentCell, skip_pipe_in
 from .display_hooks import CellDisplayHook, CellPublisher
 from .nested_loop import CellLoop
+from .request_receiver import RequestReceiver
 from .state_restorer import StateRestorer
 
 
@@ -192,6 +193,14 @@ class CellKernel(IPythonKernel):
 
     shell_class = Type(CellShell)
     restorer: StateRestorer
+    receiver: RequestReceiver
+    reply: dict[str, Any]  # to the latest execute request
+
+    async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Run a cell and reply to the client, or to the pool."""
+        receiver = self.receiver  # a cell can delete the attribute
+        await super().execute_request(stream, ident, parent)
+        receiver.answer(parent["header"]["msg_id"], self.reply)
 
     def raw_input(self, prompt: str = "") -> str:
         """Refuse ``input()``."""
@@ -237,7 +246,8 @@ class CellKernel(IPythonKernel):
             CurrentCell.reader.finish()
             CurrentCell.page.end()
             CurrentCell.stream.publish()
-        return self._reply(error, user_expressions or {})
+        self.reply = self._reply(error, user_expressions or {})
+        return self.reply
 
     def _begin_cell(self) -> None:
         CurrentCell.budget.reset()

@@ -14,9 +14,14 @@ from .ipython_kernel import CellKernel
 
 
 class CellApp(IPKernelApp):
-    """The application, which holds the kernel's sockets; it reads no options and no files."""
+    """The application, which holds the kernel's sockets; it reads no options and no files.
+
+    Attributes:
+        connection: what a Jupyter connection file contains; a port of 0 is chosen freely.
+    """
 
     kernel_class = Type(CellKernel)
+    connection: dict[str, Any]
 
     def parse_command_line(self, argv: Any = None) -> None:
         """Do nothing: `kernel_main` passes all settings."""
@@ -26,6 +31,13 @@ class CellApp(IPKernelApp):
 
     def init_config_files(self) -> None:
         """Do nothing, for the same reason."""
+
+    def init_connection_file(self) -> None:
+        """Take the connection from `connection`; there is no file that a cell could replace."""
+        self.load_connection_info(self.connection)
+
+    def write_connection_file(self, **_: Any) -> None:
+        """Do nothing: the pool writes the file."""
 
     def init_blackhole(self) -> None:
         """Do nothing: none of stdout and stderr is to be discarded."""

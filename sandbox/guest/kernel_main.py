@@ -10,6 +10,7 @@ cells find nothing of the template's program there. `run_kernel` sets the attrib
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import importlib
@@ -17,11 +18,14 @@ import json
 import os
 import random
 import signal
+import socket
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..text.preamble import PREAMBLE
+
+if TYPE_CHECKING:
+    from ..isolation.privilege_drop import Isolation
 
 _WARMUP = """\
 _x = sympy.Symbol("x")
@@ -80,12 +84,16 @@ def preload() -> dict[str, Any]:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     from ..isolation import privilege_drop
-    from . import ipython_kernel, kernel_app, nested_loop, process_setup  # noqa: F401
+    from . import ipython_kernel, nested_loop, process_setup
+
+    for name in ("kernel_app", "request_receiver", "semaphores"):
+        importlib.import_module(f".{name}", __package__)
 
     ipython_kernel.install_hooks()
     nested_loop.install()
     process_setup.install()
-    privilege_drop.readable_by_all()  # the answer is cached for all forks
+    for enter in (True, False):
+        privilege_drop.readable_by_all(enter=enter)  # the answer is cached for all forks
     importlib.import_module("sympy.core.cache").clear_cache()
     namespace.pop("__builtins__", None)
     gc.collect()
@@ -94,23 +102,22 @@ def preload() -> dict[str, Any]:
 
 
 def run_kernel(
-    spec: dict[str, Any], namespace: dict[str, Any], page: int, report_fd: int, uid: int | None
+    spec: dict[str, Any], namespace: dict[str, Any], fds: list[int], isolation: Isolation
 ) -> None:
     """Turn this process into a kernel; return when it is shut down.
 
     Args:
-        spec: the pool's settings, with the kernel's ``folder`` and ``key``.
+        spec: the pool's settings, with the kernel's ``connection``.
         namespace: the cells' first namespace.
-        page: descriptor of the shared text page.
-        report_fd: pipe on which to report, as JSON, once the kernel can answer.
-        uid: user id to take on, or None to stay.
+        fds: descriptors of the shared text page, of the socket on which to report, as JSON, once
+            the kernel can answer, and of the channel for requests.
+        isolation: takes the kernel's privileges.
     """
-    from ..isolation import privilege_drop
     from ..text import shared_text_page
-    from . import cell_streams, process_setup
+    from . import cell_streams, process_setup, request_receiver, semaphores
 
-    folder = Path(spec["folder"])
-    scratch = folder / "scratch"
+    page, report, channel = fds
+    places = isolation.places
     cell_streams.CurrentCell.page = shared_text_page.PageWriter(page)
     os.close(page)
     null = os.open(os.devnull, os.O_RDWR)
@@ -118,34 +125,40 @@ def run_kernel(
         os.dup2(null, fd)
     os.close(null)
     process_setup.enlarge_stack()
-    isolation = privilege_drop.Isolation(spec, folder, uid)
     isolation.apply_before_start()
-    os.chdir(scratch)
+    if isolation.without_namespaces:
+        semaphores.install()
+    os.chdir(places.home)
     os.environ.update(
-        HOME=str(scratch),
-        TMPDIR=str(scratch),
-        IPYTHONDIR=str(folder / "run" / "ipython"),
-        JUPYTER_RUNTIME_DIR=str(folder / "run"),
-        MPLCONFIGDIR=str(scratch),
+        HOME=str(places.home),
+        TMPDIR=str(places.temporary),
+        IPYTHONDIR=str(places.temporary / ".ipython"),
+        JUPYTER_RUNTIME_DIR=str(places.temporary),
+        MPLCONFIGDIR=str(places.temporary / ".matplotlib"),
         MPLBACKEND="Agg",
         CUDA_VISIBLE_DEVICES="",
         TERM="dumb",
         USER=USER_NAME,
         LOGNAME=USER_NAME,
-        PATH=f"{folder.parent / 'bin'}:{os.environ.get('PATH', os.defpath)}",
+        PATH=f"{places.programs}:{os.environ.get('PATH', os.defpath)}",
     )
-    process_setup.search_working_folders(scratch)
+    process_setup.search_working_folders(places.home, places.temporary)
     _reseed()
-    app = _start_app(folder, namespace)
+    app = _start_app(spec["connection"], namespace)
     if spec.get("preamble"):
         app.shell.run_cell(spec["preamble"], store_history=False, silent=True)
     gc.freeze()
+    receiver = request_receiver.RequestReceiver(app.kernel, socket.socket(fileno=channel))
     active = isolation.apply_after_start()
     ports = {f"{name}_port": port for name, port in app._ports.items()}
     connection = {"transport": app.transport, "ip": app.ip, **ports}
-    report = json.dumps({"active": active, "connection": connection})
-    os.write(report_fd, report.encode())
-    os.close(report_fd)
+
+    def report_start() -> None:
+        receiver.start(asyncio.get_running_loop())
+        with socket.socket(fileno=report) as connected:
+            connected.send(json.dumps({"active": active, "connection": connection}).encode())
+
+    asyncio.get_event_loop().call_soon(report_start)
     app.start()
 
 
@@ -157,21 +170,20 @@ def _reseed() -> None:
         numpy.random.seed(list(os.urandom(16)))
 
 
-def _start_app(folder: Path, namespace: dict[str, Any]) -> Any:
+def _start_app(connection: dict[str, Any], namespace: dict[str, Any]) -> Any:
     """Open the kernel's sockets and prepare its shell."""
-    import asyncio
     import threading
 
     from . import cell_streams, ipython_kernel, kernel_app, state_restorer
 
     asyncio.set_event_loop(asyncio.new_event_loop())
     app = kernel_app.CellApp.instance(
-        connection_file=str(folder / "run" / "kernel.json"),
         user_ns=dict(namespace),
         outstream_class="eightfold.sandbox.guest.cell_streams.CellStream",
         log_level=50,
         quiet=True,
     )
+    app.connection = connection
     app.config.HistoryManager.enabled = False
     app.config.InteractiveShell.colors = "nocolor"
     app.config.InteractiveShell.cache_size = 0

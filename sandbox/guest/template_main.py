@@ -22,12 +22,16 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
 
 from ..isolation.process_tree import child_pids
 from .process_setup import write_interpreter_links
+
+if TYPE_CHECKING:
+    from ..isolation.namespaces import ViewSettings
+    from ..isolation.privilege_drop import Places
 
 PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 MAX_REQUEST_BYTES = 1 << 16
@@ -63,6 +67,9 @@ class Template:
         self.namespace: dict[str, Any] | None = None  # None if each kernel imports by itself
         self.removers: set[int] = set()  # child processes that remove folders
         self.folder_count = 0
+        self.view_settings: ViewSettings | None = None  # None if kernels have no namespaces
+        self.without_namespaces: str | None = "isolate=False"
+        self.pidfd = os.pidfd_open(os.getpid())
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.lock = os.open(self.root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -75,6 +82,8 @@ class Template:
         start, why = self.settings["start"], None
         try:
             write_interpreter_links(self.root / "bin")
+            if self.settings["isolate"]:
+                self.enter_namespaces()
             if start == "fork":
                 from .kernel_main import preload
 
@@ -89,6 +98,25 @@ class Template:
             self.serve()
         finally:
             self.close()
+
+    def enter_namespaces(self) -> None:
+        """Enter the namespaces that all kernels share, if the machine allows all of them."""
+        from ..isolation import namespaces, privilege_drop
+
+        probe, view = self.root / "probe", self.root / "view"
+        for folder in (probe, view):
+            folder.mkdir(mode=0o755)
+        view_settings = namespaces.ViewSettings(
+            view=view,
+            readable=privilege_drop.readable_paths(),
+            programs=self.root / "bin",
+            network=self.settings["transport"] == "tcp",
+        )
+        disk = self.settings["limits"]["disk"]
+        self.without_namespaces = namespaces.probe(view_settings, probe, disk)
+        if self.without_namespaces is None:
+            namespaces.enter_shared(view_settings)
+            self.view_settings = view_settings
 
     def serve(self) -> None:
         """Answer requests and reap children until the pool is gone."""
@@ -112,7 +140,7 @@ class Template:
     def answer(self) -> bool:
         """Answer one request; return False if the pool is gone or asks the template to end."""
         try:
-            data, fds, _, _ = socket.recv_fds(self.control, MAX_REQUEST_BYTES, 4)
+            data, fds, _, _ = socket.recv_fds(self.control, MAX_REQUEST_BYTES, 3)
         except ConnectionResetError:
             return False
         if not data:
@@ -134,55 +162,66 @@ class Template:
         return True
 
     def fork(self, request: dict[str, Any], fds: list[int]) -> int:
-        """Fork one kernel and return its process id.
+        """Fork one kernel and return the process id of the new child.
 
         Args:
             request: the pool's request, with the kernel's ``key``.
-            fds: the descriptors of its shared text page and of the pipe for its report.
+            fds: the descriptors that `run_kernel` takes.
         """
-        from ..isolation.kernel_users import private_uid
+        from ..isolation import namespaces
+        from ..isolation.kernel_users import check_room, private_uid
 
+        check_room()
         used = {kernel.slot for kernel in self.kernels.values()}
         slot = next(i for i in range(len(used) + 1) if i not in used)
         uid = private_uid(os.getpid(), slot) if self.settings["isolate"] else None
         self.folder_count += 1
         folder = self.root / str(self.folder_count)
-        spec = {**self.settings, **request, "folder": str(folder)}
-        template = os.getpid()
         try:
-            _make_folder(folder, uid, _connection_info(spec, folder, slot))
-            pid = os.fork()
+            _make_folder(folder, uid, scratch=self.view_settings is None)
+            fork = os.fork if self.view_settings is None else namespaces.fork_first_process
+            pid = fork()
         except OSError:
             self.remove(folder)
             raise
         if pid == 0:
-            self.become_kernel(spec, fds, uid, template)
+            self.become_kernel(request, fds, _KernelChild(folder, slot, uid))
         self.kernels[pid] = _KernelChild(folder, slot, uid)
         return pid
 
-    def become_kernel(
-        self, spec: dict[str, Any], fds: list[int], uid: int | None, template: int
-    ) -> None:
+    def become_kernel(self, request: dict[str, Any], fds: list[int], child: _KernelChild) -> None:
         """Run a kernel in the child process; never return."""
         code = 1
         try:
             from ..isolation import privilege_drop
 
-            os.setsid()
+            for number in (signal.SIGCHLD, signal.SIGTERM):
+                signal.signal(number, signal.SIG_DFL)
             signal.set_wakeup_fd(-1)
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            privilege_drop.die_with_parent(template)
+            signal.pthread_sigmask(signal.SIG_SETMASK, ())
+            privilege_drop.die_with_parent(self.pidfd)
             self.control.close()
+            if self.view_settings is not None:
+                self.enter_own_namespaces(fds[1], child)
             for fd in (self.wake_read, self.wake_write, self.lock):
                 os.close(fd)
+            os.setsid()
+            isolation = privilege_drop.Isolation(
+                self.settings, self.places(child.folder), child.uid, self.without_namespaces
+            )
+            if self.view_settings is None:
+                isolation.parent = self.pidfd
+                _send_pidfd(fds[1], os.getpid())
             if self.namespace is None:
                 from .kernel_main import preload
 
                 self.namespace = preload()
             from .kernel_main import run_kernel
 
-            run_kernel(spec, self.namespace, fds[0], fds[1], uid)
+            sockets = isolation.places.sockets
+            connection = _connection_info({**self.settings, **request}, sockets, child.slot)
+            spec = {**self.settings, "connection": connection}
+            run_kernel(spec, self.namespace, fds, isolation)
             code = 0
         except BaseException as error:
             with contextlib.suppress(BaseException):
@@ -191,6 +230,47 @@ class Template:
                 os.write(fds[1], json.dumps(report).encode())
         finally:
             os._exit(code)
+
+    def places(self, folder: Path) -> Places:
+        """Return the folders of a kernel, as it sees them itself."""
+        from ..isolation import folder_view
+        from ..isolation.privilege_drop import Places
+
+        if self.view_settings is None:
+            scratch = folder / "scratch"
+            return Places(scratch, scratch, folder / "run", self.root / "bin")
+        return Places(
+            folder_view.HOME, folder_view.TEMPORARY, folder_view.SOCKETS, folder_view.PROGRAMS
+        )
+
+    def enter_own_namespaces(self, report: int, child: _KernelChild) -> None:
+        """Enter the kernel's namespaces, and return in a second process, which becomes the kernel.
+
+        This process stays, as the first one of its process namespace.
+        """
+        from ..isolation import namespaces
+        from ..isolation.folder_view import leave_old_root
+
+        assert self.view_settings is not None
+        uid = os.getuid() if child.uid is None else child.uid
+        gid = os.getgid() if child.uid is None else child.uid
+        shown = namespaces.SHOWN_UID if child.uid is None else child.uid
+        disk = self.settings["limits"]["disk"]
+        namespaces.enter_own(self.view_settings, child.folder / "run", disk, uid, gid, shown)
+        # A kernel that makes a user namespace must wait for this. Another goes on meanwhile, as it
+        # takes a while on a busy machine; its first cell waits for the descriptor sent below.
+        wait = child.uid is None
+        if wait:
+            leave_old_root()
+        kernel = os.fork()
+        if kernel == 0:
+            os.chdir("/")
+            return
+        if not wait:
+            leave_old_root()
+        _send_pidfd(report, kernel)
+        os.closerange(3, namespaces.MAX_INHERITED_FDS)
+        namespaces.serve_as_first_process(kernel)
 
     def reap(self) -> None:
         """Reap every child that has ended; clear away all that an ended kernel has left."""
@@ -259,14 +339,26 @@ class Template:
         while self.kernels and time.monotonic() < deadline:
             self.reap()
             time.sleep(0.002)
+        if self.view_settings is not None:
+            from ..isolation.mount_calls import unmount
+
+            unmount(self.view_settings.view)  # what it shows is not to be removed
         remove_tree(self.root)
 
 
-def _connection_info(spec: dict[str, Any], folder: Path, slot: int) -> dict[str, Any]:
-    """Return the content of a kernel's connection file; a port of 0 lets the kernel choose."""
+def _send_pidfd(report: int, kernel: int) -> None:
+    """Send the pool a descriptor of the kernel's process."""
+    pidfd = os.pidfd_open(kernel)
+    with socket.socket(fileno=os.dup(report)) as connected:
+        socket.send_fds(connected, [b"{}"], [pidfd])
+    os.close(pidfd)
+
+
+def _connection_info(spec: dict[str, Any], sockets: Path, slot: int) -> dict[str, Any]:
+    """Return a kernel's Jupyter connection; a port of 0 lets the kernel choose."""
     names = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
     if spec["transport"] == "ipc":
-        ip, ports = str(folder / "run" / "k"), range(1, 6)
+        ip, ports = str(sockets / "k"), range(1, 6)
     else:
         first = spec["first_port"]
         ip = "127.0.0.1"
@@ -277,17 +369,13 @@ def _connection_info(spec: dict[str, Any], folder: Path, slot: int) -> dict[str,
     return {**info, **scheme, "transport": spec["transport"], "ip": ip, "key": spec["key"]}
 
 
-def _make_folder(folder: Path, uid: int | None, connection_info: dict[str, Any]) -> None:
-    """Create a kernel's folder with its connection file, both for its own user alone."""
-    for path in (folder, folder / "run", folder / "scratch"):
-        path.mkdir(mode=0o700)
-    file = folder / "run" / "kernel.json"
-    fd = os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(fd, "w") as stream:
-        json.dump(connection_info, stream)
-    if uid is not None:
-        for path in (file, folder / "run", folder / "scratch", folder):
-            os.chown(path, uid, uid)
+def _make_folder(folder: Path, uid: int | None, *, scratch: bool) -> None:
+    """Create a kernel's folder: in it the kernel's user owns the sockets and the scratch folder."""
+    folder.mkdir(mode=0o711)
+    for name in ("run", "scratch") if scratch else ("run",):
+        (folder / name).mkdir(mode=0o700)
+        if uid is not None:
+            os.chown(folder / name, uid, uid)
 
 
 def remove_tree(path: Path) -> None:

@@ -7,29 +7,32 @@ pool that nobody closed end with the program. `KernelPool.close` unregisters it.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
 
 from ..pool_config import PoolConfig
-from ..sandbox_errors import SandboxError
 from .kernel_starter import KernelStarter
 from .leased_kernel import Kernel
 from .limit_monitor import INTERVAL, LimitMonitor
 from .pool_state import PoolState, deadline_after
 
-MAX_FAILURES = 3  # failures to start, with no kernel started in between, before the pool gives up
-RETRY_SECONDS = 0.2  # pause after a failure, times the number of failures
+RETRY_SECONDS = 0.2  # pause after a failure to start; it doubles with each further one
+MAX_RETRY_SECONDS = 5.0
+FAILURES_OF_A_TEMPLATE = 3  # failures in a row after which a template is replaced, though it lives
 
 
 class KernelPool(AbstractContextManager["KernelPool"]):
     """Up to `config.size` leased Jupyter kernels, each a fresh fork of a warm template.
 
     The constructor starts everything in the background and returns at once, so that a model can be
-    loaded meanwhile. `lease` and `wait_ready` wait for kernels, and raise what went wrong.
+    loaded meanwhile. `lease` and `wait_ready` wait for kernels; if none comes in time, they raise
+    what went wrong. The pool itself tries on for as long as it is open.
 
     Args:
         config: the pool's settings.
@@ -57,7 +60,8 @@ class KernelPool(AbstractContextManager["KernelPool"]):
 
         Raises:
             TimeoutError: no kernel was free within `timeout`.
-            SandboxError: the pool is closed or cannot make kernels.
+            SandboxOutageError: the same, because kernels cannot be made at present.
+            SandboxError: the pool is closed, or lacks protections that `strict` demands.
         """
         deadline = deadline_after(timeout)
         self._state.claim(deadline)
@@ -76,7 +80,8 @@ class KernelPool(AbstractContextManager["KernelPool"]):
 
         Raises:
             TimeoutError: too few kernels were ready within `timeout`.
-            SandboxError: the pool is closed or cannot make kernels.
+            SandboxOutageError: the same, because kernels cannot be made at present.
+            SandboxError: the pool is closed, or lacks protections that `strict` demands.
         """
         wanted = self.config.size if count is None else count
         self._state.wait_ready(wanted, deadline_after(timeout))
@@ -108,25 +113,36 @@ class KernelPool(AbstractContextManager["KernelPool"]):
         self._state.finish_close()
 
     def _run(self) -> None:
-        """Start kernels and enforce their limits; runs in the pool's own thread."""
+        """Start kernels and enforce their limits; runs in the pool's own thread.
+
+        Whatever fails is tried again for as long as the pool is open: causes such as a full disk
+        pass.
+        """
         state, starter = self._state, self._starter
         failures = started = 0
+        retry_at = 0.0
         try:
             monitor = LimitMonitor(state)
             while not state.closing:
                 try:
-                    starter.step(INTERVAL)
+                    if time.monotonic() >= retry_at:
+                        starter.step(INTERVAL)
+                    else:
+                        state.pause(min(INTERVAL, retry_at - time.monotonic()))
                     monitor.enforce()
                     if state.started > started:
                         failures, started = 0, state.started
-                except (SandboxError, OSError) as error:
+                except Exception as error:
                     failures += 1
-                    starter.restart()
-                    if failures >= MAX_FAILURES or starter.hopeless:
+                    unused = not state.monitored()  # no lease would lose its kernel
+                    with contextlib.suppress(OSError):
+                        starter.restart(force=unused and failures % FAILURES_OF_A_TEMPLATE == 0)
+                    if starter.hopeless:
                         state.fail(error)
                         return
-                    # By then the machine may have descriptors or processes to spare again.
-                    state.pause(RETRY_SECONDS * failures)
+                    state.report_outage(error)
+                    pause = RETRY_SECONDS * 2 ** min(failures - 1, 10)
+                    retry_at = time.monotonic() + min(pause, MAX_RETRY_SECONDS)
         except BaseException as error:
             state.fail(error)
             raise

@@ -8,68 +8,97 @@ import json
 import os
 import select
 import signal
+import socket
 import time
 from pathlib import Path
 from typing import Any
 
 from ..sandbox_errors import SandboxError
 from ..text.shared_text_page import clear_page, read_page
-from .jupyter_messages import MAX_MESSAGE_BYTES, JupyterMessageCodec
+from .request_channel import RequestChannel
 
 PIDFD_SIGNAL_PROCESS_GROUP = 4  # linux/pidfd.h
-MAX_DROPPED = 1000  # messages looked at in one call of `receive_reply`
+MAX_REPORT_BYTES = 1 << 16
 
 
 class KernelProcess:
-    """The end, the shared text page and the shell channel of one kernel process.
+    """The end, the shared text page and the request channel of one kernel process.
 
     Args:
-        pid: the process id.
-        pidfd: a descriptor that is readable once the process has ended.
-        page: the descriptor of its shared text page.
-        report_fd: a pipe on which the process reports once it has started.
-        folder: the kernel's folder, with ``run`` (connection file, sockets) and ``scratch``.
-        key: the key with which its messages are signed.
+        root_pid: id of the process that the template has forked. With namespaces it is the first
+            process of the kernel's own process namespace, else the kernel itself.
+        root_pidfd: a descriptor that is readable once that process has ended.
+        page: the descriptor of the shared text page.
+        report: a socket on which the kernel reports once it has started.
+        channel: the connection that carries requests.
+        folder: the kernel's folder in the pool's folder.
+        key: the key with which its messages for Jupyter clients are signed.
 
     Attributes:
+        channel: the request channel.
         created_at: time on the monotonic clock at which it was forked.
         protections: the process's own account of its protections, after `read_report`.
         kill_reason: the reason why the pool killed it, or None.
         device: number of the device that holds its folder.
+        pid: id of the kernel's process.
+        pidfd: a descriptor that is readable once the kernel's process has ended.
     """
 
     def __init__(
-        self, pid: int, pidfd: int, page: int, report_fd: int, folder: Path, key: str
+        self,
+        root_pid: int,
+        root_pidfd: int,
+        page: int,
+        report: socket.socket,
+        channel: socket.socket,
+        folder: Path,
+        key: str,
     ) -> None:
-        self.pid = pid
-        self.pidfd = pidfd
-        self.report_fd = report_fd
+        self.root_pid = root_pid
         self.folder = folder
+        self.channel = RequestChannel(channel)
         self.created_at = time.monotonic()
         self.protections: dict[str, Any] = {}
         self.kill_reason: str | None = None
         self.device = folder.stat().st_dev
+        self.pid = root_pid
+        self.pidfd = root_pidfd
+        self._root_pidfd = root_pidfd
         self._page = page
-        self._report = b""
+        self._report = report
         self._key = key
-        self._codec = JupyterMessageCodec(key)
         self._connection: dict[str, Any] = {}
-        self._shell: Any = None
 
     @property
     def connection_file(self) -> Path:
-        """The Jupyter connection file, for any Jupyter client; cells can overwrite it."""
-        return self.folder / "run" / "kernel.json"
+        """The Jupyter connection file, for any Jupyter client; cells cannot reach it."""
+        return self.folder / "connection" / "kernel.json"
 
     @property
-    def scratch(self) -> Path:
-        """The folder in which cells run and may write."""
-        return self.folder / "scratch"
+    def sockets(self) -> Path:
+        """The folder of the kernel's unix sockets."""
+        return self.folder / "run"
+
+    @property
+    def scratch(self) -> Path | None:
+        """The folder in which cells run, if it lies in the pool's folder."""
+        return None if self.has_namespaces else self.folder / "scratch"
+
+    @property
+    def has_namespaces(self) -> bool:
+        """True if the kernel has its own processes and files."""
+        return bool(self.protections.get("namespaces"))
 
     @property
     def connection_info(self) -> dict[str, Any]:
-        """The content of the connection file as the kernel reported it before its first cell."""
-        return {**self._connection, "key": self._key, "signature_scheme": "hmac-sha256"}
+        """The content of the connection file, as the kernel reported it before its first cell."""
+        scheme = {"signature_scheme": "hmac-sha256", "kernel_name": "eightfold"}
+        return {**self._connection, **scheme, "key": self._key}
+
+    @property
+    def report_fd(self) -> int:
+        """The descriptor that is readable when the kernel reports; -1 once it is closed."""
+        return self._report.fileno()
 
     def read_report(self) -> dict[str, Any] | None:
         """Read what has come of the kernel's report; call this when `report_fd` is readable.
@@ -80,12 +109,15 @@ class KernelProcess:
         Raises:
             SandboxError: the kernel failed or ended instead of starting.
         """
-        data = os.read(self.report_fd, 1 << 16)
-        self._report += data
-        if data:
+        try:
+            data, fds, _, _ = socket.recv_fds(self._report, MAX_REPORT_BYTES, 1)
+        except ConnectionResetError:
+            data, fds = b"", []
+        if fds:
+            self._take_pidfd(fds[0])
             return None
         try:
-            report = json.loads(self._report)
+            report = json.loads(data)
         except ValueError:
             report = {"error": "it ended before it was ready"}
         if "error" in report:
@@ -94,49 +126,25 @@ class KernelProcess:
             raise failure
         self.protections = report["active"]
         self._connection = report["connection"]
+        if self._connection["transport"] == "ipc":
+            self._connection["ip"] = str(self.sockets / "k")
+        self._write_connection_file()
+        self._report.close()
         return dict(report)
 
-    def connect(self, context: Any) -> None:
-        """Open the shell channel of a kernel that has reported, in a ``zmq.Context``."""
-        import zmq
+    def _take_pidfd(self, pidfd: int) -> None:
+        """Watch the kernel itself, whose id in this process namespace only its descriptor tells."""
+        for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
+            if line.startswith("Pid:"):
+                self.pid = int(line.split()[1])
+        self.pidfd = pidfd
 
-        to = self._connection
-        separator = "-" if to["transport"] == "ipc" else ":"
-        self._shell = context.socket(zmq.DEALER)
-        self._shell.linger = 0
-        self._shell.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
-        self._shell.connect(f"{to['transport']}://{to['ip']}{separator}{to['shell_port']}")
-
-    @property
-    def shell_socket(self) -> Any:
-        """The shell channel's ``zmq.Socket``, for polling."""
-        return self._shell
-
-    def send_request(self, message_type: str, content: dict[str, Any]) -> str:
-        """Send a request on the shell channel and return its message id."""
-        import zmq
-
-        message_id, frames = self._codec.encode(message_type, content)
-        with contextlib.suppress(zmq.Again):  # the kernel has stopped reading
-            self._shell.send_multipart(frames, zmq.NOBLOCK)
-        return message_id
-
-    def receive_reply(self, message_id: str) -> dict[str, Any] | None:
-        """Return the content of the reply to `message_id`, or None if it has not come.
-
-        Other messages are dropped.
-        """
-        import zmq
-
-        for _ in range(MAX_DROPPED):
-            try:
-                frames = self._shell.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
-                return None
-            message = self._codec.decode(frames)
-            if message and message.parent_id == message_id and message.type.endswith("_reply"):
-                return message.content
-        return None
+    def _write_connection_file(self) -> None:
+        """Write the file in a folder that is not the kernel's, where no cell can replace it."""
+        self.connection_file.parent.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(self.connection_file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(fd, "w") as stream:
+            json.dump(self.connection_info, stream)
 
     def read_text(self) -> str:
         """Return the raw text of the cell that runs or ran last, as far as it has come."""
@@ -161,14 +169,15 @@ class KernelProcess:
         self._signal_group(signal.SIGINT)
 
     def kill(self) -> None:
-        """Kill the process and its group.
+        """Kill the process and its group, and with namespaces all that it has started.
 
-        The template then ends what has left the group, and removes the folder.
+        The template then ends what else it has left, and removes the folder.
         """
-        if self.pidfd >= 0:
+        if self._root_pidfd >= 0:
             self._signal_group(signal.SIGKILL)
-            with contextlib.suppress(ProcessLookupError):  # a new fork has no group of its own yet
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            for fd in (self._root_pidfd, self.pidfd):  # a new fork has no group of its own yet
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    signal.pidfd_send_signal(fd, signal.SIGKILL)
 
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -183,11 +192,8 @@ class KernelProcess:
     def close(self) -> None:
         """Kill the process and close all descriptors."""
         self.kill()
-        if self._shell is not None:
-            self._shell.close(0)
-            self._shell = None
-        for name in ("pidfd", "_page", "report_fd"):
-            fd = getattr(self, name)
-            if fd >= 0:
-                os.close(fd)
-                setattr(self, name, -1)
+        self.channel.close()
+        self._report.close()
+        for fd in {self.pidfd, self._root_pidfd, self._page} - {-1}:
+            os.close(fd)
+        self.pidfd = self._root_pidfd = self._page = -1

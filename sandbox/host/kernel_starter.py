@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import select
 import time
-from typing import Any
+from collections.abc import Callable
 
 from ..sandbox_errors import SandboxError
+from ..text.shared_text_page import create_page
 from .kernel_process import KernelProcess
 from .pool_state import PoolState
-from .template_process import TemplateProcess
+from .template_process import REPLY_SECONDS, TemplateProcess
 
 TEMPLATE_POLL_SECONDS = 0.1  # between two looks at whether the pool is being closed
 
@@ -31,9 +35,7 @@ class KernelStarter:
         self._state = state
         self._config = state.config
         self._template: TemplateProcess | None = None
-        self._context: Any = None  # zmq.Context
         self._reporting: dict[int, KernelProcess] = {}  # report_fd: a kernel yet to report
-        self._answering: dict[KernelProcess, str] = {}  # has reported; id of its first request
 
     @property
     def template(self) -> TemplateProcess | None:
@@ -47,19 +49,39 @@ class KernelStarter:
             SandboxError: the template or a kernel did not start.
             OSError: the machine lacks processes, descriptors or memory.
         """
-        if self._context is None:
-            import zmq
-
-            self._context = zmq.Context()
         template = self._template
         if template is None:
+            self._check_calls()
             template = self._template = TemplateProcess(self._config)
         if template.mode is None and not self._await_template(template):
             return
-        for _ in range(self._state.missing(len(self._reporting) + len(self._answering))):
-            process = template.fork_kernel(self._config.start_timeout)
+        for _ in range(self._state.missing(len(self._reporting))):
+            process = template.fork_kernel(min(self._config.start_timeout, REPLY_SECONDS))
             self._reporting[process.report_fd] = process
         self._poll(template, max_wait)
+
+    def _check_calls(self) -> None:
+        """Try the system calls without which there are no kernels.
+
+        Raises:
+            SandboxError: the machine lacks one of them, which no retry can change.
+            OSError: the machine has too few descriptors at present.
+        """
+        calls: dict[str, Callable[[], int]] = {
+            "memfd_create": create_page,
+            "pidfd_open": lambda: os.pidfd_open(os.getpid()),
+        }
+        for name, call in calls.items():
+            try:
+                os.close(call())
+            except OSError as error:
+                if error.errno not in (errno.ENOSYS, errno.EPERM):
+                    raise
+                self.hopeless = True
+                raise SandboxError(
+                    f"The Python kernels need the system call {name}, which this machine refuses "
+                    f"({error.strerror}); use Linux 5.3 or newer and a container that allows it."
+                ) from error
 
     def _await_template(self, template: TemplateProcess) -> bool:
         """Wait until the template is warm; return False if the pool is closed first."""
@@ -74,24 +96,14 @@ class KernelStarter:
         return False
 
     def _poll(self, template: TemplateProcess, max_wait: float) -> None:
-        import zmq
-
-        poller = zmq.Poller()
-        poller.register(self._state.wake_fd, zmq.POLLIN)
-        poller.register(template.fileno(), zmq.POLLIN)
-        for fd in self._reporting:
-            poller.register(fd, zmq.POLLIN)
-        for process in self._answering:
-            poller.register(process.shell_socket, zmq.POLLIN)
-            poller.register(process.pidfd, zmq.POLLIN)
+        poller = select.poll()
+        for fd in (self._state.wake_fd, template.fileno(), *self._reporting):
+            poller.register(fd, select.POLLIN)
         ready = dict(poller.poll(max_wait * 1000))
         if self._state.wake_fd in ready:
             self._state.clear_wake()
         for fd in [fd for fd in self._reporting if fd in ready]:
             self._read_report(self._reporting[fd])
-        for process in list(self._answering):
-            if process.shell_socket in ready or process.pidfd in ready:
-                self._read_answer(process)
         if template.fileno() in ready:
             template.check_running()  # it sends nothing without a request
         self._expire()
@@ -115,35 +127,27 @@ class KernelStarter:
                 "PoolConfig.strict is set, and this machine lacks these protections: "
                 f"{'; '.join(missing)}."
             )
-        process.connect(self._context)
-        self._answering[process] = process.send_request("kernel_info_request", {})
-
-    def _read_answer(self, process: KernelProcess) -> None:
-        if process.receive_reply(self._answering[process]) is None:
-            if process.alive():
-                return
-            del self._answering[process]
-            process.close()
-            raise SandboxError("A kernel ended before its first answer.")
-        del self._answering[process]
         self._state.add_ready(process)
 
     def _expire(self) -> None:
         """Close a kernel that takes too long to start, and raise `SandboxError`."""
         oldest = time.monotonic() - self._config.start_timeout
-        for process in (*self._reporting.values(), *self._answering):
+        for fd, process in self._reporting.items():
             if process.created_at < oldest:
-                self._reporting.pop(process.report_fd, None)
-                self._answering.pop(process, None)
+                del self._reporting[fd]
                 process.close()
                 raise SandboxError(
                     f"A kernel was not ready within {self._config.start_timeout:g} s."
                 )
 
-    def restart(self) -> None:
-        """After a failure, give up the template and all it has forked unless it still works."""
+    def restart(self, *, force: bool) -> None:
+        """After a failure, give up the template and all it has forked unless it still works.
+
+        Args:
+            force: give it up even so; kernels that are leased then end as well.
+        """
         template = self._template
-        if template is not None and template.alive() and template.mode is not None:
+        if not force and template is not None and template.alive() and template.mode is not None:
             return
         self.abandon()
         self._template = None
@@ -153,15 +157,12 @@ class KernelStarter:
 
     def abandon(self) -> None:
         """Close the kernels that are starting."""
-        for process in (*self._reporting.values(), *self._answering):
+        for process in self._reporting.values():
             process.close()
         self._reporting.clear()
-        self._answering.clear()
 
     def close(self) -> None:
-        """End the template, which ends its kernels; close the sockets that are left."""
+        """End the template, which ends its kernels."""
         template, self._template = self._template, None
         if template is not None:
             template.close()
-        if self._context is not None:
-            self._context.destroy(linger=0)

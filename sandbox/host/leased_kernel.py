@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import select
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -12,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 from eightfold.common.valid_text import escape_surrogates
 
 from ..cell_result import Execution
-from ..sandbox_errors import SandboxError
+from ..sandbox_errors import SandboxError, SandboxOutageError
 from ..text import cell_text
 from ..text.preamble import SOFT_RESET
-from .jupyter_messages import execute_request
 from .kernel_process import KernelProcess
 from .pool_state import PoolState, deadline_after
+from .request_channel import ChannelError
 from .wake_pipe import WakePipe
 
 if TYPE_CHECKING:
     from jupyter_client import BlockingKernelClient
 
-_INTERRUPTED = ("KeyboardInterrupt", "CancelledError")
+CLOSING_SECONDS = 0.05  # longest time between the end of a channel and that of its process
 KILL_SECONDS = 0.1  # longest wait for a killed process to end
 PROBE_SECONDS = 0.3  # shortest time for the answer that shows that an interrupted kernel is sound
 RESET_SECONDS = 3.0  # time for each step of resetting a kernel that is kept
@@ -49,6 +50,7 @@ class Kernel(AbstractContextManager["Kernel"]):
         self._stop: str | None = None  # "interrupt" or "kill", requested by another thread
         self._cells: list[tuple[str, float]] = []  # code and seconds of successful cells
         self._replay_due = False
+        self._request = 0  # number of the latest request
 
     def __exit__(self, *error: object) -> None:
         self.release()
@@ -76,7 +78,8 @@ class Kernel(AbstractContextManager["Kernel"]):
 
         Raises:
             ValueError: `timeout` is not a positive, finite number.
-            SandboxError: the kernel is released, or the pool cannot make a fresh one.
+            SandboxError: the kernel is released.
+            SandboxOutageError: the process has ended, and the pool cannot make a fresh one now.
             RuntimeError: another thread is executing a cell.
         """
         limit = self._config.timeout if timeout is None else timeout
@@ -181,15 +184,13 @@ class Kernel(AbstractContextManager["Kernel"]):
         process, note = self._living_process()
         started = time.monotonic()
         process.clear_text()
-        content = execute_request(escape_surrogates(code))
-        request = process.send_request("execute_request", content)
-        outcome, reply = self._wait(process, request, started + limit)
+        outcome, reply = self._run(process, escape_surrogates(code), started + limit)
         if outcome == "reply":
             result = self._completed(process, reply, started, note)
         elif outcome == "died":
             result = self._died(process, started)
         else:
-            result = self._stopped(process, request, outcome, limit, started)
+            result = self._stopped(process, outcome, limit, started)
         if result.status == "ok":
             self._cells.append((code, result.seconds))
         return result
@@ -209,33 +210,57 @@ class Kernel(AbstractContextManager["Kernel"]):
             note = cell_text.block("The Python process had ended. All variables are gone.")
         return self._process, note
 
-    def _wait(
+    def _run(
         self,
         process: KernelProcess,
-        request: str,
+        code: str,
         deadline: float,
         stops: tuple[str, ...] = _STOPS,
+        *,
+        silent: bool = False,
     ) -> tuple[str, dict[str, Any]]:
-        """Wait for the first of several outcomes.
+        """Send a request and wait as `_wait` does."""
+        try:
+            self._request = process.channel.send(code, silent=silent)
+        except ChannelError:
+            return self._cut_off(process)
+        return self._wait(process, deadline, stops)
+
+    def _cut_off(self, process: KernelProcess) -> tuple[str, dict[str, Any]]:
+        """Kill a process that has closed its channel, or sends what no kernel sends."""
+        self._state.kill(process, "it broke the connection to its pool")
+        return "died", {}
+
+    def _wait(
+        self, process: KernelProcess, deadline: float, stops: tuple[str, ...] = _STOPS
+    ) -> tuple[str, dict[str, Any]]:
+        """Wait for the first of several outcomes of the latest request.
 
         Returns:
             The outcome and the reply's content. The outcome is "reply", "died" (the process has
             ended), one of `stops` that another thread has requested, or "deadline". The content is
             empty unless there is a reply.
         """
-        import zmq
-
-        poller = zmq.Poller()
-        poller.register(process.shell_socket, zmq.POLLIN)
-        poller.register(process.pidfd, zmq.POLLIN)
-        poller.register(self._wake_pipe.fileno(), zmq.POLLIN)
+        channel = process.channel
+        poller = select.poll()
+        poller.register(process.pidfd, select.POLLIN)
+        poller.register(self._wake_pipe.fileno(), select.POLLIN)
         while True:
+            poller.register(channel, channel.events)
             left = deadline - time.monotonic()
-            ready = dict(poller.poll(max(0, left * 1000)))
-            if process.shell_socket in ready:
-                reply = process.receive_reply(request)
-                if reply is not None:
-                    return "reply", reply
+            ready = dict(poller.poll(max(0, math.ceil(left * 1000))))
+            try:
+                if ready.get(channel.fileno(), 0) & select.POLLOUT:
+                    channel.flush()
+                if ready.get(channel.fileno(), 0) & ~select.POLLOUT:
+                    reply = channel.receive(self._request)
+                    if reply is not None:
+                        return "reply", reply
+            except ChannelError:
+                # A process that ends closes its channel just before.
+                if not process.wait(CLOSING_SECONDS):
+                    return self._cut_off(process)
+                return "died", {}
             if process.pidfd in ready:
                 return "died", {}
             if self._wake_pipe.fileno() in ready:
@@ -247,7 +272,8 @@ class Kernel(AbstractContextManager["Kernel"]):
                 return "deadline", {}
 
     def _render(self, raw_text: str) -> str:
-        return cell_text.render(raw_text, self._config.text_limit)
+        with self._state.text_lock:
+            return cell_text.render(raw_text, self._config.text_limit)
 
     def _completed(
         self, process: KernelProcess, reply: dict[str, Any], started: float, note: str
@@ -255,7 +281,7 @@ class Kernel(AbstractContextManager["Kernel"]):
         ok = reply.get("status") == "ok"
         text = self._render(note + process.read_text())
         seconds = time.monotonic() - started
-        error = None if ok else str(reply.get("ename"))
+        error = None if ok else cell_text.bounded_name(reply.get("ename"))
         return Execution("ok" if ok else "error", text, seconds, error)
 
     def _died(self, process: KernelProcess, started: float) -> Execution:
@@ -265,14 +291,14 @@ class Kernel(AbstractContextManager["Kernel"]):
         return Execution("died", self._render(text), time.monotonic() - started, None, killed=True)
 
     def _stopped(
-        self, process: KernelProcess, request: str, outcome: str, limit: float, started: float
+        self, process: KernelProcess, outcome: str, limit: float, started: float
     ) -> Execution:
         """Stop the cell: interrupt it and probe the kernel; kill the process if that fails."""
         cancelled = outcome != "deadline"
-        text = None if outcome == "kill" else self._interrupt(process, request)
+        text = None if outcome == "kill" else self._interrupt(process)
         killed, location = text is None, None
         if text is not None:
-            text, location = _without_interrupt(text)
+            text, location = cell_text.without_interrupt(text)
         else:
             process.kill()
             process.wait(KILL_SECONDS)
@@ -286,7 +312,7 @@ class Kernel(AbstractContextManager["Kernel"]):
         rendered = self._render(text + cell_text.block(line))
         return Execution("timeout", rendered, seconds, None, killed, cancelled)
 
-    def _interrupt(self, process: KernelProcess, request: str) -> str | None:
+    def _interrupt(self, process: KernelProcess) -> str | None:
         """Interrupt the cell, again after half the grace period.
 
         Returns:
@@ -296,15 +322,13 @@ class Kernel(AbstractContextManager["Kernel"]):
         now = time.monotonic()
         for deadline in (now + grace / 2, now + grace):
             process.interrupt()
-            outcome, _ = self._wait(process, request, deadline, ("kill",))
+            outcome, _ = self._wait(process, deadline, ("kill",))
             if outcome in ("died", "kill"):
                 return None
             if outcome == "reply":
                 text = process.read_text()
-                content = execute_request("6*7", silent=True)
-                probe = process.send_request("execute_request", content)
                 until = max(now + grace, time.monotonic() + PROBE_SECONDS)
-                outcome, reply = self._wait(process, probe, until, ("kill",))
+                outcome, reply = self._run(process, "6*7", until, ("kill",), silent=True)
                 return text if outcome == "reply" and reply.get("status") == "ok" else None
         return None
 
@@ -312,9 +336,8 @@ class Kernel(AbstractContextManager["Kernel"]):
         """Reset a kernel for the next lease; return whether that worked."""
         code = SOFT_RESET + self._config.preamble
         for cell in (code, "6*7"):
-            content = execute_request(cell, silent=True)
-            request = process.send_request("execute_request", content)
-            outcome, reply = self._wait(process, request, time.monotonic() + RESET_SECONDS, ())
+            until = time.monotonic() + RESET_SECONDS
+            outcome, reply = self._run(process, cell, until, (), silent=True)
             if outcome != "reply" or reply.get("status") != "ok":
                 return False
         return True
@@ -326,8 +349,17 @@ class Kernel(AbstractContextManager["Kernel"]):
         self._state.discard(process)
 
     def _renew(self) -> None:
-        """Take a fresh process."""
-        self._process = self._state.take_ready(deadline_after(self._config.start_timeout))
+        """Take a fresh process.
+
+        Raises:
+            SandboxOutageError: the pool could not make one in time.
+        """
+        try:
+            self._process = self._state.take_ready(deadline_after(self._config.start_timeout))
+        except SandboxOutageError:
+            raise
+        except TimeoutError as error:
+            raise SandboxOutageError(str(error)) from error
 
     def _replay(self) -> str:
         """Run the lease's successful cells in the fresh process, if `PoolConfig.replay` is set.
@@ -341,9 +373,8 @@ class Kernel(AbstractContextManager["Kernel"]):
             return ""
         succeeded = 0
         for code, seconds in self._cells:
-            request = process.send_request("execute_request", execute_request(code))
             limit = time.monotonic() + max(1.0, 3 * seconds)
-            outcome, reply = self._wait(process, request, limit)
+            outcome, reply = self._run(process, code, limit)
             if outcome != "reply":
                 self._process = None
                 self._state.discard(process)
@@ -354,12 +385,3 @@ class Kernel(AbstractContextManager["Kernel"]):
                 )
             succeeded += reply.get("status") == "ok"
         return cell_text.block(cell_text.replayed_line(succeeded))
-
-
-def _without_interrupt(raw_text: str) -> tuple[str, str | None]:
-    """Return the text without the interrupt's own traceback, and the line that was running."""
-    head, mark, tail = raw_text.rpartition(cell_text.BLOCK_MARK)
-    last = tail.rstrip().rpartition("\n")[2]
-    if mark and last.startswith(_INTERRUPTED):
-        return head, cell_text.last_frame(tail)
-    return raw_text, None

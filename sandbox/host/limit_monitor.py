@@ -8,7 +8,7 @@ from pathlib import Path
 
 from eightfold.common.host_memory import total_memory
 
-from ..isolation import process_tree
+from ..isolation import folder_view, process_tree
 from .kernel_process import KernelProcess
 from .pool_state import PoolState
 
@@ -45,11 +45,11 @@ class LimitMonitor:
         if time.monotonic() < self._next_check:
             return
         processes = self._state.monitored()
-        trees = {process: process_tree.tree_pids(process.pid) for process in processes}
+        trees = {process: process_tree.tree_pids(process.root_pid) for process in processes}
         resident: dict[KernelProcess, int] = {}
         count_deleted = bool(processes) and self._disk_shrank(processes[0].folder)
         for process, pids in trees.items():
-            resident[process] = process_tree.resident_bytes(pids)
+            resident[process] = process_tree.resident_bytes(pids) + _memory_of_files(process)
             reason = self._excess(process, pids, resident[process], count_deleted)
             if reason:
                 self._state.kill(process, reason)
@@ -64,8 +64,11 @@ class LimitMonitor:
             return TOO_MANY_PROCESSES
         # `resident` counts shared pages in every process; most kernels are below the limit even so.
         limit = self._limits.memory
-        if resident > limit and process_tree.proportional_bytes(pids) > limit:
+        files = _memory_of_files(process)
+        if resident > limit and process_tree.proportional_bytes(pids) + files > limit:
             return TOO_MUCH_MEMORY
+        if process.scratch is None:  # its files are on a file system of a fixed size
+            return None
         size, entries = process_tree.folder_usage(process.scratch, MAX_ENTRIES)
         if count_deleted:
             size += process_tree.deleted_file_bytes(pids, process.device)
@@ -77,7 +80,10 @@ class LimitMonitor:
         """Kill the kernel that uses the most memory if all together use too much."""
         if sum(resident.values()) <= self._pool_memory:
             return
-        used = {p: process_tree.proportional_bytes(pids) for p, pids in trees.items()}
+        used = {
+            process: process_tree.proportional_bytes(pids) + _memory_of_files(process)
+            for process, pids in trees.items()
+        }
         if sum(used.values()) > self._pool_memory:
             self._state.kill(max(used, key=used.__getitem__), POOL_MEMORY)
 
@@ -95,3 +101,17 @@ class LimitMonitor:
         if shrank or free > self._free_disk:
             self._free_disk = free
         return shrank
+
+
+def _memory_of_files(process: KernelProcess) -> int:
+    """Return the bytes that a kernel's files take of the memory, for which no process is charged.
+
+    All that it writes lies in one file system, whose use includes deleted files.
+    """
+    if not process.has_namespaces:
+        return 0
+    try:
+        status = os.statvfs(f"/proc/{process.pid}/root{folder_view.TEMPORARY}")
+    except OSError:  # it has ended
+        return 0
+    return (status.f_blocks - status.f_bfree) * status.f_frsize

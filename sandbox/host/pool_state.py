@@ -12,8 +12,10 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
+from eightfold.common.error_text import one_line
+
 from ..pool_config import PoolConfig
-from ..sandbox_errors import SandboxError
+from ..sandbox_errors import SandboxError, SandboxOutageError
 from .kernel_process import KernelProcess
 from .wake_pipe import WakePipe
 
@@ -60,8 +62,13 @@ class PoolState:
         self._started = 0
         self._protections: dict[str, Any] = {}
         self._failure: SandboxError | None = None
+        self._outages = 0  # failures to make a kernel so far
+        self._outage: str | None = None  # why kernels cannot be made at present
         self._closing = False
         self._wake_pipe = WakePipe()
+        # Held while a text is made, so that the copies which this takes exist once and not for
+        # each of many kernels that fill their pages.
+        self.text_lock = threading.Lock()
 
     @property
     def closing(self) -> bool:
@@ -82,6 +89,8 @@ class PoolState:
                 "started": self._started,
                 "pids": [process.pid for process in (*self._ready, *self._leased)],
                 "active": dict(self._protections),
+                "outage": self._outage,
+                "failures": self._outages,
             }
 
     def check(self) -> None:
@@ -209,6 +218,8 @@ class PoolState:
     def _wait(self, deadline: float | None, message: str) -> None:
         left = None if deadline is None else deadline - time.monotonic()
         if left is not None and left <= 0:
+            if self._outage is not None:
+                raise SandboxOutageError(f"{message} {self._outage}")
             raise TimeoutError(message)
         self._changed.wait(left)
 
@@ -238,6 +249,7 @@ class PoolState:
         """Make a kernel that has started available."""
         with self._changed:
             self._started += 1
+            self._outage = None
             self._protections = process.protections
             self._ready.append(process)
             self._changed.notify_all()
@@ -255,6 +267,13 @@ class PoolState:
         with self._changed:
             self._failure = error
             self._changed.notify_all()
+
+    def report_outage(self, error: BaseException) -> None:
+        """Note why no kernel could be made, for those who wait until their time is up."""
+        text = str(error) if isinstance(error, SandboxError) else one_line(error)
+        with self._changed:
+            self._outage = text
+            self._outages += 1
 
     def pause(self, seconds: float) -> None:
         """Wait for `seconds`, or until the pool is closed."""

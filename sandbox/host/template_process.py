@@ -23,6 +23,8 @@ from ..text.shared_text_page import create_page
 from .kernel_process import KernelProcess
 
 SOCKET_PATH_LIMIT = 70  # characters of a pool's folder; a unix socket's path has at most 107
+CLOSE_SECONDS = 10.0  # for the template to end its kernels and remove their folders
+REPLY_SECONDS = 15.0  # longest wait for the template, which replies at once unless it is stopped
 STALE_SECONDS = 60  # age below which a pool's folder is left alone: its template may be starting
 _PREFIX = "eightfold-sandbox-"
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "LD_LIBRARY_PATH", "PYTHONPATH")
@@ -165,11 +167,18 @@ class TemplateProcess:
         """
         key = uuid.uuid4().hex
         page = create_page()
-        read, write = os.pipe2(os.O_CLOEXEC)
+        ours: list[socket.socket] = []
+        theirs: list[socket.socket] = []
         try:
+            for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
+                for ends, end in zip(
+                    (ours, theirs), socket.socketpair(socket.AF_UNIX, kind), strict=True
+                ):
+                    ends.append(end)
             request = json.dumps({"op": "fork", "key": key}).encode()
             try:
-                socket.send_fds(self._control, [request], [page, write])
+                fds = [page, *(end.fileno() for end in theirs)]
+                socket.send_fds(self._control, [request], fds)
             except OSError as error:
                 raise self._ended_error() from error
             if not self._readable(timeout):
@@ -180,11 +189,14 @@ class TemplateProcess:
                 raise SandboxError(str(reply["error"]))
         except BaseException:
             os.close(page)
-            os.close(read)
+            for end in ours:
+                end.close()
             raise
         finally:
-            os.close(write)
-        return KernelProcess(reply["pid"], fds[0], page, read, Path(reply["folder"]), key)
+            for end in theirs:
+                end.close()
+        folder = Path(reply["folder"])
+        return KernelProcess(reply["pid"], fds[0], page, ours[0], ours[1], folder, key)
 
     def check_running(self) -> None:
         """Raise `SandboxError` if the template has ended; call this only when it is readable."""
@@ -225,7 +237,7 @@ class TemplateProcess:
             self._control.send(b'{"op": "close"}')
         self._control.close()
         try:
-            self._process.wait(10)
+            self._process.wait(0 if self._ended else CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()

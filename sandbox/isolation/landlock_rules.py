@@ -23,6 +23,7 @@ _RULE_PATH_BENEATH = 1
 EXECUTE, WRITE_FILE, READ_FILE, READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
 _TRUNCATE, _IOCTL_DEVICE = 1 << 14, 1 << 15
 _RIGHTS_BY_ABI = {1: (1 << 13) - 1, 2: 1 << 13, 3: _TRUNCATE, 5: _IOCTL_DEVICE}
+_MAKE_SOCKET = 1 << 9
 READ = EXECUTE | READ_FILE | READ_DIR
 _FILE_RIGHTS = EXECUTE | WRITE_FILE | READ_FILE | _TRUNCATE | _IOCTL_DEVICE
 _NETWORK_RIGHTS = 0b11  # bind and connect by TCP; ABI 4
@@ -44,7 +45,9 @@ def all_rights(abi: int) -> int:
     return sum(bits for since, bits in _RIGHTS_BY_ABI.items() if since <= abi)
 
 
-def restrict(readable: Iterable[Path], writable: Iterable[Path], *, network: bool) -> int:
+def restrict(
+    readable: Iterable[Path], writable: Iterable[Path], sockets: Iterable[Path], *, network: bool
+) -> int:
     """Confine this thread, and all that it starts, to some files for good.
 
     From ABI version 6 on, signals and abstract unix sockets reach no process outside either.
@@ -52,6 +55,7 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path], *, network: boo
     Args:
         readable: files and folders that may be read and executed; missing ones are left out.
         writable: those that may be changed as well.
+        sockets: folders in which unix sockets may be made, but not removed or replaced.
         network: forbid TCP too, from ABI version 4 on.
 
     Returns:
@@ -71,7 +75,8 @@ def restrict(readable: Iterable[Path], writable: Iterable[Path], *, network: boo
     created = _libc.syscall(_CREATE_RULESET, attributes, size, ctypes.c_uint(0))
     ruleset = _check(created, "create")
     try:
-        for paths, allowed in ((readable, READ), (writable, rights)):
+        rules = ((readable, READ), (writable, rights), (sockets, READ_DIR | _MAKE_SOCKET))
+        for paths, allowed in rules:
             for path in paths:
                 _allow(ruleset, path, allowed & rights)
         _check(_libc.syscall(_RESTRICT_SELF, ruleset, ctypes.c_uint(0)), "restrict")

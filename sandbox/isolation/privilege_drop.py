@@ -13,15 +13,19 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import importlib.util
 import os
 import resource
+import select
 import signal
 import struct
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import landlock_rules, seccomp_filter
+from . import landlock_rules, mount_calls, namespaces, seccomp_filter
+from .kernel_users import threads_of_user
 
 # linux/prctl.h and linux/capability.h
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_KEEPCAPS = 1, 4, 8
@@ -48,57 +52,96 @@ _SYSTEM_FOLDERS = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt/co
 _SYSTEM_FILES = (
     *("/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d", "/etc/alternatives"),
     *("/etc/localtime", "/etc/timezone", "/etc/passwd", "/etc/group", "/etc/nsswitch.conf"),
-    *("/proc/self", "/proc/meminfo", "/proc/cpuinfo", "/proc/sys/kernel/ngroups_max"),
-    *("/sys/devices/system/cpu", "/dev/urandom", "/dev/random"),
+    *("/etc/fonts", "/etc/mime.types", "/etc/ssl/openssl.cnf", "/sys/devices/system/cpu"),
 )
+# What of /proc and /dev a kernel may read if it sees those of the machine.
+_MACHINE_FILES = (
+    *("/proc/self", "/proc/meminfo", "/proc/cpuinfo", "/proc/sys/kernel/ngroups_max"),
+    *("/dev/urandom", "/dev/random"),
+)
+_PREFIX_PARTS = ("bin", "lib", "lib64", "include", "share", "etc", "ssl", "pyvenv.cfg")
+_PACKAGES = ("numpy", "sympy", "mpmath", "IPython", "ipykernel", "zmq", "traitlets")
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/full")
 
 libc = ctypes.CDLL(None, use_errno=True)
 
 
+@dataclass(frozen=True)
+class Places:
+    """Folders of a kernel, as it sees them itself.
+
+    Attributes:
+        home: the folder in which cells run.
+        temporary: the folder for temporary files.
+        sockets: the folder of its channels for Jupyter clients.
+        programs: the folder of ``python`` and ``python3``.
+    """
+
+    home: Path
+    temporary: Path
+    sockets: Path
+    programs: Path
+
+
 def die_with_parent(parent: int) -> None:
-    """Let the operating system kill this process when `parent` ends."""
+    """Let the operating system kill this process when its parent ends.
+
+    Args:
+        parent: a descriptor of the parent's process.
+    """
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
+    poller = select.poll()
+    poller.register(parent, select.POLLIN)
+    if poller.poll(0):
         os._exit(1)
 
 
 @functools.cache
 def interpreter_paths() -> tuple[Path, ...]:
-    """Return the folders of this interpreter and of the packages that it has imported."""
-    paths = {Path(p).resolve() for p in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
-    for name in ("numpy", "sympy", "mpmath", "IPython", "ipykernel", "zmq", "traitlets"):
-        origin = getattr(sys.modules.get(name), "__file__", None)
-        if origin:
-            folder = Path(origin).resolve().parent
+    """Return the files of this interpreter and of the packages that kernels import.
+
+    Of the interpreter's prefix these are the folders that Python itself uses: whatever else lies
+    there, such as the weights of a model, is not for cells.
+    """
+    paths: list[Path] = []
+    for prefix in dict.fromkeys((sys.prefix, sys.base_prefix, sys.exec_prefix)):
+        for name in _PREFIX_PARTS:
+            path = Path(prefix, name)
+            if path.exists():
+                paths += [path, path.resolve()]
+    for name in _PACKAGES:
+        spec = importlib.util.find_spec(name)
+        if spec is not None and spec.origin:
+            folder = Path(spec.origin).parent
             if not any(folder.is_relative_to(path) for path in paths):
-                paths.add(folder)
-    # A prefix of "/" would open everything, so the library's folder must do.
-    return tuple(p if p != Path("/") else Path(os.__file__).parent for p in sorted(paths))
+                paths += [folder, folder.resolve()]
+    return tuple(dict.fromkeys(paths))
+
+
+def readable_paths() -> list[Path]:
+    """Return all files and folders that kernels may read."""
+    own = Path(__file__).parents[1]  # this part, which a plain start imports, with what it imports
+    parts = [own, own.parent / "__init__.py", own.parent / "common"]
+    parts += [path.resolve() for path in parts]
+    return [*map(Path, (*_SYSTEM_FOLDERS, *_SYSTEM_FILES)), *interpreter_paths(), *parts]
 
 
 @functools.cache
-def readable_by_all() -> bool:
-    """Return whether every user can read the interpreter's folders and enter those above them."""
+def readable_by_all(*, enter: bool) -> bool:
+    """Return whether every user can read the interpreter's folders.
+
+    Args:
+        enter: also ask whether every user can enter the folders above them.
+    """
     try:
         return all(
-            path.stat().st_mode & 0o005 == 0o005
-            and all(parent.stat().st_mode & 0o001 for parent in path.parents)
+            path.stat().st_mode & 0o004
+            and (not path.is_dir() or path.stat().st_mode & 0o001)
+            and (not enter or all(parent.stat().st_mode & 0o001 for parent in path.parents))
             for path in interpreter_paths()
         )
     except OSError:
         return False
-
-
-def threads_of_user(uid: int) -> int:
-    """Return the number of threads that `uid` runs, which RLIMIT_NPROC is compared with."""
-    count = 0
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if entry.stat().st_uid == uid:
-                    count += os.stat(f"/proc/{entry.name}/task").st_nlink - 2
-    return count
 
 
 class Isolation:
@@ -106,40 +149,49 @@ class Isolation:
 
     Args:
         spec: the pool's settings.
-        folder: the kernel's folder.
+        places: the kernel's folders.
         uid: user id to take on, or None to stay.
+        without_namespaces: the reason why the kernel has no namespaces, or None if it has.
 
     Attributes:
+        parent: descriptor of the template's process, if the kernel is its child.
         active: what gives each protection that is active.
         missing: the reason for each one that is not.
     """
 
-    def __init__(self, spec: dict[str, Any], folder: Path, uid: int | None) -> None:
+    def __init__(
+        self, spec: dict[str, Any], places: Places, uid: int | None, without_namespaces: str | None
+    ) -> None:
         self.limits: dict[str, int] = spec["limits"]
         self.isolate = bool(spec["isolate"])
         self.transport: str = spec["transport"]
         self.kernels: int = spec["kernels"]
         self.threads_before = 0  # threads that this user runs already
-        self.folder = folder
+        self.places = places
         self.uid = uid
+        self.without_namespaces = without_namespaces
+        self.parent = -1
+        self.landlock = 0  # version of the ABI that confines this process
         self.active: dict[str, str] = {}
         self.missing: dict[str, str] = {}
 
     def apply_before_start(self) -> None:
         """Set limits, take on the user, and give up privileges and files; there are no threads."""
-        template = os.getppid()
         self._limit()
         if self.isolate:
             self._become_user()
-        # The change of user has cleared this setting.
-        die_with_parent(template)
-        self.active["parent"] = "killed with its template"
+        if self.without_namespaces is None:
+            self.active["parent"] = "process namespace"
+        else:
+            # The change of user has cleared this setting.
+            die_with_parent(self.parent)
+            self.active["parent"] = "killed with its template"
         if libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0:
             self.active["privileges"] = "no-new-privileges"
         else:
             self.missing["privileges"] = "prctl refuses no-new-privileges"
         if self.isolate:
-            if self.uid is None and os.getuid() != 0:
+            if self.uid is None and os.getuid() != 0 and self.without_namespaces:
                 self.threads_before = threads_of_user(os.getuid())  # Landlock hides them
             self._confine_files()
 
@@ -160,7 +212,13 @@ class Isolation:
         self.check()
         missing = [f"{PROTECTIONS[name]} ({why})" for name, why in self.missing.items()]
         uid = os.getuid()
-        return {"protections": self.active, "without": self.missing, "missing": missing, "uid": uid}
+        return {
+            "protections": self.active,
+            "without": self.missing,
+            "missing": missing,
+            "uid": uid,
+            "namespaces": self.without_namespaces is None,
+        }
 
     def check(self) -> None:
         """Assert that every protection is either active or missing."""
@@ -188,38 +246,55 @@ class Isolation:
         self.active["limits"] = f"{self.limits['memory'] >> 20} MiB, {self.limits['cpu']} s"
 
     def _become_user(self) -> None:
+        """Take on a user without rights, and give up all capabilities."""
         uid = self.uid
         if uid is None:
-            return
-        read_all = not readable_by_all()  # only root can read the interpreter's files
-        if read_all and landlock_rules.abi_version() < 1:
-            # Without Landlock the capability would open every file.
-            self.uid = None
-            return
-        try:
+            if self.without_namespaces is None:
+                mount_calls.unshare(mount_calls.CLONE_NEWUSER)
+                namespaces.map_own_user(namespaces.SHOWN_UID)
+            _keep_only(None)
+        else:
+            read_all = not readable_by_all(enter=self.without_namespaces is not None)
+            if read_all and self.without_namespaces and landlock_rules.abi_version() < 1:
+                raise PermissionError(
+                    "only root can read the interpreter, and without namespaces and Landlock a "
+                    "kernel that reads it would read everything; install Python in a folder that "
+                    "every user may enter"
+                )
             if read_all:
                 libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
             os.setgroups([])
             os.setresgid(uid, uid, uid)
             os.setresuid(uid, uid, uid)
-        except PermissionError:
-            self.uid = None
-            return
-        if read_all:
-            _keep_only(CAP_DAC_READ_SEARCH)
+            _keep_only(CAP_DAC_READ_SEARCH if read_all else None)
         libc.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
 
     def _confine_files(self) -> None:
-        readable = [*map(Path, (*_SYSTEM_FOLDERS, *_SYSTEM_FILES)), *interpreter_paths()]
-        readable.append(self.folder.parent / "bin")
-        writable = [self.folder, *map(Path, _DEVICES)]
+        places = self.places
+        view = "own root" if self.without_namespaces is None else ""
+        if view:
+            readable = [Path("/")]
+            writable = [places.home, places.temporary, Path("/dev/shm")]
+        else:
+            readable = [*readable_paths(), *map(Path, _MACHINE_FILES), places.programs]
+            writable = [places.home]
+        writable += map(Path, _DEVICES)
         try:
-            abi = landlock_rules.restrict(readable, writable, network=self.transport == "ipc")
+            abi = landlock_rules.restrict(
+                readable, writable, [places.sockets], network=self.transport == "ipc"
+            )
         except OSError as error:
-            for name in ("files", "gpu"):
-                self.missing[name] = str(error)
-            return
-        self.active["files"] = self.active["gpu"] = f"Landlock {abi}"
+            found = {"files": view, "gpu": view}
+            reason = str(error)
+        else:
+            by = f"{view} and Landlock {abi}" if view else f"Landlock {abi}"
+            found, reason = {"files": by, "gpu": by}, ""
+            self.landlock = abi
+        for name, by in found.items():
+            if by:
+                self.active[name] = by
+            else:
+                self.missing[name] = reason
 
     def _limit_processes(self) -> None:
         count = self.limits["processes"]
@@ -227,19 +302,23 @@ class Isolation:
             self.missing["processes"] = "the kernel runs as root, whom no limit binds"
             return
         limit = count
-        if self.uid is None:
+        if self.uid is None and self.without_namespaces:
             # Everything that this user runs counts, now and later: the other kernels, the solver.
             # A single kernel's share is enforced by the pool's `LimitMonitor`.
             limit = self.threads_before + count * self.kernels + SHARED_USER_ROOM
         _, hard = resource.getrlimit(resource.RLIMIT_NPROC)
         limit = limit if hard == resource.RLIM_INFINITY else min(limit, hard)
         resource.setrlimit(resource.RLIMIT_NPROC, (limit, limit))
-        whose = f"its own user {self.uid}" if self.uid is not None else "all programs of your user"
+        if self.uid is not None:
+            whose = f"its own user {self.uid}"
+        else:
+            whose = "all programs of your user" if self.without_namespaces else "its user namespace"
         self.active["processes"] = f"at most {limit} for {whose}"
 
     def _filter_calls(self) -> None:
         try:
-            seccomp_filter.install()
+            shared = self.without_namespaces is not None
+            seccomp_filter.install(shared_processes=shared, shared_files=shared and not self.uid)
         except OSError as error:
             for name in ("network", "calls"):
                 self.missing[name] = str(error)
@@ -247,19 +326,22 @@ class Isolation:
         self.active["network"] = self.active["calls"] = "seccomp"
 
     def _record_signals(self) -> None:
-        if self.uid is not None:
+        if self.without_namespaces is None:
+            self.active["signals"] = "process namespace"
+        elif self.uid is not None:
             self.active["signals"] = f"own user {self.uid}"
-        elif landlock_rules.abi_version() >= 6 and "files" in self.active:
-            self.active["signals"] = f"Landlock {landlock_rules.abi_version()}"
+        elif self.landlock >= 6:
+            self.active["signals"] = f"Landlock {self.landlock}"
         else:
             self.missing["signals"] = "neither a user of its own nor Landlock 6"
 
 
-def _keep_only(capability: int) -> None:
-    """Keep one capability, also across exec, and drop all others."""
+def _keep_only(capability: int | None) -> None:
+    """Keep one capability, also across exec, or none, and drop all others."""
     header = struct.pack("<Ii", _CAPABILITY_VERSION_3, 0)
-    bit = 1 << capability
+    bit = 0 if capability is None else 1 << capability
     data = struct.pack("<6I", bit, bit, bit, 0, 0, 0)
     if libc.capset(header, data) != 0:
         raise OSError(ctypes.get_errno(), "capset")
-    libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)
+    if capability is not None:
+        libc.prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, capability, 0, 0)

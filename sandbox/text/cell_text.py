@@ -49,6 +49,7 @@ _ANSI = re.compile(
     r"|\][0-9]{1,4};[^\x07\x1b\n]{0,2048}(?:\x07|\x1b\\)|\([0-9A-B])"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_INTERRUPTED = ("KeyboardInterrupt", "CancelledError")
 _CELL_NAME = re.compile(r"<cell \d+>\Z")
 
 
@@ -305,3 +306,17 @@ def replayed_line(count: int) -> str:
     """Return the line that says how many cells were run again in a fresh process."""
     cells = "cell was" if count == 1 else "cells were"
     return f"{count} earlier successful {cells} run again."
+
+
+def bounded_name(name: object) -> str:
+    """Return an exception's name as a kernel gave it, in plain characters and not too long."""
+    return clean(truncate_value(str(name), LINE_LIMIT))
+
+
+def without_interrupt(raw_text: str) -> tuple[str, str | None]:
+    """Return raw text without the interrupt's own traceback, and the line that was running."""
+    head, mark, tail = raw_text.rpartition(BLOCK_MARK)
+    last = tail.rstrip().rpartition("\n")[2]
+    if mark and last.startswith(_INTERRUPTED):
+        return head, last_frame(tail)
+    return raw_text, None

@@ -14,7 +14,8 @@ import mmap
 import os
 import struct
 
-CAPACITY = 1 << 20  # bytes of text
+# Bytes of text: what a cell may print and display, with at most four bytes for a character.
+CAPACITY = 640 << 10
 _HEADER = struct.Struct("<Q")
 
 

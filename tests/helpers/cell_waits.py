@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from eightfold.sandbox import Kernel
 
@@ -19,8 +20,8 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
 
 def when_running(kernel: Kernel, action: Callable[[], None]) -> threading.Thread:
     """Start a thread that calls `action` once the next cell has run its first line, `RUNNING`."""
-    assert kernel.connection_file is not None
-    mark = kernel.connection_file.parent.parent / "scratch" / "running"
+    # The folder in which cells run may lie on a file system that only the kernel sees.
+    mark = Path(f"/proc/{kernel.pid}/cwd/running")
 
     def wait() -> None:
         wait_until(mark.exists)

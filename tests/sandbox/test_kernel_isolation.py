@@ -1,6 +1,9 @@
 """Files, calls and secrets that a kernel cannot reach, and what it still can do. About 5 s."""
 
 import os
+import socket
+import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,10 +23,16 @@ DENIED = {
     "files": [
         "open('/etc/hostname').read()",
         f"open({str(Path(__file__).resolve())!r}).read()",
-        "__import__('os').listdir('/tmp')",
+        f"__import__('os').listdir({str(Path(__file__).resolve().parent)!r})",
         "open(f'/proc/{PARENT}/environ').read()",
         "open(OTHER).read()",
-        "open('/dev/shm/zz', 'w')",
+        "open('../zz', 'w')",
+        "__import__('os').rename('../' + __import__('os').path.basename(HOME), '../zz')",
+        "__import__('os').symlink('/tmp', SOCKETS + '/k-9')",
+        "__import__('os').remove(SOCKETS + '/k-1')",
+        "__import__('os').rename(SOCKETS + '/k-1', SOCKETS + '/k-9')",
+        "open(SOCKETS + '/zz', 'w')",
+        "__import__('os').chmod(__import__('numpy').__file__, 0)",
         "open(__import__('numpy').__file__, 'a')",
         "__import__('os').symlink('/etc', 'link'), open('link/hostname').read()",
         "__import__('os').link('/etc/hostname', 'hard')",
@@ -33,11 +42,17 @@ DENIED = {
         "__import__('socket').socket()",
         "__import__('urllib.request').request.urlopen('http://127.0.0.1:9')",
         "__import__('socket').socket(__import__('socket').AF_UNIX)",
+        "s = __import__('socket')\ns.socketpair(s.AF_UNIX, s.SOCK_DGRAM)[0].sendto(b'x', OUTER)",
+        "s = __import__('socket')\ns.socketpair()[0].sendmsg([b'x'], [], 0x20000000)",
     ],
     "signals": [
         "__import__('os').kill(PARENT, 0)",
         "__import__('os').kill(SIBLING, 0)",
         "__import__('os').kill(-1, 0)",
+        "__import__('os').sched_setscheduler(PARENT, 5, __import__('os').sched_param(0))",
+        "__import__('os').sched_setaffinity(PARENT, [0])",
+        "__import__('os').setpriority(__import__('os').PRIO_PROCESS, PARENT, 15)",
+        "__import__('os').setpriority(__import__('os').PRIO_USER, 0, 15)",
     ],
     "calls": [
         "call('ptrace', 16, PARENT, 0, 0)",  # PTRACE_ATTACH
@@ -50,12 +65,18 @@ DENIED = {
     "limits": ["bytearray(6 << 30)"],
 }
 NAMES = """\
-PARENT, SIBLING, OTHER = {}, {}, {!r}
+PARENT, SIBLING, OTHER, OUTER, HOME = {}, {}, {!r}, {!r}, __import__('os').getcwd()
+SOCKETS = get_ipython().kernel.shell_stream.socket.LAST_ENDPOINT[len(b'ipc://'):].decode()
+SOCKETS = __import__('os').path.dirname(SOCKETS)
 def call(name, *arguments):
     import ctypes, os
     if getattr(ctypes.CDLL(None, use_errno=True), name)(*arguments) < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 """
+REFUSALS = (
+    *("PermissionError", "FileNotFoundError", "ProcessLookupError", "OSError"),
+    *("URLError", "MemoryError", "BlockingIOError"),
+)
 ALLOWED = [
     "__import__('subprocess').run(['echo', 'x'], capture_output=True).stdout.decode()",
     "open('f', 'w').write('abc'), open('f').read()",
@@ -66,17 +87,38 @@ ALLOWED = [
 ]
 
 
+@pytest.fixture
+def outer_socket() -> Iterator[tuple[Path, socket.socket]]:
+    """A socket of another program, to which everybody may write."""
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outer,
+        tempfile.TemporaryDirectory(dir="/tmp") as folder,
+    ):
+        path = Path(folder, "s")
+        outer.bind(str(path))
+        for each in (path, path.parent):
+            each.chmod(0o777)
+        outer.setblocking(False)
+        yield path, outer
+
+
 @pytest.mark.parametrize("kind", DENIED)
-def test_attempts_to_reach_outside_are_denied(pool: KernelPool, kind: str) -> None:
+def test_attempts_to_reach_outside_are_denied(
+    pool: KernelPool, outer_socket: tuple[Path, socket.socket], kind: str
+) -> None:
     with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:
         active = pool.stats()["active"]
         if kind not in active["protections"]:
             pytest.skip(active["without"][kind])
-        kernel.execute(NAMES.format(os.getpid(), other.pid, str(other.connection_file)))
+        outer = str(outer_socket[0])
+        names = NAMES.format(os.getpid(), other.pid, str(other.connection_file), outer)
+        assert kernel.execute(names).status == "ok"
         for code in DENIED[kind]:
             result = kernel.execute(code)
             assert result.status == "error", (code, result)
-            assert result.error in ("PermissionError", "URLError", "MemoryError", "BlockingIOError")
+            assert result.error in REFUSALS, (code, result)
+    with pytest.raises(BlockingIOError):
+        outer_socket[1].recv(1)
 
 
 def test_privileges_are_given_up(pool: KernelPool) -> None:
@@ -105,3 +147,38 @@ def test_environment_variables_are_hidden(
     with KernelPool(PoolConfig(size=1, spares=0)) as other, other.lease(timeout=60) as kernel:
         text = kernel.execute("import os; dict(os.environ), open('/proc/self/environ').read()").text
     assert "secret" not in text
+
+
+def test_temporary_files_and_shared_memory_are_private(pool: KernelPool) -> None:
+    if not pool.stats()["active"]["namespaces"]:
+        pytest.skip("no namespaces here")
+    write = "for d in ('/tmp', '/dev/shm', '.'): open(d + '/mark', 'w').write('x')"
+    look = "import os; [os.path.exists(d + '/mark') for d in ('/tmp', '/dev/shm', '.')]"
+    with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:
+        assert kernel.execute(write).status == "ok"
+        assert kernel.execute(look).text == "[True, True, True]"
+        assert other.execute(look).text == "[False, False, False]"
+    assert not Path("/tmp/mark").exists()
+    assert not Path("/dev/shm/mark").exists()
+
+
+def test_a_kernel_sees_its_own_processes_only(pool: KernelPool) -> None:
+    if not pool.stats()["active"]["namespaces"]:
+        pytest.skip("no namespaces here")
+    code = (
+        "import os, subprocess\n"
+        "child = subprocess.run(['cat', '/proc/self/comm'], stdout=-1).stdout.decode().strip()\n"
+        "child, os.getpid(), [n for n in os.listdir('/proc') if n.isdigit()]"
+    )
+    with pool.lease(timeout=60) as kernel:
+        assert kernel.execute(code).text == "('cat', 2, ['1', '2'])"
+
+
+def test_namespaces_are_used_if_the_machine_has_them(pool: KernelPool) -> None:
+    tried = subprocess.run(
+        ["unshare", "-U", "-r", "-m", "-p", "-n", "-i", "-f", "--mount-proc", "mount"]
+        + ["-t", "tmpfs", "none", "/tmp"],
+        stderr=subprocess.DEVNULL,
+    )
+    pool.wait_ready(1, timeout=60)
+    assert pool.stats()["active"]["namespaces"] == (tried.returncode == 0)

@@ -14,18 +14,24 @@ from helpers.cell_waits import wait_until
 from eightfold import common, sandbox
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 
-# Installs a filter below which the machine lacks some system calls, as an old Linux does.
+# Installs a filter below which the machine lacks some system calls, as an old Linux or a container
+# does.
 DOCTOR = """
 import ctypes, errno, json, platform, struct, sys
-number = {"x86_64": 317, "aarch64": 277}[platform.machine()]
-first, last = (444, 446) if sys.argv[1] == "Landlock" else (number, number)
+column = {"x86_64": 0, "aarch64": 1}[platform.machine()]
+calls = {"namespaces": [(272, 97)], "Landlock": [(n, n) for n in (444, 445, 446)],
+         "seccomp": [(317, 277)]}
 step = lambda code, value, yes=0, no=0: struct.pack("<HBBI", code, yes, no, value)
-code = b"".join([step(0x20, 0), step(0x35, first, 0, 2), step(0x35, last + 1, 1, 0),
-                 step(0x06, 0x00050000 | errno.ENOSYS), step(0x06, 0x7FFF0000)])
+code = step(0x20, 0)
+for name in sys.argv[1:]:
+    for numbers in calls[name]:
+        code += step(0x15, numbers[column], 0, 1) + step(0x06, 0x00050000 | errno.ENOSYS)
+code += step(0x06, 0x7FFF0000)
 class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(38, 1, 0, 0, 0)
+number = (317, 277)[column]
 assert libc.syscall(number, 1, 0, ctypes.byref(Program(len(code) // 8, code))) == 0
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 from eightfold.sandbox.doctor import doctor
@@ -36,36 +42,91 @@ try:
     refusal = None
 except SandboxError as error:
     refusal = str(error)
-print(json.dumps([checks, refusal]))
+with KernelPool(PoolConfig(size=1, spares=0, timeout=30)) as pool, pool.lease(timeout=60) as kernel:
+    texts = [kernel.execute(code).text for code in json.loads(sys.stdin.read())]
+    namespaces = pool.stats()["active"]["namespaces"]
+print(json.dumps([checks, refusal, namespaces, texts]))
 """
+CELLS = [
+    "6 * 7",
+    "import multiprocessing as mp\nwith mp.Pool(2) as pool: print(pool.map(abs, [-1, -2]))",
+    "open('f', 'w').write('abc'), open('f').read()",
+    "import shutil; shutil.copy2('f', 'g')",
+    "import asyncio\nasync def f(): return 5\nasyncio.run(f())",
+    "import os; os.getuid() != 0 and 'CapEff:\\t' + '0' * 16 in open('/proc/self/status').read()",
+]
+TEXTS = ["42", "[1, 2]", "(3, 'abc')", "'g'", "5", "True"]
 
 
-def doctor_without(protection: str) -> tuple[dict[str, list[object]], str]:
-    """Return the doctor's checks and the error of strict=True without `protection`."""
-    run = subprocess.run(
-        [sys.executable, "-c", DOCTOR, protection], capture_output=True, text=True, check=True
+def run_without(python: str, *protections: str) -> subprocess.CompletedProcess[str]:
+    """Run `DOCTOR` with an interpreter."""
+    own = str(Path(sandbox.__path__[0]).parent.parent)
+    paths = [own, *package_folders()]
+    return subprocess.run(
+        [python, "-c", DOCTOR, *protections],
+        input=json.dumps(CELLS),
+        env={**os.environ, "PYTHONPATH": ":".join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
+        capture_output=True,
+        text=True,
     )
-    checks, refusal = json.loads(run.stdout.splitlines()[-1])
-    assert refusal.startswith("PoolConfig.strict is set, and this machine lacks")
+
+
+def doctor_without(*protections: str) -> tuple[dict[str, list[object]], str | None, bool]:
+    """Return the doctor's checks, the error of strict=True, and whether kernels had namespaces."""
+    python = next(filter(lambda path: runs_as(path, 65_534), interpreters()), None)
+    if python is None:
+        pytest.skip("no interpreter that has the packages is open to every user")
+    run = run_without(python, *protections)
+    assert run.returncode == 0, run.stderr
+    checks, refusal, namespaces, texts = json.loads(run.stdout.splitlines()[-1])
     assert not [name for name, (active, tried) in checks.items() if active and tried == "broken"]
     assert checks["limits"] == [True, "held"]
-    return checks, refusal
+    assert texts == TEXTS
+    return checks, refusal, namespaces
 
 
 def test_missing_landlock_is_reported_and_refused_by_strict() -> None:
-    checks, refusal = doctor_without("Landlock")
+    checks, refusal, namespaces = doctor_without("namespaces", "Landlock")
+    assert not namespaces
     assert checks["files"][0] is False
     assert checks["gpu"][0] is False
+    assert refusal is not None
+    assert refusal.startswith("PoolConfig.strict is set, and this machine lacks")
     assert "can be opened (" in refusal
     assert "Landlock is not available" in refusal
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has an interpreter of its own")
+def test_no_kernel_gets_the_rights_of_root() -> None:
+    if runs_as(sys.executable, 65_534):
+        pytest.skip("every user may read this interpreter")
+    run = run_without(sys.executable, "namespaces", "Landlock")
+    assert run.returncode == 1
+    assert "install Python in a folder that every user may enter" in run.stderr
+
+
+def test_namespaces_protect_without_landlock() -> None:
+    checks, refusal, namespaces = doctor_without("Landlock")
+    if not namespaces:
+        pytest.skip("no namespaces here")
+    assert checks["files"][0]
+    assert refusal is None
+
+
 def test_missing_seccomp_is_reported_and_refused_by_strict() -> None:
-    checks, refusal = doctor_without("seccomp")
-    assert checks["network"] == [False, "broken"]
+    checks, refusal, _ = doctor_without("seccomp")
+    assert checks["network"][0] is False
     assert checks["calls"][0] is False
+    assert refusal is not None
     assert "no socket can be opened, bound or connected (" in refusal
     assert "seccomp: " in refusal
+
+
+def test_a_container_that_refuses_namespaces_has_the_other_protections() -> None:
+    checks, refusal, namespaces = doctor_without("namespaces")
+    assert not namespaces
+    missing = [name for name, (active, _) in checks.items() if not active]
+    assert (refusal is None) == (not missing)
 
 
 def test_strict_starts_if_nothing_is_missing() -> None:
@@ -96,7 +157,7 @@ with KernelPool(PoolConfig(size=4, spares=1, timeout=30)) as pool:
     texts += [kernels[1].execute(run).text, kernels[0].execute("6 * 7").text]
     other = kernels[1].connection_file
     tries = [f"os.kill({kernels[1].pid}, 0)", f"os.kill({os.getpid()}, 0)", f"open('{other}')",
-             f"open('/proc/{os.getpid()}/environ')", "os.listdir(os.environ['HOME'] + '/../..')"]
+             f"open('/proc/{os.getpid()}/environ')", f"os.listdir('{other.parent.parent}')"]
     texts += [kernels[2].execute("import os; " + code).error for code in tries]
 print(json.dumps([os.getuid(), checks, texts]))
 """
@@ -139,7 +200,8 @@ def test_a_pool_of_a_plain_user(tmp_path_factory: pytest.TempPathFactory) -> Non
         assert texts[5] == "b'x\\n'"
         assert texts[6].endswith("42")
         if checks["files"][0] and checks["signals"][0]:
-            assert texts[7:] == ["PermissionError"] * 5
+            denied = ("PermissionError", "FileNotFoundError", "ProcessLookupError")
+            assert all(text in denied for text in texts[7:]), texts
         wait_until(lambda: not list(folder.glob("eightfold-sandbox-*")))
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)

@@ -1,5 +1,6 @@
 """Limits on what many processes, files or kernels use together. About 15 s."""
 
+import os
 from collections.abc import Iterator
 
 import psutil
@@ -28,34 +29,56 @@ for _ in range({count}):
         time.sleep(600)
 time.sleep(600)
 """
-TOO_MUCH = {
-    "memory of several processes": (
-        FORKS.format(count=4, size=450 * MIB),
-        limit_monitor.TOO_MUCH_MEMORY,
-    ),
+TOO_MUCH_DISK = {  # what a cell can write to, other than a file in its own folder
+    "files": "for i in range(9): open(f'f{i}', 'wb').write(bytes(15 << 20))",
     "deleted files": (
-        "import os, time\nkept = []\nfor i in range(9):\n"
+        "import os\nkept = []\nfor i in range(9):\n"
         "    kept.append(open(f'f{i}', 'wb', buffering=0)); os.remove(f'f{i}')\n"
-        "    kept[-1].write(bytes(15 << 20))\ntime.sleep(600)",
-        limit_monitor.TOO_MUCH_DISK,
+        "    kept[-1].write(bytes(15 << 20))"
     ),
-    "files behind a long path": (
-        "import os, time\nfor i in range(40): os.mkdir('d' * 200); os.chdir('d' * 200)\n"
-        "time.sleep(600)",
-        limit_monitor.TOO_MUCH_DISK,
+    "descriptors in flight": (
+        "import os, socket\na, b = socket.socketpair()\nfor i in range(9):\n"
+        "    f = open(f'f{i}', 'wb', buffering=0); os.remove(f'f{i}')\n"
+        "    f.write(bytes(15 << 20)); socket.send_fds(a, [b'x'], [f.fileno()]); f.close()"
     ),
+    "the folder for temporary files": (
+        "import tempfile\n"
+        "for i in range(9): open(tempfile.mkstemp()[1], 'wb').write(bytes(15 << 20))"
+    ),
+    "allocated space": (
+        "import os\nfor i in range(9): os.posix_fallocate(os.open(f'f{i}', 66), 0, 15 << 20)"
+    ),
+    "mapped files": (
+        "import mmap, os\nkept = []\nfor i in range(9):\n"
+        "    f = open(f'f{i}', 'w+b'); f.truncate(15 << 20); m = mmap.mmap(f.fileno(), 0)\n"
+        "    m[:] = bytes(15 << 20); kept.append(m)"
+    ),
+    "many files": "for i in range(30_000): open(f'f{i}', 'w').close()",
 }
 
 
-@pytest.mark.parametrize("name", TOO_MUCH)
-def test_a_kernel_over_a_limit_in_sum_is_killed(pool: KernelPool, name: str) -> None:
-    code, reason = TOO_MUCH[name]
+def test_the_memory_of_several_processes_is_limited(pool: KernelPool) -> None:
     with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:
-        result = kernel.execute(code)
+        result = kernel.execute(FORKS.format(count=4, size=450 * MIB))
         assert (result.status, result.killed) == ("died", True), result
-        assert reason in result.text
+        assert limit_monitor.TOO_MUCH_MEMORY in result.text
         assert kernel.execute("6 * 7").text.endswith("42")
         assert other.execute("6 * 7").text == "42"  # only the kernel over the limit is killed
+
+
+@pytest.mark.parametrize("name", TOO_MUCH_DISK)
+def test_the_disk_space_is_limited(pool: KernelPool, name: str) -> None:
+    with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:
+        result = kernel.execute(TOO_MUCH_DISK[name] + "\nimport time; time.sleep(600)")
+        if pool.stats()["active"]["namespaces"]:
+            assert result.error == "OSError" or result.status == "died", result
+            used = os.statvfs(f"/proc/{kernel.pid}/root/tmp") if not result.killed else None
+            if used is not None:
+                assert used.f_blocks * used.f_frsize == LIMITS.disk
+        else:
+            assert limit_monitor.TOO_MUCH_DISK in result.text
+        assert kernel.execute("6 * 7").text.endswith("42")
+        assert other.execute("open('f', 'w').write('x')").text == "1"
 
 
 def test_the_largest_kernel_is_killed_if_all_use_too_much() -> None:

@@ -1,0 +1,179 @@
+"""Pools whose kernels cannot be made for a while, and machines that have little. About 30 s."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from helpers.cell_waits import wait_until
+
+from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
+from eightfold.sandbox.host import kernel_pool
+from eightfold.sandbox.host.template_process import TemplateProcess
+from eightfold.sandbox.sandbox_errors import SandboxOutageError
+
+
+def test_a_lease_waits_until_the_cause_has_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    works = sys.executable
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        with pytest.raises(SandboxOutageError, match=r"template process .*No such file"):
+            pool.lease(timeout=1.5)
+        with pytest.raises(TimeoutError, match="No such file"):
+            pool.wait_ready(1, timeout=0.1)
+        assert pool.stats()["failures"] > 1
+        assert "No such file" in pool.stats()["outage"]
+        monkeypatch.setattr(sys, "executable", works)
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.execute("6 * 7").text == "42"
+        assert pool.stats()["outage"] is None
+
+
+def test_the_pauses_grow_to_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    monkeypatch.setattr(kernel_pool, "RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(kernel_pool, "MAX_RETRY_SECONDS", 0.05)
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        wait_until(lambda: pool.stats()["failures"] >= 12)
+    assert kernel_pool.RETRY_SECONDS < kernel_pool.MAX_RETRY_SECONDS
+
+
+def test_starting_kernels_may_be_killed_any_number_of_times() -> None:
+    with KernelPool(PoolConfig(size=2, spares=0, start_timeout=20)) as pool:
+        pool.wait_ready(2, timeout=60)
+        stop = threading.Event()
+
+        def kill() -> None:
+            until = time.monotonic() + 3
+            while time.monotonic() < until and not stop.is_set():
+                template = pool.stats()["template_pid"]
+                if template is not None:
+                    for pid in children(template):
+                        os.kill(pid, signal.SIGKILL)
+                time.sleep(0.02)
+
+        thread = threading.Thread(target=kill)
+        thread.start()
+        thread.join()
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.execute("6 * 7").text.endswith("42")
+        assert pool.stats()["outage"] is None or pool.stats()["ready"] == 0
+
+
+def children(pid: int) -> list[int]:
+    """Return the child processes of `pid`."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text()
+    except OSError:
+        return []
+    return [int(child) for child in text.split()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_template_that_is_killed_or_stopped_is_replaced(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eightfold.sandbox.host import kernel_starter
+
+    monkeypatch.setattr(kernel_starter, "REPLY_SECONDS", 0.5)
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool:
+        pool.wait_ready(1, timeout=60)
+        first = pool.stats()["template_pid"]
+        os.kill(first, number)
+        for _ in range(2):  # the first one may be a kernel that was ready
+            with pool.lease(timeout=60) as kernel:
+                kernel.execute("1")
+        wait_until(lambda: pool.stats()["template_pid"] not in (None, first))
+        with pool.lease(timeout=60) as kernel:
+            assert kernel.execute("6 * 7").text == "42"
+    wait_until(lambda: not Path(f"/proc/{first}").exists())
+
+
+def test_an_execution_during_an_outage_names_the_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    config = PoolConfig(size=1, spares=0, start_timeout=3)
+    with KernelPool(config) as pool, pool.lease(timeout=60) as kernel:
+        monkeypatch.setattr(TemplateProcess, "fork_kernel", fail)
+        assert kernel.execute("import os; os._exit(0)").status == "died"
+        with pytest.raises(SandboxOutageError, match="No space left on device"):
+            kernel.execute("1")
+        monkeypatch.undo()
+        wait_until(lambda: pool.stats()["outage"] is None, 30)
+        assert kernel.execute("6 * 7").text.endswith("42")
+
+
+ODD = """
+import ctypes, errno, json, os, resource, signal, struct, sys
+what = sys.argv[1]
+if what == "SIGINT blocked":
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT, signal.SIGTERM, signal.SIGCHLD])
+elif what == "SIGINT ignored":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+elif what.startswith("RLIMIT"):
+    name, value = what.split()
+    resource.setrlimit(getattr(resource, name), (int(value), int(value)))
+elif what.startswith("no "):
+    call = {"no pidfd_open": 434, "no memfd_create": 319, "no children file": 0}[what]
+    step = lambda code, value, yes=0, no=0: struct.pack("<HBBI", code, yes, no, value)
+    code = step(0x20, 0) + step(0x15, call, 0, 1) + step(0x06, 0x00050000 | errno.ENOSYS)
+    code += step(0x06, 0x7FFF0000)
+    class Program(ctypes.Structure):
+        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+    libc = ctypes.CDLL(None)
+    libc.prctl(38, 1, 0, 0, 0)
+    assert libc.syscall(317, 1, 0, ctypes.byref(Program(len(code) // 8, code))) == 0
+from eightfold.sandbox import KernelPool, PoolConfig
+try:
+    limit = float(sys.argv[2])
+    with KernelPool(PoolConfig(size=1, spares=0)) as pool, pool.lease(timeout=limit) as kernel:
+        texts = [kernel.execute("kept = 6 * 7; kept").text]
+        stopped = kernel.execute("while True: pass", timeout=0.5)
+        texts += [stopped.killed, kernel.execute("print('next')\\nkept").text]
+    print(json.dumps(texts))
+except Exception as error:
+    print(json.dumps(str(error)))
+"""
+
+
+def on_odd_machine(what: str, seconds: float = 60) -> object:
+    """Return the texts of three cells, or the error, on a machine with a peculiarity."""
+    run = subprocess.run(
+        [sys.executable, "-c", ODD, what, str(seconds)], capture_output=True, text=True, timeout=120
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("what", ["SIGINT blocked", "SIGINT ignored", "RLIMIT_NOFILE 64"])
+def test_an_odd_process_can_make_a_pool(what: str) -> None:
+    assert on_odd_machine(what) == ["42", False, "next\n42"]
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the numbers of calls are of x86-64")
+@pytest.mark.parametrize("call", ["pidfd_open", "memfd_create"])
+def test_a_missing_call_is_named(call: str) -> None:
+    message = on_odd_machine(f"no {call}")
+    assert isinstance(message, str)
+    assert call in message
+    assert message.count(". ") == 0
+
+
+def test_too_few_descriptors_are_named() -> None:
+    message = on_odd_machine("RLIMIT_NOFILE 16", seconds=2)
+    assert isinstance(message, str)
+    assert "open files" in message
+
+
+def test_a_closed_pool_is_no_outage() -> None:
+    pool = KernelPool(PoolConfig(size=1, spares=0))
+    pool.close()
+    with pytest.raises(SandboxError, match="closed") as caught:
+        pool.lease()
+    assert not isinstance(caught.value, SandboxOutageError)
