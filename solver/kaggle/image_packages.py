@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zipfile
 from collections.abc import Mapping
 from email.parser import Parser
@@ -35,6 +36,12 @@ A later image has these versions or newer ones. docs/kaggle.md says how to give 
 NEVER_FETCHED = frozenset({"torch", "triton"})
 """Packages that are too large to bring along, and that every image with a GPU has."""
 
+TORCH_REQUIRES = (
+    *("filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy", "typing-extensions"),
+)
+"""What torch itself requires, by the metadata of torch 2.9 to 2.13. As torch is not fetched, pip
+does not find it; an image whose list of packages names torch alone may lack it."""
+
 
 def wheel_name(wheel: Path) -> str:
     """Return the distribution's normalized name, from a wheel's file name."""
@@ -49,7 +56,8 @@ def wheel_version(wheel: Path) -> str:
 def wheel_requirements(wheel: Path) -> list[str]:
     """Return the requirements of a wheel, without those of its extras."""
     with zipfile.ZipFile(wheel) as archive:
-        (name,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        # Not that of a package inside the wheel, such as those that setuptools brings.
+        (name,) = (n for n in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", n))
         text = Parser().parsestr(archive.read(name).decode("utf-8"))
     return [one for one in text.get_all("Requires-Dist") or [] if "extra ==" not in one]
 

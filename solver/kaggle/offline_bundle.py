@@ -1,12 +1,13 @@
 """Make the folder that a notebook without internet installs from.
 
-pip resolves the dependencies, to the versions in constraints.txt. torch is never downloaded, and
-neither is what the image already has.
+pip resolves the dependencies, torch's among them, to the versions in constraints.txt. torch itself
+is never downloaded, and neither is what the image already has.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -19,10 +20,13 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from eightfold.common.file_errors import path_in_errors
+
 from ..solver_config import SolverError
 from .image_packages import (
     NEVER_FETCHED,
     PRESENT,
+    TORCH_REQUIRES,
     read_freeze,
     unneeded_wheels,
     wheel_name,
@@ -35,6 +39,13 @@ FETCHED_ALONE = frozenset({"accelerate"})
 
 BUILD_FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
 """Files that setuptools reads beside the parts of the package."""
+
+COMPETITION = "ai-mathematical-olympiad-progress-prize-3"
+DATASET_SLUG = "eightfold-bundle"
+NOTEBOOK_SLUG = "eightfold-aimo3"  # Kaggle makes it of the title
+NOTEBOOK_TITLE = "eightfold aimo3"
+YOUR_NAME = "INSERT_USERNAME_HERE"
+"""Placeholder in the files for Kaggle, which the reader replaces with a user name."""
 
 MIN_SETUPTOOLS = Version("77")
 """As in pyproject.toml."""
@@ -105,7 +116,8 @@ def make_bundle(config: BundleConfig) -> list[Path]:
     with temporary as name:
         work = Path(name) / "bundle"
         work.mkdir()
-        _fill(work, config, source, image)
+        with path_in_errors(config.out):
+            _fill(work, config, source, image)
         if near == out:
             for part in sorted(work.iterdir()):
                 part.rename(out / part.name)
@@ -138,6 +150,9 @@ def _fill(work: Path, config: BundleConfig, source: Path, image: dict[str, str])
     (work / "eightfold.lock").write_text(lock_text(wheels), encoding="utf-8")
     (work / "README.md").write_text(readme_text(config, wheels), encoding="utf-8")
     shutil.copy(source / "notebooks" / "aimo3.ipynb", work / "aimo3.ipynb")
+    (work / "kernel-metadata.json").write_text(
+        json.dumps(kernel_metadata(), indent=2) + "\n", encoding="utf-8"
+    )
 
 
 def build_wheel(source: Path, out: Path, model_less: bool) -> Path:
@@ -193,7 +208,7 @@ def download(out: Path, config: BundleConfig, required: list[str], constraints: 
         f"Python {config.python} on {config.platforms[0]}?"
     )
     together = [one for one in required if names[one] not in NEVER_FETCHED | FETCHED_ALONE]
-    pip("download", *target, *together, hint=hint)
+    pip("download", *target, *together, *TORCH_REQUIRES, hint=hint)
     alone = [one for one in required if names[one] in FETCHED_ALONE]
     pip("download", *target, "--no-deps", *alone, hint=hint)
 
@@ -225,6 +240,28 @@ def lock_text(wheels: list[Path]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kernel_metadata() -> dict[str, str | list[str]]:
+    """Return what `kaggle kernels push` needs to know of the notebook.
+
+    The fields and their values as text are those of the file that `kaggle kernels init` writes.
+    """
+    return {
+        "id": f"{YOUR_NAME}/{NOTEBOOK_SLUG}",
+        "title": NOTEBOOK_TITLE,
+        "code_file": "aimo3.ipynb",
+        "language": "python",
+        "kernel_type": "notebook",
+        "is_private": "true",
+        "enable_gpu": "true",
+        "enable_tpu": "false",
+        "enable_internet": "false",
+        "dataset_sources": [f"{YOUR_NAME}/{DATASET_SLUG}"],
+        "competition_sources": [COMPETITION],
+        "kernel_sources": [],
+        "model_sources": [],
+    }
+
+
 def readme_text(config: BundleConfig, wheels: list[Path]) -> str:
     """Return the bundle's README, which says what to do with it."""
     size = sum(wheel.stat().st_size for wheel in wheels) / 1e6
@@ -239,14 +276,28 @@ def readme_text(config: BundleConfig, wheels: list[Path]) -> str:
 This folder holds wheels for Python {config.python} ({size:.0f} MB), a lock file with their hashes,
 and the notebook. {model}
 
-1. Upload this folder as a Kaggle dataset (Datasets, New Dataset; or `kaggle datasets create -p .`
-   after `kaggle datasets init -p .`).
+In a browser:
+
+1. Upload this folder as a Kaggle dataset (Datasets, New Dataset).
 2. Create a notebook by importing `aimo3.ipynb` (File, Import Notebook).
 3. Add as inputs: the dataset, the competition's data, and a model in Hugging Face's format
    (Add Input, Models).
 4. Choose the accelerator, switch the internet off, and run all cells. The problems of `test.csv`
    are solved, and `submission.parquet` is written.
 5. Save the version, and submit it.
+
+Or with the command `kaggle`, in this folder:
+
+1. `kaggle datasets init -p .` writes `dataset-metadata.json`. Edit two of its fields: set `title`
+   to a name of 6 to 50 characters instead of `INSERT_TITLE_HERE`, such as `eightfold bundle`, and
+   in `id` replace `INSERT_SLUG_HERE` with `{DATASET_SLUG}`; the part before the slash is your user
+   name. Then `kaggle datasets create -p .` uploads the folder. (Later versions:
+   `kaggle datasets version -p . -m "what changed"`.)
+2. In `kernel-metadata.json` replace `{YOUR_NAME}` with your user name, twice, and name the model in
+   `model_sources`, as `owner/model/framework/variation/version`. If you change `title`, change `id`
+   too: what is behind its slash is the title in lower case, with dashes for spaces.
+3. Once the dataset is ready (`kaggle datasets status`), `kaggle kernels push -p .` uploads the
+   notebook and runs it. Choose the accelerator on its page, and submit it there.
 
 If a package of the image is too old, run `!pip freeze > freeze.txt` in a notebook with that image
 and make the bundle again with `--freeze freeze.txt`.

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.common.counted_noun import counted
 from eightfold.common.terminal_table import Column, format_table
 
 from ..exit_codes import ExitCode
@@ -60,5 +61,8 @@ def run(options: argparse.Namespace) -> int:
     wheels = make_bundle(config)
     rows = [(f"{wheel.stat().st_size / 1e6:.1f} MB", wheel.name) for wheel in wheels]
     print(format_table(COLUMNS, rows, plain_titles=False))
-    print(f"{len(wheels)} wheels, eightfold.lock, aimo3.ipynb and README.md are in {options.out}")
+    print(
+        f"{counted(len(wheels), 'wheel')}, eightfold.lock, aimo3.ipynb, kernel-metadata.json and "
+        f"README.md are in {options.out}; README.md says what to do next"
+    )
     return ExitCode.OK

@@ -7,6 +7,7 @@ that torch is not installed again.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import shutil
 import subprocess
@@ -25,13 +26,14 @@ from eightfold.solver.kaggle import offline_bundle
 from eightfold.solver.kaggle.image_packages import (
     NEVER_FETCHED,
     PRESENT,
+    TORCH_REQUIRES,
     read_freeze,
     unneeded_wheels,
     wheel_name,
     wheel_requirements,
     wheel_version,
 )
-from eightfold.solver.kaggle.offline_bundle import BundleConfig, make_bundle, pip
+from eightfold.solver.kaggle.offline_bundle import BundleConfig, download, make_bundle, pip
 
 ROOT = Path(__file__).resolve().parents[3]
 NOTEBOOK = ROOT / "notebooks" / "aimo3.ipynb"
@@ -101,13 +103,46 @@ def test_a_changed_wheel_is_refused(made: Path, tmp_path: Path) -> None:
 
 def test_a_bundle_holds_the_notebook_and_maybe_the_model(made: Path, tmp_path: Path) -> None:
     names = {path.name for path in made.iterdir()}
-    assert {"README.md", "eightfold.lock", "aimo3.ipynb"} < names
+    assert {"README.md", "eightfold.lock", "aimo3.ipynb", "kernel-metadata.json"} < names
     assert (made / "aimo3.ipynb").read_bytes() == NOTEBOOK.read_bytes()
     small = make_bundle(BundleConfig(tmp_path / "small", model_less=True, dependencies=False))
     (large,) = made.glob("*.whl")
     assert small[0].stat().st_size < large.stat().st_size - 20 * 10**6
     with pytest.raises(SolverError, match="not an empty folder"):
         make_bundle(BundleConfig(made))
+
+
+def test_a_bundle_says_all_that_kaggle_asks_for(made: Path) -> None:
+    kernel = json.loads((made / "kernel-metadata.json").read_text())
+    readme = (made / "README.md").read_text()
+    owner, slug = kernel["id"].split("/")
+    assert slug == kernel["title"].lower().replace(" ", "-"), "Kaggle makes the slug of the title"
+    assert (made / kernel["code_file"]).is_file()
+    assert (kernel["kernel_type"], kernel["enable_internet"]) == ("notebook", "false")
+    (dataset,) = kernel["dataset_sources"]
+    assert dataset.split("/")[0] == owner
+    assert (made / "kernel-metadata.json").read_text().count(owner) == 2
+    assert f"replace `{owner}` with your user name, twice" in readme
+    # What `kaggle datasets init` leaves to the user, between init and create.
+    steps = [
+        readme.index(word) for word in ("datasets init", "INSERT_TITLE_HERE", "datasets create")
+    ]
+    assert steps == sorted(steps)
+    assert f"`INSERT_SLUG_HERE` with `{dataset.split('/')[1]}`" in readme
+
+
+def test_what_torch_requires_is_fetched_though_torch_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetched: list[str] = []
+    monkeypatch.setattr(offline_bundle, "pip", lambda *words, hint="": fetched.extend(words))
+    needs = ["torch>=2.9", "rich>=13", "accelerate>=1"]
+    download(tmp_path, BundleConfig(tmp_path), needs, ROOT / "constraints.txt")
+    assert {"rich>=13", "accelerate>=1", "jinja2", "networkx", "setuptools"} <= {*fetched}
+    assert "torch>=2.9" not in fetched
+    required = map(Requirement, importlib.metadata.requires("torch") or [])
+    plain = {canonicalize_name(one.name) for one in required if one.marker is None}
+    assert plain - {"triton"} <= {*TORCH_REQUIRES}, "of the installed torch"
 
 
 @pytest.fixture(scope="module")
