@@ -133,7 +133,7 @@ def simulate(
     Args:
         rng: source of the random times.
         pattern: "first", "last" or "shuffled" for the place of the hard problems, which are at
-            least 5 and at most 3/5 of all; "everywhere" makes all problems hard.
+            least 5 (if there are so many) and at most 3/5 of all; "everywhere" makes all hard.
         config: settings of the budget.
         problems: number of problems.
 
@@ -143,9 +143,9 @@ def simulate(
     if pattern not in PATTERNS:
         raise ValueError(f"pattern must be one of {', '.join(PATTERNS)}, not {pattern!r}.")
     config = config or BudgetConfig()
-    count = (
-        problems if pattern == "everywhere" else rng.randint(min(5, problems), problems * 3 // 5)
-    )
+    least = min(5, problems)
+    most = max(least, problems * 3 // 5)
+    count = problems if pattern == "everywhere" else rng.randint(least, most)
     hard = [True] * count + [False] * (problems - count)
     if pattern == "last":
         hard.reverse()

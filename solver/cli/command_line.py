@@ -114,9 +114,20 @@ def _run(options: argparse.Namespace) -> int:
         known = exit_code_for(error)
         if known is None:
             raise
+        _discard_unwritable_output()
         reason = name_options(shorten_message(message_of(error)), option_names(options.parser))
         print(f"eightfold {options.command}: {as_sentence(reason)}", file=sys.stderr)
         return known
+
+
+def _discard_unwritable_output() -> None:
+    """Drop output that cannot be written, so that the interpreter does not complain at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from .exit_codes import ExitCode
@@ -33,6 +34,7 @@ def message_of(error: Exception) -> str:
     """Return what to tell the user about an error that has an exit code."""
     if isinstance(error, OSError) and error.strerror:
         if error.filename is None:
-            return error.strerror
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+            return f"The output cannot be written: {error.strerror}" if full else error.strerror
         return f"{os.fsdecode(error.filename)}: {error.strerror}"
     return str(error) or type(error).__name__

@@ -112,3 +112,11 @@ def test_allotment_is_between_zero_and_the_time_left(
     assert granted >= min(room, floor)
     if floor <= room - reserve * after <= config.cap:
         assert granted == room - reserve * after
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("problems", range(1, 12))
+def test_runs_of_few_problems_can_be_simulated(pattern: str, problems: int) -> None:
+    run = simulate(random.Random(0), pattern, problems=problems)
+    assert len(run.granted) == problems
+    assert any(run.hard)

@@ -97,6 +97,7 @@ def test_a_signal_ends_the_command_and_all_its_processes(sent: signal.Signals) -
     said = run.communicate(timeout=100)[1]
     assert run.returncode == (130 if sent == signal.SIGINT else -sent)
     assert "Traceback" not in said
+    assert ("; votes so far: " in said) == (sent == signal.SIGINT)
     deadline = time.monotonic() + 60
     while left := below & processes().keys():
         assert time.monotonic() < deadline, left
