@@ -16,10 +16,8 @@ PACKAGES = {
     for name in (part, *(f"{part}.{sub}" for sub in find_packages(part)))
 }
 # Patterns hold in nested folders too, so that a new folder is shipped without a change here.
-DATA = {
-    f"eightfold.{part}": ["py.typed", *(f"**/*.{kind}" for kind in ("cu", "cuh", "json", "md"))]
-    for part in PARTS
-}
+KINDS = ("cu", "cuh", "json", "md", "html", "css", "js")
+DATA = {f"eightfold.{part}": ["py.typed", *(f"**/*.{kind}" for kind in KINDS)] for part in PARTS}
 DATA["eightfold.demo"] += ["model/*"]
 
 setup(
@@ -54,6 +52,9 @@ setup(
         "jupyter_client>=8.0",
         "ipykernel>=6.29",
         "rich>=13",
+        "Jinja2>=3.1",
+        "Pygments>=2.17",
+        "latex2mathml>=3.77",
         "argcomplete>=3.1",
     ],
     extras_require={

@@ -7,6 +7,7 @@ from . import (
     kaggle_command,
     preload_command,
     replay_command,
+    report_command,
     sandbox_command,
     solve_command,
 )
@@ -15,6 +16,7 @@ COMMANDS = (
     solve_command,
     evaluate_command,
     replay_command,
+    report_command,
     budget_command,
     sandbox_command,
     preload_command,

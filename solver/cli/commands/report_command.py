@@ -1,0 +1,42 @@
+"""`eightfold report`: write a page that shows a run."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..exit_codes import ExitCode
+
+if TYPE_CHECKING:
+    from ..argument_parser import Subparsers
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = subparsers.add_parser(
+        "report",
+        help="write a page that shows a run",
+        description="Write a page with the scores, plots, problems and conversations of a run. It "
+        "opens from disk and loads nothing. If it would be larger than 10 MB, each problem gets a "
+        "page of its own in a folder beside it.",
+    )
+    parser.add_argument("folder", metavar="RUN", help="folder of the run")
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        help="the page to write, or to replace (report.html in the folder of the run)",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write the report and print where it is."""
+    from ...report.report_writer import write_report
+
+    folder = Path(options.folder)
+    files = write_report(folder, Path(options.out) if options.out else folder / "report.html")
+    size = sum(file.stat().st_size for file in files) / 1e6
+    pages = "" if len(files) == 1 else f", with {len(files) - 1} pages of problems beside it"
+    print(f"{files[0]} ({size:.1f} MB{pages})")
+    return ExitCode.OK

@@ -1,0 +1,1 @@
+"""A run as a self-contained page: scores, plots, problems and conversations."""

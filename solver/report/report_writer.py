@@ -1,0 +1,229 @@
+"""Writes the page of a run, and one page per problem if a single page would be too large."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, Undefined
+from markupsafe import Markup
+
+from ..evaluation.run_curves import judged_attempts
+from ..evaluation.run_folder import read_run, read_settings
+from ..evaluation.run_scores import Run
+from ..solver_config import SolverError
+from .conversation import pieces_of
+from .problem_warnings import WarningMark, problem_warnings
+from .run_figures import plots, score_rows, verdict
+from .safe_markup import code_styles, plain, prose, python_code
+
+FOLDER = Path(__file__).parent
+PAGE_LIMIT = 9_500_000
+"""Bytes of a page beyond which each problem gets a page of its own."""
+
+FOLDED_OUTPUT = 2000
+"""Characters of an output beyond which it is folded."""
+
+SHOWN_SETTINGS = (
+    *("model", "attempts", "early_stop", "rule", "time", "turns", "temperature", "top_p", "top_k"),
+    *("min_p", "max_tokens", "max_context", "tool_timeout", "limit_time", "seed"),
+)
+
+
+@dataclass(frozen=True)
+class ProblemEntry:
+    """A problem in the list.
+
+    Attributes:
+        index: its number in the run, from 0.
+        record: its record.
+        tries: the records of its attempts.
+        warnings: its warning marks.
+        verdict: see `run_figures.verdict`.
+        link, before, after: addresses of its conversations and of its neighbors', or "".
+    """
+
+    index: int
+    record: dict[str, Any]
+    tries: list[dict[str, Any]]
+    warnings: list[WarningMark]
+    verdict: str
+    link: str
+    before: str
+    after: str
+
+    @property
+    def agreement(self) -> float:
+        """Share of the attempts that support the answer."""
+        answer = self.record["answer"]
+        votes = sum(answer is not None and one["answer"] == answer for one in self.tries)
+        return votes / len(self.tries) if self.tries else 0.0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all attempts."""
+        return sum(one["tokens"] for one in self.tries)
+
+    @property
+    def calls(self) -> int:
+        """Calls of all attempts."""
+        return sum(one["calls"] for one in self.tries)
+
+    @property
+    def errors(self) -> int:
+        """Failed calls of all attempts."""
+        return sum(one["errors"] for one in self.tries)
+
+
+def write_report(folder: Path, out: Path, page_limit: int = PAGE_LIMIT) -> list[Path]:
+    """Write the report of a run.
+
+    Args:
+        folder: the folder of the run.
+        out: the page; a folder of the same name with "_problems" is made beside it if the page
+            would be larger than `page_limit`.
+        page_limit: largest size of a page that holds all problems, in bytes.
+
+    Returns:
+        The files that were written, the page first.
+
+    Raises:
+        SolverError: the folder holds no run, is damaged, or the page cannot be written.
+    """
+    run = read_run(folder)
+    earlier = read_settings(folder)
+    settings = earlier["settings"] if earlier else {}
+    name = folder.resolve().name
+    environment = _environment()
+    entries = _entries(run, lambda index: f"#problem-{index}")
+    bodies: list[str] = []
+    size = 0
+    for entry in entries:
+        bodies.append(_packed(environment, entry))
+        size += len(bodies[-1])
+        if size > page_limit:
+            break
+    else:
+        page = _page(environment, name, run, settings, entries, bodies)
+        if len(page) <= page_limit:
+            return [_write(out, page)]
+    parts = out.with_name(f"{out.stem}_problems")
+    files = [
+        _write(
+            parts / f"{entry.index}.html",
+            _page(
+                environment,
+                name,
+                (),
+                settings,
+                [entry],
+                [_packed(environment, entry)],
+                f"../{out.name}",
+            ),
+        )
+        for entry in _entries(run, lambda index: f"{index}.html")
+    ]
+    entries = _entries(run, lambda index: f"{parts.name}/{index}.html")
+    return [_write(out, _page(environment, name, run, settings, entries, [])), *files]
+
+
+def _entries(run: Run, link: Callable[[int], str]) -> list[ProblemEntry]:
+    return [
+        ProblemEntry(
+            index,
+            problem,
+            tries,
+            problem_warnings(problem, tries),
+            verdict(problem),
+            link(index),
+            link(index - 1) if index else "",
+            link(index + 1) if index + 1 < len(run) else "",
+        )
+        for index, (problem, tries) in enumerate(run)
+    ]
+
+
+def _environment() -> Environment:
+    """Return the templates. A string that is no `Markup` is made visible and escaped."""
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        undefined=Undefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else plain(str(value)),
+    )
+    environment.filters |= {"prose": prose, "python_code": python_code}
+    environment.globals |= {"pieces_of": pieces_of, "FOLDED_OUTPUT": FOLDED_OUTPUT}
+    environment.globals["attempt_mark"] = attempt_mark
+    environment.globals["draft_counts"] = draft_counts
+    return environment
+
+
+def attempt_mark(attempt: dict[str, Any], problem: dict[str, Any]) -> str:
+    """Return "right", "wrong", "voted", "none" or "cut": how an attempt's square is drawn."""
+    if attempt["answer"] is None:
+        return "none" if judged_attempts([attempt]) else "cut"
+    if problem["truth"] is None:
+        return "voted" if attempt["answer"] == problem["answer"] else "other"
+    return "right" if attempt["answer"] == problem["truth"] else "wrong"
+
+
+def draft_counts(attempt: dict[str, Any]) -> tuple[int, int] | None:
+    """Return the drafted and accepted tokens of an attempt, or None if they are not recorded."""
+    sources = [attempt] if "drafted" in attempt else attempt["turns"]
+    found = [one for one in sources if "drafted" in one and "accepted" in one]
+    if not found:
+        return None
+    return sum(one["drafted"] for one in found), sum(one["accepted"] for one in found)
+
+
+def _packed(environment: Environment, entry: ProblemEntry) -> str:
+    """Return the conversations of a problem as HTML, compressed, in base64."""
+    html = environment.get_template("problem.html").render(entry=entry)
+    return base64.b64encode(zlib.compress(html.encode("utf-8"), 9)).decode("ascii")
+
+
+def _page(
+    environment: Environment,
+    name: str,
+    run: Run,
+    settings: dict[str, Any],
+    entries: Sequence[ProblemEntry],
+    bodies: Sequence[str],
+    overview: str = "",
+) -> bytes:
+    """Return a page: of the run, or of one problem if `overview` is the address of the run's."""
+    script = (FOLDER / "report.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
+    text = environment.get_template("page.html").render(
+        name=name,
+        run=run,
+        tries=[one for _, tries in run for one in tries],
+        cut=sum(len(tries) - len(judged_attempts(tries)) for _, tries in run),
+        rows=score_rows(run, settings),
+        plots=plots(run, settings, lambda index: entries[index].link),
+        shown={k: settings[k] for k in SHOWN_SETTINGS if settings.get(k) is not None},
+        prompt=str(settings.get("prompt_system") or ""),
+        entries=entries,
+        bodies=[(entry.index, Markup(body)) for entry, body in zip(entries, bodies, strict=False)],
+        overview=overview,
+        script=Markup(script),
+        script_digest=digest,
+        styles=Markup((FOLDER / "report.css").read_text(encoding="utf-8") + code_styles()),
+    )
+    return text.encode("utf-8")
+
+
+def _write(path: Path, page: bytes) -> Path:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(page)
+    except OSError as error:
+        raise SolverError(f"The report {path} cannot be written: {error.strerror}.") from error
+    return path
