@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import platform
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -80,8 +81,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the caller, who does not want to read it
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-    # Otherwise transformers also logs what is wrong with a checkpoint; we report it ourselves.
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "critical")
     try:
         parser = make_parser()
         if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
@@ -94,9 +93,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
     set_log_level(options.verbose)
-    for name, value in vars(options).items():
-        logger.debug("%s = %r", name, value)
+    # Otherwise transformers also logs what is wrong with a checkpoint; we report it ourselves.
+    chosen = "info" if options.verbose > 1 else "critical"
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", chosen)
+    _log_start(options)
     return _run(options)
+
+
+def _log_start(options: argparse.Namespace) -> None:
+    """Log the versions and where the options come from; their values are details."""
+    logger.info(
+        "eightfold %s, Python %s on %s",
+        installed_version(),
+        platform.python_version(),
+        sys.platform,
+    )
+    logger.info("settings file: %s", options.settings or "none")
+    for name, value in vars(options).items():
+        if name not in ("run", "parser"):
+            logger.debug("%s = %r", name, value)
 
 
 def _run(options: argparse.Namespace) -> int:

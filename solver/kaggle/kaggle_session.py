@@ -100,6 +100,8 @@ class Session:
     Attributes:
         config: the settings.
         budget: the clock of the run.
+        total: number of problems to come, for the log: those of the budget, unless a test of fewer
+            is served.
         served: number of problems that `predict` was called with.
         fallbacks: number of them that got the fallback answer.
         solver: the solver, or None while there is none.
@@ -115,6 +117,7 @@ class Session:
     ) -> None:
         self.config = config
         self.budget = Budget(config.budget)
+        self.total = config.problems
         self.served = 0
         self.fallbacks = 0
         self.solver: SessionSolver | None = None
@@ -254,7 +257,7 @@ class Session:
                 "faults": task.faults if task else [],
             }
             self._log(
-                f"{self.served} of {self.config.problems} | {name}: {answer} ({note}) | "
+                f"{self.served} of {self.total} | {name}: {answer} ({note}) | "
                 f"{taken:.0f} of {granted:.0f} s | {line['left']} s left"
             )
             records = task.records if task else []

@@ -86,7 +86,7 @@ class BundleConfig:
             raise SolverError(f"python must be 3.11 or later, not {self.python}.")
         tags = self.platforms
         if not tags or any(not tag or "macos" in tag or "win" in tag for tag in tags):
-            raise SolverError("platforms must be Linux tags such as manylinux_2_28_x86_64.")
+            raise SolverError("A platform must be a Linux tag such as manylinux_2_28_x86_64.")
 
 
 def make_bundle(config: BundleConfig) -> list[Path]:

@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -123,9 +124,13 @@ def serve(root: str | Path) -> None:
             a run that is not scored got the fallback, so that it is not mistaken for a working
             submission.
     """
+    from ..problem_set import load_problems
     from .input_discovery import find_inputs
 
     inputs = find_inputs(root)
+    if not is_scored_run() and _session is not None:
+        with suppress(SolverError):  # reported below, if the file is needed there
+            _session.total = len(load_problems(inputs.test_file()))
     if inputs.servers:
         sys.path.insert(0, str(inputs.servers[0]))
     if find_spec("kaggle_evaluation") is not None:
@@ -143,7 +148,6 @@ def serve(root: str | Path) -> None:
             f"There is no folder kaggle_evaluation below {root}; add the competition's data."
         )
     else:
-        from ..problem_set import load_problems
         from .local_gateway import Row, run_gateway
 
         rows = [Row(p.id, p.text, p.answer) for p in load_problems(inputs.test_file())]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SCORE_COLUMNS = (Column("score"), Column("value", right=True), Column("95 % interval"), Column(""))
 FAMILY_COLUMNS = (Column("family"), Column("right", right=True), Column(""))
+
+logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -78,6 +81,7 @@ def run(options: argparse.Namespace) -> int:
     warn_of_truths(problems, config)
     check_platform()
     inputs = read_model_inputs(config, progress=not options.quiet)
+    logger.info("model: %s", inputs.folder)
     settings = run_settings(options, fingerprint(problems), inputs)
     folder = RunFolder(Path(options.out), settings, options.resume)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from eightfold.common.counted_noun import counted
 from eightfold.sandbox.platform_support import check_platform
 
 from ...kaggle.kaggle_config import RUN_SECONDS, KaggleConfig
@@ -91,6 +92,12 @@ def run(options: argparse.Namespace) -> int:
         answers = run_gateway(predict_endpoint.predict, rows, out, seed=options.order)
     except GatewayError as error:
         raise OSError(f"The gateway ended the run: {error}") from error
+    except KeyboardInterrupt:
+        done = max(0, session.served - 1)  # the last one was interrupted
+        raise KeyboardInterrupt(
+            f"Interrupted; {done} of {counted(len(problems), 'problem')} done; their answers are "
+            f"in {settings.log}."
+        ) from None
     finally:
         predict_endpoint.stop()
     return report(problems, answers, session.fallbacks, out, options.json)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import stat
 import sys
@@ -28,6 +29,8 @@ from ..solver_options import add_solver_options, solver_config
 if TYPE_CHECKING:
     from ...solver import Result
     from ..argument_parser import Subparsers
+
+logger = logging.getLogger(__name__)
 
 
 def add_parser(subparsers: Subparsers) -> None:
@@ -67,6 +70,7 @@ def run(options: argparse.Namespace) -> int:
     check_platform()
     # Reports wrong input before the model is loaded.
     inputs = read_model_inputs(config, progress=not options.quiet)
+    logger.info("model: %s", inputs.folder)
     trace = AttemptTrace(options.trace)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:

@@ -43,6 +43,10 @@ def test_no_help_has_a_doubled_percent_sign_or_a_doubled_stop() -> None:
 def test_verbose_logs_what_is_done(capfd: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"1")
     words = ["preload", str(tmp_path), "--quiet"]
+    assert main([*words, "--verbose"]) == 0
+    told = capfd.readouterr().err
+    assert re.search(r"^\d\d:\d\d:\d\d INFO eightfold\.\S+: settings file: none$", told, re.M)
+    assert "DEBUG" not in told
     assert main([*words, "--verbose", "--verbose"]) == 0
     assert re.search(
         r"^\d\d:\d\d:\d\d DEBUG eightfold\.\S+: threads = 8$", capfd.readouterr().err, re.M

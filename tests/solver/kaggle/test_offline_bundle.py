@@ -158,8 +158,11 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.mark.usefixtures("index")
 def test_an_environment_gets_all_packages_that_it_lacks_from_the_bundle(tmp_path: Path) -> None:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    wheels = make_bundle(BundleConfig(tmp_path / "out", python))
+    freeze = tmp_path / "freeze.txt"
+    freeze.write_text("torch==2.9.0\n")  # an image that has torch, and nothing that torch requires
+    wheels = make_bundle(BundleConfig(tmp_path / "out", python, freeze=freeze))
     brought = {wheel_name(wheel) for wheel in wheels} - {"eightfold"}
+    assert {"jinja2", "networkx"} < brought
     here = {
         canonicalize_name(found.metadata["Name"]) for found in importlib.metadata.distributions()
     }

@@ -46,13 +46,14 @@ def test_the_competitions_own_server_is_used(
 
 
 def test_a_run_of_fallbacks_is_not_mistaken_for_a_working_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("KAGGLE_IS_COMPETITION_RERUN", raising=False)
     (tmp_path / "test.csv").write_text("id,problem\n1,x\n")
     start_session(StubSolver)
     predict_endpoint.serve(tmp_path)
+    assert "1 of 1 | 1: " in capsys.readouterr().err, "the length of the test, not of a scored run"
     start_session(fail_for_memory)
     with pytest.raises(SolverError, match="fallback"):
         predict_endpoint.serve(tmp_path)
