@@ -191,7 +191,7 @@ class _Evaluation:
     def whole_root(self, value: int, degree: int) -> int:
         """Return the root of a natural number; by Newton's method if it is not a square root."""
         root = math.isqrt(value)
-        if degree > 2:
+        if degree > 2 and value:
             self.charge(64 * value.bit_length())
             root = 1 << -(-value.bit_length() // degree)
             while True:

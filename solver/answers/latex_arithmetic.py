@@ -147,7 +147,8 @@ class _Parser:
     def power(self) -> Expression:
         value = self.atom()
         if self.sees("!"):
-            self.take()
+            if self.take().worded:
+                raise NotExactError("what the ! among words means is open")
             value = Expression("factorial", (value,))
             if self.sees("!"):
                 raise NotExactError("it holds a double factorial")

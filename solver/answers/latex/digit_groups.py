@@ -102,16 +102,17 @@ def _opens_modulus(nodes: Sequence[Node], position: int) -> bool:
 
 
 def _without_base_ten(nodes: Sequence[Node]) -> Iterator[Node]:
-    """Leave out the subscript of `42_{10}`, which says what is so anyway."""
+    """Leave out the subscript of `42_{10}` or `(42)_{10}`, which says what is so anyway."""
     position = 0
     while position < len(nodes):
         yield nodes[position]
         ten = nodes[position + 2 : position + 3]
         if (
-            nodes[position].kind is Kind.NUMBER
+            (nodes[position].kind is Kind.NUMBER or nodes[position].is_sign(")"))
             and ten
             and nodes[position + 1].is_sign("_")
-            and "".join(node.text for node in (ten[0].args[0] if ten[0].args else ten)) == "10"
+            and "".join(node.text for node in (ten[0].args[0] if ten[0].args else ten))
+            in ("10", "(10)")
         ):
             position += 2
         position += 1

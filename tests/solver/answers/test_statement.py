@@ -9,6 +9,10 @@ from eightfold.solver.answers.box_content import integer
 
 BRACKETS = r"""
 (1{,}234) -> 1234
+\bigl(1,234\bigr) -> none
+(1,234)^2 -> none
+\frac{(1,234)}{2} -> none
+\text{(1,234)} -> none
 (12\,345) -> 12345
 3(1,234) -> none
 (3, 42) -> none

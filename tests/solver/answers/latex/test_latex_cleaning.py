@@ -51,6 +51,11 @@ GROUPING = r"""
 \texorpdfstring{57}{57} -> none
 12{,}345 -> 12345
 12.345 -> none
+12、345 -> none
+(57)_{10} -> 57
+42_{(10)} -> 42
+42′ -> none
+④② -> none
 57n -> none
 57i -> none
 1e4 -> none
