@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 CLOSING_SECONDS = 0.05  # longest time between the end of a channel and that of its process
 KILL_SECONDS = 0.1  # longest wait for a killed process to end
 PROBE_SECONDS = 0.3  # shortest time for the answer that shows that an interrupted kernel is sound
+RENEW_SECONDS = 0.25  # between two looks at whether one who waits for a process has been stopped
 RESET_SECONDS = 3.0  # time for each step of resetting a kernel that is kept
 MAX_CODE = 1 << 20  # characters of a cell
 _STOPS = ("interrupt", "kill")
@@ -352,14 +353,16 @@ class Kernel(AbstractContextManager["Kernel"]):
         """Take a fresh process.
 
         Raises:
-            SandboxOutageError: the pool could not make one in time.
+            SandboxOutageError: the pool could not make one in time, or the caller was stopped.
         """
-        try:
-            self._process = self._state.take_ready(deadline_after(self._config.start_timeout))
-        except SandboxOutageError:
-            raise
-        except TimeoutError as error:
-            raise SandboxOutageError(str(error)) from error
+        deadline = time.monotonic() + self._config.start_timeout
+        while True:
+            try:
+                self._process = self._state.take_ready(deadline_after(RENEW_SECONDS))
+                return
+            except TimeoutError as error:
+                if time.monotonic() >= deadline or self._stop == "kill":
+                    raise SandboxOutageError(str(error)) from error
 
     def _replay(self) -> str:
         """Run the lease's successful cells in the fresh process, if `PoolConfig.replay` is set.

@@ -72,6 +72,11 @@ def map_own_user(shown: int) -> None:
 _outer_ids = (os.geteuid(), os.getegid())
 
 
+def real_uid() -> int:
+    """Return the user id that the template had before any namespace."""
+    return _outer_ids[0]
+
+
 def probe(settings: ViewSettings, sockets: Path, disk: int) -> str | None:
     """Try all namespaces in a child process; return the reason if the machine refuses any."""
     read, write = os.pipe2(os.O_CLOEXEC)

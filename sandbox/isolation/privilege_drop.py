@@ -298,7 +298,7 @@ class Isolation:
 
     def _limit_processes(self) -> None:
         count = self.limits["processes"]
-        if os.getuid() == 0:
+        if self.uid is None and namespaces.real_uid() == 0:
             self.missing["processes"] = "the kernel runs as root, whom no limit binds"
             return
         limit = count

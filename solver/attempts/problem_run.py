@@ -172,6 +172,9 @@ class ProblemRun:
         """End the attempts when the time is up."""
         deadline = self._began + self.plan.seconds
         if now >= deadline:
+            for attempt, tool in zip(self.attempts, self._tools, strict=True):
+                if tool.outage is not None and not attempt.over:
+                    self._end(attempt, Ending.SANDBOX, tool.outage[:FAULT_LENGTH])
             self._end_all(Ending.TIME)
         return deadline
 

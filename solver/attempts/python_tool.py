@@ -29,6 +29,7 @@ class PythonTool:
 
     Attributes:
         closed: set once the kernel has been given back.
+        outage: the reason why the sandbox can make no kernel for a waiting call at present.
     """
 
     def __init__(self, pool: PoolLike, executor: Executor, timeout: float, malformed: str) -> None:
@@ -41,6 +42,7 @@ class PythonTool:
         self._idle = threading.Event()
         self._idle.set()
         self.closed = threading.Event()
+        self.outage: str | None = None
 
     def run(
         self,
@@ -91,11 +93,21 @@ class PythonTool:
         while self._kernel is None and not self._stopped.is_set():
             try:
                 self._kernel = self._pool.lease(timeout=LEASE_SECONDS)
-            except TimeoutError:
-                continue  # other attempts hold all kernels, and will give them back
-        if self._kernel is None or self._stopped.is_set():
+            except TimeoutError as error:
+                # Other attempts hold all kernels, and will give them back; or, if the error is one
+                # of the sandbox, it can make none, and tries on.
+                self.outage = str(error) if isinstance(error, RuntimeError) else None
+                continue
+        self.outage = None
+        while self._kernel is not None and not self._stopped.is_set():
+            try:
+                result = self._kernel.execute(call.code, timeout=self._timeout)
+                break
+            except TimeoutError as error:  # the kernel has died, and the sandbox can make none yet
+                self.outage = str(error)
+        else:
             return None
-        result = self._kernel.execute(call.code, timeout=self._timeout)
+        self.outage = None
         error = None if result.status == "ok" else result.error or result.status
         return CallRecord(call.code, result.status, result.text, result.seconds, error)
 

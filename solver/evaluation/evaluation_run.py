@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from eightfold.common.counted_noun import counted
 from eightfold.common.error_text import one_line
 
+from ..attempts.attempt import Ending
 from ..attempts.engine_loop import EngineLostError
 from ..problem_set import Problem
 from ..progress_display import ProgressDisplay, duration
@@ -20,6 +21,10 @@ from .run_folder import RunFolder
 
 if TYPE_CHECKING:
     from ..solver import Result
+
+
+RETRIES = 2
+"""Times that a problem is solved again if the machine, and not the model, failed attempts at it."""
 
 
 class EvaluatedSolver(Protocol):
@@ -78,6 +83,7 @@ class Evaluation:
         for record in folder.finished.values():
             self._count(record)
         self.waiting = deque(one for one in problems if one.id not in folder.finished)
+        self._retried: dict[str, int] = {}  # times that a problem was put off, by id
         self.out_of_time = False
         self.error: BaseException | None = None
         self._solved_here = 0  # not counting what earlier starts finished
@@ -158,10 +164,12 @@ class Evaluation:
     def _solve(self, problem: Problem, seconds: float) -> None:
         began = time.monotonic()
         failed: list[OSError] = []
+        retried = self._retried.get(problem.id, 0)
+        number = self.folder.next_round() if retried else self.folder.round
 
         def write_attempt(record: dict[str, Any]) -> None:
             try:
-                self.folder.write("attempts", {"id": problem.id, **record})
+                self.folder.write("attempts", {"round": number, "id": problem.id, **record})
             except OSError as error:
                 failed.append(error)
 
@@ -174,7 +182,10 @@ class Evaluation:
             raise failed[0]  # a problem whose attempts are not recorded is not done
         if not self.solver.alive:
             raise EngineLostError(f"The engine's thread has ended in problem {problem.id}.")
-        record = problem_record(problem, result, seconds)
+        record = {"round": number, **problem_record(problem, result, seconds)}
+        if record["lost"] and retried < RETRIES:
+            self._put_off(problem, record, seconds, time.monotonic() - began)
+            return
         self.folder.write("problems", record)
         with self._lock:
             if self.budget is not None:
@@ -183,6 +194,20 @@ class Evaluation:
             self._solved_here += 1
             self._count(record)
             self._lines.append(f"{self.done}/{self.total} {problem_line(record)}")
+
+    def _put_off(
+        self, problem: Problem, record: dict[str, Any], granted: float, taken: float
+    ) -> None:
+        """Solve a problem again after the others, by when the cause of its losses may be gone."""
+        with self._lock:
+            if self.budget is not None:
+                self.budget.record(granted, taken)
+            self._retried[problem.id] = self._retried.get(problem.id, 0) + 1
+            self.waiting.append(problem)
+            lost = counted(record["lost"], "attempt")
+            self._lines.append(
+                f"{one_line(problem.id, 40)}: the sandbox failed in {lost}; it is tried again later"
+            )
 
     def _count(self, record: dict[str, Any]) -> None:
         if record["truth"] is not None:
@@ -216,6 +241,7 @@ def problem_record(problem: Problem, result: Result, granted: float) -> dict[str
         result: its result.
         granted: seconds that it was given.
     """
+    lost = sum(attempt["ending"] == Ending.SANDBOX for attempt in result.attempts)
     return {
         "id": problem.id,
         "problem": problem.text,
@@ -224,6 +250,7 @@ def problem_record(problem: Problem, result: Result, granted: float) -> dict[str
         "answer": result.answer,
         "votes": {str(answer): count for answer, count in result.votes.items()},
         "attempts": len(result.attempts),
+        "lost": lost,  # attempts that the machine failed, not the model
         "stopped": result.stopped,
         "granted": round(granted, 3),
         "seconds": round(result.seconds, 3),

@@ -7,7 +7,8 @@
 
 A run may be killed at any time. The line of a problem is written after those of its attempts.
 Both hold the `round`, which counts the starts of the run: it tells the attempts at a problem that
-a kill left unfinished from those of a later start.
+a kill left unfinished from those of a later start. A problem is solved again, in a round of its
+own, if the machine failed attempts at it; its last line counts.
 """
 
 from __future__ import annotations
@@ -79,7 +80,12 @@ class RunFolder:
         if earlier is not None:
             _check_same_settings(folder, earlier["settings"], self.settings)
         self.round = earlier["round"] + 1 if earlier else 1
-        self.finished = {record["id"]: record for record in _read_records(folder, "problems")}
+        # A problem with lost attempts is solved again.
+        self.finished = {
+            record["id"]: record
+            for record in _read_records(folder, "problems")
+            if not record.get("lost")
+        }
         self.count = len(self.finished)
         if earlier is None and self.finished:
             raise SolverError(f"{folder} has problems but no run.json; choose another --out.")
@@ -90,6 +96,13 @@ class RunFolder:
             _drop_partial_line(self.folder / f"{name}.jsonl")
         (self.folder / "problems.jsonl").touch()
         write_json(self.folder / "run.json", {"settings": self.settings, "round": self.round})
+
+    def next_round(self) -> int:
+        """Return the number of a new round, for a problem that this start solves once more."""
+        with self._lock:
+            self.round += 1
+            write_json(self.folder / "run.json", {"settings": self.settings, "round": self.round})
+            return self.round
 
     def write(self, name: str, record: dict[str, Any]) -> None:
         """Append a line to `name`.jsonl and hand it to the operating system.

@@ -175,4 +175,5 @@ def summarize(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
         ),
         "endings": dict(Counter(one["ending"] for one in tries).most_common()),
         "faults": sum(len(problem["faults"]) for problem, _ in run),
+        "lost": sum(problem.get("lost", 0) for problem, _ in run),
     }
