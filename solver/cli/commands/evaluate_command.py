@@ -69,7 +69,10 @@ def add_parser(subparsers: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run the evaluation and print its summary; wrong answers do not change the exit code."""
+    """Run the evaluation and print its summary.
+
+    Wrong answers do not change the exit code; attempts that the sandbox failed do.
+    """
     if options.parallel < 1:
         raise SolverError(f"--parallel must be at least 1, not {options.parallel}.")
     if options.first is not None and options.first < 1:
@@ -112,6 +115,11 @@ def run(options: argparse.Namespace) -> int:
     print(f"each problem: {folder.folder / 'problems.jsonl'}; attempts.jsonl holds the attempts")
     if options.json:
         print(json.dumps(summary), flush=True)
+    if summary["lost"]:
+        lost = counted(summary["lost"], "attempt")
+        said = f"The sandbox failed in {lost}, whenever they were made; --resume makes them again."
+        print(said, file=sys.stderr)
+        return ExitCode.FAILED
     return ExitCode.OK
 
 
