@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..chat_protocol import ChatProtocol
-from ..readers.quoted_calls import read_quoted_calls
+from ..readers.quoted_calls import CALL_MARK, read_quoted_calls
 from ..readers.thought_tags import open_thought
 from ..template_framing import MARK, Framing
 from ..tool_call import CallText
@@ -18,7 +18,7 @@ class Gemma4Format(ChatProtocol):
     family = "gemma4"
     pause_tokens = ("<|tool_response>",)
     turn_ends = ("<turn|>",)
-    call_mark = r"<\|tool_call>"
+    call_mark = CALL_MARK
 
     @classmethod
     def sign(cls, vocabulary: Mapping[str, int], template: str) -> str:

@@ -15,7 +15,7 @@ import re
 from ..tool_call import Call, CallText, MalformedCall, is_tool_name, named_call
 from .code_fences import OPENING, read_block
 from .json_calls import NOT_JSON, read_json_calls
-from .tagged_code import TaggedCode, TagSet, read_tagged_code
+from .tagged_code import TagSet, read_tagged_code
 
 _NAME = r"[\"']?([^\s>\"']+)[\"']?"
 _KEY = r"<parameter(?:\s*=\s*|\s+name\s*=\s*)"
@@ -24,7 +24,8 @@ FUNCTION = rf"<(?:function|invoke)(?:\s*=\s*|\s+name\s*=\s*){_NAME}\s*>"
 """Pattern of the tag that opens a function; its first group is the name."""
 
 _FUNCTION = re.compile(FUNCTION)
-_CODE_OF_FUNCTION = rf"{FUNCTION}(?:\s*{_OTHER})*\s*{_KEY}[\"']?code[\"']?[^>]*>"
+_CODE_KEY = rf"{_KEY}[\"']?code[\"']?[^>]*>"
+_CODE_OF_FUNCTION = rf"{FUNCTION}(?:\s*{_OTHER})*\s*{_CODE_KEY}"
 _WITH_CODE = re.compile(_CODE_OF_FUNCTION)
 _FUNCTION_END = r"</(?:function|invoke)>"
 _FENCE = re.compile(r"\s*(`{3,}[\w-]*\s*)?(?=[{\[\"'])")
@@ -89,30 +90,41 @@ def close_envelope(text: str, read: CallText, closing: str) -> CallText:
 
 def read_functions(text: str, start: int, opening: str, closing: str) -> CallText:
     """Read the functions from `start` on, where the first begins."""
-    next_call = rf"(?:{opening})?\s*{_CODE_OF_FUNCTION}"
-    at, closed = start, True
     calls: list[Call | MalformedCall] = []
+    at, end, closed = start, start, True
     while function := _FUNCTION.match(text, at):
-        closings: tuple[str, ...] = (_FUNCTION_END, closing)
-        if with_code := _WITH_CODE.match(text, at):
-            tags = TagSet(next_call, (r"</parameter>", *closings), _OTHER)
-            tagged = read_tagged_code(text, with_code.end(), tags)
-            call = named_call(function[1], {"code": tagged.code})
-        elif (read := read_json_calls(text, function.end(), "</", function[1])) and read.calls:
-            end = _match(rf"\s*{_FUNCTION_END}", text, read.end)
-            call, tagged = read.calls[0], TaggedCode("", end.end() if end else read.end, True)
-        else:
-            tagged = read_tagged_code(text, function.end(), TagSet(next_call, closings))
-            bare = not tagged.code.lstrip().startswith("<parameter")
-            call = named_call(function[1], {"code": tagged.code} if bare else {})
-        calls.append(call)
-        closed = tagged.closed
-        at = (
-            _skip(text, tagged.end) if _FUNCTION.match(text, _skip(text, tagged.end)) else len(text)
-        )
-        if at == len(text):
-            return CallText(tagged.end, tuple(calls), closed)
-    return CallText(at, tuple(calls), closed)
+        name, inside = function[1], function.end()
+        code = _WITH_CODE.match(text, at)
+        if code is None:
+            call, end, closed = _read_bare_function(text, inside, name, opening, closing)
+            calls.append(call)
+        next_call = rf"(?:{opening})?\s*{_CODE_OF_FUNCTION}"
+        tags = TagSet(next_call, (r"</parameter>", _FUNCTION_END, closing), _OTHER, _CODE_KEY)
+        while code is not None:  # a second parameter named code is a call of its own
+            tagged = read_tagged_code(text, code.end(), tags)
+            calls.append(named_call(name, {"code": tagged.code}))
+            end, closed = tagged.end, tagged.closed
+            code = _match(rf"\s*{_CODE_KEY}", text, end)
+        at = _skip(text, end)
+    return CallText(end, tuple(calls), closed)
+
+
+def _read_bare_function(
+    text: str, start: int, name: str, opening: str, closing: str
+) -> tuple[Call | MalformedCall, int, bool]:
+    """Read a function without a parameter named code: JSON, or nothing but code.
+
+    Returns:
+        The call, the index behind it, and if it is closed.
+    """
+    read = read_json_calls(text, start, "</", name)
+    if read is not None and read.calls:
+        end = _match(rf"\s*{_FUNCTION_END}", text, read.end)
+        return read.calls[0], end.end() if end else read.end, read.closed
+    next_call = rf"(?:{opening})?\s*{_CODE_OF_FUNCTION}"
+    tagged = read_tagged_code(text, start, TagSet(next_call, (_FUNCTION_END, closing)))
+    bare = not tagged.code.lstrip().startswith("<parameter")
+    return named_call(name, {"code": tagged.code} if bare else {}), tagged.end, tagged.closed
 
 
 def _skip(text: str, at: int) -> int:

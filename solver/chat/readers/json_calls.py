@@ -24,13 +24,13 @@ from typing import Any
 from ..tool_call import Call, CallText, MalformedCall, is_tool_name, named_call
 from .python_code import horizon, is_python
 
-NAME_KEYS = ("name", "tool_name", "tool", "function", "recipient_name")
-ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "tool_input")
+NAME_KEYS = ("name", "tool_name", "function_name", "tool", "function", "action", "recipient_name")
+ARGUMENT_KEYS = ("arguments", "parameters", "args", "input", "tool_input", "action_input")
 NOT_JSON = 'the call is not JSON with the keys "name" and "arguments"'
 
 OBJECT_START = (
     r"(?:(?<=\n)|\A)[ \t]*\[?\s*\{\s*[\"'](?:"
-    + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, "type", "id", "tool_call_id"))
+    + "|".join((*NAME_KEYS, *ARGUMENT_KEYS, "type", "id", "tool_call_id", "tool_calls"))
     + r")[\"']\s*:|\{\s*[\"'](?:"
     + "|".join(NAME_KEYS)
     + r")[\"']\s*:\s*[\"'](?i:python)[\"']"
@@ -90,6 +90,8 @@ def read_object_call(text: str, start: int) -> CallText | None:
     """Read an object in prose or in a fence; None unless it is meant as a call of a tool."""
     at = _skip(text, start)
     read = read_json_calls(text, at, r"`{3,}|(?<=\n)(?=[^\s}\]])")
+    if read is not None and not read.closed:  # a fence may stand in the open string
+        read = read_json_calls(text, at, r"(?!)")
     if read is not None and MalformedCall(NOT_JSON) not in read.calls:
         return read
     named = _UNREADABLE.match(text, at)
@@ -144,6 +146,8 @@ def _calls_of(value: Any, depth: int = 0) -> list[Call | MalformedCall]:
         return calls if calls.count(MalformedCall(NOT_JSON)) < len(calls) else calls[:1]
     if not isinstance(value, dict):
         return [MalformedCall(NOT_JSON)]
+    if isinstance(value.get("tool_calls"), list):
+        return _calls_of(value["tool_calls"], depth + 1)
     if isinstance(value.get("function"), dict):
         return _calls_of(value["function"], depth + 1)
     name = next((value[key] for key in NAME_KEYS if key in value), None)

@@ -74,7 +74,7 @@ def meant_code(code: str) -> str:
 
     What is no Python as it stands, and is after one of these changes, is changed: `\\n` and other
     escapes of a code written in one line become characters; a line break in a one-line string
-    becomes `\\n` again; common indentation is removed.
+    becomes `\\n` again; common indentation is removed; escaped quotes become quotes.
     """
     if is_python(code):
         return code
@@ -83,6 +83,7 @@ def meant_code(code: str) -> str:
         candidates.append(_unescaped(code))
     elif "\n" in code:
         candidates += [textwrap.dedent(code).lstrip("\n"), _rejoined(code)]
+        candidates.append(re.sub(r"\\([\"'])", r"\1", code))
     return next((one for one in candidates if is_python(one)), code)
 
 

@@ -2,10 +2,10 @@
 
 Grammar, where Q is the token `<|"|>`:
 
-    envelope  := "<|tool_call>" (call+ | body) "<tool_call|>"     body: `call_bodies.py`
+    envelope  := ["<|tool_call>"] (call+ | body) "<tool_call|>"     body: `call_bodies.py`
     call      := ["call:"] NAME "{" [arguments [","]] "}"
     arguments := argument ("," argument)*
-    argument  := KEY (":" | "=") value
+    argument  := KEY (":" | "=") value        each value named code is a call
     value     := Q text Q | a string of JSON | number | word
 
 The code may hold any mark, and Q too, which means a quote there. It ends at the first Q behind
@@ -29,9 +29,11 @@ NO_FORM = 'the call is not of the form call:python{code:<|"|>...<|"|>}'
 NO_CODE = "python takes one string argument named code"
 
 _Q = re.escape(QUOTE)
-_OTHER = rf"[\"']?\w+[\"']?\s*[:=]\s*(?:{_Q}(?:(?!{_Q}).)*{_Q}|\"[^\"\n]*\"|[\w.+-]+)"
+_OTHER = (
+    rf"(?![\"']?code\b)[\"']?\w+[\"']?\s*[:=]\s*(?:{_Q}(?:(?!{_Q}).)*{_Q}|\"[^\"\n]*\"|[\w.+-]+)"
+)
 _HEAD = re.compile(r"\s*(?:call\s*:\s*)?(?P<name>\w[\w.:-]*)\s*[{(]", re.DOTALL)
-_CODE_KEY = r"[\"']?code[\"']?\s*[:=]\s*"
+_CODE_KEY = rf"(?:[\"']|{_Q})?code(?:[\"']|{_Q})?\s*[:=]\s*"
 _CODE = re.compile(rf"\s*(?:{_OTHER}\s*,\s*)*{_CODE_KEY}(?={_Q}|[\"'])", re.DOTALL)
 _NEXT_CALL = re.compile(
     rf"(?:{OPENING}\s*(?:call\s*:\s*)?|call\s*:\s*)\w[\w.:-]*\s*[{{(]\s*{_CODE_KEY}{_Q}"
@@ -39,20 +41,25 @@ _NEXT_CALL = re.compile(
 _REST = rf"\s*(?:,\s*{_OTHER}\s*)*,?\s*"
 _BRACE = re.compile(rf"{_REST}[)}}]+", re.DOTALL)
 _NO_BRACE = re.compile(_REST, re.DOTALL)
-_OVER = re.compile(rf"\s*(?:\Z|{CLOSING}|{OPENING}|call\s*:\s*\w+\s*{{)")
+_MORE_CODE = re.compile(rf"\s*,?\s*{_CODE_KEY}(?={_Q})")
+_OVER = re.compile(rf"\s*(?:\Z|{CLOSING}|{OPENING}|call\s*:\s*\w+\s*{{|{_CODE_KEY}{_Q})")
+CALL_MARK = rf"{OPENING}|(?<!\w)call\s*:\s*python\s*{{\s*{_CODE_KEY}(?={_Q})"
+"""Pattern of what opens a call; the envelope's opening may be missing."""
 
 
 def read_quoted_calls(text: str, start: int) -> CallText | None:
     """Read the envelope at `start`; None if its opening is only mentioned."""
     opening = re.compile(OPENING).match(text, start)
-    assert opening is not None
-    at = opening.end()
+    at = opening.end() if opening else start
     calls: list[Call | MalformedCall] = []
     while head := _HEAD.match(text, at):
         if calls and not text[at : head.end()].lstrip().startswith("call"):
             break
         call, at = _read_arguments(text, head)
         calls.append(call)
+        while more := _MORE_CODE.match(text, at):
+            call, at = _read_code(text, more.end() + len(QUOTE), head["name"], QUOTE)
+            calls.append(call)
     if calls:
         return close_envelope(text, CallText(at, tuple(calls)), CLOSING)
     read = read_body(text, at, OPENING, CLOSING)

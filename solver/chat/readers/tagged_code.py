@@ -28,12 +28,14 @@ class TagSet:
         call: the beginning of a call up to its code; the group `name` is the tool's name.
         closings: closing tags of the value, of the call and of the envelope.
         other: another value, with its tags.
+        more: the opening of another code in the same call.
         padded: True if a line break behind the opening and in front of the closing are no code.
     """
 
     call: str
     closings: tuple[str, ...]
     other: str = r"(?!)"
+    more: str = r"(?!)"
     padded: bool = True
 
 
@@ -53,10 +55,12 @@ def read_tagged_code(text: str, start: int, tags: TagSet) -> TaggedCode:
     others = rf"(?:\s*{tags.other})*"
     closings = re.compile(rf"(?:(?P<value>{value}){others})?{chain}")
     some = re.compile("|".join(tags.closings))
-    nothing_left = re.compile(rf"\s*(?:\Z|{tags.call})")
+    nothing_left = re.compile(rf"\s*(?:\Z|{tags.call}|{tags.more})")
     call = re.compile(tags.call)
     next_call, limit = call.search(text, start), horizon(text, start, call)
     bound = next_call.start() if next_call else len(text)
+    if more := re.compile(rf"{value}\s*{tags.more}").search(text, start, bound):
+        bound = more.start() + 1
     found: list[tuple[tuple[bool, ...], bool, int, int]] = []  # best first when sorted
     position = start
     while tag := some.search(text, position, limit):

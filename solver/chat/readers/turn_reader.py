@@ -229,23 +229,25 @@ class TurnReader:
         if block.language == "output" or (block.language in ("", "text") and label):
             return Span(Kind.OUTPUT, label.start() if label else block.start, block.end)
         if block.language != "python":
-            calls = self._calls_in(block, ended)
-            return Span(Kind.CALL if calls else Kind.TEXT, block.start, block.end, calls)
-        if not block.closed and not ended:
-            call: Call | MalformedCall = MalformedCall("the block is not closed")
-        else:
-            call = checked_call(block.content)
-        stop = block.stop if block.closed and isinstance(call, Call) else None
-        return Span(Kind.CODE, block.start, block.end, (call,), stop=stop, certain=block.certain)
+            inner = self._calls_in(block, ended)
+            return Span(Kind.CALL if inner else Kind.TEXT, block.start, block.end, inner)
+        calls: Calls = (MalformedCall("the block is not closed"),)
+        if block.closed or ended:
+            calls = self._calls_in(block, ended) or (checked_call(block.content),)
+        stop = block.stop if block.closed and isinstance(calls[-1], Call) else None
+        return Span(Kind.CODE, block.start, block.end, calls, stop=stop, certain=block.certain)
 
     def _calls_in(self, block: FencedBlock, ended: bool) -> Calls:
-        """Return the calls that a block of another language consists of."""
+        """Return the calls that a block consists of, or begins with if it is no Python."""
         if not block.closed and not ended:
             return ()
-        content = block.content.strip()
-        mark = self._marks.match(content)
-        span = self._span(content, mark, True) if mark and mark.lastgroup != "fence" else None
-        return span.calls if span else ()
+        mark = self._marks.match(block.content.strip())
+        if mark is None or mark.lastgroup not in ("call", "object"):
+            return ()
+        inner = self.read(block.content.strip(), True)
+        if block.language == "python" and inner.visible().strip():
+            return ()
+        return tuple(call for span in inner.spans if span.kind is Kind.CALL for call in span.calls)
 
 
 def _meant(call: Call | MalformedCall) -> Call | MalformedCall:

@@ -39,6 +39,7 @@ from eightfold.solver.chat import load_protocol
         ("```python\nf('x)\n```", ["f('x)\n"]),
         ("```python\ns = \"\"\"a\n```\nso\n```python\nt = \"\"\"b\"\"\"\n```",
          ['s = """a\n', 't = """b"""\n']),
+        ('```python\n{"name": "python", "arguments": {"code": "1"}}\n```', ["1"]),
         # A closing fence left out.
         ("```python\n1\n```python\n2\n```", ["1\n", "2\n"]),
         ("```python\n1\n```output\n2\n```", ["1\n"]),

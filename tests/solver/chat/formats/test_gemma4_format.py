@@ -45,6 +45,8 @@ CALL = '<|tool_call>call:python{code:<|"|>print(1)\n<|"|>}<tool_call|>'
         ('<|tool_call>call:python{code:<|"|>```python\nprint(1)\n```<|"|>}<tool_call|>',
          ["print(1)\n"]),
         ("```tool_code\nprint(1)\n```<turn|>", ["print(1)\n"]),
+        ('<|tool_call>call:python{<|"|>code<|"|>:<|"|>1<|"|>}<tool_call|>', ["1"]),
+        ('call:python{code:<|"|>1<|"|>}<tool_call|>', ["1"]),
         # Missing ends, in turns that the model has ended.
         ('<|tool_call>call:python{code:<|"|>1<|"|><tool_call|>', ["1"]),
         ('<|tool_call>call:python{code:<|"|>1<|"|>}<turn|>', ["1"]),
@@ -57,6 +59,7 @@ CALL = '<|tool_call>call:python{code:<|"|>print(1)\n<|"|>}<tool_call|>'
          "<tool_call|>", ["1", "2"]),
         ('<|tool_call>call:python{code:<|"|>1<|"|>}<|tool_call>call:python{code:<|"|>2<|"|>}<tool_call|>',
          ["1", "2"]),
+        ('<|tool_call>call:python{code:<|"|>1<|"|>,code:<|"|>2<|"|>}<tool_call|>', ["1", "2"]),
         # Quote tokens in the code are quotes; escapes count if the code is no Python without them.
         ('<|tool_call>call:python{code:<|"|>print(<|"|>a<|"|>, end=<|"|>b<|"|>)<|"|>}<tool_call|>',
          ['print("a", end="b")']),

@@ -99,6 +99,18 @@ XML = (
         ("<tool_call>\n<function=python>\nprint(1)\n</function>\n</tool_call>", ["print(1)"]),
         (XML.format("1").replace("</tool_call>", "") + XML.format("2"), ["1", "2"]),
         (XML.format("    a = 1\n    a"), ["a = 1\na"]),
+        ("<tool_call>\n<function=python>\n<parameter=code>\n1\n</parameter>\n<parameter=code>\n2\n"
+         "</parameter>\n</function>\n</tool_call>", ["1", "2"]),
+        ('<tool_call>\n<function=python>\n{"code": "1"}\n</function>\n</tool_call>', ["1"]),
+        (XML.format("f(1") + XML.format("2"), ["f(1", "2"]),
+        # More than one call, and tags too many.
+        ('<tool_call>{"name": "python", "arguments": {"code": "f("1")"}\n</tool_call>' + JSON,
+         ['f("1")', "1"]),
+        ("<tool_call>\n" + JSON, ["1"]),
+        (JSON + "\n</tool_call>", ["1"]),
+        (JSON.removeprefix("<tool_call>"), ["1"]),
+        ('{"tool_calls": [{"name": "python", "arguments": {"code": "1"}}]}<|im_end|>', ["1"]),
+        ('{"action": "python", "action_input": "print(1)"}<|im_end|>', ["print(1)"]),
         # Thoughts, mentions, and calls in fences or bare.
         ("<think>\nI run it.\n" + JSON + "<|im_end|>", ["1"]),
         ("<think>\nI run it.\n" + XML.format("1") + "<|im_end|>", ["1"]),
@@ -108,6 +120,9 @@ XML = (
         ("<think>\n" + JSON + "</think>\n<|im_end|>", ["1"]),
         ("Use <tool_call> for that. \\boxed{3}", []),
         ("```xml\n" + JSON + "\n```", ["1"]),
+        ("```\n" + JSON + "\n" + XML.format("2") + "\n```", ["1", "2"]),
+        ('```python\n{"name": "python", "arguments": {}}\nf(1)\n```',
+         ['{"name": "python", "arguments": {}}\nf(1)\n']),
         ('```json\n{"name": "python", "arguments": {"code": "1"}}\n```<|im_end|>', ["1"]),
         ('```json\n{"name": "python", "arguments": {"code": "1"}}\n```\nso \\boxed{3}', []),
         ('{"function": "python", "arguments": {"code": "1"}}<|im_end|>', ["1"]),
