@@ -228,12 +228,13 @@ class CellKernel(IPythonKernel):
         error: BaseException | None = None
         try:
             error = await self._run(code, silent)
-        except (KeyboardInterrupt, OutputLimit) as late:  # raised in IPython's code, not the cell's
+        except BaseException as late:  # raised in IPython's code, not the cell's
+            timer = signal.setitimer(signal.ITIMER_REAL, 0)  # whose handler may have raised it
+            if not (isinstance(late, (KeyboardInterrupt, OutputLimit)) or any(timer)):
+                # A cell has broken the shell itself, so no later cell could run either.
+                os._exit(1)
             error = late
             CellShell.showtraceback(self.shell, (type(late), late, late.__traceback__))
-        except BaseException:
-            # A cell has broken the shell itself, so no later cell could run either.
-            os._exit(1)
         finally:
             if CurrentCell.forked:  # the cell has forked this process, which is no kernel
                 os._exit(0 if error is None else 1)

@@ -60,10 +60,15 @@ def test_an_orphaned_process_ends_with_the_lease_at_the_latest(pool: KernelPool)
         assert kernel.execute(code).status == "ok"
         template = psutil.Process(pool.stats()["template_pid"])
         # Without namespaces, the template may have killed it already.
-        left = [each for each in template.children(recursive=True) if "4321" in each.cmdline()]
+        left = [
+            each
+            for each in template.children(recursive=True)
+            if "4321" in each.as_dict(["cmdline"], ad_value=())["cmdline"]
+        ]
         assert kernel.execute("6 * 7").text == "42"
     assert not psutil.wait_procs(left, timeout=60)[1]
-    assert not [each for each in psutil.process_iter(["cmdline"]) if "4321" in each.cmdline()]
+    running = psutil.process_iter(["cmdline"], ad_value=())
+    assert not [each for each in running if "4321" in each.info["cmdline"]]
 
 
 def test_an_interrupt_from_another_thread_keeps_the_variables(
