@@ -17,6 +17,7 @@ from eightfold.common.error_text import one_line
 from eightfold.engine.loading.model_folder import end_token_ids, read_json
 from eightfold.engine.loading.refusals.foreign_weights import ADAPTER_CONFIG
 from eightfold.engine.model_errors import CheckpointError
+from eightfold.engine.sampling_params import MIN_TEMPERATURE
 
 from .chat.prompt_texts import Prompts, prompts_for
 from .models.model_source import check_checkpoint, locate_model
@@ -154,8 +155,14 @@ def sampling_values(folder: Path | None, config: SolverConfig) -> SamplingValues
         values = (getattr(config, name), own.get(name), neutral)
         return next(value for value in values if value is not None)
 
+    temperature = float(chosen("temperature", 1.0))
+    if 0 < temperature < MIN_TEMPERATURE:
+        raise SolverError(
+            f"temperature must be 0 or at least {MIN_TEMPERATURE}, not {temperature}; give 0 for "
+            "the most likely token."
+        )
     return SamplingValues(
-        temperature=float(chosen("temperature", 1.0)),
+        temperature=temperature,
         top_p=float(chosen("top_p", 1.0)),
         top_k=int(chosen("top_k", 0)),
         min_p=float(chosen("min_p", 0.0)),

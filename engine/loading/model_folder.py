@@ -54,7 +54,8 @@ def check_model_folder(folder: Path) -> None:
     if not files:
         raise CheckpointError(
             explain_names(names, str(folder))
-            or f"{folder} has no weights: it holds no .safetensors file."
+            or f"{folder} has no weights: it holds no .safetensors file; download the rest of the "
+            "checkpoint."
         )
     for file in files:
         _check_weight_file(file)
@@ -85,9 +86,11 @@ def _broken_link(file: Path) -> CheckpointError:
 
 
 def _better_folder(folder: Path) -> str:
-    """Return a hint to a folder below that holds a config.json, or ""."""
+    """Return a hint to a folder below that holds a config.json, or to what is expected."""
     below = sorted(path.parent for path in folder.glob("*/config.json"))
-    return f"; give {below[0]}, which has one" if below else ""
+    if below:
+        return f"; give {below[0]}, which has one"
+    return "; give the folder with a model's config.json, tokenizer and .safetensors files"
 
 
 def read_json(path: Path) -> dict[str, Any]:

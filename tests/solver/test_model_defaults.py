@@ -21,6 +21,13 @@ def test_sampling_values_come_from_the_user_then_from_the_checkpoint(tmp_path: P
         sampling_values(tmp_path, SolverConfig())
 
 
+def test_a_temperature_that_the_engine_refuses_is_wrong_input(tmp_path: Path) -> None:
+    (tmp_path / "generation_config.json").write_text('{"temperature": 1e-8}')
+    with pytest.raises(SolverError, match=r"temperature must be 0 or at least 1e-06, not 1e-08"):
+        sampling_values(tmp_path, SolverConfig())
+    assert sampling_values(tmp_path, SolverConfig(temperature=0))["temperature"] == 0
+
+
 def test_entries_that_are_not_applied_are_named_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
