@@ -16,7 +16,7 @@ def complete(parser: ArgumentParser) -> None:
     for leaf in parser.leaves():
         leaf.prepare = None  # a faulty settings file must not stop a completion
         for action in leaf._actions:
-            if action.metavar in ("DIR", "MODEL"):
+            if action.metavar in ("DIR", "MODEL", "RUN"):
                 action.completer = DirectoriesCompleter()  # type: ignore[attr-defined]
             elif action.metavar not in ("FILE", None):  # numbers and texts, not names of files
                 action.completer = ChoicesCompleter({})  # type: ignore[attr-defined]
