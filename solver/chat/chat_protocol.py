@@ -55,8 +55,8 @@ class ChatProtocol:
         call_id: id of the pause token, or None if there is none.
         pause_token_ids: ids at which a sequence pauses: pause tokens and end tokens.
         prompt_opener, tool_opener, user_opener: opening of a thought that the prompt, a tool result
-            or a user turn leaves unclosed, or "". It belongs in front of the text that the model
-            writes next.
+            or a user turn leaves unclosed, or ""; in the prompt also the text with which the
+            model's turn begins. It belongs in front of the text that the model writes next.
 
     Raises:
         ProtocolError: if the chat template fails or drops messages, or if a token is missing.
@@ -94,7 +94,7 @@ class ChatProtocol:
             raise ProtocolError("The chat template does not show the user's message exactly once.")
         # A template that ignores the tool leaves its description to the system message.
         self.native_tool &= prompt != self._render(self._messages(MARK), tools=False)
-        self.prompt_opener = open_thought(prompt.rpartition(MARK)[2])
+        self.prompt_opener = open_thought(prompt.rpartition(MARK)[2]) + prompts.opening
         ends = [self.decode([index]) for index in self.pause_token_ids]
         opening = self._messages(MARK + "U", SYSTEM)
         self._user = user_framing(self._render_marked, opening, ends)
@@ -113,9 +113,10 @@ class ChatProtocol:
         Texts of control tokens in the problem are encoded as ordinary text.
         """
         problem = replace_surrogates(problem.strip())
+        opening = self.prompts.opening
         if not self.untrusted_text.has_control(problem):
-            return self._encode(self._render(self._messages(problem)))
-        before, after = self._render(self._messages(MARK)).split(MARK)
+            return self._encode(self._render(self._messages(problem)) + opening)
+        before, after = (self._render(self._messages(MARK)) + opening).split(MARK)
         return [
             *self._encode(before),
             *self.untrusted_text.encode(problem),
@@ -229,6 +230,8 @@ class ChatProtocol:
             system = self.prompts.system
             if not self.native_tool:
                 system = f"{system} {self.prompts.fenced}"
+        if self.prompts.request:
+            problem = f"{problem}\n\n{self.prompts.request}"
         if self._system_role:
             return [{"role": "system", "content": system}, {"role": "user", "content": problem}]
         return [{"role": "user", "content": f"{system}\n\n{problem}"}]

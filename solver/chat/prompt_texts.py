@@ -34,6 +34,9 @@ class Prompts:
             template is given no tool, and `fenced` describes it.
         code: description of the tool's only argument.
         plain: system message of attempts without the tool.
+        request: addition to the user's message behind the problem; small models heed it more than
+            the system message.
+        opening: text with which the model's first turn begins, as if it had written it.
         fenced: addition to the system message if the chat template is given no tool.
         nudge: user turn after an answer without a valid box, sent at most once in an attempt.
         malformed: output of the tool for a call that cannot be read; {reason} is the reason.
@@ -53,6 +56,8 @@ class Prompts:
     )
     tool: str = "Runs Python code and returns its output."
     code: str = "The code."
+    request: str = ""
+    opening: str = ""
     fenced: str = (
         "To run Python, write one ```python block and end your turn; "
         "the next message is its output."

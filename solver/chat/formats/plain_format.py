@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from ..chat_protocol import ChatProtocol
+from ..prompt_texts import Prompts
 from ..tool_call import Call, MalformedCall
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class PlainFormat(ChatProtocol):
@@ -16,6 +22,15 @@ class PlainFormat(ChatProtocol):
 
     family = "plain"
     native_tool = False
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: Prompts,
+        end_ids: Sequence[int] = (),
+        reason: str = "",
+    ) -> None:
+        super().__init__(tokenizer, replace(prompts, request="", opening=""), end_ids, reason)
 
     def parse_calls(self, text: str) -> list[Call | MalformedCall]:
         return []

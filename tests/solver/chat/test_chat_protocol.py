@@ -67,3 +67,17 @@ def test_without_a_description_of_the_tool_the_template_is_given_none() -> None:
     assert "<tool_call>" in native.decode(native.render_prompt("Add."))
     assert [call.code for call in protocol.parse_calls("```python\n1\n```")] == ["1\n"]
     assert "<tool_response>" not in protocol.decode(protocol.tool_response(["1"]))
+
+
+def test_request_and_opening_frame_the_problem(protocol: ChatProtocol) -> None:
+    prompts = Prompts(request="Write a program.", opening="Let us compute:\n```python\n")
+    framed = load_protocol(protocol.tokenizer, prompts)
+    plain = protocol.decode(protocol.render_prompt("Add <|x|>."))
+    text = framed.decode(framed.render_prompt("Add <|x|>."))
+    expected = plain.replace("Add <|x|>.", "Add <|x|>.\n\nWrite a program.")
+    assert text == expected + "Let us compute:\n```python\n"
+    # What the model writes goes on from the opening.
+    written = framed.prompt_opener + "print(1)\n```\n"
+    if not protocol.prompt_opener:  # else it stands in a thought, where nothing is stopped
+        assert framed.code_end(written) == len(written) - 1
+    assert [call.code for call in framed.parse_calls(written)] == ["print(1)\n"]

@@ -57,3 +57,10 @@ def test_solver_without_a_tool_runs_nothing() -> None:
     assert result.calls == 0
     assert pool.ran == []
     assert [record["nudged"] for record in result.attempts] == [False, True]
+
+
+def test_requests_for_code_are_left_out() -> None:
+    prompts = Prompts(request="Write a program.", opening="```python\n")
+    protocol = PlainFormat(gemma(), prompts, sorted(load_protocol(gemma()).end_ids))
+    assert protocol.render_prompt("Add.") == plain(gemma()).render_prompt("Add.")
+    assert protocol.prompt_opener == plain(gemma()).prompt_opener
