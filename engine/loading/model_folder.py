@@ -43,8 +43,9 @@ def check_model_folder(folder: Path) -> None:
     if not (folder / "config.json").is_file():
         if "config.json" in names:
             raise _broken_link(folder / "config.json")
+        below = [path.relative_to(folder).as_posix() for path in folder.glob("*/*.gguf")]
         raise CheckpointError(
-            explain_names(names, str(folder))
+            explain_names([*names, *below], str(folder))
             or f"{folder} is not a model folder: it has no config.json{_better_folder(folder)}."
         )
     read_json(folder / "config.json")

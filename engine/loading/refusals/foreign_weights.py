@@ -54,7 +54,8 @@ def explain_names(names: Sequence[str], place: str) -> str | None:
         )
     if tensors:
         return _explain_safetensors(tensors, place)
-    ggufs = [name for name in top if name.lower().endswith(".gguf")]
+    # Repositories of GGUF often have a folder for each quantization.
+    ggufs = [name for name in (*top, *sorted(names)) if name.lower().endswith(".gguf")]
     if ggufs:
         return _explain_gguf(ggufs, place)
     pickles = [name for name in top if name.startswith("pytorch_model") and ".bin" in name]

@@ -90,7 +90,16 @@ def test_an_adapter_need_not_say_what_it_adapts(content: str | None, tmp_path: P
         check_model_folder(tmp_path)
 
 
+def test_quantizations_in_folders_of_their_own_are_recognized(tmp_path: Path) -> None:
+    for name in ("Q8", "Q4"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.gguf").touch()
+    with pytest.raises(CheckpointError, match=r'GGUF; .*gguf_file="Q4/model\.gguf"'):
+        check_model_folder(tmp_path)
+    assert "Q4/model.gguf" in str(explain_names(["Q8/model.gguf", "Q4/model.gguf"], "org/name"))
+
+
 def test_nothing_is_guessed_from_other_files() -> None:
     assert explain_names([], "x") is None
-    assert explain_names(["README.md", "notes.txt", "sub/model.gguf"], "x") is None
+    assert explain_names(["README.md", "notes.txt", "sub/model.bin"], "x") is None
     assert explain_names(["training_args.bin", "optimizer.pt"], "x") is None
