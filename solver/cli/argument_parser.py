@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from .exit_codes import ExitCode
@@ -31,8 +32,29 @@ class ArgumentParser(argparse.ArgumentParser):
         parsed, left_over = super().parse_known_args(args, namespace)
         if left_over:
             text = as_sentence(f"unrecognized arguments: {' '.join(left_over)}")
-            self.error(f"{text} {self.words_hint}" if _are_words(left_over) else text)
+            self.error(f"{text} {self._hint_for(left_over)}")
         return parsed, left_over
+
+    def _hint_for(self, left_over: Sequence[str]) -> str:
+        """Return a sentence about arguments that are not known, or ""."""
+        for word in left_over:
+            name = word.lstrip("-").split("=")[0]
+            near = get_close_matches(name, self.options(), 1) if word.startswith("-") else []
+            if near:
+                return f"Did you mean --{near[0]}?"
+        return self.words_hint if _are_words(left_over) else ""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Check a command or a choice; a command that is not known gets a hint."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            near = get_close_matches(value, action.choices, 1)
+            known = (
+                f"did you mean {near[0]}?" if near else f"choose from {', '.join(action.choices)}."
+            )
+            if " " in value.strip() and "solve" in action.choices:
+                known = "to solve a problem, write eightfold solve 'TEXT'."
+            raise argparse.ArgumentError(None, f"there is no command {value!r}; {known}")
+        super()._check_value(action, value)
 
     def error(self, message: str) -> NoReturn:
         """Print the message as one sentence and exit with `ExitCode.WRONG_INPUT`."""

@@ -131,7 +131,7 @@ def _run(options: argparse.Namespace) -> int:
             raise
         _discard_unwritable_output()
         reason = name_options(shorten_message(message_of(error)), option_names(options.parser))
-        print(f"eightfold {options.command}: {as_sentence(reason)}", file=sys.stderr)
+        print(f"{options.parser.prog}: {as_sentence(reason)}", file=sys.stderr)
         return known
 
 

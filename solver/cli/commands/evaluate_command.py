@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -141,10 +142,9 @@ def run_budget(limit: float | None, config: SolverConfig) -> Budget | None:
     """
     if limit is None:
         return None
-    try:
-        return Budget(BudgetConfig(limit=limit, cap=max(config.time, BudgetConfig.floor)))
-    except ValueError as error:
-        raise SolverError(str(error).replace("limit must", "--limit-time must", 1)) from error
+    if not 0 < limit < math.inf:
+        raise SolverError(f"--limit-time must be a positive number of seconds, not {limit:g}.")
+    return Budget(BudgetConfig(limit=limit, cap=max(config.time, BudgetConfig.floor)))
 
 
 def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) -> dict[str, Any]:

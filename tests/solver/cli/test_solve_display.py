@@ -111,5 +111,5 @@ def test_a_full_standard_output_is_told(unbuffered: str, monkeypatch: pytest.Mon
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert done.stderr == (
-        "eightfold budget: The output cannot be written: No space left on device.\n"
+        "eightfold budget simulate: The output cannot be written: No space left on device.\n"
     )

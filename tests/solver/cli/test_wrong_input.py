@@ -46,13 +46,28 @@ from eightfold.solver.model_defaults import bundled_model
         (["evaluate", "/no/such.csv", "--out", "r"], "There is no file of problems"),
         (["evaluate", "p.csv", "--out", "r", "--parallel", "0"], "--parallel must be at least 1"),
         (["replay", "/no/such"], "holds no run"),
-        (["budget", "simulate", "--cap", "1"], "--cap (1 s) must be at least the floor"),
+        (
+            ["budget", "simulate", "--cap", "1"],
+            "eightfold budget simulate: --cap (1 s) must be at least the floor",
+        ),
         (
             ["solve", "What", "is", "2+2?"],
             "is 2+2? Quote the problem's text, as in eightfold solve",
         ),
         (["solve", "x", "-5+3"], "text that begins with - comes last, after --. See"),
         (["solve", "-q"], "unrecognized arguments: -q. See eightfold solve --help."),
+        (["solve", "x", "--atempts", "4"], "--atempts 4. Did you mean --attempts? See eightfold"),
+        (["solve", "x", "-quiet"], "arguments: -quiet. Did you mean --quiet? See eightfold solve"),
+        (["sovle", "x"], "eightfold: there is no command 'sovle'; did you mean solve? See"),
+        (
+            ["What is 2+2?"],
+            "to solve a problem, write eightfold solve 'TEXT'. See eightfold --help.",
+        ),
+        (["sandbox", "docter"], "there is no command 'docter'; did you mean doctor? See eightfold"),
+        (
+            ["kaggle", "zzz"],
+            "there is no command 'zzz'; choose from rehearse. See eightfold kaggle",
+        ),
         (["kaggle", "rehearse", "p", "-q"], "-q. See eightfold kaggle rehearse --help."),
         (
             ["--fast", "solve", "x"],
