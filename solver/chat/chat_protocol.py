@@ -229,7 +229,7 @@ class ChatProtocol:
         if system is None:
             system = self.prompts.system
             if not self.native_tool:
-                system = f"{system} {self.prompts.fenced}"
+                system = f"{system} {self.prompts.fenced}".rstrip()
         if self.prompts.request:
             problem = f"{problem}\n\n{self.prompts.request}"
         if self._system_role:
