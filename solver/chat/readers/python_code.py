@@ -87,6 +87,12 @@ def meant_code(code: str) -> str:
     return next((one for one in candidates if is_python(one)), code)
 
 
+def dedented(code: str) -> str:
+    """Return the code without common indentation if it is Python only then."""
+    shorter = textwrap.dedent(code)
+    return shorter if shorter != code and not is_python(code) and is_python(shorter) else code
+
+
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", '"': '"', "'": "'", "\\": "\\"}
 
 

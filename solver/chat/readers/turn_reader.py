@@ -24,12 +24,13 @@ from ..tool_call import Call, CallText, MalformedCall, checked_call
 from . import code_fences, thought_tags
 from .code_fences import FencedBlock
 from .json_calls import OBJECT_START, read_object_call
-from .python_code import is_python, meant_code
+from .python_code import dedented, is_python, meant_code
 
 Calls = tuple[Call | MalformedCall, ...]
 
 _OUTPUT_LABEL = re.compile(
-    r"(?<=\n)[*_ ]*(?:output|result|stdout)s?[*_ ]*:[*_ ]*\n+\Z", re.IGNORECASE
+    r"\s*(?:[^\n]{0,60}\b(?:output|result|print|return|stdout)[^\n]{0,60}:[*_ ]*)?\s*",
+    re.IGNORECASE,
 )
 
 
@@ -194,6 +195,8 @@ class TurnReader:
                 if span is None or (thought and _crosses(text, span, thought)):
                     continue
                 number = turn.thoughts if thought else 0
+                if _is_output(turn, span, at):
+                    span = replace(span, kind=Kind.OUTPUT, start=at)
                 _add_text(turn, at, span.start, number)
                 turn.spans.append(replace(span, thought=number))
                 position = span.end
@@ -225,15 +228,14 @@ class TurnReader:
         block = code_fences.read_block(text, opening) if opening else None
         if block is None:
             return None
-        label = _OUTPUT_LABEL.search(text, max(0, at - 40), block.start)
-        if block.language == "output" or (block.language in ("", "text") and label):
-            return Span(Kind.OUTPUT, label.start() if label else block.start, block.end)
+        if block.language == "output":
+            return Span(Kind.OUTPUT, block.start, block.end)
         if block.language != "python":
             inner = self._calls_in(block, ended)
             return Span(Kind.CALL if inner else Kind.TEXT, block.start, block.end, inner)
         calls: Calls = (MalformedCall("the block is not closed"),)
         if block.closed or ended:
-            calls = self._calls_in(block, ended) or (checked_call(block.content),)
+            calls = self._calls_in(block, ended) or (checked_call(dedented(block.content)),)
         stop = block.stop if block.closed and isinstance(calls[-1], Call) else None
         return Span(Kind.CODE, block.start, block.end, calls, stop=stop, certain=block.certain)
 
@@ -256,6 +258,17 @@ def _meant(call: Call | MalformedCall) -> Call | MalformedCall:
         return call
     block = code_fences.only_block(call.code)
     return checked_call(meant_code(block.content if block else call.code))
+
+
+def _is_output(turn: Turn, block: Span, at: int) -> bool:
+    """Return True if a block shows the output of the code that ends at `at`, just in front."""
+    follows = bool(turn.spans) and turn.spans[-1].kind is Kind.CODE and turn.spans[-1].end == at
+    return (
+        follows
+        and block.kind is Kind.TEXT
+        and _OUTPUT_LABEL.fullmatch(turn.text, at, block.start) is not None
+        and "\\boxed" not in turn.text[block.start : block.end]
+    )
 
 
 def _add_text(turn: Turn, start: int, end: int, thought: int) -> None:

@@ -30,6 +30,7 @@ from eightfold.solver.chat import load_protocol
         ("Code: ```python\nprint(1)```", ["print(1)"]),
         ("1. So:\n   ```python\n   if x:\n     y\n   ```", ["if x:\n  y\n"]),
         ("- ```python\n  print(1)\n  ```", ["print(1)\n"]),
+        ("```python\n    a = 1\n    a\n```", ["a = 1\na\n"]),
         ("> ```python\n> print(1)\n> ```", ["print(1)\n"]),
         ("```\n```python\nprint(1)\n```", ["print(1)\n"]),
         # Fences in strings and comments, and strings that are none.
@@ -51,6 +52,10 @@ from eightfold.solver.chat import load_protocol
         # Outputs that the model invents make a call of what would be part of the answer.
         ("```python\n1\n```\n```output\n5\n```\nso \\boxed{5}", ["1\n"]),
         ("```python\n1\n```\n\n**Output:**\n```\n5\n```\nso \\boxed{5}", ["1\n"]),
+        ("```python\n1\n```\n```\n5\n```\nso \\boxed{5}", ["1\n"]),
+        ("```python\n1\n```\nThis prints:\n```text\n5\n```\nso \\boxed{5}", ["1\n"]),
+        ("```python\n1\n```\nThe result is:\n```\n\\boxed{5}\n```", []),
+        ("```python\n1\n```\nThus:\n```\n5\n```\nso \\boxed{5}", []),
         ("so \\boxed{5}\n```python\n1\n```", ["1\n"]),
     ],
 )  # fmt: skip
