@@ -69,8 +69,7 @@
     return String(a).localeCompare(String(b), "en", { numeric: true });
   }
 
-  const table = document.getElementById("problems");
-  if (table) {
+  for (const table of document.querySelectorAll("table.list")) {
     const body = table.tBodies[0];
     const heads = [...table.tHead.rows[0].cells];
     for (const button of table.tHead.querySelectorAll("button")) {
@@ -86,14 +85,17 @@
         body.append(...rows.map(([, row]) => row));
       });
     }
+  }
 
+  const listed = document.getElementById("problems");
+  if (listed) {
     const search = document.getElementById("search");
     const filters = [...document.querySelectorAll("button[data-filter]")];
     const filter = () => {
       const words = search.value.toLowerCase().split(/\s+/);
       const kind = filters.find((b) => b.getAttribute("aria-pressed") === "true").dataset.filter;
       let count = 0;
-      for (const row of body.rows) {
+      for (const row of listed.tBodies[0].rows) {
         const text = row.cells[1].textContent.toLowerCase();
         const fits =
           kind === "all" ||

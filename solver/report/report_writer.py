@@ -19,6 +19,7 @@ from ..evaluation.run_scores import Run
 from ..solver_config import SolverError
 from .conversation import pieces_of
 from .problem_warnings import WarningMark, problem_warnings
+from .run_comparison import ComparedProblem, Comparison, compare_runs
 from .run_figures import plots, score_rows, verdict
 from .safe_markup import code_styles, plain, prose, python_code
 
@@ -46,6 +47,7 @@ class ProblemEntry:
         warnings: its warning marks.
         verdict: see `run_figures.verdict`.
         link, before, after: addresses of its conversations and of its neighbors', or "".
+        other: the same problem in the run that this one is compared with, or None.
     """
 
     index: int
@@ -56,6 +58,7 @@ class ProblemEntry:
     link: str
     before: str
     after: str
+    other: ComparedProblem | None = None
 
     @property
     def agreement(self) -> float:
@@ -80,27 +83,34 @@ class ProblemEntry:
         return sum(one["errors"] for one in self.tries)
 
 
-def write_report(folder: Path, out: Path, page_limit: int = PAGE_LIMIT) -> list[Path]:
+def write_report(
+    folder: Path, out: Path, compared: Path | None = None, page_limit: int = PAGE_LIMIT
+) -> list[Path]:
     """Write the report of a run.
 
     Args:
         folder: the folder of the run.
         out: the page; a folder of the same name with "_problems" is made beside it if the page
             would be larger than `page_limit`.
+        compared: the folder of another run of the same problems, shown beside this one.
         page_limit: largest size of a page that holds all problems, in bytes.
 
     Returns:
         The files that were written, the page first.
 
     Raises:
-        SolverError: the folder holds no run, is damaged, or the page cannot be written.
+        SolverError: a folder holds no run or is damaged, the runs are of different problems, or the
+            page cannot be written.
     """
     run = read_run(folder)
     earlier = read_settings(folder)
     settings = earlier["settings"] if earlier else {}
     name = folder.resolve().name
+    comparison = None
+    if compared is not None:
+        comparison = compare_runs(run, read_run(compared), (name, compared.resolve().name))
     environment = _environment()
-    entries = _entries(run, lambda index: f"#problem-{index}")
+    entries = _entries(run, comparison, lambda index: f"#problem-{index}")
     bodies: list[str] = []
     size = 0
     for entry in entries:
@@ -109,7 +119,7 @@ def write_report(folder: Path, out: Path, page_limit: int = PAGE_LIMIT) -> list[
         if size > page_limit:
             break
     else:
-        page = _page(environment, name, run, settings, entries, bodies)
+        page = _page(environment, name, run, settings, entries, bodies, comparison=comparison)
         if len(page) <= page_limit:
             return [_write(out, page)]
     parts = out.with_name(f"{out.stem}_problems")
@@ -126,13 +136,18 @@ def write_report(folder: Path, out: Path, page_limit: int = PAGE_LIMIT) -> list[
                 f"../{out.name}",
             ),
         )
-        for entry in _entries(run, lambda index: f"{index}.html")
+        for entry in _entries(run, comparison, lambda index: f"{index}.html")
     ]
-    entries = _entries(run, lambda index: f"{parts.name}/{index}.html")
-    return [_write(out, _page(environment, name, run, settings, entries, [])), *files]
+    entries = _entries(run, comparison, lambda index: f"{parts.name}/{index}.html")
+    return [
+        _write(out, _page(environment, name, run, settings, entries, [], comparison=comparison)),
+        *files,
+    ]
 
 
-def _entries(run: Run, link: Callable[[int], str]) -> list[ProblemEntry]:
+def _entries(
+    run: Run, comparison: Comparison | None, link: Callable[[int], str]
+) -> list[ProblemEntry]:
     return [
         ProblemEntry(
             index,
@@ -143,6 +158,7 @@ def _entries(run: Run, link: Callable[[int], str]) -> list[ProblemEntry]:
             link(index),
             link(index - 1) if index else "",
             link(index + 1) if index + 1 < len(run) else "",
+            comparison.problems.get(problem["id"]) if comparison else None,
         )
         for index, (problem, tries) in enumerate(run)
     ]
@@ -197,6 +213,7 @@ def _page(
     entries: Sequence[ProblemEntry],
     bodies: Sequence[str],
     overview: str = "",
+    comparison: Comparison | None = None,
 ) -> bytes:
     """Return a page: of the run, or of one problem if `overview` is the address of the run's."""
     script = (FOLDER / "report.js").read_text(encoding="utf-8")
@@ -213,6 +230,7 @@ def _page(
         entries=entries,
         bodies=[(entry.index, Markup(body)) for entry, body in zip(entries, bodies, strict=False)],
         overview=overview,
+        comparison=comparison,
         script=Markup(script),
         script_digest=digest,
         styles=Markup((FOLDER / "report.css").read_text(encoding="utf-8") + code_styles()),

@@ -27,6 +27,11 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="FILE",
         help="the page to write, or to replace (report.html in the folder of the run)",
     )
+    parser.add_argument(
+        "--compare",
+        metavar="RUN2",
+        help="folder of another run of the same problems, to show beside RUN with a paired test",
+    )
     parser.set_defaults(run=run)
 
 
@@ -35,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
     from ...report.report_writer import write_report
 
     folder = Path(options.folder)
-    files = write_report(folder, Path(options.out) if options.out else folder / "report.html")
+    out = Path(options.out) if options.out else folder / "report.html"
+    files = write_report(folder, out, Path(options.compare) if options.compare else None)
     size = sum(file.stat().st_size for file in files) / 1e6
     pages = "" if len(files) == 1 else f", with {len(files) - 1} pages of problems beside it"
     print(f"{files[0]} ({size:.1f} MB{pages})")

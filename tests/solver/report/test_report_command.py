@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.hostile_run import plain_run
+from helpers.hostile_run import plain_run, problem, write_run
 
 from eightfold.solver.cli import main
 
@@ -22,6 +22,15 @@ def test_the_page_is_written_into_the_run_or_where_it_is_wanted(
     out = tmp_path / "new" / "page.html"
     assert main(["report", str(run), "--out", str(out)]) == 0
     assert out.read_bytes() == (run / "report.html").read_bytes()
+
+
+def test_another_run_is_shown_beside_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = plain_run(tmp_path / "first", 3), plain_run(tmp_path / "second", 4)
+    assert main(["report", str(first), "--compare", str(second)]) == 0
+    assert "<h2>first and second</h2>" in (first / "report.html").read_text(encoding="utf-8")
+    other = write_run(tmp_path / "other", (problem("x", None, 1, attempts=0), []))
+    assert main(["report", str(first), "--compare", str(other)]) == 2
+    assert "no problem in common" in capsys.readouterr().err
 
 
 def test_a_folder_without_a_run_is_wrong_input(

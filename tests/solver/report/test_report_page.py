@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -151,6 +152,35 @@ def test_large_runs_are_split_by_problem(page: Page, tmp_path: Path) -> None:
     assert page.run("problem.querySelector('h1').textContent") == "plain-2"
     page.open(page.run("document.querySelector('nav .up').href"))
     assert len(names(page)) == 3
+    assert quiet(page)
+
+
+def test_two_runs_are_compared_problem_by_problem(page: Page, tmp_path: Path) -> None:
+    """Of the second run's problems one is gained, one is lost, and one is not finished."""
+    first = plain_run(tmp_path / "first")
+    second = plain_run(tmp_path / "second & last", 11)
+    file = second / "problems.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    lines[1]["answer"], lines[3]["answer"] = lines[1]["truth"], 777
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    [out] = write_report(first, tmp_path / "report.html", second)
+    page.open(out.as_uri())
+    chips = page.run("document.querySelector('.changes').textContent")
+    assert chips == "both right 3gained 1lost 1both wrong 3unknown 3"
+    assert "finished by first only (1) and by second & last only (0)" in page.run(
+        "document.body.textContent"
+    )
+    rows = "[...document.querySelectorAll('#compared tbody tr')].map((row) => row.innerText)"
+    assert len(page.run(rows)) == 11
+    page.run("document.querySelectorAll('#compared thead button')[2].click()")
+    assert "lost" in page.run(rows)[7]
+    assert names(page) == [f"plain-{index}" for index in range(12)]  # the other table is not sorted
+    page.follow("#compared tbody tr:nth-child(8) a")
+    assert page.run("problem.querySelector('h1').textContent") == "plain-3"
+    assert page.run("document.querySelectorAll('.attempt').length") == 6
+    assert "answer 777 · lost" in page.run("document.querySelector('.tools.other').textContent")
+    ids = "new Set([...document.querySelectorAll('[id]')].map((one) => one.id)).size"
+    assert page.run(f"document.querySelectorAll('[id]').length - {ids}") == 0
     assert quiet(page)
 
 
