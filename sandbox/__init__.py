@@ -9,13 +9,21 @@ from typing import TYPE_CHECKING
 from .cell_result import Execution
 from .platform_support import check_platform
 from .pool_config import Limits, PoolConfig
-from .sandbox_errors import SandboxError
+from .sandbox_errors import SandboxError, SandboxOutageError
 
 if TYPE_CHECKING:
     from .host.kernel_pool import KernelPool
     from .host.leased_kernel import Kernel
 
-__all__ = ["Execution", "Kernel", "KernelPool", "Limits", "PoolConfig", "SandboxError"]
+__all__ = [
+    "Execution",
+    "Kernel",
+    "KernelPool",
+    "Limits",
+    "PoolConfig",
+    "SandboxError",
+    "SandboxOutageError",
+]
 
 
 def __getattr__(name: str) -> object:

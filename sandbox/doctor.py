@@ -6,27 +6,42 @@ import argparse
 import glob
 import json
 import os
+import signal
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from eightfold.common.terminal_table import Column, format_table
 
 from .host.kernel_pool import KernelPool
 from .isolation.privilege_drop import PROTECTIONS
-from .pool_config import PoolConfig
+from .pool_config import MIB, PoolConfig
 from .sandbox_errors import SandboxError
 
-# Code that tries to get around a protection, and raises an exception if it is stopped.
+# Code that tries to get around a protection, and raises an exception or ends if it is stopped.
 _ATTEMPTS = {
     "privileges": "assert 'NoNewPrivs:\\t0' in open('/proc/self/status').read()",
     "files": "open({file!r}).read()",
     "calls": "import ctypes; assert ctypes.CDLL(None).unshare(0x10000000) == 0",
     "network": "import socket; socket.socket(socket.AF_INET, socket.SOCK_STREAM)",
     "signals": "import os; os.kill({parent}, 0)",
+    "others": "import os; os.setpriority(os.PRIO_PROCESS, {parent}, 19)",
     "limits": "bytearray({memory})",
     "gpu": "open({device!r}, 'rb')",
+    "disk": (
+        "f = open('f', 'wb', buffering=0)\n"
+        "    for _ in range({disk_mib}): f.write(bytes(1 << 20))\n"
+        "    f = open('g', 'wb'); f.write(bytes(1 << 20)); f.close(); __import__('time').sleep(1)"
+    ),
+    "processes": (
+        "import subprocess; kept = []\n"
+        "    for _ in range({processes}): kept.append(subprocess.Popen(['sleep', '9']))\n"
+        "    __import__('time').sleep(1)"
+    ),
 }
+ATTEMPT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -70,31 +85,61 @@ def doctor(config: PoolConfig | None = None) -> list[ProtectionCheck]:
         os.chmod(file.name, 0o644)
         stats = pool.stats()
         active, without = stats["active"]["protections"], stats["active"]["without"]
-        values = {"parent": stats["template_pid"], "memory": config.limits.memory + 1}
-        values |= {"file": file.name, "device": device}
+        limits = config.limits
+        values = {"parent": stats["template_pid"], "memory": limits.memory + 1}
+        values |= {"file": file.name, "device": device, "processes": limits.processes}
+        values |= {"disk_mib": limits.disk // MIB}
         for name, meaning in PROTECTIONS.items():
             tried = "not tried"
+            if name == "parent":
+                continue  # tried last
             if name in _ATTEMPTS and (name != "gpu" or device):
                 code = _ATTEMPTS[name].format(**values)
-                result = kernel.execute(f"try:\n    {code}\nexcept BaseException: print('held')")
-                tried = "held" if result.text == "held" else "broken"
+                code = f"try:\n    {code}\nexcept BaseException: print('held')"
+                result = kernel.execute(code, timeout=ATTEMPT_SECONDS)
+                tried = "held" if result.text == "held" or result.status == "died" else "broken"
             by = active.get(name) or without.get(name, "unknown")
             checks.append(ProtectionCheck(name, meaning, name in active, by, tried))
         forked = stats["start"] == "fork"
         by = stats["start"] + (f" ({stats['start_note']})" if stats["start_note"] else "")
         meaning = "kernels are forked from a warm template"
         checks.append(ProtectionCheck("start", meaning, forked, by, "held"))
+        ended = _ends_with_template(kernel.pid, stats["template_pid"])
+        by = active.get("parent") or without.get("parent", "unknown")
+        tried = "held" if ended else "broken"
+        meaning = PROTECTIONS["parent"]
+        checks.append(ProtectionCheck("parent", meaning, "parent" in active, by, tried))
     return checks
+
+
+def _ends_with_template(kernel: int | None, template: int) -> bool:
+    """Kill the template, and return whether the kernel ends with it."""
+    if kernel is None:  # an attempt has ended it
+        return True
+    os.kill(template, signal.SIGKILL)
+    deadline = time.monotonic() + ATTEMPT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            state = Path(f"/proc/{kernel}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return True
+        if state == "Z":
+            return True
+        time.sleep(0.01)
+    return False
 
 
 def results_table(checks: Sequence[ProtectionCheck]) -> str:
     """Return the results as text: a table on a terminal, one line each elsewhere."""
     columns = [Column("state"), Column("protection"), Column("meaning"), Column("by; attempt")]
-    rows = [
-        ("on" if one.active else "OFF", one.name, one.meaning, f"[{one.by}; {one.tried}]")
-        for one in checks
-    ]
+    rows = [(_state(one), one.name, one.meaning, f"[{one.by}; {one.tried}]") for one in checks]
     return format_table(columns, rows, plain_titles=False)
+
+
+def _state(check: ProtectionCheck) -> str:
+    if not check.active:
+        return "MISSING"
+    return {"held": "proven", "broken": "BROKEN"}.get(check.tried, "on")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

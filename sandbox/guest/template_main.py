@@ -60,7 +60,7 @@ class Template:
     def __init__(self, control: socket.socket, settings: dict[str, Any]) -> None:
         self.control = control
         self.control.set_inheritable(False)
-        self.settings = settings
+        self.settings = {**settings, "template": os.getpid()}
         self.root = Path(settings["root"])
         self.parent = os.getppid()
         self.kernels: dict[int, _KernelChild] = {}

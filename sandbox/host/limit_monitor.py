@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from eightfold.common.host_memory import total_memory
 
@@ -13,6 +14,7 @@ from .kernel_process import KernelProcess
 from .pool_state import PoolState
 
 INTERVAL = 0.25  # seconds between two checks
+SCAN_PAUSE = 40  # times as long as a look at a kernel's folder took, no other follows
 MAX_ENTRIES = 20_000  # files and folders that a kernel's scratch folder may hold
 
 # Reasons that the text of a killed cell gives.
@@ -38,6 +40,8 @@ class LimitMonitor:
         self._limits = state.config.limits
         self._pool_memory = state.config.memory or total_memory() * 3 // 4
         self._next_check = 0.0
+        # Many files must not cost the pool's process more than a small share of its time.
+        self._next_scan: WeakKeyDictionary[KernelProcess, float] = WeakKeyDictionary()
         self._free_disk = -1  # bytes free when deleted files were last looked for
 
     def enforce(self) -> None:
@@ -69,7 +73,12 @@ class LimitMonitor:
             return TOO_MUCH_MEMORY
         if process.scratch is None:  # its files are on a file system of a fixed size
             return None
+        began = time.monotonic()
+        if began < self._next_scan.get(process, 0.0) and not count_deleted:
+            return None
         size, entries = process_tree.folder_usage(process.scratch, MAX_ENTRIES)
+        ended = time.monotonic()
+        self._next_scan[process] = ended + SCAN_PAUSE * (ended - began)
         if count_deleted:
             size += process_tree.deleted_file_bytes(pids, process.device)
         return TOO_MUCH_DISK if size > self._limits.disk or entries > MAX_ENTRIES else None

@@ -102,6 +102,7 @@ class TemplateProcess:
             "transport": config.transport,
             "first_port": config.first_port,
             "isolate": config.isolate,
+            "strict": config.strict,
             "preamble": config.preamble,
             "limits": dataclasses.asdict(config.limits),
             "kernels": config.size + config.spares,

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from . import landlock_rules, mount_calls, namespaces, seccomp_filter
+from . import landlock_rules, mount_calls, namespaces, seccomp_filter, self_probe
 from .kernel_users import threads_of_user
 
 # linux/prctl.h and linux/capability.h
@@ -42,6 +42,8 @@ PROTECTIONS = {
     "files": "only files of the interpreter and of the kernel can be opened",
     "network": "no socket can be opened, bound or connected",
     "signals": "no other process can be signaled or traced",
+    "others": "modes, owners, priorities and schedulers of what is not its own stay as they are",
+    "disk": "all that cells write is limited together",
     "calls": "mounting, tracing, loading kernel modules and the like are refused",
     "gpu": "the GPU's device files cannot be opened",
 }
@@ -164,6 +166,8 @@ class Isolation:
     ) -> None:
         self.limits: dict[str, int] = spec["limits"]
         self.isolate = bool(spec["isolate"])
+        self.strict = bool(spec["strict"])
+        self.spec = spec
         self.transport: str = spec["transport"]
         self.kernels: int = spec["kernels"]
         self.threads_before = 0  # threads that this user runs already
@@ -209,6 +213,9 @@ class Isolation:
             self._limit_processes()
             self._filter_calls()
             self._record_signals()
+            self._record_others()
+            if self.strict:
+                self._try()
         self.check()
         missing = [f"{PROTECTIONS[name]} ({why})" for name, why in self.missing.items()]
         uid = os.getuid()
@@ -324,6 +331,24 @@ class Isolation:
                 self.missing[name] = str(error)
             return
         self.active["network"] = self.active["calls"] = "seccomp"
+
+    def _record_others(self) -> None:
+        if self.without_namespaces is None:
+            self.active["others"] = "process namespace and own root"
+            self.active["disk"] = f"a file system of {self.limits['disk'] >> 20} MiB"
+            return
+        self.active["disk"] = "measured by the pool's monitor"
+        if "calls" in self.active:
+            self.active["others"] = "seccomp"
+        else:
+            self.missing["others"] = self.missing["calls"]
+
+    def _try(self) -> None:
+        """Count protections that an attempt gets around as missing."""
+        broken = self_probe.broken_protections(self.spec, self.without_namespaces is None)
+        for name, reason in broken.items():
+            if self.active.pop(name, None) is not None:
+                self.missing[name] = reason
 
     def _record_signals(self) -> None:
         if self.without_namespaces is None:
