@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from eightfold.common.error_text import one_line
+from eightfold.common.file_errors import path_in_errors
 
 from ..attempts.attempt import Ending
 from ..solver_config import SolverError
@@ -129,6 +130,7 @@ class Session:
         self._broken = False  # `solver` is to be replaced before it is used again
         self._why_none = "there is no solver"
         self._closed = False
+        self._log_failed = False
         self.loader = self._start_loader()
 
     def predict(self, id_: object, problem: object) -> DataFrame:
@@ -264,7 +266,9 @@ class Session:
             _append(self.config.log, [line])
             _append(self.config.traces, [{"id": name, **record} for record in records])
         except Exception as error:
-            self._log(f"the log could not be written: {one_line(error)}")
+            if not self._log_failed:
+                self._log_failed = True  # it is told once, not with each problem
+                self._log(f"the log could not be written: {one_line(error)}")
 
     # The solver
 
@@ -351,7 +355,7 @@ class Session:
 def _append(path: Path | None, lines: list[dict[str, Any]]) -> None:
     """Append lines of JSON to a file."""
     if path is not None and lines:
-        with open(path, "a", encoding="utf-8") as file:
+        with path_in_errors(path), open(path, "a", encoding="utf-8") as file:
             file.writelines(json.dumps(line, ensure_ascii=True) + "\n" for line in lines)
 
 

@@ -269,3 +269,15 @@ def test_a_closed_standard_error_does_not_keep_the_solver_from_loading(
     monkeypatch.setattr(sys, "stderr", ClosedStream())
     predict_endpoint.start(KaggleConfig(fallback=FALLBACK))
     assert ask() == 7
+
+
+def test_a_full_disk_costs_no_answer_and_is_told_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = tmp_path / "kaggle.jsonl"
+    log.symlink_to("/dev/full")
+    start_session(StubSolver, log=log)
+    assert [ask(id_=str(number)) for number in range(3)] == [7, 7, 7]
+    told = [line for line in capsys.readouterr().err.splitlines() if "No space left" in line]
+    assert len(told) == 1
+    assert str(log) in told[0]

@@ -62,3 +62,11 @@ def test_problems_come_in_random_order_and_the_submission_is_written_once(tmp_pa
 def test_known_answers_may_be_any_integer(known: int, tmp_path: Path) -> None:
     start_session(StubSolver)
     assert run_gateway(predict_endpoint.predict, [Row("1", "p", known)], tmp_path) == {"1": 7}
+
+
+def test_a_full_disk_is_told_with_the_path(tmp_path: Path) -> None:
+    start_session(StubSolver)
+    (tmp_path / "submission.parquet").symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        run_gateway(predict_endpoint.predict, [Row("1", "p", 3)], tmp_path)
+    assert raised.value.filename == str(tmp_path / "submission.parquet")
