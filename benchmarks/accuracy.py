@@ -234,6 +234,7 @@ def main() -> int:
         "benchmark": "accuracy",
         "model": options.model.name,
         "problems": Path(options.file).name,
+        "prompts": options.prompts and Path(options.prompts).name,
         **settings,
         "seconds": round(process_age(), 1),
         "arms": arms,

@@ -20,7 +20,9 @@ CODE = re.compile(r"```\s*(?:python|py)\b|<tool_call>|\"name\"\s*:\s*\"python\"|
 
 def wrote_code(attempt: dict[str, Any]) -> bool:
     """Return whether an attempt made a call or wrote what looks like Python to be run."""
-    return attempt["calls"] > 0 or any(CODE.search(turn["opener"] + turn["text"]) for turn in attempt["turns"])
+    return attempt["calls"] > 0 or any(
+        CODE.search(turn["opener"] + turn["text"]) for turn in attempt["turns"]
+    )
 
 
 def ran_code(attempt: dict[str, Any]) -> bool:
