@@ -111,6 +111,9 @@ def interpreter_paths() -> tuple[Path, ...]:
             path = Path(prefix, name)
             if path.exists():
                 paths += [path, path.resolve()]
+    for entry in map(Path, sys.path):  # packages beside the interpreter's own
+        if entry.name in ("site-packages", "dist-packages") and entry.is_dir():
+            paths += [entry, entry.resolve()]
     for name in _PACKAGES:
         spec = importlib.util.find_spec(name)
         if spec is not None and spec.origin:
