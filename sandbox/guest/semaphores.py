@@ -9,6 +9,7 @@ kernel.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import importlib
@@ -141,11 +142,17 @@ class SemLock:
         self._held = 0
 
 
+def _unlink(name: str) -> None:
+    """Remove the file of a named semaphore, unless it has none."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(_path(name))
+
+
 def install() -> None:
     """Let `multiprocessing` use these semaphores, and temporary files for shared values."""
     native: Any = importlib.import_module("_multiprocessing")
     synchronize: Any = importlib.import_module("multiprocessing.synchronize")
     heap: Any = importlib.import_module("multiprocessing.heap")
     native.SemLock = SemLock
-    synchronize.sem_unlink = lambda name: os.unlink(_path(name))
+    synchronize.sem_unlink = _unlink
     heap.Arena._dir_candidates = []
