@@ -74,7 +74,11 @@ def read_json_calls(
     calls: list[Call | MalformedCall] = []
     closed = True
     while text.startswith(("{", "[", '"', "'"), at):
-        read = _strict_calls(text, at, ending, name) or _lenient_call(text, at, ending, name)
+        read = _strict_calls(text, at, ending, name)
+        if read is None or not (ending.match(text, read.end) or _runs(read)):
+            # What looks like the end of the object may stand in its code.
+            lenient = _lenient_call(text, at, ending, name)
+            read = lenient if read is None or (lenient and _runs(lenient)) else read
         if read is None:
             break
         calls += read.calls
@@ -101,6 +105,11 @@ def read_object_call(text: str, start: int) -> CallText | None:
     assert end is not None
     call = MalformedCall(NOT_JSON) if is_tool_name(named[1]) else named_call(named[1], None)
     return CallText(end.start(), (call,))
+
+
+def _runs(read: CallText) -> bool:
+    """Return True if all that was read is Python."""
+    return all(isinstance(call, Call) and is_python(call.code) for call in read.calls)
 
 
 def _skip(text: str, at: int) -> int:

@@ -76,6 +76,8 @@ XML = (
          ["f('\\d')"]),
         ('<tool_call>{"name": "python", "arguments": {"code": "1"}}<|im_end|>', ["1"]),
         ('<tool_call>{"name": "python", "arguments": {"code": "f(1)<|im_end|>', ["f(1)"]),
+        ('<tool_call>{"name": "python", "arguments": {"code": "s = "}}""}}</tool_call>',
+         ['s = "}}"']),
         # Marks in strings.
         ('<tool_call>{"name": "python", "arguments": {"code": "f(\'</tool_call>\')"}}</tool_call>',
          ["f('</tool_call>')"]),
