@@ -34,7 +34,7 @@ def test_solve_problem(tmp_path: Path) -> None:
 def test_pause_at_tool_calls(tmp_path: Path) -> None:
     printed = run(str(ROOT / "examples" / "pause_at_tool_calls.py"), folder=tmp_path)
     assert printed.count("called Python: ['23']") >= 4
-    assert len(re.findall(r"sequence \d+: .*\\boxed{23}", printed)) == 4
+    assert len(re.findall(r"sequence \d+: .*\\boxed\{23\}", printed)) == 4
     assert printed.rstrip().endswith(" 0 recomputed")
 
 
