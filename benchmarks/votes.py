@@ -8,8 +8,8 @@ tool_output_tokens, calls, errors, timeouts. `eightfold replay` does the same fo
 Each problem is drawn many times: --attempts of its attempts, in random order and without
 repetition. The value of a rule is the share of draws in which it is right, averaged over problems;
 beside it stands the difference from the majority. The rules under the line are none of the
-solver's. Early stops are replayed with the majority and with the default rule, and compared with
-the same rule without a stop. The attempts at a problem advance together, so that the one with fewer
+solver's. Early stops are replayed with `majority` and `more_code`, and compared with the same rule
+without a stop. The attempts at a problem advance together, so that the one with fewer
 tokens ends first and each has sampled as many tokens as the one that ends the problem, or all of
 its own.
 
@@ -160,7 +160,7 @@ def replay(options: argparse.Namespace) -> dict[str, Any]:
     tried = [compare(rule.__name__, shares(rule), base, names) for rule in CANDIDATES]
     stops = [
         early_stop(draws, rights, rule, agree, names)
-        for rule in dict.fromkeys(("majority", DEFAULT_RULE))
+        for rule in ("majority", "more_code")
         for agree in STOPS
     ]
     counts = [(len(rows), sum(row["right"] for row in rows)) for rows in problems.values()]

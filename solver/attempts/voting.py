@@ -22,8 +22,8 @@ def majority(supporters: Sequence[AttemptStatistics]) -> RuleScore:
 def more_code(supporters: Sequence[AttemptStatistics]) -> RuleScore:
     """Order answers by votes, then by the mean length of the code that their attempts ran.
 
-    An answer that was computed is more often right than one that was argued. Code decides only
-    between equal votes; docs/accuracy.md says what that gained, and what stronger rules did.
+    Code decides only between equal votes. That helped with a large model and harmed with a small
+    one, whose programs are mostly wrong (docs/accuracy.md).
     """
     return (float(len(supporters)), sum(attempt.code for attempt in supporters) / len(supporters))
 
@@ -62,7 +62,7 @@ RULES: dict[str, Rule] = {
     rule.__name__: rule
     for rule in (majority, more_code, fewer_errors, entropy, errors_then_entropy)
 }
-DEFAULT_RULE = "more_code"
+DEFAULT_RULE = "majority"
 MAX_WEIGHT = dict.fromkeys(RULES, 1.0) | {"entropy": 1 / ENTROPY_FLOOR}
 """The most that one attempt can add to the first part of a rule's score."""
 

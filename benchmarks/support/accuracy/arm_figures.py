@@ -127,8 +127,8 @@ def differences(results: Sequence[ArmResult]) -> dict[str, dict[str, float] | No
             *("early stop", vote_right(DEFAULT_RULE)),
             *("tool", vote_right(DEFAULT_RULE)),
         ),
-        f"{DEFAULT_RULE} - majority, tool": (
-            *("tool", vote_right(DEFAULT_RULE)),
+        "more_code - majority, tool": (
+            *("tool", vote_right("more_code")),
             *("tool", vote_right("majority")),
         ),
     }
