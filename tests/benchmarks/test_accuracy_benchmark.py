@@ -13,7 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.scripted_engine import TOKENIZER, ScriptedEngine, ScriptedPool, boxed, call
+from helpers.solver_cases.scripted_engine import (
+    TOKENIZER,
+    ScriptedEngine,
+    ScriptedPool,
+    boxed,
+    call,
+)
 
 from eightfold.solver import SolverConfig
 from eightfold.solver.problem_set import Problem

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import tiny_models
+from helpers.engine_cases import tiny_models
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from helpers import tiny_models
-from helpers.token_replay import Record, verify
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.token_replay import Record, verify
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 

@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import replace
 
 import pytest
-from helpers import tiny_models
-from helpers.token_replay import Record, verify
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.token_replay import Record, verify
 
 from eightfold.engine import Engine, EngineConfig, Event, SamplingParams
 

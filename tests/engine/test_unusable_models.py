@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_models
+from helpers.engine_cases import tiny_models
 from safetensors.torch import load_file, save_file
 
 from eightfold.engine import (

@@ -271,7 +271,7 @@ def test_a_wheel_can_be_built_from_the_sdist(source: Path, wheel: Path, tmp_path
         "LICENSE",
         "README.md",
         "constraints.txt",
-        "tests/helpers/tiny_models.py",
+        "tests/helpers/engine_cases/tiny_models.py",
         "demo/train.sh",
     ):
         assert (unpacked / name).is_file(), name

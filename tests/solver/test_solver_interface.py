@@ -7,7 +7,7 @@ import threading
 from typing import Any
 
 import pytest
-from helpers.scripted_engine import (
+from helpers.solver_cases.scripted_engine import (
     ScriptedEngine,
     ScriptedPool,
     boxed,

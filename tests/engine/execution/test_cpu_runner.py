@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.engine_driver import NEW_TOKENS, greedy_reference, run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import NEW_TOKENS, greedy_reference, run_until_idle
 
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
 from eightfold.engine.scheduling.scheduled_step import StepPlan, StepResult

@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.config_variants import VARIANTS
-from helpers.engine_driver import run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.config_variants import VARIANTS
+from helpers.engine_cases.engine_driver import run_until_idle
 from helpers.kernel_cases.kernel_devices import needs_hopper
 from transformers import AutoModelForCausalLM
 

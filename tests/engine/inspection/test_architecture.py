@@ -1,6 +1,6 @@
 """The shapes and windows that the engine reads from a configuration."""
 
-from helpers import tiny_models
+from helpers.engine_cases import tiny_models
 
 from eightfold.engine.inspection.architecture import inspect_architecture
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.config_variants import VARIANTS
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.config_variants import VARIANTS
 from transformers import PretrainedConfig
 
 from eightfold.demo import model_path

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.checkpoint_loading import CPU, load_checkpoint
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.checkpoint_loading import CPU, load_checkpoint
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from helpers import tiny_models
+from helpers.engine_cases import tiny_models
 from torch import nn
 
 from eightfold.engine.models import cpu_linear

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.engine_driver import greedy_reference, run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from helpers.kernel_cases.kernel_devices import CUDA
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError

@@ -5,7 +5,7 @@ On Hopper the tests run every kernel in bfloat16; without a GPU they use Triton'
 
 import pytest
 import torch
-from helpers import tiny_models
+from helpers.engine_cases import tiny_models
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, HOPPER, relative_error
 
 from eightfold.engine.execution.runner_limits import RunnerLimits

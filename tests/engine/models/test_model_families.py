@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.engine_driver import NEW_TOKENS, greedy_reference, run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import NEW_TOKENS, greedy_reference, run_until_idle
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 

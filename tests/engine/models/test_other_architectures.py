@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from helpers import tiny_models
-from helpers.config_variants import LAYER_TYPES, LAYERS, VARIANTS, rope
-from helpers.engine_driver import greedy_reference, run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.config_variants import LAYER_TYPES, LAYERS, VARIANTS, rope
+from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError

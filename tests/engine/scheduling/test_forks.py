@@ -1,7 +1,7 @@
 """Forks share full pages, copy the last partial page, and sample as if they were alone."""
 
 import pytest
-from helpers.fake_engine import EVERY_TOKEN, PROMPT, FakeEngine, params, sampled_alone
+from helpers.engine_cases.fake_engine import EVERY_TOKEN, PROMPT, FakeEngine, params, sampled_alone
 
 from eightfold.engine.scheduling.sequence import SequenceStatus
 

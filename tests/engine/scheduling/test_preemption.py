@@ -1,7 +1,7 @@
 """Sequences that lose their pages because a pool is full, with and without host memory."""
 
 import pytest
-from helpers.fake_engine import EVERY_TOKEN, PROMPT, FakeEngine, params, sampled_alone
+from helpers.engine_cases.fake_engine import EVERY_TOKEN, PROMPT, FakeEngine, params, sampled_alone
 
 
 @pytest.mark.parametrize("host", [0, 40])

@@ -1,7 +1,7 @@
 """Prompts that begin like an earlier one reuse its pages."""
 
 import pytest
-from helpers.fake_engine import FakeEngine, params, sampled_alone
+from helpers.engine_cases.fake_engine import FakeEngine, params, sampled_alone
 
 
 def test_a_second_prompt_reuses_the_pages_of_a_shared_prefix(lookahead: int) -> None:

@@ -1,7 +1,7 @@
 """Rewinding: tokens go, pages stay as far as they serve, and nothing is computed twice."""
 
 import pytest
-from helpers.fake_engine import PAGE_SIZE, PROMPT, FakeEngine, params, sampled_alone
+from helpers.engine_cases.fake_engine import PAGE_SIZE, PROMPT, FakeEngine, params, sampled_alone
 
 LONG_PROMPT = [5 + i % 9 for i in range(21)]
 

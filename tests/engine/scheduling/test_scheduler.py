@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.fake_engine import (
+from helpers.engine_cases.fake_engine import (
     EOS,
     EVERY_TOKEN,
     PAUSE,

@@ -1,6 +1,6 @@
 """Hypothesis searches for the shortest sequence of requests that breaks the scheduler."""
 
-from helpers.fake_engine import FakeEngine, expected_token
+from helpers.engine_cases.fake_engine import FakeEngine, expected_token
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (

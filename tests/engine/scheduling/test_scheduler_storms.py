@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from helpers.fake_engine import FakeEngine, expected_token
+from helpers.engine_cases.fake_engine import FakeEngine, expected_token
 
 from eightfold.engine.sampling_params import SamplingParams
 

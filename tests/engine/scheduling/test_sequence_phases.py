@@ -1,7 +1,7 @@
 """Sequences in every phase are cancelled, preempted and finished."""
 
 import pytest
-from helpers.fake_engine import EVERY_TOKEN, FakeEngine, expected_token, sampled_alone
+from helpers.engine_cases.fake_engine import EVERY_TOKEN, FakeEngine, expected_token, sampled_alone
 
 from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.sequence import SequenceStatus

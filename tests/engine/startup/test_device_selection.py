@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import tiny_models
+from helpers.engine_cases import tiny_models
 
 from eightfold.engine import Engine, EngineConfig, ModelError, UnsupportedModelError
 from eightfold.engine.inspection.architecture import inspect_architecture

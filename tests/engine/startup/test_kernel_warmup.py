@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 import torch
 import triton
-from helpers import tiny_models
-from helpers.engine_driver import greedy_reference, run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from helpers.kernel_cases.kernel_devices import HOPPER
 from triton.backends.compiler import GPUTarget
 from triton.compiler import make_backend

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.engine_driver import run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import run_until_idle
 
 from eightfold.engine import Engine
 from eightfold.engine.engine_config import EngineConfig

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import tiny_models
-from helpers.engine_driver import greedy_reference, run_until_idle
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from helpers.kernel_cases.flash_attn_stand_in import flash_attn_varlen_func, install_stand_in
 from helpers.kernel_cases.kernel_devices import ATTENTION_LIMIT, CUDA, DEVICE, relative_error
 from helpers.kernel_cases.prefill_cases import prefill_case

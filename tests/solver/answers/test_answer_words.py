@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.form_table import form_rows
+from helpers.solver_cases.form_table import form_rows
 
 from eightfold.solver.answers.box_content import integer
 

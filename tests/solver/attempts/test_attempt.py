@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from helpers.scripted_engine import TOKENIZER, boxed, call
+from helpers.solver_cases.scripted_engine import TOKENIZER, boxed, call
 
 from eightfold.solver.attempts.attempt import (
     Attempt,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from html.parser import HTMLParser
 from typing import Any
 
-from helpers.recorded_run import attempt_record
+from helpers.solver_cases.recorded_run import attempt_record
 
 from eightfold.solver import Result
 

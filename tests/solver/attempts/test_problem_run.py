@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from helpers.scripted_engine import TOKENIZER, ScriptedEngine, boxed, call, endings, solve
+from helpers.solver_cases.scripted_engine import (
+    TOKENIZER,
+    ScriptedEngine,
+    boxed,
+    call,
+    endings,
+    solve,
+)
 
 
 def test_vote_of_tool_using_attempts() -> None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from helpers.scripted_engine import ScriptedEngine, boxed, call, endings, scripted_solver, solve
+from helpers.solver_cases.scripted_engine import (
+    ScriptedEngine,
+    boxed,
+    call,
+    endings,
+    scripted_solver,
+    solve,
+)
 
 from eightfold.solver.attempts.attempt import Attempt
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 import pytest
-from helpers.chat_tokenizers import FAMILIES
-from helpers.code_strategies import MARKS, PIECES
+from helpers.solver_cases.chat_tokenizers import FAMILIES
+from helpers.solver_cases.code_strategies import MARKS, PIECES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from helpers.chat_tokenizers import FAMILIES, gemma, llama, llama3, qwen, seed
+from helpers.solver_cases.chat_tokenizers import FAMILIES, gemma, llama, llama3, qwen, seed
 from transformers import PreTrainedTokenizerFast
 
 from eightfold.solver.chat import ChatProtocol, load_protocol

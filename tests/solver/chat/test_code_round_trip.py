@@ -5,9 +5,9 @@ from __future__ import annotations
 import ast
 
 import pytest
-from helpers.call_writers import WRITERS, fenced
-from helpers.chat_tokenizers import FAMILIES
-from helpers.code_strategies import PROGRAMS
+from helpers.solver_cases.call_writers import WRITERS, fenced
+from helpers.solver_cases.chat_tokenizers import FAMILIES
+from helpers.solver_cases.code_strategies import PROGRAMS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from helpers.chat_tokenizers import FAMILIES, QWEN_TEMPLATE, byte_level, llama
+from helpers.solver_cases.chat_tokenizers import FAMILIES, QWEN_TEMPLATE, byte_level, llama
 
 from eightfold.solver.chat import ProtocolError, load_protocol
 

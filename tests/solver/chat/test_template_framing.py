@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers.chat_tokenizers import QWEN_ADDED, QWEN_TOKENS, byte_level
+from helpers.solver_cases.chat_tokenizers import QWEN_ADDED, QWEN_TOKENS, byte_level
 
 from eightfold.solver.chat import ChatProtocol, ProtocolError, load_protocol
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.chat_tokenizers import FAMILIES, qwen
+from helpers.solver_cases.chat_tokenizers import FAMILIES, qwen
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

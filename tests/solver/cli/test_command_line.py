@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.recorded_run import record_run
+from helpers.solver_cases.recorded_run import record_run
 
 from eightfold.solver.chat.prompt_texts import prompts_for
 from eightfold.solver.cli import main
@@ -88,8 +88,8 @@ def test_settings_of_a_run_hold_all_that_changes_its_results(tmp_path: Path) -> 
     assert all(settings(*words.split()) == plain for words in same)
     others = (
         "--attempts 3|--early-stop 1|--turns 2|--time 5|--seed 1|--temperature 1|--top-p 1|"
-        "--top-k 5|--min-p 0.1|--rule majority|--tool-timeout 2|--max-tokens 9|--max-context 99|"
-        f"--limit-time 99|--model x|--prompts {tmp_path / 'p.toml'}"
+        "--top-k 5|--min-p 0.1|--rule entropy|--tool-timeout 2|--max-tokens 9|--max-context 99|"
+        f"--no-tool|--limit-time 99|--model x|--prompts {tmp_path / 'p.toml'}"
     ).split("|")
     assert all(settings(*words.split()) != plain for words in others)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import pytest
-from helpers.recorded_run import ANSWERS, PROBLEMS, ScriptedSolver
+from helpers.solver_cases.recorded_run import ANSWERS, PROBLEMS, ScriptedSolver
 
 from eightfold.solver import Result, solver
 from eightfold.solver.cli import main

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.recorded_run import attempt_record
+from helpers.solver_cases.recorded_run import attempt_record
 
 from eightfold.solver import Result
 from eightfold.solver.cli.commands.solve_command import (

@@ -8,7 +8,7 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
-from helpers.recorded_run import (
+from helpers.solver_cases.recorded_run import (
     ANSWERS,
     PROBLEMS,
     SETTINGS,

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from helpers.recorded_run import ANSWERS, PROBLEMS, SETTINGS, ScriptedSolver, silent_display
-from helpers.scripted_engine import (
+from helpers.solver_cases.recorded_run import (
+    ANSWERS,
+    PROBLEMS,
+    SETTINGS,
+    ScriptedSolver,
+    silent_display,
+)
+from helpers.solver_cases.scripted_engine import (
     ScriptedEngine,
     ScriptedKernel,
     ScriptedPool,

@@ -6,7 +6,7 @@ import itertools
 from typing import Any
 
 import pytest
-from helpers.recorded_run import attempt_record
+from helpers.solver_cases.recorded_run import attempt_record
 
 from eightfold.solver import SolverError
 from eightfold.solver.evaluation.paired_runs import paired_p_value, paired_scores, shared_problems

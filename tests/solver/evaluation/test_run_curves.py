@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.recorded_run import attempt_record, record_run
+from helpers.solver_cases.recorded_run import attempt_record, record_run
 
 from eightfold.solver.attempts.attempt_statistics import AttemptStatistics
 from eightfold.solver.evaluation.run_curves import (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.recorded_run import SETTINGS, record_run
+from helpers.solver_cases.recorded_run import SETTINGS, record_run
 
 from eightfold.solver import SolverError
 from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run, statistics_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from helpers.recorded_run import SETTINGS, record_run
+from helpers.solver_cases.recorded_run import SETTINGS, record_run
 
 from eightfold.solver.attempts.attempt_statistics import AttemptStatistics
 from eightfold.solver.evaluation.run_folder import read_run

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.hub_caches import model_files, write_cached
+from helpers.solver_cases.hub_caches import model_files, write_cached
 
 from eightfold.solver import SolverError
 from eightfold.solver.kaggle.input_discovery import choose_model, find_inputs

@@ -12,7 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from helpers.kaggle_stubs import FALLBACK, StubSolver, ask, fail_for_memory, start_session
+from helpers.solver_cases.kaggle_stubs import (
+    FALLBACK,
+    StubSolver,
+    ask,
+    fail_for_memory,
+    start_session,
+)
 
 from eightfold.common.error_text import one_line
 from eightfold.solver import solver, time_budget

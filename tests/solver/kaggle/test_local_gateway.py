@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 import pytest
-from helpers.kaggle_stubs import FALLBACK, StubSolver, start_session
+from helpers.solver_cases.kaggle_stubs import FALLBACK, StubSolver, start_session
 
 from eightfold.solver.kaggle import predict_endpoint
 from eightfold.solver.kaggle.local_gateway import GatewayError, Row, run_gateway

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from helpers.kaggle_stubs import FALLBACK, StubSolver, fail_for_memory, start_session
+from helpers.solver_cases.kaggle_stubs import FALLBACK, StubSolver, fail_for_memory, start_session
 
 from eightfold.solver import SolverError
 from eightfold.solver.kaggle import predict_endpoint

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import polars as pl
 import pytest
-from helpers.kaggle_stubs import FALLBACK, StubSolver, ask, start_session
+from helpers.solver_cases.kaggle_stubs import FALLBACK, StubSolver, ask, start_session
 
 from eightfold.solver.kaggle import predict_endpoint
 from eightfold.solver.kaggle.local_gateway import check_prediction

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.hub_caches import COMMIT, write_cached
+from helpers.solver_cases.hub_caches import COMMIT, write_cached
 
 from eightfold.solver.models import hub_cache
 from eightfold.solver.models.hub_cache import Repository, parse_repository

@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from helpers import tiny_models
-from helpers.hub_caches import COMMIT, Files, model_files, serve_models
+from helpers.engine_cases import tiny_models
+from helpers.solver_cases.hub_caches import COMMIT, Files, model_files, serve_models
 
 OTHER = "d" * 40
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from helpers.hub_caches import COMMIT, Files, model_files, write_cached
+from helpers.solver_cases.hub_caches import COMMIT, Files, model_files, write_cached
 
 from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.cli import main

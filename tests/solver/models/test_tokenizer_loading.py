@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from helpers.hub_caches import model_files
+from helpers.solver_cases.hub_caches import model_files
 
 from eightfold.solver import SolverError
 from eightfold.solver.chat.chat_protocol import ProtocolError

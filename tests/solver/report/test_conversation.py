@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from helpers.hostile_run import call, turn
+from helpers.solver_cases.hostile_run import call, turn
 
 from eightfold.solver.report.conversation import pieces_of, split_thoughts, visible_text
 

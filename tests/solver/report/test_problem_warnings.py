@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from helpers.hostile_run import attempt, call, problem, turn
+from helpers.solver_cases.hostile_run import attempt, call, problem, turn
 
 from eightfold.solver.report.problem_warnings import problem_warnings, unread_answer
 

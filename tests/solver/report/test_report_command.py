@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.hostile_run import plain_run, problem, write_run
+from helpers.solver_cases.hostile_run import plain_run, problem, write_run
 
 from eightfold.solver.cli import main
 

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import pytest
 from helpers.headless_chromium import Page, open_browser
-from helpers.hostile_run import LONG_LINE, attempt, hostile_run, plain_run, problem, turn, write_run
+from helpers.solver_cases.hostile_run import (
+    LONG_LINE,
+    attempt,
+    hostile_run,
+    plain_run,
+    problem,
+    turn,
+    write_run,
+)
 
 from eightfold.solver import SolverError
 from eightfold.solver.report.report_writer import write_report

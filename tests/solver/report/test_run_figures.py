@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from helpers.hostile_run import SETTINGS, attempt, plain_run, problem
+from helpers.solver_cases.hostile_run import SETTINGS, attempt, plain_run, problem
 
 from eightfold.solver.attempts.voting import RULES
 from eightfold.solver.evaluation.run_folder import read_run

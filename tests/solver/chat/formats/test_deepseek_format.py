@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from helpers.call_checks import assert_calls
-from helpers.call_writers import deepseek as call
-from helpers.call_writers import fenced
-from helpers.chat_tokenizers import deepseek
+from helpers.solver_cases.call_checks import assert_calls
+from helpers.solver_cases.call_writers import deepseek as call
+from helpers.solver_cases.call_writers import fenced
+from helpers.solver_cases.chat_tokenizers import deepseek
 
 from eightfold.solver.chat import load_protocol
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from helpers.call_checks import assert_calls
-from helpers.call_writers import glm as call
-from helpers.chat_tokenizers import glm
+from helpers.solver_cases.call_checks import assert_calls
+from helpers.solver_cases.call_writers import glm as call
+from helpers.solver_cases.chat_tokenizers import glm
 
 from eightfold.solver.chat import load_protocol
 

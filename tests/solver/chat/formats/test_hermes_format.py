@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from helpers.call_checks import assert_calls
-from helpers.chat_tokenizers import qwen, seed
+from helpers.solver_cases.call_checks import assert_calls
+from helpers.solver_cases.chat_tokenizers import qwen, seed
 
 from eightfold.solver.chat import load_protocol, parse_calls
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from helpers.call_checks import assert_calls
-from helpers.chat_tokenizers import mistral
+from helpers.solver_cases.call_checks import assert_calls
+from helpers.solver_cases.chat_tokenizers import mistral
 
 from eightfold.solver.chat import load_protocol
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from helpers.chat_tokenizers import FAMILIES, gemma
-from helpers.scripted_engine import ScriptedEngine, ScriptedPool, scripted_solver
+from helpers.solver_cases.chat_tokenizers import FAMILIES, gemma
+from helpers.solver_cases.scripted_engine import ScriptedEngine, ScriptedPool, scripted_solver
 from transformers import PreTrainedTokenizerFast
 
 from eightfold.solver.chat import load_protocol

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from helpers.chat_tokenizers import FAMILIES, qwen
+from helpers.solver_cases.chat_tokenizers import FAMILIES, qwen
 
 from eightfold.solver.chat import ChatProtocol, load_protocol
 from eightfold.solver.chat.tool_call import Call

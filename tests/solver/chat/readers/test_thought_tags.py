@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from helpers.call_checks import assert_calls
-from helpers.chat_tokenizers import FAMILIES
+from helpers.solver_cases.call_checks import assert_calls
+from helpers.solver_cases.chat_tokenizers import FAMILIES
 
 from eightfold.solver.chat import ChatProtocol, load_protocol
 from eightfold.solver.chat.readers.thought_tags import open_thought

@@ -1,7 +1,7 @@
 """Variants of configurations that the engine must run, in addition to those of tiny_models."""
 
 import transformers
-from helpers import tiny_models
+from helpers.engine_cases import tiny_models
 
 LAYERS = {**tiny_models.COMMON, "num_hidden_layers": 2}
 LAYER_TYPES = ["sliding_attention", "full_attention"]
