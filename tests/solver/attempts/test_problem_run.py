@@ -109,7 +109,10 @@ def test_tool_result_replaces_an_end_token_after_a_call() -> None:
     assert "<tool_call|><turn|>" not in grown
 
 
-INVENTED = "Let us compute.\n```python\nprint(6 * 7)\n```\n```output\n87654\n```\nSo \\boxed{87654}.<turn|>"
+INVENTED = (
+    "Let us compute.\n```python\nprint(6 * 7)\n```\n"
+    "```output\n87654\n```\nSo \\boxed{87654}.<turn|>"
+)
 
 
 @pytest.mark.parametrize("per_step", [1, 2, 7, 1000])
