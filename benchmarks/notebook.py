@@ -1,4 +1,4 @@
-"""Do what a Kaggle user does, on any machine: the bundle into a fresh environment, then its notebook.
+"""Do what a Kaggle user does, on any machine: install the bundle afresh, then run its notebook.
 
     python benchmarks/notebook.py BUNDLE PROBLEMS
 

@@ -1,6 +1,6 @@
 """Use the sandbox alone: Jupyter kernels that are ready at once and survive hostile cells.
 
-    python examples/run_cells.py
+Run it with `python examples/run_cells.py`.
 """
 
 from eightfold.sandbox import KernelPool, PoolConfig

@@ -108,8 +108,8 @@ class PythonTool:
         else:
             return None
         self.outage = None
-        error = None if result.status == "ok" else result.error or result.status
-        return CallRecord(call.code, result.status, result.text, result.seconds, error)
+        failure = None if result.status == "ok" else result.error or result.status
+        return CallRecord(call.code, result.status, result.text, result.seconds, failure)
 
     def _close(self) -> None:
         try:
