@@ -97,6 +97,8 @@ def run(options: argparse.Namespace) -> int:
             with Solver(config, inputs=inputs) as solver:
                 if solver.on_gpu:
                     display.line(solver.loop.engine.table())
+                if config.model is not None:
+                    display.note(solver.protocol.reason)
                 evaluation = Evaluation(solver, problems, folder, options.parallel, budget)
                 evaluation.run(display)
                 if evaluation.out_of_time:

@@ -81,6 +81,8 @@ def run(options: argparse.Namespace) -> int:
             startup = time.monotonic() - began
             if solver.on_gpu:
                 display.line(solver.loop.engine.table())
+            if config.model is not None:
+                display.note(solver.protocol.reason)
             display.note(f"ready after {startup:.1f} s: {counted(config.attempts, 'attempt')}")
             trace.clear()
             asked = time.monotonic()
