@@ -1,4 +1,4 @@
-"""Whether the engine costs quality: the solver against a loop over transformers' `generate`.
+"""Show whether the engine costs quality: the solver against a loop over transformers' `generate`.
 
     python benchmarks/against_generate.py MODEL PROBLEMS [--problems 40] [--device cuda]
 
@@ -88,7 +88,7 @@ def two_parts(config: SolverConfig) -> dict[str, SolverConfig]:
 
 @dataclass(frozen=True)
 class EngineRun:
-    """What the engine's part leaves behind.
+    """The results that the engine's part leaves behind.
 
     Attributes:
         results: the greedy and the sampled attempts.

@@ -1,4 +1,4 @@
-"""What a kernel's process changes so that ordinary programs run in it as in plain Python.
+"""Changes that a kernel's process makes so that ordinary programs run in it as in plain Python.
 
 Module state: `install` replaces functions of `sys`, `os` and `subprocess`, for the whole process,
 once, in the template; `search_working_folders` adds to Python's own search path and hooks.

@@ -35,7 +35,7 @@ _CAP_SYS_ADMIN = 21
 
 @dataclass(frozen=True)
 class ViewSettings:
-    """What the shared part of the view needs; see `folder_view.build_view`."""
+    """Inputs of the shared part of the view; see `folder_view.build_view`."""
 
     view: Path
     readable: list[Path]

@@ -1,4 +1,4 @@
-"""What the streams of cells have in common, in kernels and in `inprocess_cell.run_cell`."""
+"""The common base of the streams of cells, in kernels and in `inprocess_cell.run_cell`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a chat template frames messages that are appended to a conversation.
+"""Reads how a chat template frames messages that are appended to a conversation.
 
 The framing is read from renderings of small conversations whose texts are marks. The model has
 written the end of its turn itself, so what is appended begins behind the template's last end token

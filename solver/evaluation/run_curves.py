@@ -37,7 +37,7 @@ class Mean:
 
 @dataclass(frozen=True)
 class StopPoint:
-    """What an early stop would have given.
+    """The result that an early stop would have given.
 
     Attributes:
         agree: number of equal answers that end a problem; 0 awaits every attempt.

@@ -39,7 +39,7 @@ NEVER_FETCHED = frozenset({"torch", "triton"})
 TORCH_REQUIRES = (
     *("filelock", "fsspec", "jinja2", "networkx", "setuptools", "sympy", "typing-extensions"),
 )
-"""What torch itself requires, by the metadata of torch 2.9 to 2.13. As torch is not fetched, pip
+"""Requirements of torch itself, by the metadata of torch 2.9 to 2.13. As torch is not fetched, pip
 does not find it; an image whose list of packages names torch alone may lack it."""
 
 

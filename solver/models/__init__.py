@@ -1,1 +1,1 @@
-"""Where models come from: folders, the local cache of Hugging Face, downloads."""
+"""Sources of models: folders, the local cache of Hugging Face, downloads."""

@@ -13,7 +13,7 @@ from ..chat.readers import thought_tags
 
 
 class Kind(StrEnum):
-    """What a piece of a conversation is."""
+    """The kind of a piece of a conversation."""
 
     THOUGHT = "thought"
     TEXT = "text"

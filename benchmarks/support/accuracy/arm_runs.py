@@ -47,7 +47,7 @@ ARMS = (Arm("tool", True, 0, 4), Arm("no tool", False, 0, 3), Arm("early stop", 
 
 @dataclass(frozen=True)
 class SharedBackend:
-    """What all arms share, so that the model is loaded once."""
+    """Parts that all arms share, so that the model is loaded once."""
 
     engine: Engine
     tokenizer: PreTrainedTokenizerBase
@@ -56,7 +56,7 @@ class SharedBackend:
 
 @dataclass(frozen=True)
 class ArmResult:
-    """What an arm did.
+    """The results of an arm.
 
     Attributes:
         arm: the arm.

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 @dataclass(frozen=True)
 class Divergence:
-    """Where two runs of an attempt sample different tokens.
+    """The position at which two runs of an attempt sample different tokens.
 
     Attributes:
         position: index of the first different token in the conversation.

@@ -1,4 +1,4 @@
-"""What the LaTeX commands that stand in and around answers do to the text they take."""
+"""Effects of the LaTeX commands that stand in and around answers on the text they take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may stand in the envelope of a call, whatever the family.
+"""Contents that the envelope of a call may have, whatever the family.
 
 Grammar:
 

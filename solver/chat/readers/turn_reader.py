@@ -35,7 +35,7 @@ _OUTPUT_LABEL = re.compile(
 
 
 class Kind(StrEnum):
-    """What a span of a turn is."""
+    """The kind of a span of a turn."""
 
     TEXT = "text"
     CALL = "call"

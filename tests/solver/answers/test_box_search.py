@@ -1,4 +1,4 @@
-"""Which boxes a text has, and when two of them are parts of one answer (0.1 s)."""
+"""Boxes that a text has, and when two of them are parts of one answer (0.1 s)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `evaluate` says: problems, faults, interrupts, full disks, with a scripted solver (2 s)."""
+"""The messages of `evaluate`: problems, faults, interrupts, full disks, with a scripted solver (2 s)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `solve` shows of attempts, interrupts and traces that cannot be written (1 s)."""
+"""The display of `solve`: attempts, interrupts and traces that cannot be written (1 s)."""
 
 from __future__ import annotations
 
