@@ -1,4 +1,4 @@
-"""The display of a result in a console and in a notebook: figures, no text and no token ids (0.1 s)."""
+"""The display of a result in a console and in a notebook: figures, no text, no ids (0.1 s)."""
 
 from __future__ import annotations
 

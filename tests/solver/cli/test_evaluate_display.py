@@ -1,4 +1,4 @@
-"""The messages of `evaluate`: problems, faults, interrupts, full disks, with a scripted solver (2 s)."""
+"""Messages of `evaluate`: problems, faults, interrupts, full disks; a scripted solver (2 s)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The place where a model that writes code into its text is stopped, and how the output goes on (2 s)."""
+"""The place where a model that writes code is stopped, and how the output goes on (2 s)."""
 
 from __future__ import annotations
 
