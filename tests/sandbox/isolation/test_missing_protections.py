@@ -42,7 +42,7 @@ try:
     refusal = None
 except SandboxError as error:
     refusal = str(error)
-with KernelPool(PoolConfig(size=1, spares=0, timeout=30)) as pool, pool.lease(timeout=60) as kernel:
+with KernelPool(PoolConfig(size=1, spares=0, timeout=30)) as pool, pool.lease(timeout=30) as kernel:
     texts = [kernel.execute(code).text for code in json.loads(sys.stdin.read())]
     namespaces = pool.stats()["active"]["namespaces"]
 print(json.dumps([checks, refusal, namespaces, texts]))
