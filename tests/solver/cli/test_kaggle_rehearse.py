@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import polars as pl
@@ -52,3 +53,8 @@ def test_a_rehearsal_of_the_bundled_model(
     assert f"{line['right']} of 2 right" in shown
     # Without time there is no answer, and the exit code says so.
     assert main(["kaggle", "rehearse", str(table), *options, "--limit-time", "1"]) == 1
+    # The solver that was still loading closes later; what it logs must not reach another test.
+    for thread in threading.enumerate():
+        if thread.name in ("loader", "closer"):
+            thread.join(60)
+            assert not thread.is_alive()

@@ -108,7 +108,7 @@ def test_what_cannot_be_used_is_refused_in_one_sentence(
     assert main(["solve", "x"]) == 2
     told = capsys.readouterr().err
     assert said in told
-    assert told.count("eightfold solve: ") == 1  # threads of other tests may print beside it
+    assert told.count("\n") == 1
     assert main(["solve", "--help"]) == 0, "help is printed all the same"
 
 
