@@ -146,7 +146,7 @@ def make_rows(
 
     from eightfold.engine import SamplingParams
     from eightfold.solver.attempts.attempt import Attempt, AttemptLimits, attempt_seed
-    from eightfold.solver.attempts.python_tool import PythonTool
+    from eightfold.solver.attempts.calls.python_tool import PythonTool
     from eightfold.solver.model_defaults import sampling_values
 
     protocol, rows = run.protocol, []

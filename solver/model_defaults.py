@@ -19,7 +19,7 @@ from eightfold.engine.loading.refusals.foreign_weights import ADAPTER_CONFIG
 from eightfold.engine.model_errors import CheckpointError
 from eightfold.engine.sampling_params import MIN_TEMPERATURE
 
-from .chat.prompt_texts import Prompts, prompts_for
+from .chat.prompt_texts import PromptChanges, prompts_for
 from .models.model_source import check_checkpoint, locate_model
 from .solver_config import SolverConfig, SolverError, check_sampling
 
@@ -59,13 +59,13 @@ class ModelInputs:
 
     Attributes:
         folder: the model folder; None if engine and tokenizer are given ready-made.
-        prompts: texts of the prompt, with placeholders.
+        prompts: texts that replace the chat format's, with placeholders.
         sampling: sampling values.
         end_token_ids: end tokens that the checkpoint names.
     """
 
     folder: Path | None
-    prompts: Prompts
+    prompts: PromptChanges
     sampling: SamplingValues
     end_token_ids: frozenset[int]
 

@@ -114,7 +114,7 @@ def _make_protocol(
     if config.tool:
         return protocol
     reason = "The attempts have no tool, because the setting tool is False."
-    return PlainFormat(tokenizer, prompts, sorted(protocol.end_ids), reason)
+    return PlainFormat(tokenizer, protocol.prompts, sorted(protocol.end_ids), reason)
 
 
 def _start_engine(config: SolverConfig, folder: Path) -> EngineLike:

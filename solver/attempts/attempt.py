@@ -12,6 +12,8 @@ from ..answers.no_answer import explain_no_answer
 from ..chat.chat_protocol import ChatProtocol
 from ..chat.tool_call import Call, MalformedCall
 from .attempt_statistics import AttemptStatistics, tail_entropy
+from .calls.call_record import CallRecord
+from .calls.repeated_failures import RepeatedFailures
 
 
 class State(StrEnum):
@@ -37,6 +39,7 @@ class Ending(StrEnum):
     ENGINE = "engine failed"
     SANDBOX = "sandbox failed"
     NO_ANSWER = "no valid answer"
+    REPEATED = "repeated failed calls"
     FAULT = "solver fault"
     INTERRUPTED = "interrupted"
 
@@ -46,25 +49,6 @@ FENCE_TOKENS = 8  # a fence and what may share its line, in tokens
 
 ENGINE_ENDINGS = {"context": Ending.CONTEXT, "length": Ending.LENGTH, "eos": Ending.NO_ANSWER}
 """Reasons for which the engine itself finishes a sequence, and the endings that they amount to."""
-
-
-@dataclass(frozen=True)
-class CallRecord:
-    """A tool call and its outcome.
-
-    Attributes:
-        code: code of the call; None if the call could not be read.
-        status: "ok", "error", "timeout", "died" or "malformed".
-        text: output that the model reads.
-        seconds: run time of the cell.
-        error: name of the exception, or the status if there is none; None if the call succeeded.
-    """
-
-    code: str | None
-    status: str
-    text: str
-    seconds: float = 0.0
-    error: str | None = None
 
 
 @dataclass
@@ -165,6 +149,7 @@ class Attempt:
         self.nudged = False
         self._asked = 0  # number of turns before the reply to the nudge
         self.turns = [Turn(0.0, protocol.prompt_opener)]
+        self._failures = RepeatedFailures(protocol.prompts.repeated)
 
     @property
     def over(self) -> bool:
@@ -264,11 +249,17 @@ class Attempt:
         self.state = State.WAITING
 
     def on_results(self, records: Sequence[CallRecord], now: float) -> Action:
-        """Pass the outcomes of the calls that `on_pause` asked for, one for each, to the model."""
+        """Pass the outcomes of the calls that `on_pause` asked for, one for each, to the model.
+
+        An attempt whose calls only fail as they have failed before ends.
+        """
         self._expect(State.WAITING)
         turn = self.turns[-1]
-        turn.calls = list(records)
+        turn.calls = records = [self._failures.add(record) for record in records]
         self.state = State.THINKING
+        if self._failures.hopeless:
+            self.end(Ending.REPEATED, now)
+            return None
         outputs = [record.text for record in records]
         if turn.stopped:  # the output belongs to the turn, which goes on
             return self._feed(self.protocol.code_output(outputs, turn.text), "", now)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .attempt import Attempt, CallRecord, Turn
+from .attempt import Attempt, Turn
 from .attempt_statistics import AttemptStatistics
+from .calls.call_record import CallRecord
 
 
 def attempt_record(attempt: Attempt, statistics: AttemptStatistics) -> dict[str, Any]:
@@ -18,6 +19,7 @@ def attempt_record(attempt: Attempt, statistics: AttemptStatistics) -> dict[str,
     return {
         "attempt": attempt.index,
         "seed": attempt.seed,
+        "chat": attempt.protocol.reason,
         "state": str(attempt.state),
         "ending": str(attempt.ending),
         "detail": attempt.detail,
@@ -40,6 +42,7 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
         "seconds": round(turn.seconds, 3),
         "opener": turn.opener,
         "text": turn.text,
+        "notes": list(turn.reading.notes),
         "tokens": turn.tokens,
         "entropies": [round(value, 3) for value in turn.entropies],
         "calls": [_call_record(call) for call in turn.calls],

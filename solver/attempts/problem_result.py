@@ -46,6 +46,7 @@ class Result:
         stopped: why no further attempt was awaited: "agreement", "lead", "all ended", "time", ...
         faults: what went wrong in the engine or the solver.
         prompt: token ids of the prompt.
+        system: the system message in it.
     """
 
     answer: int | None
@@ -58,6 +59,7 @@ class Result:
     stopped: str
     faults: tuple[str, ...] = ()
     prompt: tuple[int, ...] = ()
+    system: str = ""
 
     def __repr__(self) -> str:
         faults = f", faults={len(self.faults)}" if self.faults else ""

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
 
-from .attempt import Action, Attempt, CallRecord, CallTools, Ending, Feed, State
+from .attempt import Action, Attempt, CallTools, Ending, Feed, State
 from .attempt_statistics import AttemptStatistics
 from .attempt_trace import attempt_record
+from .calls.call_record import CallRecord
+from .calls.python_tool import PythonTool
 from .problem_plan import ProblemPlan, SharedParts
 from .problem_result import Progress, Result
-from .python_tool import PythonTool
 from .voting import early_stop_reason, vote
 
 if TYPE_CHECKING:
@@ -158,6 +159,7 @@ class ProblemRun:
             self._stopped,
             tuple(self.faults),
             tuple(self._prompt),
+            self._protocol.system_message(),
         )
 
     def _record(self, attempt: Attempt) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.valid_text import replace_surrogates
 
-from .prompt_texts import Prompts
+from .prompt_texts import STANDARD, Prompts
 from .readers.thought_tags import open_thought
 from .readers.turn_reader import Turn, TurnReader
 from .template_framing import (
@@ -42,10 +42,11 @@ class ChatProtocol:
         tokenizer: a Hugging Face tokenizer with a chat template.
         prompts: texts of the prompt.
         end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
-        reason: a sentence that says which format was chosen and why.
+        reason: sentences that say which format and prompt were chosen and why.
 
     Attributes:
         family: name of the format.
+        prompt_set: set of default texts for models of this format that write no thoughts.
         pause_tokens: texts of the tokens at which the model waits for a tool's result; empty if it
             ends its turn instead.
         turn_ends: texts of end tokens that checkpoints of this family may not list themselves.
@@ -63,6 +64,7 @@ class ChatProtocol:
     """
 
     family = ""
+    prompt_set = STANDARD
     pause_tokens: tuple[str, ...] = ()
     turn_ends: tuple[str, ...] = ()
     call_mark: str | None = None
@@ -106,6 +108,12 @@ class ChatProtocol:
     def sign(cls, vocabulary: Mapping[str, int], template: str) -> str:
         """Return what shows that a checkpoint uses this format, as a clause, or "" if nothing."""
         raise NotImplementedError
+
+    def system_message(self) -> str:
+        """Return the system message, or the text in front of the problem if there is none."""
+        if self.native_tool:
+            return self.prompts.system
+        return f"{self.prompts.system} {self.prompts.fenced}".rstrip()
 
     def render_prompt(self, problem: str) -> list[int]:
         """Return the token ids of a problem's prompt, up to where the model begins to write.
@@ -227,9 +235,7 @@ class ChatProtocol:
 
     def _messages(self, problem: str, system: str | None = None) -> list[dict[str, Any]]:
         if system is None:
-            system = self.prompts.system
-            if not self.native_tool:
-                system = f"{system} {self.prompts.fenced}".rstrip()
+            system = self.system_message()
         if self.prompts.request:
             problem = f"{problem}\n\n{self.prompts.request}"
         if self._system_role:

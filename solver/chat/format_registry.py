@@ -5,7 +5,7 @@ A new format is a module in `formats/` with a subclass of `ChatProtocol`, and a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .chat_protocol import ChatProtocol, ProtocolError
@@ -17,7 +17,8 @@ from .formats.glm_format import GlmFormat
 from .formats.hermes_format import HermesFormat
 from .formats.llama3_format import Llama3Format
 from .formats.mistral_format import MistralFormat
-from .prompt_texts import Prompts
+from .prompt_texts import STANDARD, PromptChanges, Prompts
+from .readers.thought_tags import OPENING
 from .tool_call import Call, MalformedCall
 
 if TYPE_CHECKING:
@@ -42,36 +43,48 @@ UNKNOWN = (
 
 def load_protocol(
     tokenizer: PreTrainedTokenizerBase,
-    prompts: Prompts | None = None,
+    prompts: Prompts | PromptChanges | None = None,
     end_ids: Sequence[int] = (),
 ) -> ChatProtocol:
     """Return the chat protocol of a tokenizer's checkpoint family.
 
     Args:
         tokenizer: a Hugging Face tokenizer with a chat template.
-        prompts: texts of the prompt; None takes the defaults.
+        prompts: all texts of the prompt, or those that replace the format's; None takes these.
         end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
 
     Raises:
         ProtocolError: if there is no chat template or it fails, if a token that the format needs
             is missing, or if the format is Harmony, which is not supported.
     """
-    prompts = prompts or Prompts()
+    prompts = prompts or PromptChanges()
     try:
-        template: str = tokenizer.get_chat_template(tools=[prompts.python_tool()])
+        template: str = tokenizer.get_chat_template(tools=[Prompts().python_tool()])
     except (ValueError, AttributeError) as error:
         raise ProtocolError(
             "The tokenizer has no chat template; use an instruction-tuned checkpoint."
         ) from error
     vocabulary: dict[str, int] = tokenizer.get_vocab()
+    thinks = knows_thoughts(vocabulary, template)
+
+    def bind(chat_format: type[ChatProtocol], reason: str) -> ChatProtocol:
+        default_set = STANDARD if thinks else chat_format.prompt_set
+        reason = f"{reason} {prompts.described(default_set)}"
+        return chat_format(tokenizer, prompts.over(default_set), end_ids, reason)
+
     for chat_format in FORMATS:
         sign = chat_format.sign(vocabulary, template)
         if sign:
-            reason = f"Tool calls are read in the format {chat_format.family}, because {sign}."
-            return chat_format(tokenizer, prompts, end_ids, reason)
+            said = f"Tool calls are read in the format {chat_format.family}, because {sign}."
+            return bind(chat_format, said)
     if "<|channel|>" in vocabulary and "<|call|>" in vocabulary:
         raise ProtocolError("Checkpoints in the Harmony format (gpt-oss) are not supported.")
-    return FencedFormat(tokenizer, prompts, end_ids, UNKNOWN)
+    return bind(FencedFormat, UNKNOWN)
+
+
+def knows_thoughts(vocabulary: Mapping[str, int], template: str) -> bool:
+    """Return whether a checkpoint's chat template or vocabulary has a tag that opens a thought."""
+    return bool(OPENING.search(template)) or any(map(OPENING.fullmatch, vocabulary))
 
 
 def parse_calls(tokenizer: PreTrainedTokenizerBase, text: str) -> list[Call | MalformedCall]:

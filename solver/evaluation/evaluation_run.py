@@ -259,4 +259,5 @@ def problem_record(problem: Problem, result: Result, granted: float) -> dict[str
         "errors": result.errors,
         "faults": list(result.faults),
         "prompt": list(result.prompt),
+        "system": result.system,
     }

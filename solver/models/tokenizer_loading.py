@@ -14,7 +14,7 @@ from eightfold.common.error_text import one_line
 
 from ..chat.chat_protocol import ChatProtocol, ProtocolError
 from ..chat.format_registry import load_protocol
-from ..chat.prompt_texts import Prompts
+from ..chat.prompt_texts import PromptChanges, Prompts
 from ..solver_config import SolverError
 from .template_files import (
     DEFAULT,
@@ -71,7 +71,7 @@ def _load_readable(folder: Path, templates: Templates) -> PreTrainedTokenizerBas
 
 
 def load_usable_protocol(
-    tokenizer: PreTrainedTokenizerBase, prompts: Prompts, end_ids: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase, prompts: Prompts | PromptChanges, end_ids: Sequence[int]
 ) -> ChatProtocol:
     """Return the chat protocol; if one of several chat templates fails, that of another one.
 
@@ -79,7 +79,7 @@ def load_usable_protocol(
 
     Args:
         tokenizer: a Hugging Face tokenizer with one or several chat templates.
-        prompts: texts of the prompt.
+        prompts: all texts of the prompt, or those that replace the format's.
         end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
 
     Raises:

@@ -226,7 +226,7 @@ def _page(
         rows=score_rows(run, settings),
         plots=plots(run, settings, lambda index: entries[index].link),
         shown={k: settings[k] for k in SHOWN_SETTINGS if settings.get(k) is not None},
-        prompt=str(settings.get("prompt_system") or ""),
+        prompt=next((problem["system"] for problem, _ in run if problem.get("system")), ""),
         entries=entries,
         bodies=[(entry.index, Markup(body)) for entry, body in zip(entries, bodies, strict=False)],
         overview=overview,

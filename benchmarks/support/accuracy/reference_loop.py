@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from eightfold.engine import SamplingParams
 from eightfold.solver.attempts.attempt import Action, Attempt, CallTools, Ending, Feed
-from eightfold.solver.attempts.python_tool import PythonTool
+from eightfold.solver.attempts.calls.python_tool import PythonTool
 
 
 @dataclass

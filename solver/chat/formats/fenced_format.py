@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ..chat_protocol import ChatProtocol
+from ..prompt_texts import PROGRAM_FIRST
 
 
 class FencedFormat(ChatProtocol):
@@ -12,4 +13,5 @@ class FencedFormat(ChatProtocol):
     """
 
     family = "fenced"
+    prompt_set = PROGRAM_FIRST
     native_tool = False

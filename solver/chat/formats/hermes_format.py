@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 
 from ..chat_protocol import ChatProtocol
+from ..prompt_texts import PROGRAM_FIRST
 from ..readers.call_bodies import FUNCTION, read_envelope, read_functions
 from ..tool_call import CallText
 
@@ -23,6 +24,7 @@ class HermesFormat(ChatProtocol):
     """
 
     family = "hermes"
+    prompt_set = PROGRAM_FIRST
     call_mark = rf"{_OPENING}|{FUNCTION}"
 
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..chat_protocol import ChatProtocol
 from ..prompt_texts import Prompts
@@ -38,5 +38,5 @@ class PlainFormat(ChatProtocol):
     def code_end(self, text: str) -> int | None:
         return None
 
-    def _messages(self, problem: str, system: str | None = None) -> list[dict[str, Any]]:
-        return super()._messages(problem, self.prompts.plain if system is None else system)
+    def system_message(self) -> str:
+        return self.prompts.plain

@@ -8,7 +8,6 @@ import logging
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +16,7 @@ from eightfold.common.terminal_table import Column, format_table
 from eightfold.sandbox.platform_support import check_platform
 
 from ...attempts.attempt import Ending
+from ...chat.prompt_texts import sets_digest
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.run_folder import RunFolder, read_run, write_json
 from ...evaluation.run_scores import pass_caveat, summarize
@@ -165,7 +165,9 @@ def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) 
     chosen = {name: getattr(options, name) for name in names}
     folder = None if options.model is None else inputs.folder
     model = "bundled" if folder is None else str(folder.resolve())
-    texts = {f"prompt_{name}": text for name, text in asdict(inputs.prompts).items()}
+    prompts = inputs.prompts
+    texts = {f"prompt_{name}": text for name, text in prompts.texts.items()}
+    texts |= {"prompt_set": prompts.default_set, "prompt_sets": sets_digest()}
     return {"model": model, "problems": digest, **texts, **chosen}
 
 

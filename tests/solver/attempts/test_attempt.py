@@ -10,13 +10,13 @@ from helpers.solver_cases.scripted_engine import TOKENIZER, boxed, call
 from eightfold.solver.attempts.attempt import (
     Attempt,
     AttemptLimits,
-    CallRecord,
     CallTools,
     Ending,
     Feed,
     State,
     attempt_seed,
 )
+from eightfold.solver.attempts.calls.call_record import CallRecord
 from eightfold.solver.chat import load_protocol
 from eightfold.solver.chat.prompt_texts import Prompts
 

@@ -72,6 +72,7 @@ def test_without_a_description_of_the_tool_the_template_is_given_none() -> None:
 def test_request_and_opening_frame_the_problem(protocol: ChatProtocol) -> None:
     prompts = Prompts(request="Write a program.", opening="Let us compute:\n```python\n")
     framed = load_protocol(protocol.tokenizer, prompts)
+    protocol = load_protocol(protocol.tokenizer, Prompts())
     plain = protocol.decode(protocol.render_prompt("Add <|x|>."))
     text = framed.decode(framed.render_prompt("Add <|x|>."))
     expected = plain.replace("Add <|x|>.", "Add <|x|>.\n\nWrite a program.")

@@ -6,9 +6,17 @@ import subprocess
 import sys
 
 import pytest
-from helpers.solver_cases.chat_tokenizers import FAMILIES, QWEN_TEMPLATE, byte_level, llama
+from helpers.solver_cases.chat_tokenizers import (
+    FAMILIES,
+    QWEN_TEMPLATE,
+    QWEN_TOKENS,
+    byte_level,
+    llama,
+)
 
 from eightfold.solver.chat import ProtocolError, load_protocol
+from eightfold.solver.chat.format_registry import knows_thoughts
+from eightfold.solver.chat.prompt_texts import PROGRAM_FIRST, PROMPT_SETS, PromptChanges
 
 
 def test_importing_the_chat_formats_is_light() -> None:
@@ -27,6 +35,32 @@ def test_family_is_recognized(family: str) -> None:
     assert type(protocol).__name__.removesuffix("Format").lower() == family
     assert protocol.reason.startswith("Tool calls are read ")
     assert protocol.reason.endswith(".")
+
+
+@pytest.mark.parametrize("tag", ["", "<think>", "[THINK]", "<|channel>"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_without_thoughts_are_asked_for_a_program_first(family: str, tag: str) -> None:
+    vocabulary = {"a": 0} | ({tag: 1} if tag else {})
+    assert knows_thoughts(vocabulary, "") == bool(tag)
+    assert knows_thoughts({}, f"user: {tag}") == bool(tag)
+    tokenizer = FAMILIES[family]()
+    asked = "program" in load_protocol(tokenizer).system_message()
+    thinks = knows_thoughts(tokenizer.get_vocab(), tokenizer.chat_template)
+    assert not (asked and thinks)
+
+
+def test_the_prompt_of_a_small_qwen_model_asks_for_a_program() -> None:
+    tokenizer = byte_level(QWEN_TOKENS, ["<tool_call>", "</tool_call>"], eos_token="<|im_end|>")
+    tokenizer.chat_template = QWEN_TEMPLATE.partition("{% if OPENS %}")[0] + "{% endif %}"
+    protocol = load_protocol(tokenizer)
+    assert protocol.family == "hermes"
+    assert protocol.reason.endswith("The prompt is the program first one.")
+    prompt = tokenizer.decode(protocol.render_prompt("What is 6 times 7?"))
+    assert "6 times 7?\n\nWrite a Python program" in prompt
+    assert "Calls:" not in prompt
+    protocol = load_protocol(tokenizer, PromptChanges({"request": ""}))
+    assert protocol.prompts.request == ""
+    assert protocol.prompts.system == PROMPT_SETS[PROGRAM_FIRST].system
 
 
 def test_unusable_tokenizers_are_refused_with_the_reason() -> None:

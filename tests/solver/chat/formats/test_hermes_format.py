@@ -163,7 +163,7 @@ def test_tool_results_equal_the_template() -> None:
 def test_tags_of_other_checkpoints_are_read_too() -> None:
     protocol = load_protocol(seed())
     assert protocol.family == "hermes"
-    assert protocol.reason.endswith("because the chat template has <seed:tool_call>.")
+    assert "because the chat template has <seed:tool_call>." in protocol.reason
     call = "<seed:think>hm</seed:think><seed:tool_call>\n<function=python>\n<parameter=code>1"
     call += "</parameter>\n</function>\n</seed:tool_call><seed:eos>"
     assert_calls(protocol.parse_calls(call), ["1"])

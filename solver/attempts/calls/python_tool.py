@@ -6,9 +6,9 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 
-from ..chat.tool_call import Call, MalformedCall
-from .attempt import CallRecord
-from .backend_interfaces import KernelLike, PoolLike
+from ...chat.tool_call import Call, MalformedCall
+from ..backend_interfaces import KernelLike, PoolLike
+from .call_record import CallRecord
 
 KILL_INTERVAL = 0.02
 """Seconds between requests to kill a cell: a request has no effect while the cell is starting."""
