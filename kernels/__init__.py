@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .attention.paged_decode import DecodeConfig, paged_decode
     from .attention.paged_prefill import PrefillConfig, paged_prefill
     from .attention.split_kv import decode_workspace_size
-    from .layers.gated_gelu import gated_gelu, gated_gelu_reference
+    from .layers.gated_activation import gated_gelu, gated_gelu_reference
     from .layers.layer_tail import (
         LayerTailWeights,
         layer_tail,
@@ -87,7 +87,7 @@ _NAMES_OF_MODULE = {
     "attention.paged_decode": ("DecodeConfig", "paged_decode"),
     "attention.paged_prefill": ("PrefillConfig", "paged_prefill"),
     "attention.split_kv": ("decode_workspace_size",),
-    "layers.gated_gelu": ("gated_gelu", "gated_gelu_reference"),
+    "layers.gated_activation": ("gated_gelu", "gated_gelu_reference"),
     "layers.layer_tail": (
         "LayerTailWeights",
         "layer_tail",

@@ -2,7 +2,7 @@
 
 import torch
 
-from eightfold.kernels.layers.gated_gelu import gated_gelu
+from eightfold.kernels.layers.gated_activation import gated_gelu
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
 from eightfold.kernels.layers.linear_many_rows import (
     fills_tiles,

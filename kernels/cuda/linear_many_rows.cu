@@ -1,5 +1,5 @@
 // Linear layers of many rows on Hopper, bf16 with float32 sums: out = x W^T, or
-// gelu(x Wg^T) * (x Wu^T).
+// act(x Wg^T) * (x Wu^T), where act is gelu_tanh or silu.
 //
 // A program computes tiles of ROWS rows of x (the matrix unit's M) by TILE rows of the weights (its
 // N), one after the other, on a multiprocessor of its own. One warp streams weights through a ring
@@ -18,8 +18,8 @@
 // progress. No sum is split.
 //
 // Defined at compile time: TILE (weight rows of a tile, gate and up rows counted together: 168 or
-// 192), GATED (true or false). For instance
-//   nvcc -arch=sm_90a -cubin -DTILE=192 -DGATED=true linear_many_rows.cu
+// 192), GATED and SILU (true or false). For instance
+//   nvcc -arch=sm_90a -cubin -DTILE=192 -DGATED=true -DSILU=false linear_many_rows.cu
 
 #include "hopper.cuh"
 
@@ -138,13 +138,14 @@ __device__ __forceinline__ void fill_ring(const Schedule& schedule, Ring& ring, 
         }
 }
 
-// Returns gelu_tanh(a) * c and gelu_tanh(b) * d, where gelu_tanh(x) = x * e / (e + 1) with
-// e = exp(2 * inner). Special functions are the bottleneck, so both share one reciprocal. The
-// exponents are clamped to keep (e + 1) * (f + 1) finite.
+// Returns act(a) * c and act(b) * d. Both activations are x * e / (e + 1), with e = exp(x) for SiLU
+// and e = exp(2 * inner) for gelu_tanh. Special functions are the bottleneck, so both share one
+// reciprocal. The exponents are clamped to keep (e + 1) * (f + 1) finite.
 __device__ __forceinline__ u32 gated_pair(float a, float b, float c, float d) {
-    constexpr float FIRST = 2.0f * 1.4426950408889634f * 0.7978845608028654f;
-    const float e = exp2_fast(fminf(a * (FIRST + FIRST * 0.044715f * a * a), 60.0f));
-    const float f = exp2_fast(fminf(b * (FIRST + FIRST * 0.044715f * b * b), 60.0f));
+    constexpr float FIRST = 1.4426950408889634f * (SILU ? 1.0f : 2.0f * 0.7978845608028654f);
+    constexpr float CUBIC = SILU ? 0.0f : FIRST * 0.044715f;
+    const float e = exp2_fast(fminf(a * (FIRST + CUBIC * a * a), 60.0f));
+    const float f = exp2_fast(fminf(b * (FIRST + CUBIC * b * b), 60.0f));
     float both;
     asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(both) : "f"((e + 1.0f) * (f + 1.0f)));
     return pack_bf16(a * c * (e * (both * (f + 1.0f))), b * d * (f * (both * (e + 1.0f))));

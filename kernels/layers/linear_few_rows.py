@@ -11,6 +11,7 @@ take.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +30,16 @@ from ..triton_launch import (
 )
 
 MAX_ROWS = 64
+ACTIVATIONS = {"gelu_tanh": partial(F.gelu, approximate="tanh"), "silu": F.silu}
+"""Activations of gated layers, by name, as PyTorch computes them."""
+
+
+def require_activation(name: str) -> None:
+    """Raise ValueError unless the kernels have an activation of this name."""
+    require(
+        name in ACTIVATIONS,
+        f"There is no activation {name!r}; use one of {', '.join(ACTIVATIONS)}.",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,18 @@ def gelu_tanh(x):
 
 
 @triton.jit
+def silu(x):
+    """SiLU of float32."""
+    return x / (1.0 + tl.exp(-x))
+
+
+@triton.jit
+def gate_activation(x, SILU: tl.constexpr):
+    """SiLU of float32 if SILU, else GELU in its tanh approximation."""
+    return silu(x) if SILU else gelu_tanh(x)
+
+
+@triton.jit
 def _load_weights(
     w, w_rows, n0, k0, k, K: tl.constexpr, EVEN_K: tl.constexpr, TMA: tl.constexpr
 ):  # fmt: skip
@@ -94,9 +117,9 @@ def linear_few_rows_kernel(
     x, w, w_pointer, out, M, N,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     SPLITS: tl.constexpr, GATED: tl.constexpr, PREFETCH: tl.constexpr, TMA: tl.constexpr,
-    STAGES: tl.constexpr, PDL: tl.constexpr,
+    STAGES: tl.constexpr, SILU: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """out [M, N] = x [M, K] @ w [N, K]^T, or gelu(x @ gate^T) * (x @ up^T) with w = [gate; up].
+    """out [M, N] = x [M, K] @ w [N, K]^T, or act(x @ gate^T) * (x @ up^T) with w = [gate; up].
 
     If SPLITS > 1, out is float32 [SPLITS, M, N].
     """
@@ -132,7 +155,7 @@ def linear_few_rows_kernel(
             up = _load_weights(w, up_rows, n0 + N, k0, k, K, EVEN_K, TMA)
             up_acc = tl.dot(up, rows, up_acc)
     if GATED:
-        acc = gelu_tanh(acc) * up_acc
+        acc = gate_activation(acc, SILU) * up_acc
     to = out + (part * M + m[None, :]).to(tl.int64) * N + n[:, None]
     tl.store(to, acc.to(out.dtype.element_ty), mask=(m < M)[None, :] & (n < N)[:, None])
 
@@ -143,6 +166,7 @@ def linear_few_rows(
     out: torch.Tensor,
     *,
     gated: bool = False,
+    activation: str = "gelu_tanh",
     config: LinearConfig | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
@@ -154,7 +178,8 @@ def linear_few_rows(
         out: [rows, N] of any float dtype. If the configuration splits K: float32 [splits, rows, N],
             whose sum over the first axis is the result; ``add_rms_norm`` and
             ``norm_rope_and_cache`` accept it in this form.
-        gated: compute ``gelu_tanh(x @ gate.T) * (x @ up.T)``.
+        gated: compute ``activation(x @ gate.T) * (x @ up.T)``.
+        activation: a key of ``ACTIVATIONS``.
         config: launch configuration; ``None`` for ``linear_config``.
         pdl: launch with programmatic dependent launch.
 
@@ -169,6 +194,7 @@ def linear_few_rows(
     (rows, inner), n = x.shape, weight.shape[0] // (2 if gated else 1)
     config = config or linear_config(rows, n, inner, gated)
     _check(x, weight, out, n, gated, config)
+    require_activation(activation)
     # A prefetch must not extend beyond its row: the next row belongs to another program.
     prefetch = 0 if x.device.type != "cuda" else min(config.prefetch, inner * x.element_size())
     grid = (-(-n // config.tile_n) * config.splits,)
@@ -179,7 +205,7 @@ def linear_few_rows(
         x, w, weight, out, rows, n,
         K=inner, BM=_padded_rows(rows), BN=config.tile_n, BK=config.tile_k,
         SPLITS=config.splits, GATED=gated, PREFETCH=prefetch // 16 * 16, TMA=config.tma,
-        STAGES=config.stages, num_warps=config.warps, **pdl_options(pdl),
+        STAGES=config.stages, SILU=activation == "silu", num_warps=config.warps, **pdl_options(pdl),
     )  # fmt: skip
     return out
 
@@ -242,11 +268,11 @@ def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
 
 
 def linear_few_rows_reference(
-    x: torch.Tensor, weight: torch.Tensor, gated: bool = False
+    x: torch.Tensor, weight: torch.Tensor, gated: bool = False, activation: str = "gelu_tanh"
 ) -> torch.Tensor:
     """Compute what ``linear_few_rows`` computes, with parts added up, in float64."""
     product = x.double() @ weight.double().T
     if not gated:
         return product
     gate, up = product.chunk(2, dim=1)
-    return F.gelu(gate, approximate="tanh") * up
+    return ACTIVATIONS[activation](gate) * up

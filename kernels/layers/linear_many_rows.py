@@ -1,7 +1,7 @@
 """Linear layers of many rows for Hopper, including gated ones (``linear_many_rows.cu``).
 
-Elsewhere ``torch.mm`` and ``gated_gelu`` do the same in two launches. One program takes each sum in
-the order of the columns, so results repeat bit for bit and do not depend on the other rows.
+Elsewhere ``torch.mm`` and ``gated_activation`` do the same in two launches. One program takes each
+sum in the order of the columns, so results repeat bit for bit and do not depend on the other rows.
 """
 
 import ctypes
@@ -18,7 +18,8 @@ from ..cuda.cuda_driver import (
 )
 from ..cuda.nvrtc import is_hopper, load_kernel
 from ..triton_launch import multiprocessor_count, require, require_tensor
-from .gated_gelu import gated_gelu_reference
+from .gated_activation import gated_activation_reference
+from .linear_few_rows import require_activation
 
 ROWS = 256  # rows of x in a tile
 THREADS = 384  # two warp groups compute, one loads
@@ -66,7 +67,9 @@ def fills_tiles(rows: int, weight: torch.Tensor, *, gated: bool = False) -> bool
     return tile_utilization(rows, n, gated, programs) >= MIN_UTILIZATION
 
 
-def linear_many_rows_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
+def linear_many_rows_fits(
+    weight: torch.Tensor, *, gated: bool = False, activation: str = "gelu_tanh"
+) -> bool:
     """Return whether ``linear_many_rows`` supports this weight on its device.
 
     Compiles the kernel there.
@@ -76,7 +79,10 @@ def linear_many_rows_fits(weight: torch.Tensor, *, gated: bool = False) -> bool:
         and weight.dtype == torch.bfloat16
         and weight.is_contiguous()
         and not _weight_problem(weight, gated)
-        and all(_kernel(weight.device, tile, gated) is not None for tile in _tile_widths(gated))
+        and all(
+            _kernel(weight.device, tile, gated, activation) is not None
+            for tile in _tile_widths(gated)
+        )
     )
 
 
@@ -92,13 +98,17 @@ def _weight_problem(weight: torch.Tensor, gated: bool) -> str:
     return ""
 
 
-def kernel_defines(tile: int, gated: bool) -> tuple[tuple[str, object], ...]:
+def kernel_defines(
+    tile: int, gated: bool, activation: str = "gelu_tanh"
+) -> tuple[tuple[str, object], ...]:
     """Return the kernel's macros."""
-    return (("TILE", tile), ("GATED", str(gated).lower()))
+    silu = gated and activation == "silu"
+    return (("TILE", tile), ("GATED", str(gated).lower()), ("SILU", str(silu).lower()))
 
 
-def _kernel(device: torch.device, tile: int, gated: bool) -> CudaKernel | None:
-    defines, fallback = kernel_defines(tile, gated), "torch.mm computes linear layers of many rows"
+def _kernel(device: torch.device, tile: int, gated: bool, activation: str) -> CudaKernel | None:
+    defines = kernel_defines(tile, gated, activation)
+    fallback = "torch.mm computes linear layers of many rows"
     return load_kernel(device, "linear_many_rows", defines, SHARED_BYTES, fallback)
 
 
@@ -108,6 +118,7 @@ def linear_many_rows(
     out: torch.Tensor,
     *,
     gated: bool = False,
+    activation: str = "gelu_tanh",
     pdl: bool = False,
 ) -> torch.Tensor:
     """Compute ``x @ weight.T`` in bfloat16 with float32 sums.
@@ -116,7 +127,8 @@ def linear_many_rows(
         x: [rows, K].
         weight: [N, K]; [2N, K] if gated, gate rows first. ``linear_many_rows_fits`` accepts it.
         out: [rows, N].
-        gated: compute ``gelu_tanh(x @ gate.T) * (x @ up.T)`` without rounding in between.
+        gated: compute ``activation(x @ gate.T) * (x @ up.T)`` without rounding in between.
+        activation: a key of ``linear_few_rows.ACTIVATIONS``.
         pdl: launch with programmatic dependent launch. The launch before must not write the weight,
             which is read before that launch has ended.
 
@@ -127,10 +139,11 @@ def linear_many_rows(
         ValueError: a shape, dtype or device is not supported.
     """
     _check(x, weight, out, gated)
+    require_activation(activation)
     (rows, inner), n = x.shape, out.shape[1]
     programs = multiprocessor_count(x.device)
     tile = tile_width(rows, n, gated, programs)
-    kernel = _kernel(x.device, tile, gated)
+    kernel = _kernel(x.device, tile, gated, activation)
     require(
         kernel is not None, "linear_many_rows needs a Hopper GPU; call linear_many_rows_fits first."
     )
@@ -196,8 +209,10 @@ def _maps(
 
 
 def linear_many_rows_reference(
-    x: torch.Tensor, weight: torch.Tensor, gated: bool = False
+    x: torch.Tensor, weight: torch.Tensor, gated: bool = False, activation: str = "gelu_tanh"
 ) -> torch.Tensor:
     """Compute what ``linear_many_rows`` computes, in float64."""
     product = x.double() @ weight.double().T
-    return gated_gelu_reference(product) if gated else product
+    if not gated:
+        return product
+    return gated_activation_reference(*product.chunk(2, dim=1), activation)

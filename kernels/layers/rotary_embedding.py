@@ -17,17 +17,48 @@ from ..triton_launch import (
 )
 from .rms_norm import divide_by_rms
 
+PAIR_LAYOUTS = ("halves", "partial", "neighbors")
+"""Elements that rotate together: i and i + head_dim / 2; i and i + pairs; 2i and 2i + 1."""
+
+
+@triton.jit
+def _load_parts(qkv, at, live, rows, width, PARTS: tl.constexpr):
+    """Load elements ``at`` of a token's row, which may be float32 parts to add up."""
+    x = tl.load(qkv + at, mask=live, other=0.0).to(tl.float32)
+    for part in tl.static_range(1, PARTS):
+        x += tl.load(qkv + (part * rows).to(tl.int64) * width + at, mask=live, other=0.0)
+    return x
+
+
+@triton.jit
+def _pair_elements(i, HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr, LAYOUT: tl.constexpr):
+    """Elements of a head that are the i-th pair, or two that do not rotate from PAIRS on."""
+    if LAYOUT == 0:  # halves
+        first = i
+        second = i + HEAD_DIM // 2
+    elif LAYOUT == 1:  # halves of the first 2 * PAIRS elements
+        first = tl.where(i < PAIRS, i, i + PAIRS)
+        second = tl.where(i < PAIRS, i + PAIRS, i + HEAD_DIM // 2)
+    else:  # neighbors
+        first = 2 * i
+        second = 2 * i + 1
+    return first, second
+
 
 @triton.jit(do_not_specialize=["rows"])
 def norm_rope_and_cache_kernel(
-    qkv, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache, rows, eps,
-    HEADS: tl.constexpr, KV_HEADS: tl.constexpr, ALL_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr,
-    BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr, PAIRS: tl.constexpr, PARTS: tl.constexpr,
-    ONE_COPY: tl.constexpr, PDL: tl.constexpr,
+    qkv, bias, q_weight, k_weight, cos, sin, positions, slots, q_out, key_cache, value_cache, rows,
+    eps, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, ALL_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_HEADS: tl.constexpr, BLOCK_HALF: tl.constexpr,
+    PAIRS: tl.constexpr, LAYOUT: tl.constexpr, PARTS: tl.constexpr, HAS_BIAS: tl.constexpr,
+    NORM: tl.constexpr, VALUE_NORM: tl.constexpr, ONE_COPY: tl.constexpr, WIDE: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """A program takes BLOCK_HEADS heads of a token, all queries, keys or values.
 
-    It handles them as two halves [BLOCK_HEADS, BLOCK_HALF].
+    It handles them as two parts [BLOCK_HEADS, BLOCK_HALF], which hold the first and the second
+    elements of pairs. NORM is 0 for no norm of queries and keys, 1 for one of each head, 2 for one
+    of all heads together, whose squares are added up WIDE elements at a time.
     """
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
@@ -35,56 +66,81 @@ def norm_rope_and_cache_kernel(
     h0 = tl.program_id(1) * BLOCK_HEADS
     heads = tl.arange(0, BLOCK_HEADS)
     i = tl.arange(0, BLOCK_HALF)
-    live = i < HEAD_DIM // 2
-    at = (token.to(tl.int64) * ALL_HEADS + h0 + heads)[:, None] * HEAD_DIM + i[None, :]
-    a = tl.load(qkv + at, mask=live[None, :], other=0.0).to(tl.float32)
-    b = tl.load(qkv + at + HEAD_DIM // 2, mask=live[None, :], other=0.0).to(tl.float32)
-    for part in tl.static_range(1, PARTS):
-        before = (part * rows).to(tl.int64) * (ALL_HEADS * HEAD_DIM)
-        a += tl.load(qkv + before + at, mask=live[None, :], other=0.0)
-        b += tl.load(qkv + before + at + HEAD_DIM // 2, mask=live[None, :], other=0.0)
-    factor = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / HEAD_DIM + eps)[:, None]
-    a = a * factor
-    b = b * factor
+    first, second = _pair_elements(i, HEAD_DIM, PAIRS, LAYOUT)
+    live = (i < HEAD_DIM // 2)[None, :]
+    width = ALL_HEADS * HEAD_DIM
+    row = token.to(tl.int64) * width
+    of_head = (h0 + heads)[:, None] * HEAD_DIM
+    a = _load_parts(qkv, row + of_head + first[None, :], live, rows, width, PARTS)
+    b = _load_parts(qkv, row + of_head + second[None, :], live, rows, width, PARTS)
+    if HAS_BIAS:
+        a += tl.load(bias + of_head + first[None, :], mask=live, other=0.0).to(tl.float32)
+        b += tl.load(bias + of_head + second[None, :], mask=live, other=0.0).to(tl.float32)
     is_query = h0 < HEADS
     is_value = h0 >= HEADS + KV_HEADS
+    if NORM == 2:
+        if not is_value:
+            begin = 0 if is_query else HEADS * HEAD_DIM
+            count = HEADS * HEAD_DIM if is_query else KV_HEADS * HEAD_DIM
+            squares = tl.zeros([WIDE], tl.float32)
+            for d0 in range(0, count, WIDE):
+                d = d0 + tl.arange(0, WIDE)
+                x = _load_parts(qkv, row + begin + d, d < count, rows, width, PARTS)
+                if HAS_BIAS:
+                    x += tl.load(bias + begin + d, mask=d < count, other=0.0).to(tl.float32)
+                squares += x * x
+            factor = tl.rsqrt(tl.sum(squares, 0) / count + eps)
+            a = a * factor
+            b = b * factor
+    elif (is_value and VALUE_NORM) or (not is_value and NORM == 1):
+        factor = tl.rsqrt((tl.sum(a * a, 1) + tl.sum(b * b, 1)) / HEAD_DIM + eps)[:, None]
+        a = a * factor
+        b = b * factor
     if is_query or (not ONE_COPY and not is_value):
-        weight = q_weight if is_query else k_weight
-        a = a * tl.load(weight + i, mask=live, other=0.0).to(tl.float32)[None, :]
-        b = b * tl.load(weight + HEAD_DIM // 2 + i, mask=live, other=0.0).to(tl.float32)[None, :]
+        if NORM:
+            weight = q_weight if is_query else k_weight
+            if NORM == 1:
+                at = tl.zeros([BLOCK_HEADS, 1], tl.int32)
+            else:
+                at = (h0 - (0 if is_query else HEADS) + heads)[:, None] * HEAD_DIM
+            a *= tl.load(weight + at + first[None, :], mask=live, other=0.0).to(tl.float32)
+            b *= tl.load(weight + at + second[None, :], mask=live, other=0.0).to(tl.float32)
         if not ONE_COPY:
-            row = tl.load(positions + token).to(tl.int64) * PAIRS
-            c = tl.load(cos + row + i, mask=i < PAIRS, other=1.0)[None, :]
-            s = tl.load(sin + row + i, mask=i < PAIRS, other=0.0)[None, :]
+            angle = tl.load(positions + token).to(tl.int64) * PAIRS
+            c = tl.load(cos + angle + i, mask=i < PAIRS, other=1.0)[None, :]
+            s = tl.load(sin + angle + i, mask=i < PAIRS, other=0.0)[None, :]
             turned = a * c - b * s
             b = b * c + a * s
             a = turned
     if is_query:
-        to = q_out + (token.to(tl.int64) * HEADS + h0 + heads)[:, None] * HEAD_DIM + i[None, :]
-        tl.store(to, a.to(q_out.dtype.element_ty), mask=live[None, :])
-        tl.store(to + HEAD_DIM // 2, b.to(q_out.dtype.element_ty), mask=live[None, :])
+        to = q_out + (token.to(tl.int64) * HEADS + h0 + heads)[:, None] * HEAD_DIM
+        tl.store(to + first[None, :], a.to(q_out.dtype.element_ty), mask=live)
+        tl.store(to + second[None, :], b.to(q_out.dtype.element_ty), mask=live)
     else:
         slot = tl.load(slots + token).to(tl.int64)
         cache = value_cache if is_value else key_cache
-        first = h0 - HEADS - KV_HEADS if is_value else h0 - HEADS
-        to = cache + (slot * KV_HEADS + first + heads)[:, None] * HEAD_DIM + i[None, :]
-        stored = live[None, :] & (slot >= 0)
-        tl.store(to, a.to(key_cache.dtype.element_ty), mask=stored)
-        tl.store(to + HEAD_DIM // 2, b.to(key_cache.dtype.element_ty), mask=stored)
+        head = h0 - HEADS - KV_HEADS if is_value else h0 - HEADS
+        to = cache + (slot * KV_HEADS + head + heads)[:, None] * HEAD_DIM
+        stored = live & (slot >= 0)
+        tl.store(to + first[None, :], a.to(key_cache.dtype.element_ty), mask=stored)
+        tl.store(to + second[None, :], b.to(key_cache.dtype.element_ty), mask=stored)
 
 
 def norm_rope_and_cache(
     qkv: torch.Tensor,
-    q_weight: torch.Tensor,
+    q_weight: torch.Tensor | None,
     k_weight: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
     positions: torch.Tensor,
     slots: torch.Tensor,
     q_out: torch.Tensor,
-    key_cache: torch.Tensor,
+    key_cache: torch.Tensor | None,
     value_cache: torch.Tensor | None,
     *,
+    bias: torch.Tensor | None = None,
+    value_norm: bool = True,
+    layout: str = "halves",
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> torch.Tensor:
@@ -93,18 +149,23 @@ def norm_rope_and_cache(
     Args:
         qkv: queries, keys and values, [tokens, (heads + 2 * kv_heads) * head_dim], or float32
             [parts, tokens, ...], whose sum over the parts counts. With one copy there are only
-            queries and keys.
-        q_weight: [head_dim]; with one copy, the folded weight (``fold_key_weight``).
-        k_weight: [head_dim]. With one copy it is ``None``, as ``value_cache`` is: the cache takes
-            the normalized key without weight or rotation, and the query is not rotated, as
+            queries and keys, without caches only queries.
+        q_weight: [head_dim] for a norm of each head, [heads * head_dim] for one of all heads
+            together, ``None`` for none; with one copy, the folded weight (``fold_key_weight``).
+        k_weight: as ``q_weight``. With one copy it is ``None``, as ``value_cache`` is: the cache
+            takes the normalized key without weight or rotation, and the query is not rotated, as
             ``paged_decode`` and ``paged_prefill`` expect.
-        cos: float32 [positions, pairs]. Pair i consists of the elements i and i + head_dim / 2.
+        cos: float32 [positions, pairs]; ``layout`` says which elements are a pair.
         sin: float32 [positions, pairs].
         positions: int32 or int64 [tokens].
         slots: int32 or int64 [tokens]; nothing is written to a negative slot.
         q_out: [tokens, heads, head_dim].
-        key_cache: [pages, page_size, kv_heads, head_dim].
+        key_cache: [pages, page_size, kv_heads, head_dim]; ``None`` for a layer that reads another
+            layer's keys and values.
         value_cache: as ``key_cache``.
+        bias: bias of the linear layer that computed qkv, as wide as a row of it.
+        value_norm: normalize each head of the values, without a weight.
+        layout: a key of ``PAIR_LAYOUTS``.
         eps: added to the mean squares.
         pdl: launch with programmatic dependent launch.
 
@@ -114,21 +175,30 @@ def norm_rope_and_cache(
     Raises:
         ValueError: a shape or dtype does not fit.
     """
-    one_copy = value_cache is None
-    require((k_weight is None) == one_copy, "k_weight and value_cache go together.")
-    _check(qkv, cos, sin, positions, slots, q_out, key_cache, value_cache)
     tokens, heads, head_dim = q_out.shape
-    kv_heads = key_cache.shape[2]
+    one_copy = key_cache is not None and value_cache is None
+    kv_heads = 0 if key_cache is None else key_cache.shape[2]
+    _check(qkv, cos, sin, positions, slots, q_out, key_cache, value_cache)
+    _check_weights(q_weight, k_weight, bias, q_out, kv_heads, one_copy)
+    require(
+        layout in PAIR_LAYOUTS,
+        f"There is no layout of pairs {layout!r}; use one of {', '.join(PAIR_LAYOUTS)}.",
+    )
     parts = qkv.shape[0] if qkv.dim() == 3 else 1
     all_heads = qkv.shape[-1] // head_dim
     shared = math.gcd(heads, kv_heads)
     block = min(shared & -shared, 8 if tokens > 64 else 4)
+    norm = 0 if q_weight is None else 1 if q_weight.shape[0] == head_dim else 2
+    unused = q_out  # stands for tensors that this variant of the kernel does not use
     norm_rope_and_cache_kernel[(tokens, all_heads // block)](
-        qkv, q_weight, q_weight if k_weight is None else k_weight, cos, sin, positions, slots,
-        q_out, key_cache, key_cache if value_cache is None else value_cache, tokens, eps,
+        qkv, unused if bias is None else bias, unused if q_weight is None else q_weight,
+        unused if k_weight is None else k_weight, cos, sin, positions, slots, q_out,
+        unused if key_cache is None else key_cache,
+        unused if value_cache is None else value_cache, tokens, eps,
         HEADS=heads, KV_HEADS=kv_heads, ALL_HEADS=all_heads, HEAD_DIM=head_dim, BLOCK_HEADS=block,
-        BLOCK_HALF=next_power_of_2(head_dim // 2), PAIRS=cos.shape[1], PARTS=parts,
-        ONE_COPY=one_copy, num_warps=4, **pdl_options(pdl),
+        BLOCK_HALF=next_power_of_2(head_dim // 2), PAIRS=cos.shape[1],
+        LAYOUT=PAIR_LAYOUTS.index(layout), PARTS=parts, HAS_BIAS=bias is not None, NORM=norm,
+        VALUE_NORM=value_norm, ONE_COPY=one_copy, WIDE=1024, num_warps=4, **pdl_options(pdl),
     )  # fmt: skip
     return q_out
 
@@ -140,27 +210,30 @@ def _check(
     positions: torch.Tensor,
     slots: torch.Tensor,
     q_out: torch.Tensor,
-    key_cache: torch.Tensor,
+    key_cache: torch.Tensor | None,
     value_cache: torch.Tensor | None,
 ) -> None:
-    """Raise ValueError unless the tensors of a call fit together."""
+    """Raise ValueError unless the activations and caches of a call fit together."""
     require_tensor("q_out", q_out, FLOAT_DTYPES, 3)
-    require_tensor("key_cache", key_cache, FLOAT_DTYPES, 4)
     tokens, heads, head_dim = q_out.shape
+    caches = [cache for cache in (key_cache, value_cache) if cache is not None]
+    require(key_cache is not None or value_cache is None, "key_cache is missing.")
+    for cache in caches:
+        require_tensor("A cache", cache, FLOAT_DTYPES, 4)
+        require(
+            cache.shape[3] == head_dim,
+            f"A cache has head_dim {cache.shape[3]}, but q_out has {head_dim}.",
+        )
+        require(
+            cache.shape == caches[0].shape and cache.dtype == caches[0].dtype, "The caches differ."
+        )
     summed = qkv.dim() == 3 and qkv.shape[0] > 1
     require_tensor("qkv", qkv, torch.float32 if summed else FLOAT_DTYPES, qkv.dim())
-    width = (heads + key_cache.shape[2] * (1 if value_cache is None else 2)) * head_dim
+    width = (heads + sum(cache.shape[2] for cache in caches)) * head_dim
     require(
         tuple(qkv.shape[-2:]) == (tokens, width) and qkv.dim() in (2, 3),
         f"qkv has shape {tuple(qkv.shape)}; its last axes must be {(tokens, width)}.",
     )
-    require(
-        key_cache.shape[3] == head_dim,
-        f"key_cache has head_dim {key_cache.shape[3]}, but q_out has {head_dim}.",
-    )
-    if value_cache is not None:
-        require_tensor("value_cache", value_cache, key_cache.dtype, 4)
-        require(value_cache.shape == key_cache.shape, "The caches differ in shape.")
     for name, tensor in (("positions", positions), ("slots", slots)):
         require_tensor(name, tensor, (torch.int32, torch.int64), 1)
     require(
@@ -171,9 +244,39 @@ def _check(
     require_tensor("sin", sin, torch.float32, 2)
 
 
+def _check_weights(
+    q_weight: torch.Tensor | None,
+    k_weight: torch.Tensor | None,
+    bias: torch.Tensor | None,
+    q_out: torch.Tensor,
+    kv_heads: int,
+    one_copy: bool,
+) -> None:
+    """Raise ValueError unless norms and bias fit the heads of a call."""
+    _, heads, head_dim = q_out.shape
+    width = (heads + kv_heads * (1 if one_copy else 2)) * head_dim
+    require(bias is None or tuple(bias.shape) == (width,), f"bias must have {width} elements.")
+    wants_key = q_weight is not None and bool(kv_heads) and not one_copy
+    require(
+        (k_weight is not None) == wants_key,
+        "k_weight goes with q_weight and value_cache; with one copy it is folded into q_weight.",
+    )
+    require(not one_copy or q_weight is not None, "One copy needs a norm of each head.")
+    if q_weight is None:
+        return
+    whole = q_weight.shape[0] != head_dim
+    require(not (whole and one_copy), "One copy needs a norm of each head.")
+    for name, weight, count in (("q_weight", q_weight, heads), ("k_weight", k_weight, kv_heads)):
+        wanted = count * head_dim if whole else head_dim
+        require(
+            weight is None or tuple(weight.shape) == (wanted,),
+            f"{name} must have {wanted} elements.",
+        )
+
+
 def norm_rope_and_cache_reference(
     qkv: torch.Tensor,
-    q_weight: torch.Tensor,
+    q_weight: torch.Tensor | None,
     k_weight: torch.Tensor | None,
     cos: torch.Tensor,
     sin: torch.Tensor,
@@ -181,27 +284,54 @@ def norm_rope_and_cache_reference(
     heads: int,
     kv_heads: int,
     *,
+    bias: torch.Tensor | None = None,
+    value_norm: bool = True,
+    layout: str = "halves",
     eps: float = 1e-6,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
     """Compute what ``norm_rope_and_cache`` computes, in float64.
+
+    Args:
+        k_weight: ``None`` beside a ``q_weight`` says that there is one copy.
+        kv_heads: 0 for a layer that reads another layer's keys and values.
 
     Returns:
         Queries, and what the caches receive: keys (with one copy, without weight or rotation) and
-        values, [tokens, heads, head_dim] each.
+        values, [tokens, heads, head_dim] each; ``None`` without such a cache.
     """
+    one_copy = q_weight is not None and k_weight is None and kv_heads > 0
     summed = qkv.double().sum(0) if qkv.dim() == 3 else qkv.double()
-    x = divide_by_rms(summed.unflatten(1, (-1, q_weight.shape[0])), eps)
-    q, k = x[:, :heads] * q_weight.double(), x[:, heads : heads + kv_heads]
-    if k_weight is None:
-        return q, k, None
+    if bias is not None:
+        summed = summed + bias.double()
+    counts = [heads, kv_heads] if one_copy or not kv_heads else [heads, kv_heads, kv_heads]
+    x = summed.unflatten(1, (sum(counts), -1))
+    q, k, *rest = x.split(counts, 1)
+    if one_copy:
+        assert q_weight is not None
+        return divide_by_rms(q, eps) * q_weight.double(), divide_by_rms(k, eps), None
     c, s = (t[positions.long()][:, None, :].double() for t in (cos, sin))
-    return _rotate(q, c, s), _rotate(k * k_weight.double(), c, s), x[:, heads + kv_heads :]
+    q = _rotate(_norm(q, q_weight, eps), c, s, layout)
+    if not kv_heads:
+        return q, None, None
+    k = _rotate(_norm(k, k_weight, eps), c, s, layout)
+    return q, k, divide_by_rms(rest[0], eps) if value_norm else rest[0]
 
 
-def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def _norm(x: torch.Tensor, weight: torch.Tensor | None, eps: float) -> torch.Tensor:
+    """Normalize each head, or all heads together if the weight is that wide."""
+    if weight is None:
+        return x
+    if weight.shape[0] == x.shape[2]:
+        return divide_by_rms(x, eps) * weight.double()
+    return (divide_by_rms(x.flatten(1), eps) * weight.double()).view(x.shape)
+
+
+def _rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, layout: str) -> torch.Tensor:
     pairs, half = cos.shape[-1], x.shape[-1] // 2
-    a, b = x[..., :pairs], x[..., half : half + pairs]
+    first = torch.arange(pairs, device=x.device) * (2 if layout == "neighbors" else 1)
+    second = first + {"halves": half, "partial": pairs, "neighbors": 1}[layout]
+    a, b = x[..., first], x[..., second]
     out = x.clone()
-    out[..., :pairs] = a * cos - b * sin
-    out[..., half : half + pairs] = b * cos + a * sin
+    out[..., first] = a * cos - b * sin
+    out[..., second] = b * cos + a * sin
     return out

@@ -66,12 +66,13 @@ def fill_sampled_tokens_reference(
 @triton.jit(do_not_specialize=["zeros"])
 def embed_rms_norm_kernel(
     tokens, embedding, residual, weight, out, zero, zeros, scale, eps, N: tl.constexpr,
-    BLOCK: tl.constexpr, ZBLOCK: tl.constexpr, PDL: tl.constexpr,
+    BLOCK: tl.constexpr, ZBLOCK: tl.constexpr, HAS_NORM: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     pdl_launch_dependents(PDL)
     d = tl.arange(0, BLOCK)
     live = d < N
-    factor = tl.load(weight + d, mask=live, other=0.0).to(tl.float32)
+    if HAS_NORM:
+        factor = tl.load(weight + d, mask=live, other=0.0).to(tl.float32)
     pdl_wait(PDL)
     row = tl.program_id(0).to(tl.int64)
     if row == 0:
@@ -82,10 +83,11 @@ def embed_rms_norm_kernel(
     total = tl.load(embedding + token * N + d, mask=live, other=0.0).to(tl.float32) * scale
     total = total.to(residual.dtype.element_ty)
     tl.store(residual + row * N + d, total, mask=live)
-    # Normalize the rounded residual, which is what later kernels read.
-    total = total.to(tl.float32)
-    normed = total * tl.rsqrt(tl.sum(total * total, 0) / N + eps) * factor
-    tl.store(out + row * N + d, normed.to(out.dtype.element_ty), mask=live)
+    if HAS_NORM:
+        # Normalize the rounded residual, which is what later kernels read.
+        total = total.to(tl.float32)
+        normed = total * tl.rsqrt(tl.sum(total * total, 0) / N + eps) * factor
+        tl.store(out + row * N + d, normed.to(out.dtype.element_ty), mask=live)
 
 
 def embed_rms_norm(
@@ -93,8 +95,8 @@ def embed_rms_norm(
     embedding: torch.Tensor,
     scale: float,
     residual: torch.Tensor,
-    weight: torch.Tensor,
-    out: torch.Tensor,
+    weight: torch.Tensor | None,
+    out: torch.Tensor | None,
     *,
     zero: torch.Tensor,
     eps: float = 1e-6,
@@ -110,7 +112,7 @@ def embed_rms_norm(
         embedding: [vocabulary, N].
         scale: factor of the embeddings.
         residual: [rows, N], written.
-        weight: [N].
+        weight: [N]; ``None``, as ``out``, for a model whose first layer has no norm before it.
         out: [rows, N].
         zero: int32 counters of later launches, which this launch sets to zero.
         eps: added to the mean square.
@@ -122,20 +124,25 @@ def embed_rms_norm(
     require_tensor("tokens", tokens, torch.int32, 1)
     require_tensor("embedding", embedding, FLOAT_DTYPES, 2)
     require_tensor("residual", residual, FLOAT_DTYPES, 2)
-    require_tensor("out", out, FLOAT_DTYPES, 2)
     rows, n = residual.shape
     require(len(tokens) == rows, f"There are {len(tokens)} tokens for {rows} rows of the residual.")
+    require((weight is None) == (out is None), "weight and out go together.")
+    if out is not None:
+        require_tensor("out", out, FLOAT_DTYPES, 2)
+        require(
+            out.shape == residual.shape,
+            f"out has shape {tuple(out.shape)}; it must be the residual's, {(rows, n)}.",
+        )
     require(
-        out.shape == residual.shape,
-        f"out has shape {tuple(out.shape)}; it must be the residual's, {(rows, n)}.",
-    )
-    require(
-        embedding.shape[1] == n == weight.shape[0],
+        embedding.shape[1] == n and (weight is None or weight.shape[0] == n),
         f"embedding and weight must have {n} columns, as the residual has.",
     )
+    unused = residual  # stands for tensors that this variant of the kernel does not use
     embed_rms_norm_kernel[(rows,)](
-        tokens, embedding, residual, weight, out, zero, zero.numel(), scale, eps, N=n,
-        BLOCK=next_power_of_2(n), ZBLOCK=1024, num_warps=16 if n > 2048 else 4, **pdl_options(pdl),
+        tokens, embedding, residual, unused if weight is None else weight,
+        unused if out is None else out, zero, zero.numel(), scale, eps, N=n,
+        BLOCK=next_power_of_2(n), ZBLOCK=1024, HAS_NORM=weight is not None,
+        num_warps=16 if n > 2048 else 4, **pdl_options(pdl),
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from eightfold.kernels.attention.float64_reference import (
 )
 from eightfold.kernels.attention.paged_decode import DecodeConfig
 from eightfold.kernels.attention.paged_prefill import PrefillConfig, paged_prefill
-from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
+from eightfold.kernels.layers.gated_activation import gated_gelu, gated_gelu_reference
 from eightfold.kernels.layers.linear_few_rows import (
     LinearConfig,
     linear_few_rows,

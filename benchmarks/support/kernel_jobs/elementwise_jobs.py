@@ -12,7 +12,7 @@ from support.kernel_jobs.graph_timing import (
 )
 from support.kernel_jobs.job_list import HEADS, HIDDEN, INNER, PAGE, VOCABULARY
 
-from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
+from eightfold.kernels.layers.gated_activation import gated_gelu, gated_gelu_reference
 from eightfold.kernels.layers.rms_norm import add_rms_norm, add_rms_norm_reference
 from eightfold.kernels.layers.rotary_embedding import norm_rope_and_cache
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch, sample

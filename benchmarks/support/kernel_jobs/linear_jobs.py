@@ -12,7 +12,7 @@ from support.kernel_jobs.graph_timing import (
 )
 from support.kernel_jobs.job_list import HIDDEN, INNER, LINEAR_LAYERS, describe
 
-from eightfold.kernels.layers.gated_gelu import gated_gelu
+from eightfold.kernels.layers.gated_activation import gated_gelu
 from eightfold.kernels.layers.layer_tail import (
     COUNTERS,
     LayerTailWeights,

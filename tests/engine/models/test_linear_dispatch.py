@@ -13,7 +13,7 @@ from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.models.activation_buffers import narrow
 from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
 from eightfold.kernels.layers import linear_many_rows
-from eightfold.kernels.layers.gated_gelu import gated_gelu_reference
+from eightfold.kernels.layers.gated_activation import gated_gelu_reference
 
 LIMIT = 6e-3 if CUDA else 1e-5
 

@@ -17,7 +17,7 @@ from eightfold.kernels.attention.triton_kernels.paged_decode_kernel import paged
 from eightfold.kernels.attention.triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 from eightfold.kernels.attention.triton_kernels.split_combine_kernel import split_combine_kernel
 from eightfold.kernels.layers import (
-    gated_gelu,
+    gated_activation,
     linear_few_rows,
     rms_norm,
     rotary_embedding,
@@ -50,7 +50,8 @@ LAYER = INTEGERS | {
     "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
     "k_weight": B, "cos": F, "sin": F, "positions": I, "slots": I, "q_out": B, "key_cache": B,
     "value_cache": B, "tokens": I, "source": I, "sampled": L, "filled": I, "embedding": B,
-    "zero": I, "weight": B, "zeros": "i32", "gate_up": B, "x": B, "w_pointer": B,
+    "zero": I, "weight": B, "zeros": "i32", "gate": B, "gate_stride": "i32", "up_stride": "i32",
+    "bias": B, "x": B, "w_pointer": B,
     "w": "tensordesc<bf16[64,128]>",
 }  # fmt: skip
 
@@ -108,10 +109,15 @@ def attention() -> Iterator[Build]:
 def layers() -> Iterator[Build]:
     weights = {
         "K": 5376, "BM": 16, "BN": 64, "BK": 128, "SPLITS": 1, "PREFETCH": 0, "TMA": True,
-        "STAGES": 5, "PDL": True, "GATED": False,
+        "STAGES": 5, "PDL": True, "GATED": False, "SILU": False,
     }  # fmt: skip
     yield linear_few_rows.linear_few_rows_kernel, LAYER, weights, 4
-    yield linear_few_rows.linear_few_rows_kernel, LAYER, weights | {"GATED": True, "STAGES": 4}, 4
+    yield (
+        linear_few_rows.linear_few_rows_kernel,
+        LAYER,
+        weights | {"GATED": True, "SILU": True, "STAGES": 4},
+        4,
+    )
     yield (
         linear_few_rows.linear_few_rows_kernel,
         LAYER | {"w": B},
@@ -119,24 +125,40 @@ def layers() -> Iterator[Build]:
         4,
     )
     yield linear_few_rows.linear_few_rows_kernel, LAYER | {"out": F}, weights | {"BM": 64}, 4
-    norms = {"N": 5376, "BLOCK": 8192, "PARTS": 1, "HAS_POST": True, "HAS_NEXT": True}
+    norms = {
+        "N": 5376,
+        "BLOCK": 8192,
+        "PARTS": 1,
+        "HAS_POST": True,
+        "HAS_NEXT": True,
+        "HAS_BIAS": True,
+    }
     yield rms_norm.add_rms_norm_kernel, LAYER, norms | {"HAS_Y": True, "PDL": True}, 16
-    heads = {"HEADS": 32, "BLOCK_HEADS": 4, "PARTS": 1, "PDL": True}
+    heads = {
+        "HEADS": 32, "BLOCK_HEADS": 4, "PARTS": 1, "LAYOUT": 0, "HAS_BIAS": False, "NORM": 1,
+        "VALUE_NORM": True, "WIDE": 1024, "PDL": True,
+    }  # fmt: skip
     window = {
         "KV_HEADS": 16, "ALL_HEADS": 64, "HEAD_DIM": 256, "BLOCK_HALF": 128, "PAIRS": 128,
         "ONE_COPY": False,
     }  # fmt: skip
     yield rotary_embedding.norm_rope_and_cache_kernel, LAYER, heads | window, 4
+    for variant in (
+        {"NORM": 0, "LAYOUT": 1, "PAIRS": 96, "HAS_BIAS": True, "VALUE_NORM": False},
+        {"NORM": 2, "LAYOUT": 2, "VALUE_NORM": False},
+    ):
+        yield rotary_embedding.norm_rope_and_cache_kernel, LAYER, heads | window | variant, 4
     one_copy = {
         "KV_HEADS": 4, "ALL_HEADS": 36, "HEAD_DIM": 512, "BLOCK_HALF": 256, "PAIRS": 64,
         "ONE_COPY": True,
     }  # fmt: skip
     folded = {"q_weight": F, "k_weight": F}
     yield rotary_embedding.norm_rope_and_cache_kernel, LAYER | folded, heads | one_copy, 4
-    row = {"N": 5376, "BLOCK": 8192, "ZBLOCK": 1024, "PDL": True}
+    row = {"N": 5376, "BLOCK": 8192, "ZBLOCK": 1024, "HAS_NORM": True, "PDL": True}
     yield token_embedding.embed_rms_norm_kernel, LAYER, row, 16
     yield token_embedding.fill_sampled_tokens_kernel, LAYER, {"BLOCK": 1024}, 4
-    yield gated_gelu.gated_gelu_kernel, LAYER, {"N": 21504, "BLOCK": 2048}, 8
+    gated = {"N": 21504, "BLOCK": 2048, "SILU": False, "PDL": True}
+    yield gated_activation.gated_activation_kernel, LAYER | {"up": B}, gated, 8
 
 
 def builds() -> Iterator[Build]:

@@ -8,8 +8,14 @@ import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, relative_error
 from helpers.kernel_cases.layer_cases import LIMIT, LINEAR_LIMIT, poisoned, randn
 
-from eightfold.kernels.layers.gated_gelu import gated_gelu, gated_gelu_reference
+from eightfold.kernels.layers.gated_activation import (
+    gated_activation,
+    gated_activation_reference,
+    gated_gelu,
+    gated_gelu_reference,
+)
 from eightfold.kernels.layers.linear_few_rows import (
+    ACTIVATIONS,
     LinearConfig,
     linear_few_rows,
     linear_few_rows_reference,
@@ -56,9 +62,12 @@ def test_add_rms_norm(parts: int) -> None:
     rows, n = 5, 336
     y = randn(rows, n) if parts == 1 else randn(parts, rows, n).float()
     residual, post, following = randn(rows, n, seed=2), randn(n), randn(n, seed=3)
-    wanted_residual, wanted = add_rms_norm_reference(y, residual, post, following, scale=0.7)
+    bias = randn(n, seed=4) if parts == 1 else None
+    wanted_residual, wanted = add_rms_norm_reference(
+        y, residual, post, following, bias=bias, scale=0.7
+    )
     out = poisoned(rows, n)
-    add_rms_norm(y, residual, post, following, out, scale=0.7)
+    add_rms_norm(y, residual, post, following, out, bias=bias, scale=0.7)
     assert relative_error(residual, wanted_residual) < LIMIT
     assert relative_error(out, wanted) < LIMIT
 
@@ -116,6 +125,59 @@ def test_norm_rope_and_cache(
         assert int(flat.isnan().all(-1).all(-1).sum()) == pages * page_size - int(written.sum())
 
 
+@pytest.mark.parametrize(
+    ("norm", "layout", "pairs", "kv_heads", "bias", "value_norm"),
+    [
+        ("none", "halves", 16, 2, True, False),
+        ("none", "partial", 12, 2, False, True),
+        ("none", "neighbors", 8, 2, True, False),
+        ("whole", "halves", 16, 2, True, False),
+        ("head", "neighbors", 16, 2, False, False),
+        ("head", "halves", 5, 0, False, True),
+    ],
+)
+def test_norm_rope_and_cache_of_other_families(
+    norm: str, layout: str, pairs: int, kv_heads: int, bias: bool, value_norm: bool
+) -> None:
+    tokens, heads, head_dim = 3, 4, 32
+    width = (heads + 2 * kv_heads) * head_dim
+    sizes = {"none": None, "head": (1, 1), "whole": (heads, kv_heads)}[norm]
+    q_weight = randn(sizes[0] * head_dim) if sizes else None
+    k_weight = randn(sizes[1] * head_dim, seed=5) if sizes and kv_heads else None
+    options = {
+        "bias": randn(width, seed=6) if bias else None, "layout": layout, "value_norm": value_norm,
+    }  # fmt: skip
+    qkv, angles = randn(tokens, width), torch.rand(40, pairs, device=DEVICE) * 6
+    positions = torch.tensor([0, 39, 7], dtype=torch.int32, device=DEVICE)
+    slots = torch.tensor([17, 3, 30], dtype=torch.int32, device=DEVICE)
+    caches = [poisoned(2, 16, kv_heads, head_dim) if kv_heads else None for _ in range(2)]
+    q_out = poisoned(tokens, heads, head_dim)
+    shared = (qkv, q_weight, k_weight, angles.cos(), angles.sin(), positions)
+    norm_rope_and_cache(*shared, slots, q_out, *caches, **options)  # type: ignore[arg-type]
+    q, *wanted = norm_rope_and_cache_reference(*shared, heads, kv_heads, **options)  # type: ignore[arg-type]
+    assert relative_error(q_out, q) < LIMIT
+    for cache, each in zip(caches, wanted, strict=True):
+        assert (cache is None) == (each is None)
+        if cache is not None and each is not None:
+            assert relative_error(cache.flatten(0, 1)[slots.long()], each) < LIMIT
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_gated_layers_of_both_activations(activation: str) -> None:
+    x, weight, out = randn(5, 96), randn(128, 96, seed=1), poisoned(5, 64)
+    linear_few_rows(x, weight, out, gated=True, activation=activation)
+    assert (
+        relative_error(out, linear_few_rows_reference(x, weight, True, activation)) < LINEAR_LIMIT
+    )
+    gate, up = randn(5, 128).chunk(2, dim=1)
+    gated_activation(gate, up, out, activation)
+    assert relative_error(out, gated_activation_reference(gate, up, activation)) < LIMIT
+    with pytest.raises(
+        ValueError, match="There is no activation 'relu'; use one of gelu_tanh, silu"
+    ):
+        gated_activation(gate, up, out, "relu")
+
+
 def test_embed_rms_norm() -> None:
     table, weight = randn(50, 336), randn(336, seed=1)
     tokens = torch.tensor([3, 49, 0, 3], dtype=torch.int32, device=DEVICE)
@@ -126,6 +188,9 @@ def test_embed_rms_norm() -> None:
     assert relative_error(residual, wanted[0]) < LIMIT
     assert relative_error(out, wanted[1]) < LIMIT
     assert not counters.any()
+    residual.fill_(float("nan"))
+    embed_rms_norm(tokens, table, 2.5, residual, None, None, zero=counters)
+    assert relative_error(residual, wanted[0]) < LIMIT
 
 
 def test_fill_sampled_tokens() -> None:
