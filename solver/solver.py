@@ -14,7 +14,8 @@ from eightfold.common.error_text import one_line
 from .attempts.attempt import AttemptLimits, attempt_seed
 from .attempts.backend_interfaces import EngineLike, PoolLike
 from .attempts.problem_plan import ProblemPlan
-from .attempts.problem_result import Progress, Result
+from .attempts.problem_progress import Progress
+from .attempts.problem_result import Result
 from .attempts.problem_run import ProblemRun
 from .model_defaults import ModelInputs, read_model_inputs
 from .solver_config import SolverConfig, SolverError

@@ -1,32 +1,10 @@
-"""The progress of a problem while it runs, and its result."""
+"""The result of a problem."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
 from typing import Any
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A snapshot of a problem.
-
-    Attributes:
-        seconds: time since the start.
-        states: number of attempts in each state.
-        tokens: tokens sampled by all attempts.
-        calls, errors: tool calls with an outcome, and those that failed.
-        votes: number of ended attempts for each answer, the leader first.
-        speed: sampled tokens per second.
-    """
-
-    seconds: float
-    states: dict[str, int]
-    tokens: int
-    calls: int
-    errors: int
-    votes: dict[int, int]
-    speed: float
 
 
 @dataclass(frozen=True, repr=False)

@@ -19,7 +19,8 @@ from .attempt_trace import attempt_record
 from .calls.call_record import CallRecord
 from .calls.python_tool import PythonTool
 from .problem_plan import ProblemPlan, SharedParts
-from .problem_result import Progress, Result
+from .problem_progress import Progress, RunningCalls, attempt_progress
+from .problem_result import Result
 from .voting import early_stop_reason, vote
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class ProblemRun:
         self._seqs: dict[int, int] = {}  # sequences of running attempts
         self._statistics: dict[int, AttemptStatistics] = {}  # of ended attempts
         self._records: dict[int, dict[str, Any]] = {}  # of ended attempts, made when first needed
+        self._running: dict[int, RunningCalls] = {}  # the last calls that the tool was given
         self._outcome = vote([], plan.rule)
         self._prompt: list[int] = []
         self._stopped = ""  # the reason why no further attempt is awaited
@@ -135,6 +137,11 @@ class ProblemRun:
             sum(call.status != "ok" for call in calls),
             self._outcome.votes,
             tokens / max(seconds, 1e-3),
+            self.plan.seconds,
+            tuple(
+                attempt_progress(attempt, self._running.get(attempt.index), seconds)
+                for attempt in self.attempts
+            ),
         )
 
     def _now(self) -> float:
@@ -254,6 +261,7 @@ class ProblemRun:
             if action.rewind is not None:
                 self._rewind(attempt, action.rewind)
             attempt.await_results()
+            self._running[attempt.index] = RunningCalls(action.calls, self._now())
             self._tools[attempt.index].run(
                 action.calls,
                 lambda outcome: self._loop.post(

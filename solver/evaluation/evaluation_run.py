@@ -13,14 +13,16 @@ from eightfold.common.error_text import one_line
 
 from ..attempts.attempt import Ending
 from ..attempts.engine_loop import EngineLostError
+from ..attempts.problem_progress import UnderWay
+from ..display.progress_display import ProgressDisplay
+from ..display.progress_text import duration
 from ..problem_set import Problem
-from ..progress_display import ProgressDisplay, duration
 from ..solver_config import SolverConfig
 from ..time_budget import Budget
 from .run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from ..solver import Result
+    from ..solver import Progress, Result
 
 
 RETRIES = 2
@@ -44,6 +46,7 @@ class EvaluatedSolver(Protocol):
         *,
         key: str,
         seconds: float,
+        on_progress: Callable[[Progress], None],
         on_attempt: Callable[[dict[str, Any]], None],
     ) -> Result:
         """Solve a problem; see `Solver.solve_or_nothing`."""
@@ -89,6 +92,7 @@ class Evaluation:
         self._solved_here = 0  # not counting what earlier starts finished
         self._stopping = False
         self._lines: deque[str] = deque()  # of finished problems, not shown yet
+        self._progress: dict[str, Progress | None] = {}  # of the problems under way, by id
         self._began = time.monotonic()
         self._lock = threading.Lock()
 
@@ -111,7 +115,7 @@ class Evaluation:
                 for worker in workers:
                     worker.join(0.2)
                 self._show_lines(display)
-                display.update(self.status())
+                display.run_progress(self.status(), self._under_way())
             self._show_lines(display)
         except BaseException:
             self._stopping = True
@@ -127,15 +131,20 @@ class Evaluation:
         while self._lines:
             display.line(self._lines.popleft())
 
+    def _under_way(self) -> list[UnderWay]:
+        """Return the problems that are being solved."""
+        return [UnderWay(id_, progress) for id_, progress in list(self._progress.items())]
+
     def status(self) -> str:
-        """Return one line: problems done, accuracy so far, time passed and time to go."""
+        """Return one line: problems done, accuracy so far, time passed and time to go, speed."""
         passed = time.monotonic() - self._began
         accuracy = f"{self.right}/{self.known} right" if self.known else "no answers known"
         text = f"{self.done}/{counted(self.total, 'problem')} | {accuracy} | {duration(passed)}"
         if self._solved_here:
             to_go = passed / self._solved_here * (self.total - self.done)
             text += f", about {duration(to_go)} to go"
-        return text
+        speed = sum(one.progress.speed for one in self._under_way() if one.progress is not None)
+        return f"{text} | {speed:.0f} tokens/s" if speed else text
 
     def _work(self) -> None:
         """Solve one problem after another, on a thread of its own."""
@@ -173,9 +182,20 @@ class Evaluation:
             except OSError as error:
                 failed.append(error)
 
-        result = self.solver.solve_or_nothing(
-            problem.text, key=problem.id, seconds=seconds, on_attempt=write_attempt
-        )
+        def note_progress(progress: Progress) -> None:
+            self._progress[problem.id] = progress
+
+        self._progress[problem.id] = None
+        try:
+            result = self.solver.solve_or_nothing(
+                problem.text,
+                key=problem.id,
+                seconds=seconds,
+                on_progress=note_progress,
+                on_attempt=write_attempt,
+            )
+        finally:
+            del self._progress[problem.id]
         if self._stopping:
             return  # interrupted: the problem is run again when the run is resumed
         if failed:

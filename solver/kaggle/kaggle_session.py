@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     from eightfold.engine import Preload
 
-    from ..solver import Result, Solver
+    from ..solver import Progress, Result, Solver
 
 RETURN_SECONDS = 5.0  # between the solver's deadline and ours, for the solver to return
 WATCHDOG_SECONDS = 0.5  # between the end of our waiting and our deadline
@@ -50,6 +51,7 @@ class SessionSolver(Protocol):
         *,
         key: str,
         seconds: float,
+        on_progress: Callable[[Progress], None] | None,
         on_attempt: Callable[[dict[str, Any]], None],
     ) -> Result:
         """Solve a problem; see `Solver.solve`."""
@@ -108,6 +110,8 @@ class Session:
         solver: the solver, or None while there is none.
         loader: the thread that loads the present solver.
         rebuilds: number of solvers that replaced another one.
+        on_progress: called with a problem's id and its progress while it is being solved.
+        write_log: writes a line of the log; at first to standard error.
     """
 
     def __init__(
@@ -123,6 +127,8 @@ class Session:
         self.fallbacks = 0
         self.solver: SessionSolver | None = None
         self.rebuilds = 0
+        self.on_progress: Callable[[str, Progress], None] | None = None
+        self.write_log: Callable[[str], None] = _write_to_stderr
         self._reading = reading
         self._make = make or self._make_solver
         self._replaced: SessionSolver | None = None  # a solver that a new one is to replace
@@ -208,7 +214,11 @@ class Session:
             return
         try:
             result = solver.solve(
-                task.text, key=task.id, seconds=seconds, on_attempt=task.add_attempt
+                task.text,
+                key=task.id,
+                seconds=seconds,
+                on_progress=self.on_progress and partial(self.on_progress, task.id),
+                on_attempt=task.add_attempt,
             )
         except SolverError as error:  # the problem is at fault, not the solver
             task.faults.append(one_line(error))
@@ -347,9 +357,13 @@ class Session:
 
     def _log(self, text: str) -> None:
         try:
-            print(text[:MAX_LOG_CHARACTERS], file=sys.stderr, flush=True)
+            self.write_log(text[:MAX_LOG_CHARACTERS])
         except Exception:
             return  # a closed stream must not end the run
+
+
+def _write_to_stderr(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
 
 
 def _append(path: Path | None, lines: list[dict[str, Any]]) -> None:

@@ -18,7 +18,7 @@ from helpers.solver_cases.scripted_engine import (
 
 from eightfold.engine import EngineConfig
 from eightfold.solver import Result, Solver, SolverConfig, SolverError
-from eightfold.solver.attempts.problem_result import Progress
+from eightfold.solver.attempts.problem_progress import Progress
 
 
 def test_unusable_problems_are_refused_with_the_reason() -> None:

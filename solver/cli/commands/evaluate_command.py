@@ -17,12 +17,12 @@ from eightfold.sandbox.platform_support import check_platform
 
 from ...attempts.attempt import Ending
 from ...chat.prompt_texts import sets_digest
+from ...display.progress_display import ProgressDisplay
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.run_folder import RunFolder, read_run, write_json
 from ...evaluation.run_scores import pass_caveat, summarize
 from ...model_defaults import ModelInputs, read_model_inputs
 from ...problem_set import fingerprint, load_problems
-from ...progress_display import ProgressDisplay
 from ...solver_config import MAX_KERNELS, SolverConfig, SolverError
 from ...time_budget import Budget, BudgetConfig
 from ..exit_codes import ExitCode

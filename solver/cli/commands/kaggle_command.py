@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import sys
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,9 @@ from typing import TYPE_CHECKING
 from eightfold.common.counted_noun import counted
 from eightfold.sandbox.platform_support import check_platform
 
+from ...attempts.problem_progress import UnderWay
+from ...display.progress_display import ProgressDisplay
+from ...display.progress_text import duration
 from ...kaggle.kaggle_config import RUN_SECONDS, KaggleConfig
 from ...kaggle.kaggle_session import MIN_SECONDS, RETURN_SECONDS
 from ...problem_set import Problem, load_problems
@@ -22,6 +27,8 @@ from ..exit_codes import ExitCode
 from ..solver_options import add_solver_options, solver_config, warn_of_truths
 
 if TYPE_CHECKING:
+    from ...attempts.problem_progress import Progress
+    from ...kaggle.kaggle_session import Session
     from ..argument_parser import Subparsers
 
 
@@ -62,6 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="answer to a problem that no attempt answered (%(default)s)",
     )
     add_solver_options(rehearsal)
+    rehearsal.add_argument("--quiet", action="store_true", help="show no progress")
     rehearsal.add_argument("--json", action="store_true", help="end with one line of JSON")
     rehearsal.set_defaults(run=run)
 
@@ -87,6 +95,7 @@ def run(options: argparse.Namespace) -> int:
     settings = rehearsal_config(options, config, len(problems), out)
     check_output_folder(out)
     session = predict_endpoint.start(settings)
+    show_progress(session, len(problems), options.quiet)
     rows = [Row(problem.id, problem.text, problem.answer) for problem in problems]
     try:
         answers = run_gateway(predict_endpoint.predict, rows, out, seed=options.order)
@@ -101,6 +110,31 @@ def run(options: argparse.Namespace) -> int:
     finally:
         predict_endpoint.stop()
     return report(problems, answers, session.fallbacks, out, options.json)
+
+
+def show_progress(session: Session, problems: int, quiet: bool) -> None:
+    """Show the run and the attempts at its present problem; the log's lines go between.
+
+    Args:
+        session: the run.
+        problems: number of problems.
+        quiet: True shows the log alone.
+    """
+    display = ProgressDisplay(sys.stderr, enabled=not quiet)
+
+    def show(id_: str, progress: Progress) -> None:
+        limit = session.budget.config.limit
+        passed = f"{duration(session.budget.spent())} of {duration(limit)}"
+        done = f"{session.served - 1}/{counted(problems, 'problem')}"
+        status = f"{done} | {counted(session.fallbacks, 'fallback')} | {passed}"
+        with suppress(OSError, ValueError):  # a closed stream must not end the run
+            display.run_progress(status, [UnderWay(id_, progress)])
+
+    def write_log(line: str) -> None:
+        display.clear()
+        print(line, file=sys.stderr, flush=True)
+
+    session.on_progress, session.write_log = show, write_log
 
 
 def rehearsal_config(

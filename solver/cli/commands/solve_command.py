@@ -19,8 +19,9 @@ from eightfold.common.file_errors import path_in_errors
 from eightfold.sandbox.platform_support import check_platform
 
 from ...attempts.attempt import Ending
+from ...display.progress_display import ProgressDisplay
+from ...display.progress_text import duration, votes_text
 from ...model_defaults import read_model_inputs
-from ...progress_display import ProgressDisplay, duration, votes_text
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 from ..problem_input import read_problem

@@ -31,7 +31,7 @@ NOT_TEXT = [
 ]
 
 
-@pytest.mark.parametrize("value", NOT_TEXT, ids=repr)
+@pytest.mark.parametrize("value", NOT_TEXT, ids=lambda value: type(value).__name__)
 def test_a_problem_that_is_not_text_gets_the_fallback(value: Any) -> None:
     start_session(StubSolver)
     assert ask(value) == FALLBACK

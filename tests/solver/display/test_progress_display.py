@@ -16,13 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.solver.attempts.problem_result import Progress
-from eightfold.solver.progress_display import (
-    ProgressDisplay,
-    duration,
-    progress_text,
-    whole_words,
-)
+from eightfold.solver.attempts.problem_progress import Progress
+from eightfold.solver.display.progress_display import ProgressDisplay
+from eightfold.solver.display.progress_text import duration, progress_text, whole_words
 
 PROGRESS = Progress(75.2, {"thinking": 5, "answered": 3}, 1234, 7, 2, {42: 2, 41: 1}, 98.7)
 

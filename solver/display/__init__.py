@@ -1,0 +1,1 @@
+"""What people see while problems are being solved."""
