@@ -12,6 +12,8 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from eightfold.common.error_text import first_line
 
 from ..model_errors import UnsupportedModelError
+from ..quantization.meta_modules import has_stored_weights
+from ..quantization.quantization_config import Quantization, read_quantization
 from .attention_probe import AttentionRequirements, probe_attention
 from .kv_geometry import HeadShape, LayerSpec, layer_specs, layer_windows
 
@@ -32,6 +34,7 @@ class Architecture:
         max_positions: number of positions that the model was made for.
         wrapped: True if the checkpoint is a multimodal model around the text model.
         softcap: True if attention scores are capped, which only plain PyTorch does.
+        quantization: how the checkpoint's weights are stored; ``None`` if they are not quantized.
     """
 
     config: PretrainedConfig
@@ -40,6 +43,7 @@ class Architecture:
     max_positions: int
     wrapped: bool
     softcap: bool = False
+    quantization: Quantization | None = None
 
     @property
     def windows(self) -> tuple[int | None, ...]:
@@ -61,8 +65,14 @@ def text_model(model: PreTrainedModel, architecture: Architecture) -> PreTrained
         model: returned as it is if it is not a multimodal model.
 
     Raises:
-        UnsupportedModelError: if the parts of the model are not where transformers keeps them.
+        UnsupportedModelError: if the parts of the model are not where transformers keeps them, or
+            if transformers has quantized it.
     """
+    if architecture.quantization is not None and not has_stored_weights(model):
+        raise UnsupportedModelError(
+            f"This {model.config.model_type} model is quantized by transformers, whose modules the "
+            "engine does not run; give the engine the checkpoint's folder."
+        )
     if not architecture.wrapped:
         return model
     try:
@@ -86,16 +96,13 @@ def inspect_architecture(config: PretrainedConfig) -> Architecture:
         config: configuration of a causal language model, or of a multimodal model around one.
 
     Raises:
-        UnsupportedModelError: if a layer is neither full nor sliding-window attention, or if the
-            engine cannot replace the model's attention.
+        UnsupportedModelError: if a layer is neither full nor sliding-window attention, if the
+            engine cannot replace the model's attention, or if the weights are quantized in a way
+            that is not read.
     """
     text = _text_config(config)
     name = text.model_type
-    if getattr(config, "quantization_config", None) is not None:
-        raise UnsupportedModelError(
-            f"This {name} checkpoint is quantized, which the engine does not run; "
-            "use one in bfloat16, float16 or float32."
-        )
+    quantization = read_quantization(config.to_dict())
     rope = set(_rope_types(getattr(text, "rope_parameters", None))) & set(BATCH_DEPENDENT_ROPE)
     if rope:
         raise UnsupportedModelError(
@@ -119,6 +126,7 @@ def inspect_architecture(config: PretrainedConfig) -> Architecture:
         max_positions=int(positions),
         wrapped=text is not config,
         softcap=any(call.softcap for call in calls or ()),
+        quantization=quantization,
     )
 
 

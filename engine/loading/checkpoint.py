@@ -1,7 +1,6 @@
 """Opens a model folder: its configuration, its weights and its end tokens."""
 
 import logging
-import re
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -15,11 +14,13 @@ from eightfold.common.error_text import first_line
 
 from ..inspection.architecture import Architecture
 from ..inspection.meta_model import Allocate, build_meta_model, materialize, named_tensors
-from ..model_errors import CheckpointError
+from ..model_errors import CheckpointError, UnsupportedModelError
+from ..quantization.meta_modules import use_stored_weights
 from .cpu_loader import map_weights
 from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, end_token_ids, parse_token_ids
 from .read_spans import TORCH_DTYPES
+from .refusals.matching_faults import check_matching
 from .safetensors_headers import StoredTensor, read_stored_tensors
 from .weight_matching import WeightMatching, match_weights
 
@@ -34,11 +35,6 @@ TEXT_KEY_MAPPING = {
     r"^language_model\.model\.": "model.",
     r"^language_model\.lm_head\.": "lm_head.",
 }
-# Tensors of a multimodal checkpoint's other parts, which are not loaded.
-OTHER_MODALITIES = re.compile(
-    r"(model\.)?(vision_tower|vision_model|visual|embed_vision|audio_tower|embed_audio"
-    r"|multi_modal_projector)\."
-)
 
 
 def read_config(folder: str | Path) -> PretrainedConfig:
@@ -96,17 +92,24 @@ def load_weights(
     Raises:
         CheckpointError: if tensors are missing, unexpected, truncated or of the wrong shape, or if
             their type cannot be converted to the model's.
+        UnsupportedModelError: if quantized weights cannot be expanded to the model's type, or would
+            have to be merged.
     """
     folder = Path(folder)
     stored = read_stored_tensors(folder)
     key_mapping = TEXT_KEY_MAPPING if architecture.wrapped else None
     with _quiet_transformers():
         model_dtype = dtype or _stored_dtype(architecture.config, stored)
-        model = build_meta_model(architecture.config, model_dtype)
+        model = meta_model_for(architecture, model_dtype)
         matching = match_weights(model, named_tensors(model), stored, key_mapping)
-        if not matching.copies_suffice:
+        if not matching.copies_suffice and architecture.quantization is None:
             return _load_with_transformers(folder, architecture, device, dtype)
-        _check_matching(folder, architecture.wrapped, matching)
+        _check_matching(folder, architecture, matching)
+        if not matching.copies_suffice:
+            raise UnsupportedModelError(
+                f"{folder} is quantized, and its tensors must be merged or split as well, which "
+                "the engine does not do; use a checkpoint in bfloat16, float16 or float32."
+            )
         if device.type == "cpu" and allocate is None:
             report = map_weights(matching.pairs, model)
         else:
@@ -119,6 +122,22 @@ def load_weights(
                 folder, local_files_only=True
             )
     return model.eval()
+
+
+def meta_model_for(architecture: Architecture, dtype: torch.dtype) -> PreTrainedModel:
+    """Return the model on the meta device, its quantized weights as the checkpoint stores them.
+
+    Args:
+        dtype: type of everything that is not quantized, in which the model computes.
+
+    Raises:
+        UnsupportedModelError: if quantized weights cannot be expanded to the type, or do not fit
+            the model's shapes.
+    """
+    model = build_meta_model(architecture.config, dtype)
+    if architecture.quantization is not None:
+        use_stored_weights(model, architecture.quantization)
+    return model
 
 
 def _stored_dtype(config: PretrainedConfig, stored: list[StoredTensor]) -> torch.dtype:
@@ -165,24 +184,17 @@ def _load_with_transformers(
         missing=tuple(sorted(report["missing_keys"])),
         mismatched=tuple(mismatched),
     )
-    _check_matching(folder, architecture.wrapped, matching)
+    _check_matching(folder, architecture, matching)
     return model.eval()
 
 
-def _check_matching(folder: Path, wrapped: bool, matching: WeightMatching) -> None:
-    """Raise CheckpointError for the first kind of fault that the matching found."""
-    unexpected = [
-        name for name in matching.unexpected if not (wrapped and OTHER_MODALITIES.match(name))
-    ]
-    for fault, names in (
-        ("tensors of the wrong shape", matching.mismatched),
-        ("missing tensors", matching.missing),
-        ("unexpected tensors", unexpected),
-        ("tensors of a type that must be stored as bfloat16 instead", matching.inconvertible),
-    ):
-        if names:
-            shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-            raise CheckpointError(f"{folder} has {fault}: {shown}.")
+def _check_matching(folder: Path, architecture: Architecture, matching: WeightMatching) -> None:
+    check_matching(
+        folder,
+        matching,
+        wrapped=architecture.wrapped,
+        quantization=architecture.quantization,
+    )
 
 
 def model_end_token_ids(model: PreTrainedModel) -> frozenset[int]:

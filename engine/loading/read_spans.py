@@ -114,3 +114,10 @@ def is_convertible(tensor: StoredTensor, destination: torch.Tensor) -> bool:
         stored == destination.dtype
         or (stored.is_floating_point and destination.is_floating_point())
     )
+
+
+def convertible_types(destination: torch.Tensor) -> str:
+    """Return in words the stored types that can be loaded into a tensor."""
+    if destination.is_floating_point():
+        return "BF16, F16 or F32"
+    return next(name for name, dtype in TORCH_DTYPES.items() if dtype == destination.dtype)

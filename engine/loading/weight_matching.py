@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
-from .read_spans import is_convertible
+from .read_spans import convertible_types, is_convertible
 from .safetensors_headers import StoredTensor
 
 # Old checkpoints store these for each layer; the model computes them.
@@ -70,7 +70,8 @@ def match_weights(
         elif (shape := tuple(tensors[name].shape)) != tensor.shape:
             mismatched.append(f"{name} is {tensor.shape} and should be {shape}")
         elif not is_convertible(tensor, tensors[name]):
-            inconvertible.append(f"{name} is stored as {tensor.dtype}")
+            wanted = convertible_types(tensors[name])
+            inconvertible.append(f"{name} is stored as {tensor.dtype} and should be {wanted}")
         # If two stored tensors get the same name, transformers knows which one to take.
         copies_suffice = copies_suffice and name not in pairs
         pairs[name] = tensor
