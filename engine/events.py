@@ -16,6 +16,8 @@ class Event:
         reason: ``None`` while the sequence runs; ``"pause"``; or why it finished: ``"eos"``,
             ``"length"`` (``max_new_tokens`` reached), ``"context"`` (no room for another token) or
             ``"cancelled"``.
+        drafted: depth of the deepest draft that the step verified for the sequence; 0 for none.
+        accepted: number of drafts that were right, those behind a pause or an end included.
     """
 
     seq: int
@@ -23,3 +25,5 @@ class Event:
     entropies: tuple[float, ...] = ()
     status: Literal["running", "paused", "finished"] = "running"
     reason: str | None = None
+    drafted: int = 0
+    accepted: int = 0

@@ -13,6 +13,9 @@ from ..scheduling.scheduled_step import ScheduledTokens
 from .step_arrays import VisiblePages, sampling_arrays, token_arrays, visible_pages
 
 CPU = torch.device("cpu")
+# Keys of single rows are padded to a multiple of this, with a mask. Then the results of a row are
+# bitwise independent of the rows beside it, which have other numbers of keys.
+KEY_BLOCK = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +88,9 @@ def _attention_batch(
         visible = visible_pages(entry, group, window, page_size)
         slots = visible.slots(visible.begin)
         write.append(slots[-entry.count :])
-        if entry.count == 1:
-            decode_rows.append(row)
-            decode_slots.append(slots)
+        if not entry.is_chunk:
+            decode_rows += range(row, row + entry.count)
+            decode_slots += _row_slots(entry, visible, window)
         else:
             shown = _tensor(_causal_mask(entry, visible, window), device)
             chunks.append(PrefillChunk(row, row + entry.count, _tensor(slots, device), shown))
@@ -101,6 +104,20 @@ def _attention_batch(
     )
 
 
+def _row_slots(
+    entry: ScheduledTokens, visible: VisiblePages, window: int | None
+) -> list[np.ndarray]:
+    """Slots that each row of a token and its drafts sees: what precedes it on its path, and it."""
+    begin, start = visible.begin, entry.start
+    slots = visible.slots(begin)
+    before, new = slots[: start - begin], slots[start - begin :]
+    found = []
+    for row, position in enumerate(entry.positions):
+        path = np.concatenate([before, new[entry.drafts.path(row)]])
+        found.append(path if window is None else path[max(0, position - window + 1 - begin) :])
+    return found
+
+
 def _causal_mask(entry: ScheduledTokens, visible: VisiblePages, window: int | None) -> np.ndarray:
     """[count, keys], True if the query sees the key."""
     query = np.arange(entry.start, visible.end)[:, None]
@@ -111,21 +128,19 @@ def _causal_mask(entry: ScheduledTokens, visible: VisiblePages, window: int | No
     return mask
 
 
-def _pad(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
-    """Stack rows of slots; with a mask if their lengths differ."""
+def _pad(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Stack rows of slots, with a mask."""
     lengths = np.array([len(row) for row in rows])
-    width = int(lengths.max())
+    width = -(-int(lengths.max()) // KEY_BLOCK) * KEY_BLOCK
     slots = np.zeros((len(rows), width), dtype=np.int64)
     for index, row in enumerate(rows):
         slots[index, : len(row)] = row
-    if (lengths == width).all():
-        return slots, None
     return slots, np.arange(width)[None, :] < lengths[:, None]
 
 
 def sampling_batch(sampling: list[ScheduledTokens], device: torch.device = CPU) -> SamplingBatch:
     """Return the settings of entries that all sample, as the sampler takes them."""
-    arrays = sampling_arrays(sampling, len(sampling))
+    arrays = sampling_arrays(sampling, sum(entry.draw_count for entry in sampling))
     tensors = {name: _tensor(array, device) for name, array in arrays.items()}
     random = [p for entry in sampling if (p := entry.seq.params).temperature > 0]
     top_ks = [p.top_k for p in random]

@@ -1,5 +1,7 @@
 """Runs steps with plain PyTorch: one forward pass of transformers' modules, then sampling."""
 
+from itertools import accumulate
+
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
@@ -42,7 +44,8 @@ class CpuRunner:
         self._fill_carried(batch)
         logits = self._forward(batch)
         sampling = [entry for entry in scheduled if entry.samples]
-        self._last_row = {entry.seq.id: row for row, entry in enumerate(sampling)}
+        ends = accumulate(entry.draw_count for entry in sampling)
+        self._last_row = {e.seq.id: end - 1 for e, end in zip(sampling, ends, strict=True)}
         if batch.sampling is None:
             return InFlightStep(plan, None, None, None)
         self._last_tokens = sample(logits, batch.sampling)

@@ -75,6 +75,11 @@ class KVCache:
     def copy_pages(self, copies: list[PageCopy]) -> None:
         """Copy pages in the given order: a later copy may read what an earlier one wrote."""
         for kind, group, source, target in copies:
+            if kind == "token":
+                for pages in self._device_pages[group]:
+                    slots = pages.flatten(1, 2)
+                    slots[:, target] = slots[:, source]
+                continue
             device, host = self._device_pages[group], self._host_pages[group]
             origin = host if kind == "restore" else device
             destination = host if kind == "offload" else device

@@ -1,6 +1,7 @@
 """A step plan as host arrays: what CPU and GPU batches have in common."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 
 import numpy as np
 
@@ -15,7 +16,8 @@ class TokenArrays:
         tokens: [rows]; 0 for padding, and for carried tokens, whose values are still on the device.
         positions: [rows]; 0 for padding.
         carried: (row, sequence id) of each carried token.
-        sample_rows: rows whose logits give a token, in the order of their entries.
+        sample_rows: rows whose logits give a token, in the order of their entries. Each row of an
+            entry with drafts gives one.
     """
 
     tokens: np.ndarray
@@ -39,14 +41,13 @@ def token_arrays(
     tokens, positions = np.zeros(rows, dtype), np.zeros(rows, dtype)
     carried, sample_rows = [], []
     for entry, row in zip(scheduled, row_starts, strict=True):
-        end, last = entry.start + entry.count, row + entry.count - 1
-        known = entry.seq.tokens[entry.start : end]
+        end, after = entry.start + entry.count, row + entry.count
+        known = [*entry.seq.tokens[entry.start : end], *entry.drafts.tokens]
         tokens[row : row + len(known)] = known
-        positions[row : last + 1] = np.arange(entry.start, end)
+        positions[row:after] = entry.positions
         if entry.carried:
-            carried.append((last, entry.seq.id))
-        if entry.samples:
-            sample_rows.append(last)
+            carried.append((after - 1, entry.seq.id))
+        sample_rows += range(after - entry.draw_count, after)
     return TokenArrays(tokens, positions, carried, sample_rows)
 
 
@@ -74,18 +75,30 @@ class VisiblePages:
 
 
 def visible_pages(
-    entry: ScheduledTokens, group: int, window: int | None, page_size: int
+    entry: ScheduledTokens, group: int, window: int | None, page_size: int, rows: int = 0
 ) -> VisiblePages:
-    """Find what the queries of an entry see in one page group."""
+    """Find what the queries of an entry see in one page group.
+
+    Args:
+        rows: rows of the entry, padding before its tokens included; 0 for no padding. Pages that
+            only padding sees may be freed.
+    """
     end = entry.start + entry.count
-    begin = 0 if window is None else max(0, entry.start - window + 1)
+    first_query = end - max(rows, entry.count)
+    begin = 0 if window is None else max(0, first_query - window + 1)
     first = begin // page_size
     pages = np.array(entry.seq.tables[group][first : -(-end // page_size)])
     return VisiblePages(begin, end, first, pages, page_size)
 
 
-def sampling_arrays(sampling: list[ScheduledTokens], rows: int) -> dict[str, np.ndarray]:
-    """Return the settings of the entries that sample, padded with greedy rows to ``rows``."""
+def sampling_arrays(
+    sampling: list[ScheduledTokens], rows: int, row_starts: list[int] | None = None
+) -> dict[str, np.ndarray]:
+    """Return the settings of the entries that sample, padded with greedy rows to ``rows``.
+
+    Args:
+        row_starts: first row of each entry; ``None`` for one entry after another.
+    """
     arrays: dict[str, np.ndarray] = {
         "seeds": np.zeros(rows, dtype=np.int64),
         "sample_positions": np.zeros(rows, dtype=np.int64),
@@ -94,10 +107,12 @@ def sampling_arrays(sampling: list[ScheduledTokens], rows: int) -> dict[str, np.
         "top_p": np.ones(rows, dtype=np.float32),
         "min_p": np.zeros(rows, dtype=np.float32),
     }
-    for row, entry in enumerate(sampling):
-        params = entry.seq.params
+    counts = [entry.draw_count for entry in sampling]
+    starts = row_starts or [*accumulate(counts, initial=0)][:-1]
+    for entry, start, count in zip(sampling, starts, counts, strict=True):
+        params, row = entry.seq.params, slice(start, start + count)
         arrays["seeds"][row] = np.uint64(params.seed).astype(np.int64)
-        arrays["sample_positions"][row] = entry.start + entry.count
+        arrays["sample_positions"][row] = [position + 1 for position in entry.positions[-count:]]
         arrays["top_k"][row] = params.top_k
         arrays["temperature"][row] = params.temperature
         arrays["top_p"][row] = params.top_p

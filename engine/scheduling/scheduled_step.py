@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from .draft_tree import NO_DRAFTS, DraftTree
 from .sequence import Sequence
 
 
@@ -10,14 +11,20 @@ from .sequence import Sequence
 class ScheduledTokens:
     """Tokens ``[start, start + count)`` of one sequence, computed in one step.
 
+    With drafts, the first token is the sequence's newest and the others are the drafts, each of
+    which draws the token that follows it. Their keys and values go to the places of positions
+    ``[start, start + count)`` in this order, even if the drafts are a tree.
+
     Args:
         seq: the sequence.
         start: position of the first token.
-        count: number of tokens.
-        samples: True if the logits of the last token give the token at ``start + count``.
+        count: number of tokens, drafts included.
+        samples: True if the logits of the last token give the token at ``start + count``; always
+            with drafts.
         carried: True if the last token was sampled by the previous step, which is still in flight,
             so that only the device knows its value.
         epoch: epoch of the sequence when the step was planned.
+        drafts: guesses of the tokens that follow the first one.
     """
 
     seq: Sequence
@@ -26,16 +33,35 @@ class ScheduledTokens:
     samples: bool
     carried: bool
     epoch: int
+    drafts: DraftTree = NO_DRAFTS
+
+    @property
+    def is_chunk(self) -> bool:
+        """True if several known tokens are computed, whose queries see all keys before them."""
+        return self.count > 1 and not self.drafts
+
+    @property
+    def draw_count(self) -> int:
+        """Number of tokens that the entry draws."""
+        return 1 + len(self.drafts) if self.samples else 0
+
+    @property
+    def positions(self) -> list[int]:
+        """Position of each token: that of a draft counts the tokens that it follows."""
+        if self.drafts:
+            return [self.start + depth for depth in self.drafts.depths]
+        return list(range(self.start, self.start + self.count))
 
 
 class PageCopy(NamedTuple):
     """A copy of one page of a group, made before the forward pass of a step.
 
     ``kind`` names the direction: ``"fork"`` copies within the device, ``"offload"`` from the device
-    to the host, and ``"restore"`` from the host to the device.
+    to the host, and ``"restore"`` from the host to the device. ``"token"`` copies the keys and
+    values of one token within the device; its source and target are slots, not pages.
     """
 
-    kind: Literal["fork", "offload", "restore"]
+    kind: Literal["fork", "offload", "restore", "token"]
     group: int
     source: int
     target: int
@@ -46,7 +72,7 @@ class StepPlan:
     """One step: page copies in their order, then one forward pass over all scheduled tokens.
 
     Args:
-        scheduled: scheduled tokens, single tokens before longer chunks.
+        scheduled: scheduled tokens, single tokens and their drafts before longer chunks.
         page_copies: copies to make before the forward pass.
         freed_host_pages: host pages, as (group, page), that are free once the step is committed.
     """
@@ -64,6 +90,8 @@ class StepPlan:
 @dataclass(frozen=True, slots=True)
 class StepResult:
     """Tokens sampled by a step, in the order of the scheduled entries that sample.
+
+    An entry with drafts samples one token for each of its rows.
 
     Args:
         tokens: token ids.

@@ -11,12 +11,14 @@ from dataclasses import replace
 
 from ..events import Event
 from ..sampling_params import SamplingParams
+from .draft_source import DraftSource
 from .engine_counters import EngineCounters
 from .forks import Forks
 from .pages.page_tables import PageTables
 from .preemption import Preemption
+from .rewinds import Rewinds
 from .run_queues import RunQueues
-from .scheduled_step import StepPlan, StepResult
+from .scheduled_step import ScheduledTokens, StepPlan, StepResult
 from .sequence import Sequence, SequenceStatus
 from .step_planner import StepPlanner
 
@@ -30,6 +32,7 @@ class Scheduler:
         max_step_tokens: maximum number of tokens in one step.
         max_context: maximum number of tokens of one sequence.
         stop_ids: end tokens of a sequence whose parameters name none.
+        draft_source: what proposes drafts; ``None`` for steps without drafts.
 
     Raises:
         ValueError: if the pools could not hold one sequence of ``max_context`` tokens alone.
@@ -42,6 +45,7 @@ class Scheduler:
         max_step_tokens: int,
         max_context: int,
         stop_ids: Iterable[int] = (),
+        draft_source: DraftSource | None = None,
     ) -> None:
         for g, pool in enumerate(page_tables.pools):
             need = page_tables.pages_needed(g, max_context, max_step_tokens)
@@ -62,6 +66,8 @@ class Scheduler:
         )
         self.forks = Forks(page_tables, self.queues, self.counters)
         self.preemption = Preemption(page_tables, self.queues, self.counters)
+        self.rewinds = Rewinds(page_tables, self.queues, self.counters)
+        self.draft_source = draft_source
         self._steps_in_flight: deque[StepPlan] = deque()
         self._events: list[Event] = []
         self._next_id = 0
@@ -154,22 +160,7 @@ class Scheduler:
         if self._has_finished(seq_id):
             return False
         seq = self._live(seq_id)
-        if not 1 <= length <= len(seq.tokens):
-            raise ValueError(
-                f"Sequence {seq_id} has {len(seq.tokens)} tokens and can be rewound to 1 to "
-                f"{len(seq.tokens)} of them, not to {length}."
-            )
-        self.counters.rewinds += 1
-        self.counters.rewound_tokens += len(seq.tokens) - length
-        del seq.tokens[length:], seq.page_keys[length // self.page_tables.page_size :]
-        seq.prompt_length = min(seq.prompt_length, length)
-        seq.max_computed = min(seq.max_computed, length)
-        seq.epoch += 1
-        seq.pending = 0
-        seq.parent = None
-        self.queues.pause(seq)
-        seq.rewind_length = min(length, seq.rewind_length or length)
-        self._end_rewind(seq)
+        self.rewinds.begin(seq, length)
         return True
 
     def cancel(self, seq_id: int) -> bool:
@@ -215,6 +206,8 @@ class Scheduler:
                 return None
             self.preemption.preempt_one()
             scheduled = self.planner.choose_tokens()
+        if self.draft_source is not None:
+            scheduled = self.planner.add_drafts(scheduled, self.draft_source)
         plan = StepPlan(scheduled, *self.page_tables.take_copies())
         for entry in scheduled:
             seq = entry.seq
@@ -248,15 +241,17 @@ class Scheduler:
             seq = entry.seq
             seq.steps_in_flight -= 1
             seq.tokens_in_flight -= entry.count
-            self._end_rewind(seq)
-            if entry.samples:
-                token, entropy = next(samples)
-                if entry.epoch == seq.epoch:
-                    seq.pending -= 1
-                    self._append(seq, token, entropy)
-                else:
-                    self.counters.dropped_tokens += 1
+            draws = [next(samples) for _ in range(entry.draw_count)]
+            kept = self._keep_drawn(entry, draws) if entry.drafts else draws
+            self.rewinds.end(seq)
+            if kept and entry.epoch == seq.epoch:
+                seq.pending -= 1
+                self._append(entry, kept)
+            else:
+                self.counters.dropped_tokens += len(kept)
             if seq.status is not SequenceStatus.FINISHED:
+                if entry.drafts and not seq.steps_in_flight:
+                    self.page_tables.shrink(seq)
                 self.page_tables.prefix_cache.register(seq)
                 self.page_tables.free_behind_window(seq)
             elif not seq.steps_in_flight:
@@ -278,47 +273,63 @@ class Scheduler:
         for seq in list(self.sequences.values()):
             seq.steps_in_flight = seq.tokens_in_flight = seq.pending = 0
             seq.epoch += 1
-            self.page_tables.release(seq)
+            self.page_tables.release(seq)  # before anything could be cached
             if seq.status is SequenceStatus.FINISHED:
-                del self.sequences[seq.id]
+                self._free(seq)
         self.page_tables.reset()
         for seq in (*self.queues.running, *self.queues.ready):
             self.queues.requeue(seq)
 
-    def _append(self, seq: Sequence, token: int, entropy: float) -> None:
-        """Append a sampled token, report it, and pause or finish the sequence if it says so."""
-        seq.tokens.append(token)
-        seq.sampled += 1
-        self.counters.sampled_tokens += 1
-        reason = seq.finish_reason(self.max_context)
-        pauses = reason is None and token in seq.params.pause_token_ids
+    def _keep_drawn(
+        self, entry: ScheduledTokens, draws: list[tuple[int, float]]
+    ) -> list[tuple[int, float]]:
+        """Return the draws that follow from right drafts alone.
+
+        What the other drafts have written is taken back: it no longer counts as computed.
+        """
+        seq, drafts = entry.seq, entry.drafts
+        rows = drafts.kept_rows([token for token, _ in draws])
+        accepted = len(rows) - 1
+        self.counters.add_drafts(len(drafts), max(drafts.depths), accepted)
+        # A sequence that was rewound, cancelled or paused meanwhile keeps what it had before.
+        valid = entry.start + (len(rows) if entry.epoch == seq.epoch else 1)
+        seq.computed = min(seq.computed, valid)
+        seq.max_computed = min(seq.max_computed, valid)
+        if entry.epoch == seq.epoch:
+            self.page_tables.keep_rows(seq, entry.start, rows)
+            if self.draft_source is not None:
+                self.draft_source.record(seq, drafts, accepted)
+        return [draws[row] for row in rows]
+
+    def _append(self, entry: ScheduledTokens, drawn: list[tuple[int, float]]) -> None:
+        """Append drawn tokens until one pauses or finishes the sequence, and report them."""
+        seq = entry.seq
+        count, reason = seq.extend([token for token, _ in drawn], self.max_context)
+        pauses = reason == "pause"
+        self.counters.sampled_tokens += count
+        self.counters.dropped_tokens += len(drawn) - count
+        # Drafts behind a pause were right, but are no longer tokens of the sequence.
+        seq.computed = min(seq.computed, len(seq.tokens))
+        seq.max_computed = min(seq.max_computed, len(seq.tokens))
         self._events.append(
             Event(
                 seq.id,
-                (token,),
-                (entropy,) if seq.params.entropy else (),
-                "finished" if reason else "paused" if pauses else "running",
-                "pause" if pauses else reason,
+                tuple(token for token, _ in drawn[:count]),
+                tuple(entropy for _, entropy in drawn[:count]) if seq.params.entropy else (),
+                "paused" if pauses else "finished" if reason else "running",
+                reason,
+                drafted=max(entry.drafts.depths),
+                accepted=len(drawn) - 1,
             )
         )
-        if reason:
-            self.counters.finished += 1
-            self._finish(seq)
-        elif pauses:
+        if pauses:
             self.counters.pauses += 1
             seq.epoch += 1
             seq.pending = 0
             self.queues.pause(seq)
-
-    def _end_rewind(self, seq: Sequence) -> None:
-        """Give back what a rewind took away, once no step in flight writes it."""
-        if seq.rewind_length is None:
-            return
-        seq.computed = min(seq.computed, seq.rewind_length + seq.tokens_in_flight)
-        if not seq.steps_in_flight:
-            self.page_tables.truncate(seq, seq.rewind_length)
-            if seq in self.queues.ready and not seq.holds_pages:
-                self.queues.requeue(seq)
+        elif reason:
+            self.counters.finished += 1
+            self._finish(seq)
 
     def _finish(self, seq: Sequence) -> None:
         self.queues.remove(seq)
@@ -329,6 +340,8 @@ class Scheduler:
     def _free(self, seq: Sequence) -> None:
         self.page_tables.prefix_cache.register(seq)
         self.page_tables.release(seq)
+        if self.draft_source is not None:
+            self.draft_source.forget(seq)
         del self.sequences[seq.id]
 
     # ---- sequences

@@ -78,6 +78,24 @@ class Sequence:
         """True if any page of the device belongs to the sequence."""
         return any(self.tables)
 
+    def extend(self, drawn: Iterable[int], max_context: int) -> tuple[int, str | None]:
+        """Append drawn tokens up to the first one that pauses or finishes the sequence.
+
+        Returns:
+            The number of tokens appended, and ``"pause"``, why the sequence finishes, or ``None``.
+        """
+        count = 0
+        for token in drawn:
+            self.tokens.append(token)
+            self.sampled += 1
+            count += 1
+            reason = self.finish_reason(max_context)
+            if reason is None and token in self.params.pause_token_ids:
+                reason = "pause"
+            if reason is not None:
+                return count, reason
+        return count, None
+
     def finish_reason(self, max_context: int) -> str | None:
         """Return why the last token finishes the sequence, or ``None`` if it does not."""
         limit = self.params.max_new_tokens

@@ -99,6 +99,33 @@ class PageTables:
                 pool.release(table[index], evict_first=index >= prompt_pages)
                 table[index] = FREED
 
+    def shrink(self, seq: Sequence) -> None:
+        """Give back the pages that ``seq`` took for drafts and does not need for its tokens.
+
+        Args:
+            seq: a sequence without steps in flight.
+        """
+        count = -(-len(seq.tokens) // self.page_size)
+        for table, pool in zip(seq.tables, self.pools, strict=False):
+            while len(table) > count:
+                pool.release(table.pop())
+
+    def keep_rows(self, seq: Sequence, start: int, rows: list[int]) -> None:
+        """Move the keys and values of some rows of a step next to one another.
+
+        What is at the place of position ``start + rows[i]`` goes to that of ``start + i``. It is
+        never read after its place was overwritten, because the rows ascend.
+        """
+        for g, table in enumerate(seq.tables):
+            for target, source in enumerate(rows):
+                if source != target:
+                    slots = [
+                        table[position // self.page_size] * self.page_size
+                        + position % self.page_size
+                        for position in (start + source, start + target)
+                    ]
+                    self._page_copies.append(PageCopy("token", g, *slots))
+
     def truncate(self, seq: Sequence, length: int) -> None:
         """Give back the pages that ``seq`` has written beyond ``length`` tokens.
 
@@ -114,20 +141,28 @@ class PageTables:
         seq.rewind_length = None
         full, partial = divmod(seq.computed, self.page_size)
         seq.registered = min(seq.registered, full)
-        for group, table in zip(self.groups, seq.host_tables or seq.tables, strict=False):
-            first = group.first_visible_page(seq.next_query, self.page_size)
-            if FREED in table[first : full + bool(partial)]:
-                self.release(seq)
-                return
+        if self._lacks_visible_page(seq, full + bool(partial)):
+            self.release(seq)
+            return
         if seq.host_tables is not None or not seq.tables:
             return  # pages that come back from the host are private
         if partial and not self._own_last_page(seq, full):
             partial, seq.computed = 0, full * self.page_size
+            if self._lacks_visible_page(seq, full):
+                self.release(seq)
+                return
         for table, pool in zip(seq.tables, self.pools, strict=True):
             while len(table) > full + bool(partial):
                 page = table.pop()
                 if page != FREED:
                     pool.release(page)
+
+    def _lacks_visible_page(self, seq: Sequence, end: int) -> bool:
+        """Return whether a page before page ``end`` that the next query reads was freed."""
+        return any(
+            FREED in table[group.first_visible_page(seq.next_query, self.page_size) : end]
+            for group, table in zip(self.groups, seq.host_tables or seq.tables, strict=False)
+        )
 
     def _own_last_page(self, seq: Sequence, index: int) -> bool:
         """Make page ``index`` of each group private to ``seq``, by copies if need be.

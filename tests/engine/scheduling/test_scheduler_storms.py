@@ -1,32 +1,40 @@
 """Long random storms of requests over pools that are far too small."""
 
+import os
 import random
 from collections.abc import Callable
 
 import pytest
+from helpers.engine_cases.draft_sources import RandomDrafts
 from helpers.engine_cases.fake_engine import FakeEngine, expected_token
 
 from eightfold.engine.sampling_params import SamplingParams
+from eightfold.engine.scheduling.draft_source import DraftSource
 
 WINDOW = 6
+# Of the storms with drafts; 100,000 for a thorough run.
+STORM_OPERATIONS = int(os.environ.get("EIGHTFOLD_STORM_OPERATIONS", "4000"))
 
 
 class Storm:
     """Random operations on an engine, and a mirror of the tokens that each sequence must have."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, draft_source: DraftSource | None = None) -> None:
         self.random = random.Random(seed)
         pick = self.random.choice
+        rewind, step_tokens = pick([0, 4]), 16 if draft_source else 8
         self.engine = FakeEngine(
             full=pick([13, 16, 30]),
-            sliding=pick([9, 12, 30]),
+            sliding=pick([0, 3, 21]) + 4 + (WINDOW + rewind + step_tokens) // 4,
             window=WINDOW,
             host=pick([0, 3, 30]),
             lookahead=pick([0, 1]),
             max_running=pick([1, 2, 4, 8]),
-            max_step_tokens=8,
+            max_step_tokens=step_tokens,
             max_context=48,
             prefix_cache=pick([True, True, False]),
+            rewind_tokens=rewind,
+            draft_source=draft_source,
         )
         self.mirror: dict[int, list[int]] = {}
         self.seeds: dict[int, int] = {}
@@ -65,6 +73,7 @@ class Storm:
                 assert self.engine.scheduler.resume(seq, list(tokens))
             except ValueError:
                 self.engine.scheduler.cancel(seq)
+                self.live.discard(seq)
             else:
                 self.mirror[seq] += tokens
             self.paused.discard(seq)
@@ -75,6 +84,14 @@ class Storm:
             assert self.engine.scheduler.cancel(seq)
             self.live.discard(seq)
             self.paused.discard(seq)
+
+    def rewind(self) -> None:
+        if self.live:
+            seq = self.random.choice(sorted(self.live))
+            length = self.random.randint(max(1, len(self.mirror[seq]) - 8), len(self.mirror[seq]))
+            assert self.engine.scheduler.rewind(seq, length)
+            del self.mirror[seq][length:]
+            self.paused.add(seq)
 
     def fail(self) -> None:
         self.engine.fail()
@@ -99,6 +116,7 @@ class Storm:
             (self.fork, 4),
             (self.resume, 12),
             (self.cancel, 4),
+            (self.rewind, 2),
             (self.fail, 0.2),
         ]
         actions, weights = zip(*choices, strict=True)
@@ -121,13 +139,39 @@ class Storm:
         self.engine.check()
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_storm(seed: int) -> None:
-    """5,000 operations for each of 20 seeds; every token is checked when it is reported."""
-    storm = Storm(seed)
-    storm.run(5_000)
+def drain(storm: Storm, operations: int) -> None:
+    """Run a storm to its end, and assert that nothing is left of it."""
+    storm.run(operations)
     storm.drain()
-    assert storm.finished > 100
+    assert storm.finished > operations // 100
     assert not storm.engine.scheduler.sequences
     for pool in storm.engine.page_tables.pools:
         assert pool.available == pool.capacity
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_storm(seed: int) -> None:
+    """5,000 operations for each of 20 seeds; every token is checked when it is reported."""
+    drain(Storm(seed), 5_000)
+
+
+def make_drafts(kind: str, seed: int) -> RandomDrafts:
+    """Return a source of drafts, more or less accurate by the seed."""
+    return RandomDrafts(seed, WINDOW, (0.3, 0.7, 0.95)[seed % 3], 6, kind == "trees")
+
+
+@pytest.mark.parametrize("kind", ["lines", "trees"])
+def test_storm_with_drafts(kind: str) -> None:
+    """Every token is the one that an undisturbed run without drafts samples."""
+    operations, accepted = STORM_OPERATIONS // 20, 0
+    for seed in range(20):
+        source = make_drafts(kind, seed)
+        storm = Storm(seed, source)
+        drain(storm, operations)
+        counters = storm.engine.scheduler.counters
+        accepted += counters.accepted_tokens
+        assert counters.accepted_tokens == sum(counters.accepted_by_depth)
+        assert counters.drafted_tokens >= counters.accepted_tokens
+        assert source.recorded <= counters.accepted_tokens
+        assert not source.known, "a sequence that ended is remembered"
+    assert accepted > STORM_OPERATIONS // 10

@@ -9,9 +9,10 @@ from zlib import crc32
 
 from eightfold.engine.events import Event
 from eightfold.engine.sampling_params import SamplingParams
+from eightfold.engine.scheduling.draft_source import DraftSource
 from eightfold.engine.scheduling.pages.page_pool import PageGroup
 from eightfold.engine.scheduling.pages.page_tables import PageTables
-from eightfold.engine.scheduling.scheduled_step import StepPlan, StepResult
+from eightfold.engine.scheduling.scheduled_step import ScheduledTokens, StepPlan, StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 from eightfold.engine.scheduling.sequence import Sequence
 
@@ -48,6 +49,7 @@ class FakeEngine:
         window: tokens that a query of the sliding-window group sees.
         host: host pages behind each pool.
         lookahead: number of steps in flight besides the one being planned.
+        draft_source: what proposes drafts, if anything.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class FakeEngine:
         max_context: int = 48,
         prefix_cache: bool = True,
         rewind_tokens: int = 0,
+        draft_source: DraftSource | None = None,
     ) -> None:
         groups = [
             PageGroup(None, full, host, rewind_tokens),
@@ -69,7 +72,7 @@ class FakeEngine:
         ]
         self.page_tables = PageTables(groups, PAGE_SIZE, prefix_cache)
         self.scheduler = Scheduler(
-            self.page_tables, max_running, max_step_tokens, max_context, stop_ids=(EOS,)
+            self.page_tables, max_running, max_step_tokens, max_context, (EOS,), draft_source
         )
         self.device = [_unwritten(group.page_count) for group in groups]
         self.host = [_unwritten(group.host_page_count) for group in groups]
@@ -81,6 +84,11 @@ class FakeEngine:
     def launch(self, plan: StepPlan) -> StepResult:
         """Make the page copies, write every scheduled token, then sample from what is visible."""
         for kind, g, source, target in plan.page_copies:
+            if kind == "token":
+                self._place(g, target)[target % PAGE_SIZE] = self._place(g, source)[
+                    source % PAGE_SIZE
+                ]
+                continue
             origin = (self.host if kind == "restore" else self.device)[g]
             destination = (self.host if kind == "offload" else self.device)[g]
             destination[target] = list(origin[source])
@@ -90,6 +98,8 @@ class FakeEngine:
             ids = seq.tokens[entry.start : entry.start + entry.count]
             if entry.carried:
                 ids = [*ids, self.last_token[seq.id]]
+            entry.drafts.check()
+            ids = [*ids, *entry.drafts.tokens]
             assert len(ids) == entry.count
             for g, table in enumerate(seq.tables):
                 for position, token in enumerate(ids, entry.start):
@@ -97,22 +107,34 @@ class FakeEngine:
                     self.device[g][page][position % PAGE_SIZE] = token
         for entry in plan.scheduled:
             if entry.samples:
-                token = self.sample(entry.seq, entry.start + entry.count)
-                self.last_token[entry.seq.id] = token
-                tokens.append(token)
+                drawn = self.draw(entry)
+                self.last_token[entry.seq.id] = drawn[-1]
+                tokens += drawn
         return StepResult(tokens, [0.5] * len(tokens))
 
-    def sample(self, seq: Sequence, position: int) -> int:
-        """Return the token at ``position``, given the tokens read back from the pages."""
+    def _place(self, group: int, slot: int) -> list[int]:
+        """Return the page that holds a slot."""
+        return self.device[group][slot // PAGE_SIZE]
+
+    def draw(self, entry: ScheduledTokens) -> list[int]:
+        """Return the token that follows each of the entry's rows that draw."""
+        if not entry.drafts:
+            return [self.sample(entry.seq, list(range(entry.start + entry.count)))]
+        before = list(range(entry.start))
+        paths = [entry.drafts.path(row) for row in range(entry.count)]
+        return [self.sample(entry.seq, [*before, *(entry.start + r for r in p)]) for p in paths]
+
+    def sample(self, seq: Sequence, places: list[int]) -> int:
+        """Return the token that follows those at ``places``, as they are read back from pages."""
         visible = []
         for g, group in enumerate(self.page_tables.groups):
-            low = 0 if group.window is None else max(0, position - group.window)
-            for p in range(low, position):
+            low = 0 if group.window is None else max(0, len(places) - group.window)
+            for p in places[low:]:
                 page = seq.tables[g][p // PAGE_SIZE]
-                assert page > 0, f"group {g} reads the freed page of token {p} at {position}"
+                assert page > 0, f"group {g} reads the freed page of token {p}"
                 visible.append(self.device[g][page][p % PAGE_SIZE])
         assert UNWRITTEN not in visible
-        return sample(seq.params.seed, position, visible)
+        return sample(seq.params.seed, len(places), visible)
 
     def launch_step(self) -> StepPlan | None:
         """Plan and launch a step: the first half of :meth:`step`."""
@@ -122,11 +144,17 @@ class FakeEngine:
         return plan
 
     def step(self) -> list[Event]:
-        """Launch a step, and commit the oldest one if that is due."""
+        """Launch a step, and commit the oldest one if that is due.
+
+        With lookahead and drafts, the oldest step is committed first, as in the real engine.
+        """
+        events: list[Event] = []
+        if self.in_flight and self.scheduler.draft_source is not None:
+            events = self.commit_step()
         plan = self.launch_step()
         if self.in_flight and (plan is None or len(self.in_flight) > self.lookahead):
-            return self.commit_step()
-        return self.scheduler.take_events()
+            return events + self.commit_step()
+        return events + self.scheduler.take_events()
 
     def commit_step(self) -> list[Event]:
         """Commit the oldest step in flight: the second half of :meth:`step`."""

@@ -1,0 +1,25 @@
+"""The protocol of what gives the scheduler drafts."""
+
+from typing import Protocol
+
+from .draft_tree import DraftTree
+from .sequence import Sequence
+
+
+class DraftSource(Protocol):
+    """Proposes drafts for a step, and is told what became of them."""
+
+    def propose(self, sequences: list[Sequence], rooms: list[int]) -> list[DraftTree]:
+        """Return drafts for each sequence of a step, possibly none.
+
+        Args:
+            sequences: sequences whose newest token the step computes.
+            rooms: how many tokens each of them may still draw, beside the one it draws anyway: no
+                draft may be deeper.
+        """
+
+    def record(self, seq: Sequence, drafts: DraftTree, accepted: int) -> None:
+        """Take in that the first ``accepted`` tokens along one path of ``drafts`` were right."""
+
+    def forget(self, seq: Sequence) -> None:
+        """Drop what is known about a sequence that has ended."""
