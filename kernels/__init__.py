@@ -13,6 +13,13 @@ if TYPE_CHECKING:
     from .attention.paged_decode import DecodeConfig, paged_decode
     from .attention.paged_prefill import PrefillConfig, paged_prefill
     from .attention.split_kv import decode_workspace_size
+    from .experts.expert_weights import ExpertWeights
+    from .experts.experts_forward import (
+        experts_forward,
+        experts_reference,
+        experts_workspace_size,
+    )
+    from .experts.router import route, route_reference
     from .layers.gated_activation import gated_gelu, gated_gelu_reference
     from .layers.layer_tail import (
         LayerTailWeights,
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DecodeConfig",
+    "ExpertWeights",
     "LayerTailWeights",
     "LinearConfig",
     "OneCopy",
@@ -52,6 +60,9 @@ __all__ = [
     "embed_rms_norm",
     "embed_rms_norm_reference",
     "entropy_workspace_size",
+    "experts_forward",
+    "experts_reference",
+    "experts_workspace_size",
     "fill_sampled_tokens",
     "fill_sampled_tokens_reference",
     "fold_key_weight",
@@ -73,6 +84,8 @@ __all__ = [
     "paged_prefill",
     "paged_prefill_reference",
     "rebuild_keys",
+    "route",
+    "route_reference",
     "row_entropy",
     "row_entropy_reference",
     "sample",
@@ -87,6 +100,13 @@ _NAMES_OF_MODULE = {
     "attention.paged_decode": ("DecodeConfig", "paged_decode"),
     "attention.paged_prefill": ("PrefillConfig", "paged_prefill"),
     "attention.split_kv": ("decode_workspace_size",),
+    "experts.expert_weights": ("ExpertWeights",),
+    "experts.experts_forward": (
+        "experts_forward",
+        "experts_reference",
+        "experts_workspace_size",
+    ),
+    "experts.router": ("route", "route_reference"),
     "layers.gated_activation": ("gated_gelu", "gated_gelu_reference"),
     "layers.layer_tail": (
         "LayerTailWeights",

@@ -1,1 +1,1 @@
-"""Layers of experts: kernels for few rows and for many, and what their weights are stored in."""
+"""Mixtures of experts: routing, grouping rows by expert, and the experts' linear layers."""
