@@ -27,6 +27,8 @@ class EngineConfig:
         memory_fraction: fraction of the free memory that the page pools may take when they are
             sized. ``None`` takes 0.99 of what the weights, the buffers and the largest step leave
             of a GPU's memory (0.9 without the GPU kernels), or 0.25 of the host's free memory.
+        gpu_memory_bytes: most bytes of the GPU's memory that are in use once the cache is there,
+            with those of other processes; ``None`` takes what there is. Tries out a smaller GPU.
         offload_bytes: host memory for the KV of paused or preempted sequences; with 0, their KV is
             recomputed.
         rewind_tokens: tokens by which a sequence with sliding windows can be rewound without being
@@ -55,6 +57,7 @@ class EngineConfig:
     full_pages: int | None = None
     sliding_pages: int | None = None
     memory_fraction: float | None = None
+    gpu_memory_bytes: int | None = None
     offload_bytes: int = 0
     rewind_tokens: int = 0
     prefix_cache: bool = True
@@ -78,6 +81,10 @@ class EngineConfig:
                 raise ValueError(f"{name} must be at least 2 or None, not {value}.")
         if self.memory_fraction is not None and not 0 < self.memory_fraction <= 1:
             raise ValueError(f"memory_fraction must be in (0, 1], not {self.memory_fraction}.")
+        if self.gpu_memory_bytes is not None and self.gpu_memory_bytes < 1:
+            raise ValueError(
+                f"gpu_memory_bytes must be at least 1 or None, not {self.gpu_memory_bytes}."
+            )
         if self.offload_bytes < 0:
             raise ValueError(f"offload_bytes must not be negative, not {self.offload_bytes}.")
         if self.rewind_tokens < 0:
@@ -108,6 +115,7 @@ class EngineConfig:
             max_context=self.max_context,
             full_pages=self.full_pages,
             sliding_pages=self.sliding_pages,
+            gpu_memory_bytes=self.gpu_memory_bytes,
             lookahead=self.lookahead,
         )
         for name in ("kernels", "fused"):

@@ -63,7 +63,10 @@ def make_sized_runner(
 
     Raises:
         ModelError: if there is too little memory.
+        ValueError: if ``config`` limits the memory of a GPU, but there is none in use.
     """
+    if config.gpu_memory_bytes is not None and model.device.type != "cuda":
+        raise ValueError("gpu_memory_bytes needs a GPU; leave it at None on a CPU.")
     if kernels or fused:
         return _for_kernels(model, architecture, config, fused)
     if model.device.type == "cpu":
@@ -79,7 +82,7 @@ def _for_cpu(
     budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
     groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
     runner.cache.allocate(groups)
-    bytes_of = _bytes_of(model, runner.cache, 0, 0)
+    bytes_of = _bytes_of(model, config, runner.cache, 0, 0)
     return SizedRunner(runner, groups, page_size, context, bytes_of)
 
 
@@ -89,17 +92,17 @@ def _for_plain_gpu(
     """For transformers' modules in plain PyTorch on a GPU."""
     device, itemsize = model.device, model.dtype.itemsize
     page_size = config.page_size or CPU_PAGE_SIZE
-    free = _free_memory(device)
+    free = _free_memory(device, config)
     _, context = size_page_groups(architecture, config, page_size, itemsize, free)
     runner = make_cpu_runner(model, architecture, page_size)
     step, max_context = _measure_plain_step(runner, config, context)
     share = config.memory_fraction or PLAIN_MEMORY_FRACTION
-    budget = int((_free_memory(device) - step) * share)
+    budget = int((_free_memory(device, config) - step) * share)
     if budget <= 0:
         raise ModelError(_no_room(config))
     groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
     runner.cache.allocate(groups)
-    bytes_of = _bytes_of(model, runner.cache, 0, step)
+    bytes_of = _bytes_of(model, config, runner.cache, 0, step)
     return SizedRunner(runner, groups, page_size, min(context, max_context), bytes_of)
 
 
@@ -113,7 +116,7 @@ def _measure_plain_step(runner: CpuRunner, config: EngineConfig, context: int) -
         ModelError: if no context is short enough.
     """
     while True:
-        allowed = int(_free_memory(runner.device) * STEP_FRACTION)
+        allowed = int(_free_memory(runner.device, config) * STEP_FRACTION)
         short = context <= config.max_step_tokens  # a shorter one would not make the step smaller
         with suppress(torch.OutOfMemoryError):
             step = measure_step(runner, config.max_running, config.max_step_tokens, context)
@@ -142,7 +145,7 @@ def _for_kernels(
     device, itemsize = model.device, model.dtype.itemsize
     page_size = config.page_size or GPU_PAGE_SIZE
     # A first sizing, of all free memory, bounds the context that tables are made for.
-    free = _free_memory(device)
+    free = _free_memory(device, config)
     _, context = size_page_groups(architecture, config, page_size, itemsize, free)
     limits = RunnerLimits(config.max_running, config.max_step_tokens, context)
     before = _allocated(device)
@@ -156,15 +159,24 @@ def _for_kernels(
     for tokens in SHORT_STEP_TOKENS:  # for them cuBLAS keeps memory of its own
         tokens = min(tokens, limits.max_step_tokens)
         step = max(step, measure_step(runner, 1, tokens, max_context=context))
-    share = config.memory_fraction or GPU_MEMORY_FRACTION
-    budget = int((_free_memory(device) - step - GRAPH_BYTES) * share)
+    budget = kernels_cache_budget(_free_memory(device, config), step, config)
     if budget <= 0:
         raise ModelError(_no_room(config))
     groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
     runner.cache.allocate(groups)
     runner.capture_graphs()
-    bytes_of = _bytes_of(model, runner.cache, buffers, step)
+    bytes_of = _bytes_of(model, config, runner.cache, buffers, step)
     return SizedRunner(runner, groups, page_size, min(context, limits.max_context), bytes_of)
+
+
+def kernels_cache_budget(free: int, step: int, config: EngineConfig) -> int:
+    """Return the bytes that the cache may take of a GPU that runs our kernels.
+
+    Args:
+        free: bytes that weights and buffers leave.
+        step: bytes of the largest step.
+    """
+    return int((free - step - GRAPH_BYTES) * (config.memory_fraction or GPU_MEMORY_FRACTION))
 
 
 def size_page_groups(
@@ -235,7 +247,9 @@ def _sliding_pages(config: EngineConfig, kept: int, page_size: int) -> int:
     return (config.max_running - 1) * held + chunk + config.max_running + 1
 
 
-def _bytes_of(model: PreTrainedModel, cache: KVCache, buffers: int, step: int) -> dict[str, int]:
+def _bytes_of(
+    model: PreTrainedModel, config: EngineConfig, cache: KVCache, buffers: int, step: int
+) -> dict[str, int]:
     weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
     found = {
         "weights": sum(weights.values()),
@@ -244,11 +258,10 @@ def _bytes_of(model: PreTrainedModel, cache: KVCache, buffers: int, step: int) -
         "KV cache": cache.nbytes,
     }
     if model.device.type == "cuda":
-        free = _free_memory(model.device)
-        total = torch.cuda.get_device_properties(model.device).total_memory
+        found["left"] = _free_memory(model.device, config)
+        free, total = torch.cuda.mem_get_info(model.device)
         # The context, the kernels' code and their local memory.
         found["CUDA and others"] = total - free - torch.cuda.memory_reserved(model.device)
-        found["left"] = free
     return found
 
 
@@ -256,7 +269,7 @@ def _allocated(device: torch.device) -> int:
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else 0
 
 
-def _free_memory(device: torch.device) -> int:
+def _free_memory(device: torch.device, config: EngineConfig) -> int:
     """Bytes that are free on the device; on a CPU, the share that the cache may take by default.
 
     Cached blocks of PyTorch's allocator are given back first.
@@ -264,7 +277,12 @@ def _free_memory(device: torch.device) -> int:
     if device.type != "cuda":
         return int(_host_memory() * CPU_MEMORY_FRACTION)
     torch.cuda.empty_cache()
-    return torch.cuda.mem_get_info(device)[0]
+    return limited_free(*torch.cuda.mem_get_info(device), config.gpu_memory_bytes)
+
+
+def limited_free(free: int, total: int, limit: int | None) -> int:
+    """Return the free bytes of a GPU of ``total`` bytes of which ``limit`` may be used."""
+    return free if limit is None else max(0, free - max(0, total - limit))
 
 
 def _host_memory() -> int:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.engine.loading.model_folder import read_json
-from eightfold.engine.model_errors import ModelError
+from eightfold.engine.model_errors import ModelError, UnsupportedModelError
+from eightfold.engine.quantization.quantization_config import read_quantization
 
 from ..model_defaults import bundled_model, resolve_model_folder
 from ..solver_config import SolverError
@@ -132,13 +133,15 @@ def check_architecture(config: Mapping[str, Any]) -> None:
         config: the content of a config.json.
 
     Raises:
-        SolverError: the model is not a language model, or it is quantized.
+        SolverError: the model is not a language model, or quantized in a way that is not read.
     """
     names = [str(name) for name in config.get("architectures") or ()]
     if names and not any(name.endswith(LANGUAGE_MODELS) for name in names):
         raise SolverError(f"it is not a language model but {names[0]}.")
-    if any("quantization_config" in part for part in (config, config.get("text_config") or {})):
-        raise SolverError("it is quantized, which the engine does not support.")
+    try:
+        read_quantization(config)
+    except UnsupportedModelError as error:
+        raise SolverError(str(error)) from error
 
 
 def choose_model(machine: Machine, models: tuple[Path, ...]) -> Choice:

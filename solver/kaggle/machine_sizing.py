@@ -13,7 +13,8 @@ from eightfold.engine.inspection.kv_geometry import (
     window_bytes_per_sequence,
 )
 from eightfold.engine.loading.model_folder import read_json
-from eightfold.engine.loading.safetensors_headers import weight_bytes
+from eightfold.engine.loading.safetensors_headers import read_stored_tensors, weight_bytes
+from eightfold.engine.quantization.quantization_config import read_quantization
 from eightfold.kernels.supported_gpus import BFLOAT16_MIN_CAPABILITY, is_supported
 
 from ..solver_config import SolverConfig, SolverError
@@ -22,6 +23,8 @@ from .machine_detection import Machine
 
 GB = 10**9
 BFLOAT16_BYTES = 2
+FLOAT_TYPES = ("F16", "BF16", "F32", "F64")
+"""safetensors' names of the types that are converted to the one that the model computes in."""
 
 GPU_SHARE = 0.95
 """Share of the GPU's memory that is used."""
@@ -55,6 +58,8 @@ class CheckpointSize:
         max_positions: number of positions that the checkpoint was made for.
         kv_bytes_per_token_two_copies: as `kv_bytes_per_token`, but without our kernels, which keep
             one copy if a layer's keys and values are equal.
+        quantized_bytes: bytes of `weight_bytes` that stay as they are stored, whatever type the
+            model computes in.
     """
 
     weight_bytes: int
@@ -62,6 +67,15 @@ class CheckpointSize:
     window_bytes_per_sequence: int
     max_positions: int
     kv_bytes_per_token_two_copies: int = 0
+    quantized_bytes: int = 0
+
+    def loaded_bytes(self, factor: int) -> int:
+        """Return the bytes of the loaded weights.
+
+        Args:
+            factor: bytes of an element of what is not quantized, divided by those of the file.
+        """
+        return self.quantized_bytes + factor * (self.weight_bytes - self.quantized_bytes)
 
 
 @dataclass(frozen=True)
@@ -86,12 +100,20 @@ class RunSizes:
 
 
 def read_checkpoint_size(folder: Path) -> CheckpointSize:
-    """Return the sizes of a checkpoint, from its config.json and the sizes of its files.
+    """Return the sizes of a checkpoint, from its config.json and its files of weights.
+
+    Only the files that the loader reads count, none in folders below. Of a quantized checkpoint
+    their headers are read.
 
     Raises:
-        UnsupportedModelError: the engine cannot page its layers.
+        UnsupportedModelError: the engine cannot page its layers, or does not run its quantization.
+        CheckpointError: the headers of a quantized checkpoint are broken.
     """
     config: dict[str, Any] = read_json(folder / "config.json")
+    quantized = 0
+    if read_quantization(config) is not None:
+        stored = read_stored_tensors(folder)
+        quantized = sum(each.nbytes for each in stored if each.dtype not in FLOAT_TYPES)
     config = config.get("text_config") or config
     layers = read_layers(config)
     kept = one_copy_layers(config, layers) or layers
@@ -101,6 +123,7 @@ def read_checkpoint_size(folder: Path) -> CheckpointSize:
         kv_bytes_per_token_two_copies=bytes_per_token(layers, None, BFLOAT16_BYTES),
         window_bytes_per_sequence=window_bytes_per_sequence(layers, BFLOAT16_BYTES),
         max_positions=int(config.get("max_position_embeddings") or MAX_CONTEXT),
+        quantized_bytes=quantized,
     )
 
 
@@ -115,8 +138,8 @@ def choose_sizes(machine: Machine, checkpoint: CheckpointSize) -> RunSizes:
         device, threads = "cuda", max(1, min(8, machine.cpus // 2))
         max_context = max(2048, min(MAX_CONTEXT, checkpoint.max_positions, context))
     else:
-        # The CPU computes in float32, for which the weights take twice their size.
-        if 2 * checkpoint.weight_bytes > machine.ram // 2:
+        # The CPU computes in float32, for which weights that are not quantized take twice the size.
+        if checkpoint.loaded_bytes(2) > machine.ram // 2:
             raise _too_large(checkpoint, machine.ram, "computer without a GPU")
         attempts, max_context = ATTEMPTS, None
         # The layers of a small model are too short to be shared by threads (see `Solver`).
@@ -146,7 +169,7 @@ def _fit_gpu(machine: Machine, checkpoint: CheckpointSize) -> tuple[int, int]:
         checkpoint.kv_bytes_per_token if one_copy else checkpoint.kv_bytes_per_token_two_copies
     )
     sequence = factor * checkpoint.window_bytes_per_sequence
-    room = int(machine.gpu * GPU_SHARE) - GPU_OVERHEAD - factor * checkpoint.weight_bytes
+    room = int(machine.gpu * GPU_SHARE) - GPU_OVERHEAD - checkpoint.loaded_bytes(factor)
     needed = sequence + MIN_TOKENS * token
     if room < needed:
         kind = "GPU" if factor == 1 else "GPU that computes in float32"

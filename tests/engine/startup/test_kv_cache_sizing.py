@@ -7,11 +7,15 @@ import pytest
 import torch
 from helpers.engine_cases import tiny_models
 from helpers.engine_cases.engine_driver import run_until_idle
+from helpers.engine_cases.gpt_oss_checkpoints import QUANTIZATION
+from transformers import GptOssConfig
 
 from eightfold.engine import Engine
 from eightfold.engine.engine_config import EngineConfig
-from eightfold.engine.inspection.architecture import Architecture
+from eightfold.engine.execution.cpu_batch import KEY_BLOCK
+from eightfold.engine.inspection.architecture import Architecture, inspect_architecture
 from eightfold.engine.inspection.kv_geometry import LayerSpec, bytes_per_token
+from eightfold.engine.loading.checkpoint import meta_model_for
 from eightfold.engine.model_errors import ModelError
 from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.pages.page_tables import PageTables
@@ -19,7 +23,11 @@ from eightfold.engine.scheduling.scheduled_step import StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 from eightfold.engine.startup import kv_cache_sizing
 from eightfold.engine.startup.dummy_step import measure_step
-from eightfold.engine.startup.kv_cache_sizing import size_page_groups
+from eightfold.engine.startup.kv_cache_sizing import (
+    kernels_cache_budget,
+    limited_free,
+    size_page_groups,
+)
 from eightfold.kernels.attention import torch_fallback
 
 WINDOW = 256
@@ -70,6 +78,48 @@ def test_a_budget_without_room_for_a_sequence_is_refused() -> None:
         size_page_groups(architecture(), config, 64, 2, 1 << 30)
 
 
+def test_a_smaller_gpu_can_be_tried_out() -> None:
+    assert limited_free(100, 140, None) == 100
+    assert limited_free(100, 140, 80) == 40, "40 of the 80 are in use"
+    assert limited_free(100, 140, 200) == 100
+    assert limited_free(10, 140, 80) == 0
+    with pytest.raises(ValueError, match="gpu_memory_bytes needs a GPU"):
+        Engine(tiny_models.build("llama"), EngineConfig(gpu_memory_bytes=1 << 30))
+    with pytest.raises(ValueError, match="gpu_memory_bytes must be at least 1"):
+        EngineConfig(gpu_memory_bytes=0)
+
+
+def test_room_beside_gpt_oss_120b_on_80_gb() -> None:
+    config = GptOssConfig(
+        rope_parameters={
+            "rope_type": "yarn", "rope_theta": 150_000.0, "factor": 32.0, "truncate": False,
+            "beta_fast": 32.0, "beta_slow": 1.0, "original_max_position_embeddings": 4096,
+        },
+        quantization_config=QUANTIZATION,
+    )  # fmt: skip
+    architecture = inspect_architecture(config)
+    model = meta_model_for(architecture, torch.bfloat16)
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    assert 65.2e9 < weights < 65.3e9
+    total, context = 81_559 << 20, 650 << 20  # an H100, and what CUDA takes of it
+    step, buffers = 1 << 30, 1 << 30  # logits, chunks of 1,024 tokens and 4 experts each
+    settings = EngineConfig(max_running=8, max_step_tokens=1024)
+    budget = kernels_cache_budget(total - context - weights - buffers, step, settings)
+    groups, longest = size_page_groups(architecture, settings, 64, 2, budget)
+    (room,) = ((group.page_count - 1) * 64 for group in groups if group.window is None)
+    assert room >= 450_000
+    assert longest == config.max_position_embeddings, "all of which one sequence may use"
+    used = sum(
+        group.page_count * 64 * bytes_per_token(architecture.layers, group.window, 2)
+        for group in groups
+    )
+    assert used <= budget
+    # A GPU of 141 GB that is limited to the H100's memory has the same room.
+    other = 143_771 << 20
+    free = limited_free(other - context - weights - buffers, other, total)
+    assert kernels_cache_budget(free, step, settings) == budget
+
+
 def test_the_context_is_halved_until_a_step_leaves_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     runner: Any = SimpleNamespace(device=torch.device("cuda"))
     tried = []
@@ -81,11 +131,11 @@ def test_the_context_is_halved_until_a_step_leaves_enough(monkeypatch: pytest.Mo
         return context * 1000
 
     monkeypatch.setattr(kv_cache_sizing, "measure_step", measure)
-    monkeypatch.setattr(kv_cache_sizing, "_free_memory", lambda _: 20_000_000)
+    monkeypatch.setattr(kv_cache_sizing, "_free_memory", lambda *_: 20_000_000)
     config = EngineConfig(max_step_tokens=512)
     assert kv_cache_sizing._measure_plain_step(runner, config, 65_536) == (4_096_000, 4096)
     assert tried == [65_536, 32_768, 16_384, 8192, 4096]
-    monkeypatch.setattr(kv_cache_sizing, "_free_memory", lambda _: 1000)
+    monkeypatch.setattr(kv_cache_sizing, "_free_memory", lambda *_: 1000)
     assert kv_cache_sizing._measure_plain_step(runner, config, 1000) == (500_000, 500), (
         "a shorter context would not help"
     )
@@ -112,7 +162,8 @@ def test_plain_steps_of_any_context_can_be_measured(name: str, context: int) -> 
     (batch,) = batches
     assert batch.tokens.shape == (1, 24)
     full = batch.attention[None]
-    assert full.decode_slots.shape == (3, max(2, context))
+    width = -(-max(2, context) // KEY_BLOCK) * KEY_BLOCK
+    assert full.decode_slots.shape == (3, width)
     assert len(full.chunks[0].slots) == max(22, context)
     assert int(max(chunk.slots.max() for chunk in full.chunks)) < runner.cache.page_size
 

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.engine_cases.gpt_oss_checkpoints import save_gpt_oss, stored_tensors
 
+from eightfold.engine import CheckpointError
 from eightfold.solver import SolverError
 from eightfold.solver.kaggle import predict_endpoint
 from eightfold.solver.kaggle.machine_detection import Machine
 from eightfold.solver.kaggle.machine_sizing import (
+    BFLOAT16_BYTES,
     GB,
     CheckpointSize,
     choose_sizes,
@@ -109,6 +112,7 @@ def test_settings_follow_from_the_bundled_model(tmp_path: Path) -> None:
 
 def test_sizes_of_gemma_4_31b(tmp_path: Path) -> None:
     text = {
+        "model_type": "gemma4_text",
         "num_hidden_layers": 60,
         "layer_types": (["sliding_attention"] * 5 + ["full_attention"]) * 10,
         "hidden_size": 5376,
@@ -131,8 +135,47 @@ def test_sizes_of_gemma_4_31b(tmp_path: Path) -> None:
     )
     sizes = choose_sizes(Machine(81_559 << 20, 26, 230 * GB), checkpoint)
     assert (sizes.attempts, sizes.early_stop, sizes.max_context) == (8, 4, 65_536)
-    (tmp_path / "config.json").write_text(json.dumps({**text, "enable_moe_block": True}))
+    (tmp_path / "config.json").write_text(json.dumps({**text, "hidden_activation": "relu"}))
     assert read_checkpoint_size(tmp_path).kv_bytes_per_token == 2 * 40_960
+
+
+# gpt-oss-120b: 18 full layers and 18 with a window of 128, each of 8 x 64 twice; experts in MXFP4.
+GPT_OSS_120B = CheckpointSize(
+    65 * GB, 18 * 8 * 64 * 4, 18 * 8 * 64 * 4 * 128, 131_072, 18 * 8 * 64 * 4, 61 * GB
+)
+
+
+def test_mxfp4_takes_its_stored_size() -> None:
+    sizes = choose_sizes(Machine(81_559 << 20, 26, 230 * GB), GPT_OSS_120B)
+    assert (sizes.attempts, sizes.max_context) == (8, 65_536)
+    # What is not quantized takes twice its bytes in float32, the experts do not.
+    assert GPT_OSS_120B.loaded_bytes(2) == 69 * GB
+    assert choose_sizes(Machine(0, 16, 140 * GB), GPT_OSS_120B).device == "cpu"
+    with pytest.raises(SolverError, match=r"65\.0 GB do not fit"):
+        choose_sizes(Machine(0, 16, 130 * GB), GPT_OSS_120B)
+    assert choose_sizes(Machine(80 * GB, 8, 99 * GB, 7.5), GPT_OSS_120B).attempts == 8
+    with pytest.raises(SolverError, match=r"65\.0 GB do not fit a GPU with 48"):
+        choose_sizes(Machine(48 * GB, 8, 99 * GB), GPT_OSS_120B)
+
+
+def test_only_the_files_that_are_read_count(tmp_path: Path) -> None:
+    model = save_gpt_oss(tmp_path, mxfp4=True, shards=2)
+    stored = stored_tensors(model, mxfp4=True)
+    for copy in ("original", "metal"):
+        (tmp_path / copy).mkdir()
+        (tmp_path / copy / "model.safetensors").write_bytes(bytes(10**6))
+        (tmp_path / copy / "model.bin").write_bytes(bytes(10**6))
+    checkpoint = read_checkpoint_size(tmp_path)
+    assert checkpoint.quantized_bytes == sum(
+        tensor.nbytes for tensor in stored.values() if tensor.dtype == torch.uint8
+    )
+    weights = sum(tensor.nbytes for tensor in stored.values())
+    assert weights < checkpoint.weight_bytes < weights + 20_000, "the headers alone come on top"
+    assert checkpoint.loaded_bytes(1) == checkpoint.weight_bytes
+    assert checkpoint.kv_bytes_per_token == 2 * 2 * 16 * 2 * BFLOAT16_BYTES
+    (tmp_path / "model-00002-of-00002.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError, match="has no header"):
+        read_checkpoint_size(tmp_path)
 
 
 def test_the_bundled_model_is_read() -> None:
