@@ -1,16 +1,18 @@
 """Answer quality on real problems: no tool, the tool, and the tool with an early stop.
 
-    python benchmarks/accuracy.py MODEL PROBLEMS [--parts DIR] [--problems 64] [--out DIR]
+    python benchmarks/accuracy.py MODEL PROBLEMS... [--parts DIR] [--problems 64] [--out DIR]
 
 MODEL is the folder of a checkpoint. With --parts, it is built first from the parts in that folder
-if it does not exist (`support/accuracy/registry_checkpoint.py`). PROBLEMS is a .csv or .jsonl file
-with id, problem and answer, of which a random sample is taken; problems whose answer is not in the
-solver's range are left out.
+if it does not exist (`support/accuracy/registry_checkpoint.py`). Each of PROBLEMS is a .csv or
+.jsonl file with id, problem and answer, of which a random sample is taken; problems whose answer is
+not in the solver's range are left out.
 
 The solver, as `eightfold evaluate` runs it, makes the attempts at each problem in every arm, with
-the same seeds. All arms share one engine. The tool's arm comes first and decides how many problems
-fit into its share of the time; the others repeat those. The figures are over the problems that
-every arm finished. An attempt that was cut off by the time has no answer, and "cut" counts them.
+the same seeds. All arms share one engine. --also adds an arm with the tool and other prompts, for
+the first of PROBLEMS.
+Problems run in rounds of --parallel that start at once; what fits into the time is decided by
+`support/accuracy/round_schedule.py`. The figures are over the problems that every arm finished.
+An attempt that was cut off by the time has no answer, and "cut" counts them.
 
 pass@k is the unbiased estimate over all attempts; in the arm with the early stop, attempts that
 were cancelled are not judged, so that pass@k is missing there. Intervals are of 95 %: Wilson's for
@@ -22,22 +24,27 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import random
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from support.accuracy.benchmark_options import (
+    add_options,
+    check_options,
+    make_backend,
+    sample_problems,
+)
 from support.accuracy.registry_checkpoint import PartsError, build_checkpoint
 
 from eightfold.common.terminal_table import Column, format_table
-from eightfold.solver import SolverConfig, SolverError
-from eightfold.solver.problem_set import Problem, load_problems
-from eightfold.solver.solver_config import MAX_KERNELS
+from eightfold.solver import SolverError
+from eightfold.solver.problem_set import Problem
 from eightfold.solver.time_budget import process_age
 
 if TYPE_CHECKING:
-    from support.accuracy.arm_runs import Arm, ArmResult, SharedBackend
+    from support.accuracy.arm_runs import Arm, ArmResult
 
 NAMES = ("tool", "no tool", "early stop")
 MARGIN = 10.0
@@ -49,119 +56,92 @@ def parse_options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     add = parser.add_argument
     add("model", type=Path, help="folder of the checkpoint")
-    add("file", metavar="problems", help=".csv or .jsonl file with id, problem and answer")
+    add("files", metavar="problems", nargs="+", help=".csv or .jsonl files")
     add("--parts", type=Path, metavar="DIR", help="build the checkpoint from the parts in DIR")
-    add("--problems", type=int, default=64, metavar="N", help="most problems (%(default)s)")
-    add("--attempts", type=int, default=8, metavar="N", help="attempts at each (%(default)s)")
-    add("--parallel", type=int, default=24, metavar="K", help="problems at a time (%(default)s)")
-    add("--rows", type=int, default=128, metavar="N", help="sequences in a step (%(default)s)")
-    add("--seed", type=int, default=0, help="of the sample and of the attempts (%(default)s)")
-    add("--max-tokens", type=int, default=2048, metavar="N", help="of an attempt (%(default)s)")
-    add("--temperature", type=float, default=0.7, help="of the sampling (%(default)s)")
-    add("--top-p", type=float, default=0.8, help="of the sampling (%(default)s)")
-    add("--prompts", metavar="FILE", help="TOML file that replaces sentences of the prompt")
-    add("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
+    add_options(parser, problems=64, max_tokens=2048)
+    add(
+        *("--also",),
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="one more arm with the tool and the prompts of this file, for the first problems",
+    )
     add("--arms", default=",".join(NAMES), help="out of %(default)s")
-    add("--seconds", type=float, default=460.0, help="time of the whole run (%(default)g)")
     add("--out", type=Path, metavar="DIR", help="keep the attempts there, a folder for each arm")
     options = parser.parse_args()
-    for name in ("problems", "attempts", "parallel", "rows", "max_tokens"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if not 0 < options.seconds < 1e6:
-        parser.error(f"--seconds must be above 0 and below 1000000, not {options.seconds:g}")
+    options.config = check_options(parser, options)
     chosen = options.arms.split(",")
     if not chosen or not set(chosen) <= set(NAMES):
         parser.error(f"--arms takes {', '.join(NAMES)}, separated by commas")
     options.arms = [name for name in NAMES if name in chosen]
     if options.out is not None and options.out.exists():
         parser.error(f"{options.out} exists; name a folder that may be created")
+    names = [Path(file).stem for file in options.files]
+    if len({*names}) < len(names) or len({path.stem for path in options.also}) < len(options.also):
+        parser.error("files must have different names")
     try:
-        options.config = solver_config(options)
-        options.sample = sample_problems(options.file, options.problems, options.config)
+        options.samples = {
+            Path(file).stem: sample_problems(file, options.problems, options.config)
+            for file in options.files
+        }
     except SolverError as error:
         parser.error(str(error))
     return options
 
 
-def solver_config(options: argparse.Namespace) -> SolverConfig:
-    """Return the settings that all arms share.
+def chosen_arms(options: argparse.Namespace) -> dict[str, list[Arm]]:
+    """Return each file's arms in the order in which they run: those that decide most come first."""
+    from support.accuracy.arm_runs import EARLY_STOP, NO_TOOL, TOOL, Arm
 
-    Raises:
-        SolverError: if a value is out of range.
-    """
-    return SolverConfig(
-        model=options.model,
-        attempts=options.attempts,
-        seed=options.seed,
-        temperature=options.temperature,
-        top_p=options.top_p,
-        max_tokens=options.max_tokens,
-        prompts=options.prompts,
-        kernels=min(MAX_KERNELS, options.attempts * options.parallel),
-        problems=options.parallel,
-    )
+    first = [arm for arm in (TOOL, NO_TOOL) if arm.name in options.arms]
+    also = [Arm(path.stem, prompts=path) for path in options.also]
+    last = [arm for arm in (EARLY_STOP,) if arm.name in options.arms]
+    return {
+        name: [*first, *([] if index else also), *last]
+        for index, name in enumerate(options.samples)
+    }
 
 
-def sample_problems(path: str, count: int, config: SolverConfig) -> list[Problem]:
-    """Return a random sample of the problems whose answer is in the solver's range.
+def run_arms(options: argparse.Namespace, folder: Path) -> dict[str, list[ArmResult]]:
+    """Run the arms on all files; return each file's results."""
+    from support.accuracy.arm_runs import run_arm
+    from support.accuracy.round_schedule import RoundSchedule
 
-    Raises:
-        SolverError: if the file cannot be used or has no such problem.
-    """
-    usable = [
-        one
-        for one in load_problems(path)
-        if one.answer is not None and config.low <= one.answer <= config.high
-    ]
-    if not usable:
-        raise SolverError(f"{path} has no problem with an answer in the solver's range.")
-    return random.Random(config.seed).sample(usable, min(count, len(usable)))
+    backend = make_backend(options.model, options.config, options.rows, options.device)
 
+    def run(arm: Arm, name: str, problems: Sequence[Problem], seconds: float) -> ArmResult:
+        place = folder / name / arm.name.replace(" ", "_")
+        return run_arm(arm, options.config, backend, problems, place, seconds)
 
-def make_backend(options: argparse.Namespace) -> SharedBackend:
-    """Load the model and start the kernels."""
-    from support.accuracy.arm_runs import SharedBackend
+    def show(name: str, results: list[ArmResult]) -> None:
+        print(f"\n{name} after {process_age():.0f} s", flush=True)
+        print_file(name, results, options.attempts)
 
-    from eightfold.engine import Engine, EngineConfig
-    from eightfold.sandbox import KernelPool, PoolConfig
-    from eightfold.solver.models.tokenizer_loading import load_tokenizer
+    def time_left() -> float:
+        return float(options.seconds - MARGIN - process_age())
 
-    config: SolverConfig = options.config
-    step_tokens = max(512, 8 * options.rows)
-    settings = EngineConfig(
-        device=options.device, max_running=options.rows, max_step_tokens=step_tokens
-    )
-    limits = PoolConfig(
-        size=config.kernels, timeout=config.tool_timeout, text_limit=config.output_limit
-    )
-    pool = KernelPool(limits)
     try:
-        return SharedBackend(Engine(options.model, settings), load_tokenizer(options.model), pool)
-    except BaseException:
-        pool.close()
-        raise
-
-
-def run_arms(options: argparse.Namespace, folder: Path) -> list[ArmResult]:
-    """Run the arms one after another, and return what they did."""
-    from support.accuracy.arm_runs import ARMS, arm_seconds, run_arm
-
-    arms: list[Arm] = [arm for arm in ARMS if arm.name in options.arms]
-    backend = make_backend(options)
-    problems: list[Problem] = options.sample
-    results: list[ArmResult] = []
-    try:
-        for index, arm in enumerate(arms):
-            left = options.seconds - MARGIN - process_age()
-            seconds = max(1.0, arm_seconds(arms, index, left))
-            result = run_arm(arm, options.config, backend, problems, folder, seconds)
-            done = {problem["id"] for problem, _ in result.records}
-            problems = [one for one in problems if one.id in done]
-            results.append(result)
+        schedule = RoundSchedule(chosen_arms(options), run, time_left, show)
+        schedule.run(options.samples, options.parallel)
+        return schedule.results
     finally:
         backend.pool.close()
-    return results
+
+
+def print_file(name: str, results: Sequence[ArmResult], attempts: int) -> dict[str, Any] | None:
+    """Print a file's figures; return them, or None if no problem was finished in every arm."""
+    from support.accuracy.arm_figures import arm_figures, differences
+    from support.accuracy.arm_runs import common_records
+
+    common = common_records(results)
+    if not common[0].records:
+        return None
+    arms = {result.arm.name: arm_figures(result, attempts) for result in common}
+    found = differences(common)
+    print_table(arms, found)
+    sys.stdout.flush()
+    return {"arms": arms, "differences": found}
 
 
 def print_table(
@@ -183,6 +163,7 @@ def print_table(
         "cut off by time / by length": lambda f: (
             f"{f['endings'].get('time', 0)} / {f['endings'].get('token limit', 0)}"
         ),
+        "ended for repeated failures": lambda f: str(f["endings"].get("repeated failed calls", 0)),
         "time": lambda f: f"{f['seconds']:.0f} s",
         "sampled": lambda f: f"{f['tokens_per_second']:.0f} tok/s",
     }
@@ -216,16 +197,15 @@ def main() -> int:
     except (SolverError, PartsError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
-    from support.accuracy.arm_figures import arm_figures, differences
-    from support.accuracy.arm_runs import common_records
-
-    common = common_records(results)
-    if not common[0].records:
+    files = {}
+    for name, found in results.items():
+        print(f"\n{name}")
+        figures = print_file(name, found, options.attempts)
+        if figures is not None:
+            files[name] = figures
+    if not files:
         print("No problem was finished in every arm; give the run more --seconds.", file=sys.stderr)
         return 3
-    arms = {result.arm.name: arm_figures(result, options.attempts) for result in common}
-    found = differences(common)
-    print_table(arms, found)
     settings = {
         name: getattr(options, name)
         for name in ("attempts", "parallel", "rows", "seed", "max_tokens", "temperature", "top_p")
@@ -233,12 +213,10 @@ def main() -> int:
     summary = {
         "benchmark": "accuracy",
         "model": options.model.name,
-        "problems": Path(options.file).name,
         "prompts": options.prompts and Path(options.prompts).name,
         **settings,
         "seconds": round(process_age(), 1),
-        "arms": arms,
-        "differences": found,
+        "files": files,
     }
     print(json.dumps(summary))
     return 0

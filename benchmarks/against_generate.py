@@ -29,11 +29,18 @@ from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accuracy import make_backend, percent, sample_problems, solver_config
+from accuracy import percent
+from support.accuracy.benchmark_options import (
+    add_options,
+    check_options,
+    make_backend,
+    sample_problems,
+)
 
 from eightfold.common.terminal_table import Column, format_table
 from eightfold.solver import Solver, SolverConfig, SolverError
 from eightfold.solver.problem_set import Problem
+from eightfold.solver.solver_config import MAX_KERNELS
 from eightfold.solver.time_budget import process_age
 
 if TYPE_CHECKING:
@@ -53,28 +60,12 @@ MARGIN = 20.0
 def parse_options() -> argparse.Namespace:
     """Return the command line's options; exit with code 2 and one sentence if they are wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    add = parser.add_argument
-    add("model", type=Path, help="folder of the checkpoint")
-    add("file", metavar="problems", help=".csv or .jsonl file with id, problem and answer")
-    add("--problems", type=int, default=40, metavar="N", help="most problems (%(default)s)")
-    add("--attempts", type=int, default=8, metavar="N", help="attempts at each (%(default)s)")
-    add("--parallel", type=int, default=24, metavar="K", help="problems at a time (%(default)s)")
-    add("--rows", type=int, default=128, metavar="N", help="sequences in a step (%(default)s)")
-    add("--seed", type=int, default=0, help="of the sample and of the attempts (%(default)s)")
-    add("--max-tokens", type=int, default=1024, metavar="N", help="of an attempt (%(default)s)")
-    add("--temperature", type=float, default=0.7, help="of the sampling (%(default)s)")
-    add("--top-p", type=float, default=0.8, help="of the sampling (%(default)s)")
-    add("--prompts", metavar="FILE", help="TOML file that replaces sentences of the prompt")
-    add("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
-    add("--seconds", type=float, default=460.0, help="time of the whole run (%(default)g)")
+    parser.add_argument("model", type=Path, help="folder of the checkpoint")
+    parser.add_argument("file", metavar="problems", help=".csv or .jsonl file")
+    add_options(parser, problems=40, max_tokens=1024)
     options = parser.parse_args()
-    for name in ("problems", "attempts", "parallel", "rows", "max_tokens"):
-        if getattr(options, name) < 1:
-            parser.error(f"--{name.replace('_', '-')} must be at least 1")
-    if not 0 < options.seconds < 1e6:
-        parser.error(f"--seconds must be above 0 and below 1000000, not {options.seconds:g}")
+    options.config = replace(check_options(parser, options), early_stop=0)
     try:
-        options.config = replace(solver_config(options), early_stop=0)
         options.sample = sample_problems(options.file, options.problems, options.config)
     except SolverError as error:
         parser.error(str(error))
@@ -105,11 +96,12 @@ def run_engine(options: argparse.Namespace, folder: Path) -> EngineRun:
     """Run the solver's attempts, and free the engine."""
     from support.accuracy.arm_runs import Arm, run_arm
 
-    backend = make_backend(options)
+    backend = make_backend(options.model, options.config, options.rows, options.device)
     try:
         left = ENGINE_SHARE * (options.seconds - process_age())
+        waves = -(-len(options.sample) // options.parallel)
         results = {
-            name: run_arm(Arm(name, True, 0, 1), part, backend, options.sample, folder, left / 2)
+            name: run_arm(Arm(name), part, backend, options.sample, folder / name, left / 2 / waves)
             for name, part in two_parts(options.config).items()
         }
         parts = {"engine": backend.engine, "tokenizer": backend.tokenizer, "pool": backend.pool}
@@ -121,20 +113,24 @@ def run_engine(options: argparse.Namespace, folder: Path) -> EngineRun:
 
 
 def run_loop(options: argparse.Namespace, model: Any, run: EngineRun) -> dict[str, list[Row]]:
-    """Run the same attempts by the loop; return its rows, problem by problem."""
+    """Run the same attempts by the loop; return its rows, problem by problem.
+
+    Only as many problems run together as there are kernels for, one for each attempt.
+    """
     from support.accuracy.reference_loop import run_reference
 
     found: dict[str, list[Row]] = {}
-    with ThreadPoolExecutor(64) as executor:
-        for name, part in two_parts(options.config).items():
+    parts = two_parts(options.config)
+    size = max(1, min(options.parallel, MAX_KERNELS // options.attempts))
+    chunks = [(name, start) for name in parts for start in range(0, len(options.sample), size)]
+    with ThreadPoolExecutor(MAX_KERNELS) as executor:
+        for index, (name, start) in enumerate(chunks):
             ids = {problem["id"] for problem, _ in run.results[name].records}
-            problems = [one for one in options.sample if one.id in ids]
-            rows = make_rows(part, problems, run, executor)
+            problems = [one for one in options.sample if one.id in ids][start : start + size]
+            rows = make_rows(parts[name], problems, run, executor)
             left = options.seconds - process_age() - MARGIN
-            run_reference(model, rows, time.monotonic() + left / (3 if name == "greedy" else 1))
-            for row in rows:
-                row.tool.close()
-            found[name] = rows
+            run_reference(model, rows, time.monotonic() + left / (len(chunks) - index))
+            found[name] = found.get(name, []) + rows
     return found
 
 

@@ -6,13 +6,13 @@ import hashlib
 import importlib
 import json
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers.solver_cases.scripted_engine import (
     TOKENIZER,
     ScriptedEngine,
@@ -71,7 +71,7 @@ def test_sample_holds_only_answers_in_range(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(FOLDER)
-    accuracy = importlib.import_module("accuracy")
+    accuracy = importlib.import_module("support.accuracy.benchmark_options")
     write_problems(tmp_path / "p.jsonl")
     sample = accuracy.sample_problems(str(tmp_path / "p.jsonl"), 9, SolverConfig())
     assert sorted(problem.id for problem in sample) == ["3", "5"]
@@ -118,21 +118,85 @@ def test_wrong_parts_leave_no_checkpoint(support: Callable[[str], Any], tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["parts"]
 
 
-def test_clock_starts_no_problem_that_would_end_too_late(support: Callable[[str], Any]) -> None:
-    clock = support("arm_runs").ArmClock(time.monotonic() + 50)
-    assert clock.grant(3) == pytest.approx(50, abs=5)
-    clock.record(50, 20)
-    assert clock.grant(2) > 0
-    clock.record(50, 60)
-    assert clock.grant(1) == 0
+def test_tensors_are_dequantized_ahead(support: Callable[[str], Any], tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "llama")
+    values = [torch.randn(4, 64 + 32 * n).numpy() for n in range(7)]
+    for number, value in enumerate(values):
+        kind = gguf.GGMLQuantizationType.Q8_0 if number % 2 else gguf.GGMLQuantizationType.F32
+        packed = gguf.quantize(value, kind) if number % 2 else value
+        writer.add_tensor(f"t{number}", packed, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    original, tensors = gguf.dequantize, gguf.GGUFReader(tmp_path / "model.gguf").tensors
+    ahead = support("parallel_dequantization").dequantized_ahead
+    with ahead(tmp_path / "model.gguf", 2):
+        for index in (1, 0, 1, 2, 3, 4, 5, 6, 0):  # as in the file, but for the first and the last
+            tensor = tensors[index]
+            found = gguf.dequantize(tensor.data, tensor.tensor_type)
+            assert (found == original(tensor.data, tensor.tensor_type)).all()
+    assert gguf.dequantize is original
 
 
-def test_shares_of_the_time_are_used_up(support: Callable[[str], Any]) -> None:
-    runs = support("arm_runs")
-    left = 100.0
-    for index in range(len(runs.ARMS)):
-        left -= runs.arm_seconds(runs.ARMS, index, left)
-    assert left == pytest.approx(0)
+class FakeRounds:
+    """Runs arms that take given times, on a clock of its own."""
+
+    def __init__(self, runs: Any, seconds: dict[str, float], total: float) -> None:
+        self.runs = runs
+        self.seconds = seconds
+        self.left = total
+        self.log: list[tuple[str, str, int, float]] = []
+
+    def run(self, arm: Any, name: str, problems: list[Problem], seconds: float) -> Any:
+        self.log.append((arm.name, name, len(problems), seconds))
+        taken = min(seconds, self.seconds[arm.name])
+        self.left -= taken
+        records = [({"id": problem.id}, []) for problem in problems]
+        return self.runs.ArmResult(arm, records, taken)
+
+
+@pytest.mark.parametrize(
+    ("total", "expected"),
+    [
+        # Enough for everything: two rounds of a, one of b, with all arms.
+        (
+            500.0,
+            ["tool a/0 2", "no tool a/0 2", "early stop a/0 2"]
+            + ["tool b/0 1", "no tool b/0 1", "early stop b/0 1"]
+            + ["tool a/1 1", "no tool a/1 1", "early stop a/1 1"],
+        ),
+        # No time for another round, nor for b's early stop.
+        (
+            111.0,
+            ["tool a/0 2", "no tool a/0 2", "early stop a/0 2", "tool b/0 1", "no tool b/0 1"],
+        ),
+        # The first arm leaves half of the time to the second.
+        (30.0, ["tool a/0 2", "no tool a/0 2"]),
+    ],
+)
+def test_rounds_run_while_there_is_time(
+    support: Callable[[str], Any], total: float, expected: list[str]
+) -> None:
+    runs, schedules = support("arm_runs"), support("round_schedule")
+    rounds = FakeRounds(runs, {"tool": 20.0, "no tool": 25.0, "early stop": 15.0}, total)
+    arms = [runs.TOOL, runs.NO_TOOL, runs.EARLY_STOP]
+    shown: list[str] = []
+    schedule = schedules.RoundSchedule(
+        {"a": arms, "b": arms},
+        rounds.run,
+        lambda: rounds.left,
+        lambda name, results: shown.append(name),
+    )
+    a = [Problem(str(number), "?", number) for number in range(3)]
+    schedule.run({"a": a, "b": [PROBLEMS[0]]}, 2)
+    assert [f"{arm} {name} {count}" for arm, name, count, _ in rounds.log] == expected
+    assert len(shown) == len(expected)
+    assert rounds.log[0][3] == total / 2
+    if total == 500:
+        assert [len(result.records) for result in schedule.results["a"]] == [3, 3, 3]
+        assert [result.seconds for result in schedule.results["a"]] == [40.0, 50.0, 30.0]
 
 
 def run_scripted(runs: Any, arm: Any, folder: Path) -> Any:
@@ -143,12 +207,12 @@ def run_scripted(runs: Any, arm: Any, folder: Path) -> Any:
         scripts = [[boxed(42 if n % 4 == 0 else 9)] for n in range(8)]
     backend = runs.SharedBackend(ScriptedEngine(scripts), TOKENIZER, ScriptedPool())
     config = SolverConfig(attempts=4, problems=1)
-    return runs.run_arm(arm, config, backend, PROBLEMS, folder, 60.0)
+    return runs.run_arm(arm, config, backend, PROBLEMS, folder / arm.name, 60.0)
 
 
 def test_figures_of_arms(support: Callable[[str], Any], tmp_path: Path) -> None:
     runs, figures = support("arm_runs"), support("arm_figures")
-    results = [run_scripted(runs, arm, tmp_path) for arm in runs.ARMS[:2]]
+    results = [run_scripted(runs, arm, tmp_path) for arm in (runs.TOOL, runs.NO_TOOL)]
     common = runs.common_records(results)
     tool = figures.arm_figures(common[0], 4)
     assert tool["problems"] == 2
@@ -171,7 +235,7 @@ def test_problems_that_an_arm_lacks_count_in_none(
     support: Callable[[str], Any], tmp_path: Path
 ) -> None:
     runs = support("arm_runs")
-    one, two = (run_scripted(runs, arm, tmp_path) for arm in runs.ARMS[:2])
+    one, two = (run_scripted(runs, arm, tmp_path) for arm in (runs.TOOL, runs.NO_TOOL))
     shorter = runs.ArmResult(two.arm, [x for x in two.records if x[0]["id"] == "b"], 1.0)
     ids = [[p["id"] for p, _ in result.records] for result in runs.common_records([one, shorter])]
     assert ids == [["b"], ["b"]]

