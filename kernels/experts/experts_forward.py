@@ -17,6 +17,7 @@ from ..triton_launch import (
     workspace_size,
 )
 from .expert_weights import SWIGLU_ALPHA, SWIGLU_LIMIT, Activation, ExpertWeights
+from .few_rows import FewRowsConfig, few_rows_config, few_rows_fits, few_rows_forward
 from .grouped_kernels import (
     CHUNK,
     add_parts_kernel,
@@ -25,6 +26,8 @@ from .grouped_kernels import (
     permute_columns_kernel,
 )
 from .grouping import PairGroups, group_pairs, grouping_sizes
+
+MOST_FEW_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +62,15 @@ class ExpertConfig:
     down: ExpertTiles
 
 
-def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
-    """Return the configuration for so many rows."""
+def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig | FewRowsConfig:
+    """Return the configuration for so many rows; of ``few_rows.cu`` if it can compute them."""
+    if rows <= MOST_FEW_ROWS and few_rows_fits(rows, top_k, experts):
+        return few_rows_config(experts)
+    return tile_config(rows, top_k, experts)
+
+
+def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
+    """Return the configuration of the Triton kernels for so many rows."""
     mean = rows * top_k / experts.experts
     tile_rows = 16 if mean <= 12 else 32 if mean <= 24 else 64 if mean <= 48 else 128
     tile_k = 128 if experts.is_mxfp4 else 64 if tile_rows >= 64 else 128
@@ -76,14 +86,20 @@ def _row_width(columns: int, experts: ExpertWeights) -> int:
 
 
 def _workspace_sizes(
-    rows: int, top_k: int, experts: ExpertWeights, tile_rows: int, dtype: torch.dtype
+    rows: int,
+    top_k: int,
+    experts: ExpertWeights,
+    config: ExpertConfig | FewRowsConfig,
+    dtype: torch.dtype,
 ) -> list[int]:
     """Float32 elements of counts, order, tiles, permuted x, h, and parts."""
     pairs, per_float = rows * top_k, 4 // dtype.itemsize
+    if isinstance(config, FewRowsConfig):
+        return [0, 0, 0, 0, -(-pairs * experts.inner // per_float), pairs * experts.hidden]
     permuted = rows * _row_width(experts.hidden, experts) if experts.is_mxfp4 else 0
     h = pairs * _row_width(experts.inner, experts)
     return [
-        *grouping_sizes(pairs, experts.experts, tile_rows),
+        *grouping_sizes(pairs, experts.experts, config.tile_rows),
         -(-permuted // per_float), -(-h // per_float), pairs * experts.hidden,
     ]  # fmt: skip
 
@@ -93,11 +109,11 @@ def experts_workspace_size(
     top_k: int,
     experts: ExpertWeights,
     dtype: torch.dtype = torch.bfloat16,
-    config: ExpertConfig | None = None,
+    config: ExpertConfig | FewRowsConfig | None = None,
 ) -> int:
     """Return the float32 elements of workspace that ``experts_forward`` needs for so many rows."""
     config = config or expert_config(rows, top_k, experts)
-    return workspace_size(_workspace_sizes(rows, top_k, experts, config.tile_rows, dtype))
+    return workspace_size(_workspace_sizes(rows, top_k, experts, config, dtype))
 
 
 def experts_forward(
@@ -108,7 +124,7 @@ def experts_forward(
     out: torch.Tensor,
     workspace: torch.Tensor,
     *,
-    config: ExpertConfig | None = None,
+    config: ExpertConfig | FewRowsConfig | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
     """Compute the weighted sum of each row's experts.
@@ -135,19 +151,22 @@ def experts_forward(
     """
     (rows, hidden), top_k = x.shape, ids.shape[1]
     config = config or expert_config(rows, top_k, experts)
-    sizes = _workspace_sizes(rows, top_k, experts, config.tile_rows, x.dtype)
+    sizes = _workspace_sizes(rows, top_k, experts, config, x.dtype)
     _check(x, ids, weights, experts, out, workspace, sizes, config)
     *grouping, permuted, h, parts = split_workspace(workspace, sizes)
-    groups = group_pairs(
-        ids, experts.experts, config.tile_rows, [p.view(torch.int32) for p in grouping], pdl=pdl
-    )
+    h = h.view(x.dtype)
     if out.dim() == 3:
         parts = out
-    if experts.is_mxfp4:
-        x = _permute_columns(x, permuted.view(x.dtype), pdl)
-    h = h.view(x.dtype)
-    _gate_up(x, groups, experts, h, top_k, config, pdl)
-    _down(h, groups, weights, experts, parts, config, pdl)
+    if isinstance(config, FewRowsConfig):
+        few_rows_forward(x, ids, weights, experts, h, parts, config, pdl=pdl)
+    else:
+        groups = group_pairs(
+            ids, experts.experts, config.tile_rows, [p.view(torch.int32) for p in grouping], pdl=pdl
+        )
+        if experts.is_mxfp4:
+            x = _permute_columns(x, permuted.view(x.dtype), pdl)
+        _gate_up(x, groups, experts, h, top_k, config, pdl)
+        _down(h, groups, weights, experts, parts, config, pdl)
     if out.dim() == 2:
         block = min(1024, next_power_of_2(hidden))
         add_parts_kernel[(rows * -(-hidden // block),)](
@@ -224,7 +243,7 @@ def _check(
     out: torch.Tensor,
     workspace: torch.Tensor,
     sizes: list[int],
-    config: ExpertConfig,
+    config: ExpertConfig | FewRowsConfig,
 ) -> None:
     """Raise ValueError unless the tensors and the configuration of a call fit together."""
     require_tensor("x", x, FLOAT_DTYPES, 2)
@@ -257,6 +276,12 @@ def _check(
         workspace.numel() >= needed,
         f"The workspace has {workspace.numel()} elements; it needs {needed}.",
     )
+    if isinstance(config, FewRowsConfig):
+        require(
+            few_rows_fits(rows, top_k, experts, config),
+            "few_rows_fits does not accept these experts; use the configuration of tile_config.",
+        )
+        return
     require_tile("tile_rows", config.tile_rows)
     for name, tiles in (("gate_up", config.gate_up), ("down", config.down)):
         require_tile(f"tile_n of {name}", tiles.tile_n)

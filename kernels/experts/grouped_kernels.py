@@ -115,7 +115,7 @@ def _scale_tile(s_rows, word, K: tl.constexpr):
     return tl.load(s_rows[:, None] + tl.minimum(word // 4, K // 32 - 1)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["most"])
 def gate_up_kernel(
     x, order, tiles, w, scales, bias, h, most,
     K: tl.constexpr, N: tl.constexpr, ROW: tl.constexpr, H_ROW: tl.constexpr, TOP_K: tl.constexpr,
@@ -182,7 +182,7 @@ def gate_up_kernel(
         tl.store(to, result.to(h.dtype.element_ty), mask=(m < rows)[None, :] & (n < H_ROW)[:, None])
 
 
-@triton.jit(do_not_specialize=["rows_of_x"])
+@triton.jit(do_not_specialize=["most", "rows_of_x"])
 def down_kernel(
     h, order, tiles, w, scales, bias, weights, parts, most, rows_of_x,
     K: tl.constexpr, N: tl.constexpr, ROW: tl.constexpr, TOP_K: tl.constexpr,

@@ -1,0 +1,189 @@
+"""The experts of few rows by the CUDA kernel ``few_rows.cu``, which is bound by reading weights."""
+
+import ctypes
+import functools
+import logging
+from dataclasses import dataclass
+
+import torch
+
+from ..cuda.cuda_driver import CudaError, CudaKernel
+from ..cuda.nvrtc import compile_cubin, is_hopper
+from .expert_weights import ExpertWeights
+from .grouping import most_tiles
+
+SOURCE = "../experts/few_rows.cu"
+MOST_PAIRS = 1024  # that the kernel looks through for its expert's
+
+
+@dataclass(frozen=True, slots=True)
+class FewRowsTiles:
+    """Configuration of one of the two products.
+
+    Attributes:
+        warps: warps of a program, among which a row's columns are divided.
+        weight_tiles: groups of 16 weight rows in a program.
+        unroll: chunks of 64 bytes of each row that a warp loads in a step.
+        blocks: resident programs of a multiprocessor for which registers are allocated.
+    """
+
+    warps: int
+    weight_tiles: int
+    unroll: int
+    blocks: int
+
+
+@dataclass(frozen=True, slots=True)
+class FewRowsConfig:
+    """Configuration of both products.
+
+    Attributes:
+        tile_rows: most pairs of a program, a multiple of 8.
+        gate_up: the first product's.
+        down: the second product's.
+    """
+
+    tile_rows: int
+    gate_up: FewRowsTiles
+    down: FewRowsTiles
+
+
+def few_rows_config(experts: ExpertWeights) -> FewRowsConfig:
+    """Return the configuration for a layer's experts."""
+    unroll = 1 if experts.is_mxfp4 else 4
+    return FewRowsConfig(8, FewRowsTiles(4, 2, unroll, 5), FewRowsTiles(4, 2, unroll, 5))
+
+
+def kernel_defines(
+    experts: ExpertWeights, top_k: int, tile_rows: int, tiles: FewRowsTiles, gated: bool
+) -> tuple[tuple[str, object], ...]:
+    """Return the kernel's macros."""
+    bias = experts.gate_up_bias if gated else experts.down_bias
+    columns = (experts.hidden, experts.inner)
+    return (
+        ("MXFP4", int(experts.is_mxfp4)),
+        ("GATED", int(gated)),
+        ("INTERLEAVED", int(experts.interleaved)),
+        ("HAS_BIAS", int(bias is not None)),
+        ("ACTIVATION", ("silu", "gelu_tanh", "clamped_swiglu").index(experts.activation)),
+        ("INPUTS", columns[0 if gated else 1]),
+        ("OUTPUTS", columns[1 if gated else 0]),
+        ("EXPERTS", experts.experts),
+        ("TOP_K", top_k),
+        ("WARPS", tiles.warps),
+        ("TILES_M", tiles.weight_tiles),
+        ("TILES_N", tile_rows // 8),
+        ("UNROLL", tiles.unroll),
+        ("BLOCKS", tiles.blocks),
+    )
+
+
+@functools.cache
+def _load_kernel(
+    device: torch.device, defines: tuple[tuple[str, object], ...]
+) -> CudaKernel | None:
+    try:
+        with torch.cuda.device(device):
+            return CudaKernel(compile_cubin(SOURCE, dict(defines)), "experts_few_rows", 0)
+    except CudaError as error:
+        message = "The CUDA kernel for experts is not available, so Triton's runs. The reason: %s"
+        logging.getLogger(__name__).warning(message, error)
+        return None
+
+
+def few_rows_fits(
+    rows: int, top_k: int, experts: ExpertWeights, config: FewRowsConfig | None = None
+) -> bool:
+    """Return whether ``few_rows_forward`` supports these experts and so many rows.
+
+    Compiles the kernels.
+    """
+    config = config or few_rows_config(experts)
+    gate_up, device = experts.gate_up_rows, experts.gate_up_rows.device
+    multiple = 32 if experts.is_mxfp4 else 8
+    biases = (experts.gate_up_bias, experts.down_bias)
+    return (
+        is_hopper(device)
+        and gate_up.dtype in (torch.bfloat16, torch.uint8)
+        and rows * top_k <= MOST_PAIRS
+        and experts.inner % (8 * config.gate_up.weight_tiles) == 0
+        and experts.hidden % (16 * config.down.weight_tiles) == 0
+        and experts.hidden % multiple == 0
+        and experts.inner % multiple == 0
+        and (experts.interleaved or not experts.is_mxfp4)
+        and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
+        and all(kernel is not None for kernel in _kernels(top_k, experts, config))
+    )
+
+
+def _kernels(
+    top_k: int, experts: ExpertWeights, config: FewRowsConfig
+) -> tuple[CudaKernel | None, CudaKernel | None]:
+    device = experts.gate_up_rows.device
+    gate_up = kernel_defines(experts, top_k, config.tile_rows, config.gate_up, True)
+    down = kernel_defines(experts, top_k, config.tile_rows, config.down, False)
+    return _load_kernel(device, gate_up), _load_kernel(device, down)
+
+
+def few_rows_forward(
+    x: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    experts: ExpertWeights,
+    h: torch.Tensor,
+    parts: torch.Tensor,
+    config: FewRowsConfig,
+    *,
+    pdl: bool,
+) -> None:
+    """Compute the weighted outputs of all pairs.
+
+    Args:
+        x: bfloat16 [rows, hidden].
+        ids: int32 [rows, top_k].
+        weights: float32 [rows, top_k].
+        experts: ``few_rows_fits`` accepts them.
+        h: bfloat16 memory of at least rows * top_k * inner elements.
+        parts: float32 [top_k, rows, hidden], written.
+        config: configuration.
+        pdl: launch with programmatic dependent launch. The launch before may write x, ids and
+            weights.
+    """
+    rows, top_k = ids.shape
+    gate_up, down = _kernels(top_k, experts, config)
+    assert gate_up is not None
+    assert down is not None
+    tiles = most_tiles(rows * top_k, experts.experts, config.tile_rows)
+    columns = 8 * config.gate_up.weight_tiles
+    gate_up.launch(
+        tiles * (experts.inner // columns),
+        32 * config.gate_up.warps,
+        _arguments(
+            (
+                x,
+                ids,
+                weights,
+                experts.gate_up_rows,
+                experts.gate_up_scales,
+                experts.gate_up_bias,
+                h,
+            ),
+            rows,
+        ),
+        pdl,
+    )
+    columns = 16 * config.down.weight_tiles
+    down.launch(
+        tiles * (experts.hidden // columns),
+        32 * config.down.warps,
+        _arguments(
+            (h, ids, weights, experts.down_rows, experts.down_scales, experts.down_bias, parts),
+            rows,
+        ),
+        pdl,
+    )
+
+
+def _arguments(tensors: tuple[torch.Tensor | None, ...], rows: int) -> list[ctypes._SimpleCData]:
+    pointers = [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]
+    return [*pointers, ctypes.c_int(rows)]
