@@ -281,19 +281,24 @@ class Attempt:
     def end(self, ending: Ending, now: float, detail: str = "") -> None:
         """End the attempt.
 
-        An answer that it has already boxed counts, unless it is cancelled by a consensus, has been
-        found to have no valid answer, or has hit a fault of the solver. A box behind the last call
-        goes before boxes that were written earlier.
+        An answer that it has already boxed counts, unless it is cancelled by a consensus or has
+        been found to have no valid answer. A box behind the last call goes before boxes that were
+        written earlier.
         """
         if self.over:
             raise AssertionError(f"Attempt {self.index} has ended: {self.ending}.")
         if self.state is State.THINKING and not self.turns[-1].text:
             self._close_turn(now)
-        self.ending, self.detail, self.ended = ending, detail, now
-        if ending not in (Ending.CONSENSUS, Ending.NO_ANSWER, Ending.FAULT):
+        if ending not in (Ending.CONSENSUS, Ending.NO_ANSWER):
             since = self.answer_since_calls()
             self.answer = self.boxed_answer() if since is None else since
+        self.ending, self.detail, self.ended = ending, detail, now
         self.state = State.GAVE_UP if self.answer is None else State.ANSWERED
+
+    def fail(self, now: float, detail: str) -> None:
+        """End the attempt because of a fault of the solver, without reading what was written."""
+        self.ending, self.detail, self.ended = Ending.FAULT, detail, now
+        self.state, self.answer = State.GAVE_UP, None
 
     def boxed_answer(self) -> int | None:
         """Return the last valid box in the final text of all turns, or None if there is none."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
 
-from .attempt import Action, Attempt, CallTools, Ending, Feed, State
+from .attempt import Action, Attempt, CallTools, Ending, Feed
 from .attempt_statistics import AttemptStatistics
 from .attempt_trace import attempt_record
 from .calls.call_record import CallRecord
@@ -238,8 +238,10 @@ class ProblemRun:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             detail = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
             self.faults.append(detail[:FAULT_LENGTH])
-            attempt.state = State.THINKING
-            self._end(attempt, Ending.FAULT, detail[:FAULT_LENGTH])
+            if not attempt.over:
+                attempt.fail(self._now(), detail[:FAULT_LENGTH])
+            if attempt.index not in self._statistics:
+                self._on_end(attempt)
 
     def _on_event(self, attempt: Attempt, event: Event) -> None:
         if event.tokens:
@@ -335,10 +337,12 @@ class ProblemRun:
                 self._detach(attempt)
             except Exception as error:
                 self.faults.append(one_line(error, FAULT_LENGTH))
-        for attempt in running:
-            self._guard(attempt, partial(self._end, attempt, ending, detail))
-        self._count_votes()
-        self._finish(str(ending))
+        try:
+            for attempt in running:
+                self._guard(attempt, partial(self._end, attempt, ending, detail))
+            self._count_votes()
+        finally:  # whatever fails here, nobody may wait for it
+            self._finish(str(ending))
 
     def _finish(self, reason: str) -> None:
         self._stopped = self._stopped or reason

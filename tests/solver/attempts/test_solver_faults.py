@@ -69,6 +69,36 @@ def test_broken_engine_yields_the_best_answer_so_far_and_the_next_problem_runs()
     assert second.answer == 5
 
 
+@pytest.mark.parametrize("turn", [boxed(1), "long " * 100_000])
+def test_an_attempt_whose_text_cannot_be_read_ends_all_the_same(
+    turn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Attempt.answer_since_calls
+
+    def unreadable(self: Attempt) -> int | None:
+        if self.index == 0:
+            raise KeyError("boom")
+        return original(self)
+
+    monkeypatch.setattr(Attempt, "answer_since_calls", unreadable)
+    result, _, _ = solve([[turn], [boxed(2)]], time=1.0)
+    assert endings(result) == ["solver fault", "answered"]
+    assert "boom" in result.attempts[0]["detail"]
+    assert result.answer == 2
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_nobody_waits_for_an_attempt_that_cannot_be_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Attempt) -> Any:
+        raise KeyError("boom")
+
+    monkeypatch.setattr(Attempt, "statistics", broken)
+    with scripted_solver(ScriptedEngine([["long " * 100_000]]), attempts=1, time=1.0) as solver:
+        result = solver.solve_or_nothing("one")
+    assert result.stopped == "failed"
+    assert result.answer is None
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_dead_engine_thread_does_not_hang_the_solver() -> None:
     engine = ScriptedEngine([["x" * 10_000]])
