@@ -258,7 +258,7 @@ class Attempt:
         turn.calls = records = [self._failures.add(record) for record in records]
         self.state = State.THINKING
         if self._failures.hopeless:
-            self.end(Ending.REPEATED, now)
+            self.end(Ending.REPEATED, now, self._failures.last)
             return None
         outputs = [record.text for record in records]
         if turn.stopped:  # the output belongs to the turn, which goes on

@@ -11,7 +11,7 @@ from ..attempts.attempt import Ending
 from ..evaluation.run_scores import CUT_OFF
 from .conversation import visible_text
 
-LIMITS = (Ending.LENGTH, Ending.CONTEXT, Ending.TIME, Ending.TURNS)
+LIMITS = (Ending.LENGTH, Ending.CONTEXT, Ending.TIME, Ending.TURNS, Ending.REPEATED)
 FAULTS = (Ending.ENGINE, Ending.SANDBOX, Ending.FAULT, Ending.REFUSED)
 _CONCLUSION = 400  # characters at the end of an attempt that may hold an answer without a box
 

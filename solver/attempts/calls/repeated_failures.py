@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from eightfold.common.error_text import one_line
+
 from .call_record import CallRecord
 
 MAX_REPETITIONS = 3
@@ -25,10 +27,12 @@ class RepeatedFailures:
 
     Attributes:
         count: number of repetitions since the last new outcome.
+        last: last line of the output of the last failure.
     """
 
     def __init__(self, note: str) -> None:
         self.count = 0
+        self.last = ""
         self._note = note
         self._seen: Counter[tuple[str | None, str | None]] = Counter()
 
@@ -42,6 +46,7 @@ class RepeatedFailures:
         if record.status == "ok":
             self.count = 0
             return record
+        self.last = one_line((record.text.strip() or record.status).splitlines()[-1], 200)
         key = (None, record.text) if record.code is None else (record.code.strip(), record.error)
         self._seen[key] += 1
         if self._seen[key] == 1:

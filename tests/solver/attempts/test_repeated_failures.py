@@ -86,6 +86,7 @@ def test_an_attempt_that_repeats_itself_ends() -> None:
     assert attempt.on_results([failed("f(1)")], 2.0) is None
     attempt.check()
     assert attempt.ending is Ending.REPEATED
+    assert attempt.detail == "Error"
     assert attempt.answer == 7  # written before the calls, and nothing came after them
     assert [one.status for one in attempt.calls] == ["error"] * (MAX_REPETITIONS + 1)
 

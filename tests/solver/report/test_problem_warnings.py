@@ -31,6 +31,7 @@ def test_a_vote_against_the_truth_is_marked_if_an_attempt_was_right() -> None:
         ("context full", "limit"),
         ("time", "limit"),
         ("turns used up", "limit"),
+        ("repeated failed calls", "limit"),
         ("engine failed", "fault"),
         ("sandbox failed", "fault"),
         ("solver fault", "fault"),
