@@ -26,6 +26,7 @@ from .grouped_kernels import (
     permute_columns_kernel,
 )
 from .grouping import PairGroups, group_pairs, grouping_sizes
+from .many_rows import ManyRowsConfig, many_rows_fits, many_rows_forward
 
 MOST_FEW_ROWS = 64
 
@@ -62,10 +63,15 @@ class ExpertConfig:
     down: ExpertTiles
 
 
-def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig | FewRowsConfig:
-    """Return the configuration for so many rows; of ``few_rows.cu`` if it can compute them."""
+Configuration = FewRowsConfig | ManyRowsConfig | ExpertConfig
+
+
+def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
+    """Return the configuration for so many rows, of a CUDA kernel if one can compute them."""
     if rows <= MOST_FEW_ROWS and few_rows_fits(rows, top_k, experts):
         return few_rows_config(experts)
+    if rows > MOST_FEW_ROWS and many_rows_fits(top_k, experts):
+        return ManyRowsConfig()
     return tile_config(rows, top_k, experts)
 
 
@@ -89,7 +95,7 @@ def _workspace_sizes(
     rows: int,
     top_k: int,
     experts: ExpertWeights,
-    config: ExpertConfig | FewRowsConfig,
+    config: Configuration,
     dtype: torch.dtype,
 ) -> list[int]:
     """Float32 elements of counts, order, tiles, permuted x, h, and parts."""
@@ -109,7 +115,7 @@ def experts_workspace_size(
     top_k: int,
     experts: ExpertWeights,
     dtype: torch.dtype = torch.bfloat16,
-    config: ExpertConfig | FewRowsConfig | None = None,
+    config: Configuration | None = None,
 ) -> int:
     """Return the float32 elements of workspace that ``experts_forward`` needs for so many rows."""
     config = config or expert_config(rows, top_k, experts)
@@ -124,7 +130,7 @@ def experts_forward(
     out: torch.Tensor,
     workspace: torch.Tensor,
     *,
-    config: ExpertConfig | FewRowsConfig | None = None,
+    config: Configuration | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
     """Compute the weighted sum of each row's experts.
@@ -164,9 +170,13 @@ def experts_forward(
             ids, experts.experts, config.tile_rows, [p.view(torch.int32) for p in grouping], pdl=pdl
         )
         if experts.is_mxfp4:
-            x = _permute_columns(x, permuted.view(x.dtype), pdl)
-        _gate_up(x, groups, experts, h, top_k, config, pdl)
-        _down(h, groups, weights, experts, parts, config, pdl)
+            planes = isinstance(config, ExpertConfig)
+            x = _permute_columns(x, permuted.view(x.dtype), planes, pdl)
+        if isinstance(config, ManyRowsConfig):
+            many_rows_forward(x, groups, weights, experts, h, parts, config, pdl=pdl)
+        else:
+            _gate_up(x, groups, experts, h, top_k, config, pdl)
+            _down(h, groups, weights, experts, parts, config, pdl)
     if out.dim() == 2:
         block = min(1024, next_power_of_2(hidden))
         add_parts_kernel[(rows * -(-hidden // block),)](
@@ -175,12 +185,14 @@ def experts_forward(
     return out
 
 
-def _permute_columns(x: torch.Tensor, permuted: torch.Tensor, pdl: bool) -> torch.Tensor:
+def _permute_columns(
+    x: torch.Tensor, permuted: torch.Tensor, planes: bool, pdl: bool
+) -> torch.Tensor:
     rows, hidden = x.shape
     width = permuted.numel() // rows
     permute_columns_kernel[(rows,)](
         x, permuted, rows, K=hidden, PADDED=width, BLOCK=next_power_of_2(width),
-        num_warps=8 if hidden > 1024 else 4, **pdl_options(pdl),
+        PLANES=planes, num_warps=8 if hidden > 1024 else 4, **pdl_options(pdl),
     )  # fmt: skip
     return permuted.view(rows, width)
 
@@ -243,7 +255,7 @@ def _check(
     out: torch.Tensor,
     workspace: torch.Tensor,
     sizes: list[int],
-    config: ExpertConfig | FewRowsConfig,
+    config: Configuration,
 ) -> None:
     """Raise ValueError unless the tensors and the configuration of a call fit together."""
     require_tensor("x", x, FLOAT_DTYPES, 2)
@@ -280,6 +292,12 @@ def _check(
         require(
             few_rows_fits(rows, top_k, experts, config),
             "few_rows_fits does not accept these experts; use the configuration of tile_config.",
+        )
+        return
+    if isinstance(config, ManyRowsConfig):
+        require(
+            many_rows_fits(top_k, experts, config),
+            "many_rows_fits does not accept these experts; use the configuration of tile_config.",
         )
         return
     require_tile("tile_rows", config.tile_rows)

@@ -28,14 +28,23 @@ def permuted_column(column):
 
 @triton.jit(do_not_specialize=["rows"])
 def permute_columns_kernel(
-    x, out, rows, K: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr, PDL: tl.constexpr
-):
-    """out [rows, PADDED] = x [rows, K] with permuted columns, zero where x has none."""
+    x, out, rows, K: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
+    PLANES: tl.constexpr, PDL: tl.constexpr,
+):  # fmt: skip
+    """out [rows, PADDED] = x [rows, K] with permuted columns, zero where x has none.
+
+    PLANES is ``permuted_column``'s order; otherwise it is that of ``place_of`` in many_rows.cu.
+    """
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
     row = tl.program_id(0).to(tl.int64)
     to = tl.arange(0, BLOCK)
-    column = to // 128 * 128 + to % 16 * 8 + to % 128 // 16
+    if PLANES:
+        column = to // 128 * 128 + to % 16 * 8 + to % 128 // 16
+    else:
+        lane, word = to % 8 // 2, to % 128 // 32
+        code = to % 2 * 4 + to % 32 // 16 * 2 + to % 16 // 8
+        column = to // 128 * 128 + lane * 32 + word * 8 + code
     values = tl.load(x + row * K + column, mask=column < K, other=0.0)
     tl.store(out + row * PADDED + to, values, mask=to < PADDED)
 

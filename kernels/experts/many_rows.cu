@@ -1,0 +1,265 @@
+// One product of a layer's experts in MXFP4 for many rows, on Hopper.
+//
+// A program computes a tile of at most 128 sorted pairs of one expert by COLUMNS outputs. Two warp
+// groups take weight rows as the matrix instruction's left operand, from registers, where they are
+// expanded just before; x comes through a ring in shared memory. A lane reads 16 consecutive bytes
+// of a weight row, so the columns of x are permuted (`place_of`). The number of columns that
+// the instruction computes is the next multiple of 32 pairs.
+//
+// Sums run over ascending chunks of 128 columns within one program: results repeat bit for bit.
+//
+// Macros: GATED (gate and up rows take turns), HAS_BIAS (0 or 1); ACTIVATION (2: clamped SwiGLU);
+// INPUTS and OUTPUTS, columns of both sides; TOP_K; SLOTS of the ring.
+#include "hopper.cuh"
+
+typedef unsigned char u8;
+constexpr int GROUPS = 2, TILES = 2;  // warp groups, and 64 weight rows at a time of each
+constexpr int THREADS = GROUPS * 128, MOST_ROWS = 128;
+constexpr int ROWS = GATED ? 2 * OUTPUTS : OUTPUTS;  // weight rows of an expert
+constexpr int OUTS = GATED ? 32 : 64;  // outputs of 64 weight rows
+constexpr int COLUMNS = GROUPS * TILES * OUTS;
+constexpr int BLOCKS = (OUTPUTS + COLUMNS - 1) / COLUMNS;
+constexpr int PIECES = INPUTS / 32;  // of 16 bytes in a weight row
+constexpr int CHUNKS = (PIECES + 3) / 4;
+constexpr int X_ROW = CHUNKS * 128;  // columns of a row of x in memory
+constexpr int SLOT = MOST_ROWS * 256, PITCH = 272;
+constexpr int AHEAD = SLOTS - 2;  // chunks of x on their way
+static_assert(!GATED || COLUMNS == 128, "a program writes whole chunks");
+
+__device__ __forceinline__ u32 expand(u32 word, int j, u32 factor) {
+    u32 size = j == 0 ? word << 6 : j == 1 ? word << 2 : j == 2 ? word >> 2 : word >> 6;
+    u32 bits = ((word << (12 - 4 * j)) & 0x80008000u) | (size & 0x01C001C0u), result;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
+        : "=r"(result) : "r"(bits), "r"(factor), "r"(0x80008000u));
+    return result;
+}
+__device__ __forceinline__ bf16 to_bf16(float x) {
+    bf16 result;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(x));
+    return result;
+}
+__device__ __forceinline__ float activate(float gate, float up) {
+    gate = gate > 7.0f ? 7.0f : gate;  // a NaN stays
+    up = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
+    return (up + 1.0f) * gate / (1.0f + __expf(-1.702f * gate));
+}
+// Place of column c (0 to 127) of a chunk: the order in which lanes hold expanded weights.
+__device__ __forceinline__ int place_of(int c) {
+    int lane = c / 32, word = c % 32 / 8, code = c % 8;
+    return 16 * (2 * word + code % 4 / 2) + 2 * lane + code / 4 + 8 * (code % 2);
+}
+__device__ __forceinline__ void copy_async(u32 to, const void* from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"((u64)from) : "memory");
+}
+__device__ __forceinline__ void copy_commit() {
+    asm volatile("cp.async.commit_group;" ::: "memory");
+}
+__device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1) : "memory");
+}
+
+#define D16_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define D16_1 "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define D16_2 "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define D16_3 "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define D16(d, i) F4(d, i), F4(d, i + 4), F4(d, i + 8), F4(d, i + 12)
+#define PRODUCT(n, registers, a, b, add) \
+    "{.reg .pred p; setp.ne.b32 p, %" #add ", 0;" \
+    "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" registers "}, {" a "}, %" #b \
+    ", p, 1, 1, 0;}"
+#define INPUT(a, b, add) "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add)
+
+// d = (add ? d : 0) + a [64 x 16] * b^T, b [n x 16] in shared memory at `at`.
+__device__ __forceinline__ void product(float (&d)[16], const u32 (&a)[4], u32 at, int add) {
+    u64 b = matrix_descriptor(at, 16);
+    asm volatile(PRODUCT(32, D16_0, "%16, %17, %18, %19", 20, 21)
+                 : D16(d, 0) : INPUT(a, b, add));
+}
+__device__ __forceinline__ void product(float (&d)[32], const u32 (&a)[4], u32 at, int add) {
+    u64 b = matrix_descriptor(at, 16);
+    asm volatile(PRODUCT(64, D16_0 ", " D16_1, "%32, %33, %34, %35", 36, 37)
+                 : D16(d, 0), D16(d, 16) : INPUT(a, b, add));
+}
+__device__ __forceinline__ void product(float (&d)[48], const u32 (&a)[4], u32 at, int add) {
+    u64 b = matrix_descriptor(at, 16);
+    asm volatile(PRODUCT(96, D16_0 ", " D16_1 ", " D16_2, "%48, %49, %50, %51", 52, 53)
+                 : D16(d, 0), D16(d, 16), D16(d, 32) : INPUT(a, b, add));
+}
+__device__ __forceinline__ void product(float (&d)[64], const u32 (&a)[4], u32 at, int add) {
+    u64 b = matrix_descriptor(at, 16);
+    asm volatile(PRODUCT(128, D16_0 ", " D16_1 ", " D16_2 ", " D16_3, "%64, %65, %66, %67", 68, 69)
+                 : D16(d, 0), D16(d, 16), D16(d, 32), D16(d, 48) : INPUT(a, b, add));
+}
+
+// A tile's pairs, for the whole program.
+struct Tile {
+    int x_rows[MOST_ROWS];  // of x
+    int places[MOST_ROWS];  // of the second product's results
+    float weights[MOST_ROWS];
+};
+// A lane's weights of a chunk: rows `half` 0 and 1 of each 64.
+struct Weights {
+    uint4 words[TILES][2];
+    u32 factors[TILES][2];
+};
+
+__device__ __forceinline__ int weight_row(int column, int tile, int half) {
+    if (GATED) return 2 * min(column + tile * OUTS, OUTPUTS - 1) + half;
+    return min(column + tile * OUTS + half * 8, OUTPUTS - 1);
+}
+
+// `column` is the lane's first output. Chunks beyond the last are zero.
+__device__ __forceinline__ void load_weights(Weights& to, const u8* w, const u8* scales, int column,
+                                             int chunk) {
+    const int piece = chunk * 4 + threadIdx.x % 4;
+#pragma unroll
+    for (int tile = 0; tile < TILES; tile++)
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            int at = weight_row(column, tile, half) * PIECES + piece;
+            uint4 words = {0, 0, 0, 0};
+            u32 scale = 0;
+            if (piece < PIECES) {
+                words = __ldg((const uint4*)w + at);
+                scale = __ldg(scales + at);
+            }
+            to.words[tile][half] = words;
+            to.factors[tile][half] = ((scale + 62) << 7) * 0x10001u;
+        }
+}
+
+__device__ __forceinline__ u32 word_of(const uint4& v, int i) {
+    return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
+}
+
+template <int N>
+__device__ __forceinline__ void load_x(u32 slot, const bf16* x, const u32 (&offsets)[MOST_ROWS / 16],
+                                       int chunk) {
+    const int piece = threadIdx.x % 16, first = threadIdx.x / 16;
+    if (chunk < CHUNKS) {
+#pragma unroll
+        for (int i = 0; i < N / 16; i++) {
+            const int row = first + 16 * i;
+            copy_async(slot + piece / 8 * (N * 128) + row * 128 + ((piece % 8) ^ (row % 8)) * 16,
+                       (const u8*)x + offsets[i] + chunk * 256 + piece * 16);
+        }
+    }
+    copy_commit();
+}
+
+// d [TILES][N / 2]: this warp group's weight rows times N rows of x.
+template <int N>
+__device__ __forceinline__ void multiply(float (&d)[TILES][N / 2], u32 ring, const bf16* x,
+                                         const u8* w, const u8* scales, int column,
+                                         const Tile& tile) {
+    u32 offsets[MOST_ROWS / 16];
+#pragma unroll
+    for (int i = 0; i < MOST_ROWS / 16; i++)
+        offsets[i] = (u32)tile.x_rows[threadIdx.x / 16 + 16 * i] * (X_ROW * 2);
+#pragma unroll
+    for (int chunk = 0; chunk < AHEAD; chunk++) load_x<N>(ring + chunk * SLOT, x, offsets, chunk);
+    Weights next;
+    load_weights(next, w, scales, column, 0);
+    u32 a[2][TILES][4];
+#pragma unroll 1
+    for (int chunk = 0; chunk < CHUNKS; chunk++) {
+        const Weights now = next;
+        load_weights(next, w, scales, column, chunk + 1);
+        copy_wait();
+        fence_async_proxy();
+        __syncthreads();
+        // The last product of the chunk before may still run; those of the one before it have ended
+        // in both warp groups, so its slot is free.
+        load_x<N>(ring + (chunk + AHEAD) % SLOTS * SLOT, x, offsets, chunk + AHEAD);
+        const u32 slot = ring + chunk % SLOTS * SLOT;
+#pragma unroll
+        for (int step = 0; step < 8; step++) {
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    a[step % 2][t][i] = expand(word_of(now.words[t][i % 2], step / 2),
+                                               step % 2 * 2 + i / 2, now.factors[t][i % 2]);
+            wgmma_fence();
+#pragma unroll
+            for (int t = 0; t < TILES; t++)
+                product(d[t], a[step % 2][t], slot + step / 4 * (N * 128) + step % 4 * 32,
+                        chunk > 0 || step > 0);
+            wgmma_commit();
+            wgmma_wait<1>();
+        }
+    }
+    wgmma_wait<0>();
+#pragma unroll
+    for (int t = 0; t < TILES; t++) settle_registers(d[t]);
+    __syncthreads();
+}
+
+template <int N>
+__device__ __forceinline__ void compute(u8* shared, const bf16* x, const u8* w, const u8* scales,
+                                        const bf16* bias, void* out, const Tile& tile, int begin,
+                                        int rows, int block) {
+    const int warp = threadIdx.x / 32 % 4, group = threadIdx.x / 128;
+    const int first = group * TILES * OUTS + warp * (OUTS / 4) + threadIdx.x % 32 / 4;
+    const int column = block * COLUMNS + first;
+    float d[TILES][N / 2];
+    multiply<N>(d, shared_address(shared), x, w, scales, column, tile);
+#pragma unroll
+    for (int t = 0; t < TILES; t++) {
+        float added[2] = {};
+        if (HAS_BIAS)
+            for (int half = 0; half < 2; half++)
+                added[half] = to_float(bias[weight_row(column, t, half)]);
+#pragma unroll
+        for (int i = 0; i < N / 2; i++) {
+            // Registers 0 and 1 of four are two pairs of row `half` 0, registers 2 and 3 of 1.
+            const int pair = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2, half = i % 4 / 2;
+            d[t][i] = d[t][i] * 18446744073709551616.0f + added[half];  // 2^64
+            if (GATED && half == 1) {
+                float h = activate(d[t][i - 2], d[t][i]);
+                if (column + t * OUTS >= OUTPUTS) h = 0.0f;
+                *(bf16*)(shared + pair * PITCH + place_of(first + t * OUTS) * 2) = to_bf16(h);
+            }
+            const int n = column + t * OUTS + half * 8;
+            if (!GATED && pair < rows && n < OUTPUTS)
+                ((float*)out)[(u64)tile.places[pair] * OUTPUTS + n] = d[t][i] * tile.weights[pair];
+        }
+    }
+    if (GATED) {
+        __syncthreads();
+        for (int i = threadIdx.x; i < rows * 16; i += THREADS)
+            *(uint4*)((bf16*)out + ((u64)(begin + i / 16) * BLOCKS + block) * 128 + i % 16 * 8) =
+                *(const uint4*)(shared + i / 16 * PITCH + i % 16 * 16);
+    }
+}
+
+// x bfloat16 [rows, X_ROW] if GATED, else [pairs, X_ROW], sorted; columns permuted, zero beyond
+// INPUTS. `tiles` [3, most]: expert, first sorted pair and number of pairs. out: bfloat16 [pairs,
+// BLOCKS * 128], sorted, permuted, if GATED; else float32 [TOP_K, rows, OUTPUTS], weighted.
+extern "C" __global__ void __launch_bounds__(THREADS, 1)
+experts_many_rows(const bf16* x, const int* order, const int* tiles, const float* weights,
+                  const u8* w, const u8* scales, const bf16* bias, void* out, int rows, int most) {
+    extern __shared__ __align__(1024) u8 memory[];
+    __shared__ Tile tile;
+    u8* shared = memory + (-shared_address(memory) & 1023);  // swizzling needs the alignment
+    pdl_wait();
+    pdl_launch_dependents();
+    const int index = blockIdx.x / BLOCKS, block = blockIdx.x % BLOCKS;
+    const int expert = tiles[index];
+    if (expert < 0) return;
+    const int begin = tiles[most + index], amount = tiles[2 * most + index];
+    for (int i = threadIdx.x; i < MOST_ROWS; i += THREADS) {
+        const int position = begin + min(i, amount - 1), pair = order[position];
+        tile.x_rows[i] = GATED ? pair / TOP_K : position;
+        tile.places[i] = pair % TOP_K * rows + pair / TOP_K;
+        tile.weights[i] = weights[pair];
+    }
+    __syncthreads();
+    w += (u64)expert * ROWS * (PIECES * 16);
+    scales += (u64)expert * ROWS * PIECES;
+    bias += (u64)expert * ROWS;
+    if (amount <= 32) compute<32>(shared, x, w, scales, bias, out, tile, begin, amount, block);
+    else if (amount <= 64) compute<64>(shared, x, w, scales, bias, out, tile, begin, amount, block);
+    else if (amount <= 96) compute<96>(shared, x, w, scales, bias, out, tile, begin, amount, block);
+    else compute<128>(shared, x, w, scales, bias, out, tile, begin, amount, block);
+}
