@@ -60,6 +60,7 @@ setup(
     extras_require={
         "flash": ["flash-attn>=2.7"],
         "kaggle": ["polars>=1.0"],
+        "serve": ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -72,6 +73,10 @@ setup(
             "setuptools>=77",
             "triton>=3.7; sys_platform == 'linux'",
             "polars>=1.0",
+            "fastapi>=0.115",
+            "uvicorn>=0.30",
+            "prometheus-client>=0.20",
+            "openai>=2",
         ],
     },
     entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:main"]},

@@ -46,6 +46,7 @@ class Solver(AbstractContextManager["Solver"]):
         folder: the model folder; None if engine and tokenizer were given ready-made.
         loop: the engine's thread, with the engine as `loop.engine`.
         protocol: the model's chat format.
+        sampling: sampling parameters of an attempt, its seed apart.
         pool: the pool of Python kernels.
 
     Raises:
@@ -87,6 +88,7 @@ class Solver(AbstractContextManager["Solver"]):
         self.folder = inputs.folder
         self.loop = self._parts.loop
         self.protocol = self._parts.protocol
+        self.sampling = self._parts.sampling
         self.pool = self._parts.pool
 
     def __exit__(self, *error: object) -> None:

@@ -9,6 +9,7 @@ from . import (
     replay_command,
     report_command,
     sandbox_command,
+    serve_command,
     solve_command,
 )
 
@@ -18,6 +19,7 @@ COMMANDS = (
     replay_command,
     report_command,
     budget_command,
+    serve_command,
     sandbox_command,
     preload_command,
     bundle_command,

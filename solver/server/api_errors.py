@@ -1,0 +1,85 @@
+"""Errors in the protocol's form: a status, and an object with message, type, param and code."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from eightfold.common.error_text import one_line
+
+KINDS = {401: "authentication_error", 404: "not_found_error", 503: "service_unavailable_error"}
+"""Types of errors by status; other client errors are "invalid_request_error"."""
+
+
+class ApiError(Exception):
+    """A request that cannot be served.
+
+    Args:
+        message: a sentence that says what to do.
+        status: HTTP status.
+        param: name of the field at fault.
+        code: the protocol's short name of the error.
+    """
+
+    def __init__(
+        self, message: str, status: int = 400, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message, self.status, self.param, self.code = message, status, param, code
+
+    def body(self) -> dict[str, Any]:
+        """Return the object that the client receives."""
+        kind = "server_error" if self.status >= 500 else "invalid_request_error"
+        error = {"message": self.message, "type": KINDS.get(self.status, kind)}
+        return {"error": {**error, "param": self.param, "code": self.code}}
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error of the application in the protocol's form."""
+
+    async def known(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ApiError)
+        return JSONResponse(error.body(), error.status)
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        known_error = _validation_error(error)
+        return JSONResponse(known_error.body(), known_error.status)
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        path = f"{request.method} {request.url.path}"
+        said = (
+            f"There is no {path} here; see /v1/models." if error.status_code in (404, 405) else ""
+        )
+        return JSONResponse(
+            ApiError(said or str(error.detail), error.status_code).body(), error.status_code
+        )
+
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse(ApiError(f"The server failed: {one_line(error)}.", 500).body(), 500)
+
+    app.add_exception_handler(ApiError, known)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(Exception, unexpected)
+
+
+def _validation_error(error: RequestValidationError) -> ApiError:
+    """Return the first fault that the schema of a request found, as a sentence."""
+    fault = error.errors()[0]
+    place = [str(part) for part in fault["loc"] if part != "body"]
+    name = ".".join(place)
+    if fault["type"] == "json_invalid":
+        return ApiError("The request's body is not JSON.")
+    if place[:1] == ["prompt"]:
+        return ApiError("prompt must be a text, token ids, or a list of either.", 400, "prompt")
+    if fault["type"] == "extra_forbidden":
+        return ApiError(f"The option {name} is not supported here; leave it out.", 400, name)
+    reason = str(fault["msg"]).removeprefix("Value error, ").rstrip(".")
+    said = f"{name}: {reason}." if name else f"{reason}."
+    return ApiError(said, 400, name or None)

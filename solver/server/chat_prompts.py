@@ -1,0 +1,123 @@
+"""Messages of a conversation as token ids, by the model's own chat template."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from eightfold.common.error_text import first_line
+from eightfold.common.valid_text import replace_surrogates
+
+from ..chat.untrusted_text import UntrustedTextEncoder
+from .api_errors import ApiError
+from .request_bodies import ChatMessage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class ChatPrompts:
+    """Renders conversations.
+
+    Args:
+        tokenizer: a tokenizer with a chat template.
+    """
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._tokenizer = tokenizer
+        self._untrusted = UntrustedTextEncoder(tokenizer)
+
+    def encode(
+        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
+    ) -> list[int]:
+        """Return the token ids of a conversation, up to where the model begins to write.
+
+        Texts of control tokens in messages are encoded as ordinary text.
+
+        Args:
+            messages: the conversation.
+            tools: the tools, as JSON schemas.
+
+        Raises:
+            ApiError: a message holds something else than text, or the template refuses them.
+        """
+        dicts = [_as_dict(index, message) for index, message in enumerate(messages)]
+        marked: dict[str, str] = {}  # texts that hold control tokens, by what stands for them
+        for index, one in enumerate(dicts):
+            if self._untrusted.has_control(one["content"]):
+                mark = self._mark(index, dicts)
+                marked[mark], one["content"] = one["content"], mark
+        text = self._render(dicts, tools)
+        ids: list[int] = []
+        for mark, content in marked.items():
+            before, found, text = text.partition(mark)
+            if not found:
+                raise ApiError(
+                    "The chat template does not show each message once.", 400, "messages"
+                )
+            ids += self._ids(before) + self._untrusted.encode(content)
+        return ids + self._ids(text)
+
+    def _render(self, dicts: list[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> str:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                dicts, tools=list(tools) or None, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # templates raise errors of many kinds
+            reason = first_line(error).rstrip(".")
+            said = f"The model's chat template refuses these messages: {reason}."
+            raise ApiError(said, 400, "messages") from error
+        assert isinstance(text, str)
+        return text
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+    @staticmethod
+    def _mark(index: int, dicts: Sequence[dict[str, Any]]) -> str:
+        mark = f"message{index}text"
+        while any(mark in one["content"] for one in dicts):
+            mark += "x"
+        return mark
+
+
+def text_of(index: int, message: ChatMessage) -> str:
+    """Return the text of a message, whose parts are joined.
+
+    Raises:
+        ApiError: a part is something else than text.
+    """
+    if isinstance(message.content, str):
+        return replace_surrogates(message.content)
+    texts = []
+    for part in message.content or []:
+        text = part.get("text")
+        if part.get("type") not in ("text", "input_text") or not isinstance(text, str):
+            raise ApiError(
+                f"Message {index} has a part of the type {part.get('type')!r}; only text is read.",
+                400,
+                f"messages.{index}.content",
+            )
+        texts.append(replace_surrogates(text))
+    return "\n".join(texts)
+
+
+def _as_dict(index: int, message: ChatMessage) -> dict[str, Any]:
+    """Return a message as chat templates take it: arguments of calls are objects there."""
+    fields = message.model_dump(exclude_none=True)
+    fields["content"] = text_of(index, message)
+    if message.tool_calls is None:
+        return fields
+    calls = []
+    for call in message.tool_calls:
+        function = dict(call.get("function") or {})
+        if isinstance(function.get("arguments"), str):
+            try:
+                function["arguments"] = json.loads(function["arguments"] or "{}")
+            except ValueError:
+                said = f"Message {index} has a tool call whose arguments are not JSON."
+                raise ApiError(said, 400, f"messages.{index}.tool_calls") from None
+        calls.append({**call, "function": function})
+    return {**fields, "tool_calls": calls}

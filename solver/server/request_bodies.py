@@ -1,0 +1,145 @@
+"""Bodies of requests: what is read of the protocol, and what is refused by name.
+
+Fields that cannot change an answer here, such as `user`, are accepted. Fields that would change it
+and are not supported are accepted only with the value that changes nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MAX_CHOICES = 128
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "frequency_penalty": (0,),
+    "presence_penalty": (0,),
+    "repetition_penalty": (1,),
+    "logit_bias": ({},),
+    "logprobs": (False, 0),
+    "top_logprobs": (0,),
+    "suffix": ("",),
+    "best_of": (1,),
+    "response_format": ({"type": "text"},),
+    "tool_choice": ("auto", "none"),
+    "parallel_tool_calls": (True,),
+    "modalities": (["text"],),
+    "functions": ([],),
+    "reasoning_effort": (),
+}
+"""Fields that are not supported, with the values that ask for nothing; null always does."""
+
+INERT = (
+    *("user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"),
+    *("prompt_cache_retention",),
+)
+"""Fields that tell the server who asks, or what to keep; nothing is kept here."""
+
+
+class StreamOptions(BaseModel):
+    """What a stream holds beside the text."""
+
+    model_config = ConfigDict(extra="forbid")
+    include_usage: bool = False
+
+
+class GenerationBody(BaseModel):
+    """The fields that both kinds of requests share.
+
+    Attributes:
+        temperature, top_p, top_k, min_p: None takes the checkpoint's values.
+        stop: texts in front of which the answer ends.
+        seed: choices of equal requests with equal seeds are equal; None draws one.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+    model: str
+    n: int = Field(1, ge=1, le=MAX_CHOICES)
+    temperature: float | None = Field(None, ge=0, le=100)
+    top_p: float | None = Field(None, gt=0, le=1)
+    top_k: int | None = Field(None, ge=-1)
+    min_p: float | None = Field(None, ge=0, le=1)
+    max_tokens: int | None = Field(None, ge=1)
+    stop: str | list[str] | None = None
+    seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, values: Any) -> Any:
+        """Drop fields that ask for nothing; the others that are unknown are refused by name."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            name: value
+            for name, value in values.items()
+            if name in fields
+            or not (value is None or name in INERT or value in NEUTRAL.get(name, ()))
+        }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _null_is_default(cls, values: Any) -> Any:
+        """Take null as the default, as the protocol does."""
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value is not None}
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """The texts at which the answer ends; empty texts would end it at once."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return tuple(text for text in stop if text)
+
+    @property
+    def usage_wanted(self) -> bool:
+        """True if a stream is to end with the usage."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class CompletionBody(GenerationBody):
+    """The body of /v1/completions.
+
+    Attributes:
+        prompt: a text or token ids, or a list of either.
+        echo: put the prompt in front of each answer.
+    """
+
+    prompt: str | list[str] | list[int] | list[list[int]]
+    max_tokens: int = Field(16, ge=1)
+    echo: bool = False
+
+
+class ChatMessage(BaseModel):
+    """A message of a conversation."""
+
+    model_config = ConfigDict(extra="ignore")
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+
+class ChatBody(GenerationBody):
+    """The body of /v1/chat/completions.
+
+    Attributes:
+        max_completion_tokens: another name of `max_tokens`, the newer one.
+        tools: tools in the form of JSON schemas, as the chat template takes them.
+        tool_choice: "auto", or "none" to leave the tools out.
+    """
+
+    messages: list[ChatMessage] = Field(min_length=1)
+    max_completion_tokens: int | None = Field(None, ge=1)
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: Literal["auto", "none"] = "auto"
+
+    @property
+    def most_tokens(self) -> int | None:
+        """The largest number of tokens of an answer; None leaves the context as the limit."""
+        return self.max_completion_tokens or self.max_tokens
