@@ -6,13 +6,10 @@ from typing import Literal, get_args
 import torch
 
 from ..triton_launch import FLOAT_DTYPES, require, require_tensor
+from .mxfp4_reference import BLOCK, BLOCK_BYTES, expand_mxfp4
 
 Activation = Literal["silu", "gelu_tanh", "clamped_swiglu"]
 SWIGLU_ALPHA, SWIGLU_LIMIT = 1.702, 7.0  # of gpt-oss
-BLOCK = 32
-"""Weights that share a scale in MXFP4."""
-FP4_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-"""Values of the codes 0 to 7; code + 8 is the negative."""
 MIN_SCALE, MAX_SCALE = 66, 192
 """The kernels expand scales from 2^-61 to 2^65 (stored with a bias of 127) exactly."""
 
@@ -21,9 +18,7 @@ MIN_SCALE, MAX_SCALE = 66, 192
 class ExpertWeights:
     """The experts of one layer: ``down(activation(gate(x)) * up(x))`` each.
 
-    Either ``gate_up`` and ``down`` are given, or the four tensors of MXFP4: 32 weights of a row
-    share a scale 2^(s - 127); a byte holds the FP4 code of an even column in its low half and that
-    of the next column in its high half.
+    Either ``gate_up`` and ``down`` are given, or the four tensors of MXFP4 (``mxfp4_reference``).
 
     Attributes:
         activation: "silu", "gelu_tanh", or "clamped_swiglu" of gpt-oss:
@@ -141,7 +136,7 @@ class ExpertWeights:
         rows = 2 * self.inner if name == "gate_up" else self.hidden
         shape = (self.experts, rows, width // BLOCK)
         _require_shape(f"{name}_scales", scales, shape)
-        _require_shape(f"{name}_blocks", blocks, (*shape, BLOCK // 2))
+        _require_shape(f"{name}_blocks", blocks, (*shape, BLOCK_BYTES))
 
     def check_scales(self) -> None:
         """Raise ValueError if a scale is beyond what the kernels expand exactly.
@@ -167,14 +162,6 @@ class ExpertWeights:
             expand_mxfp4(gate_up, gate_up_scales, dtype),
             expand_mxfp4(down, down_scales, dtype),
         )
-
-
-def expand_mxfp4(blocks: torch.Tensor, scales: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Expand uint8 blocks [..., K / 32, 16] and scales [..., K / 32] to [..., K]."""
-    table = torch.tensor((*FP4_VALUES, *(-v for v in FP4_VALUES)), device=blocks.device)
-    codes = torch.stack((blocks & 15, blocks >> 4), -1).flatten(-2).int()
-    values = torch.ldexp(table[codes], scales.int()[..., None] - 127)
-    return values.flatten(-2).to(dtype)
 
 
 def _require_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:

@@ -1,5 +1,6 @@
 """A layer's experts: group pairs, gate and up with activation, down with weighting, and the sum."""
 
+import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -29,6 +30,7 @@ from .grouping import PairGroups, group_pairs, grouping_sizes
 from .many_rows import ManyRowsConfig, many_rows_fits, many_rows_forward
 
 MOST_FEW_ROWS = 64
+LARGE_SHARED_BYTES = 200_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +78,27 @@ def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuratio
 
 
 def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
-    """Return the configuration of the Triton kernels for so many rows."""
-    mean = rows * top_k / experts.experts
-    tile_rows = 16 if mean <= 12 else 32 if mean <= 24 else 64 if mean <= 48 else 128
-    tile_k = 128 if experts.is_mxfp4 else 64 if tile_rows >= 64 else 128
-    if tile_rows < 128:
-        tiles = ExpertTiles(64, tile_k, 4, 3)
-        return ExpertConfig(tile_rows, tiles, replace(tiles, stages=4))
-    return ExpertConfig(tile_rows, ExpertTiles(128, tile_k, 8, 3), ExpertTiles(128, tile_k, 8, 3))
+    """Return the configuration of the Triton kernels for so many rows.
+
+    Large tiles need the shared memory and the matrix instruction of data center GPUs from Hopper
+    on.
+    """
+    mean, packed = rows * top_k / experts.experts, experts.is_mxfp4
+    tiles = ExpertTiles(64, 128 if packed or mean <= 12 else 64, 4, 3)
+    if mean <= 12:
+        return ExpertConfig(16, tiles, replace(tiles, stages=4))
+    if mean <= 48 or not _takes_large_tiles(experts.gate_up_rows.device):
+        return ExpertConfig(64, tiles, tiles)
+    tiles = ExpertTiles(128, tiles.tile_k, 8, 3)
+    return ExpertConfig(128, tiles, tiles)
+
+
+@functools.cache
+def _takes_large_tiles(device: torch.device) -> bool:
+    if device.type != "cuda":
+        return True
+    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
+    return int(shared) >= LARGE_SHARED_BYTES
 
 
 def _row_width(columns: int, experts: ExpertWeights) -> int:

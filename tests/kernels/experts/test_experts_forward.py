@@ -8,7 +8,7 @@ import torch
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, relative_error
 from helpers.kernel_cases.layer_cases import poisoned, randn
 
-from eightfold.kernels.experts.expert_weights import ExpertWeights, expand_mxfp4
+from eightfold.kernels.experts.expert_weights import ExpertWeights
 from eightfold.kernels.experts.experts_forward import (
     ExpertConfig,
     ExpertTiles,
@@ -157,14 +157,3 @@ def test_a_row_is_independent_of_its_neighbors(packed) -> None:
     assert mixed[1::2].isnan().all()
     alone = run(x[6:7], ids[6:7], share[6:7], weights, config)
     assert torch.equal(alone[0], out[6])
-
-
-def test_mxfp4_expands_as_documented() -> None:
-    blocks = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
-    scales = torch.arange(120, 136, dtype=torch.uint8).view(1, 16)
-    values = expand_mxfp4(blocks, scales, torch.float64)[0]
-    table = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
-    for byte in range(256):
-        scale = 2.0 ** (120 + byte // 16 - 127)
-        assert values[2 * byte] == table[byte & 15] * scale
-        assert values[2 * byte + 1] == table[byte >> 4] * scale

@@ -1,0 +1,81 @@
+"""The experts' kernels compile within each GPU's limits; no GPU is needed. About 20 seconds."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.kernel_cases.kernel_devices import CUDA
+
+from eightfold.kernels.cuda import nvrtc
+from eightfold.kernels.experts import few_rows, many_rows
+from eightfold.kernels.experts.expert_weights import ExpertWeights
+
+BUILDS = Path(__file__).parents[2] / "helpers" / "kernel_cases" / "expert_builds.py"
+needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+
+
+@pytest.mark.skipif(CUDA, reason="on a GPU the other tests compile the kernels")
+def test_triton_kernels_compile_for_every_gpu() -> None:
+    environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
+    command = [sys.executable, str(BUILDS)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert run.stdout.count("built") == 22
+
+
+def compile_with_nvcc(source: str, defines: tuple[tuple[str, object], ...], folder: Path) -> str:
+    """Compile one of the folder's CUDA sources; return the assembler's report."""
+    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-I", str(nvrtc.SOURCE_FOLDER)]
+    command += [f"-D{name}={value}" for name, value in defines]
+    command += ["-o", str(folder / "kernel.cubin"), str(nvrtc.SOURCE_FOLDER / source)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr
+    return run.stderr
+
+
+def gpt_oss_experts() -> ExpertWeights:
+    def empty(*shape: int) -> torch.Tensor:
+        return torch.empty(shape, dtype=torch.uint8, device="meta")
+
+    return ExpertWeights(
+        activation="clamped_swiglu",
+        interleaved=True,
+        gate_up_blocks=empty(128, 5760, 90, 16),
+        gate_up_scales=empty(128, 5760, 90),
+        down_blocks=empty(128, 2880, 90, 16),
+        down_scales=empty(128, 2880, 90),
+        gate_up_bias=empty(128, 5760).bfloat16(),
+        down_bias=empty(128, 2880).bfloat16(),
+    )
+
+
+def qwen_experts() -> ExpertWeights:
+    gate_up = torch.empty(128, 1536, 2048, dtype=torch.bfloat16, device="meta")
+    down = torch.empty(128, 2048, 768, dtype=torch.bfloat16, device="meta")
+    return ExpertWeights(activation="silu", gate_up=gate_up, down=down)
+
+
+@needs_nvcc
+@pytest.mark.parametrize("gated", [True, False])
+@pytest.mark.parametrize("experts", [gpt_oss_experts(), qwen_experts()], ids=["mxfp4", "bf16"])
+def test_few_rows_compiles_without_spills(
+    experts: ExpertWeights, gated: bool, tmp_path: Path
+) -> None:
+    config = few_rows.few_rows_config(experts)
+    tiles = config.gate_up if gated else config.down
+    defines = few_rows.kernel_defines(experts, 4, config.tile_rows, tiles, gated)
+    report = compile_with_nvcc(few_rows.SOURCE, defines, tmp_path)
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
+
+
+@needs_nvcc
+def test_many_rows_compiles_without_spills(tmp_path: Path) -> None:
+    slots = many_rows.ManyRowsConfig().slots
+    defines = many_rows.kernel_defines(gpt_oss_experts(), 4, slots, True)
+    report = compile_with_nvcc(many_rows.SOURCE, defines, tmp_path)
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
+    assert "serialized" not in report, "matrix products wait for one another"
