@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 _BOX = re.compile(
     r"\\(?:(?:boxed|Boxed|fbox|framebox|doublebox|shadowbox|ovalbox|Ovalbox|tcbox|bbox)"
-    r"|fcolorbox\s*\{[^{}]{0,40}\}\s*\{[^{}]{0,40}\}|enclose\s*\{[^{}]{0,40}box[^{}]{0,40}\})"
+    r"|fcolorbox\s*\{[^{}]{0,40}\}\s*\{[^{}]{0,40}\}|colorbox\s*\{[^{}]{0,40}\}|enclose\s*\{[^{}]{0,40}box[^{}]{0,40}\})"
     r"(?![a-zA-Z])\*?(?:\s*\[[^\[\]{}]{0,80}\]){0,3}\s*\{"
 )
 _FULL_WIDTH = str.maketrans("｛｝＼", "{}\\")

@@ -52,6 +52,7 @@ def bare_integer(text: str) -> int | None:
         text: final text of a model that was asked for nothing but an integer.
     """
     plain = "".join(str(int(char)) if char.isdecimal() else char for char in text.strip())
-    if len(plain) > 100 or not _BARE.fullmatch(plain) or _ARITHMETIC.search(plain):
+    about = plain.startswith("~")
+    if about or len(plain) > 100 or not _BARE.fullmatch(plain) or _ARITHMETIC.search(plain):
         return None
     return integer(plain)

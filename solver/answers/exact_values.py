@@ -88,6 +88,8 @@ class _Evaluation:
             return self.power(parts[0], self.exact(parts[1]))
         if name in ("floor", "ceil") and _has_decimal(parts[0]):
             raise NotExactError(f"the {name} of a decimal, which may be rounded, is open")
+        if name in ("floor", "ceil"):
+            return Fraction(self.floor(parts[0], up=name == "ceil"))
         values = [self.exact(part) for part in parts]
         if name in _LIST_FUNCTIONS:
             return Fraction(_LIST_FUNCTIONS[name](*map(_whole, values)))
@@ -95,9 +97,8 @@ class _Evaluation:
             return self.root(*values)
         if name == "sum":
             return self.total(values)
-        simple = {"negative": lambda v: -v, "absolute": abs, "floor": math.floor, "ceil": math.ceil}
-        if name in simple:
-            return Fraction(simple[name](values[0]))
+        if name in ("negative", "absolute"):
+            return -values[0] if name == "negative" else abs(values[0])
         return {"max": max, "min": min}[name](values)
 
     def total(self, values: Sequence[Fraction]) -> Fraction:
@@ -137,6 +138,36 @@ class _Evaluation:
         for side in (1, -1):
             self.charge(sides[side].bit_length())
         return value * Fraction(sides[1], sides[-1])
+
+    def floor(self, expression: Expression, up: bool) -> int:
+        """Return the floor of an expression, or its ceiling; it may be an irrational root."""
+        try:
+            value = self.exact(expression)
+        except NotExactError:
+            radicand, degree = self.radical(expression)
+            return self.floor_root(math.floor(radicand), degree) + up
+        return math.ceil(value) if up else math.floor(value)
+
+    def radical(self, expression: Expression) -> tuple[Fraction, int]:
+        """Return radicand and index of an irrational root; factors are drawn under the root."""
+        if expression.name == "root":
+            index = self.exact(expression.parts[1])
+            if self.exact(expression.parts[0]) >= 0 and index.denominator == 1 and index <= 64:
+                return self.exact(expression.parts[0]), index.numerator
+        elif expression.name in ("product", "quotient"):
+            squared = Fraction(1)
+            for factor, side in _factors(expression, 1):
+                value, index = factor, Fraction(1)
+                if factor.name == "root":
+                    value, index = factor.parts[0], self.exact(factor.parts[1])
+                found = self.exact(value)
+                if found < 0 or index not in (1, 2):
+                    break
+                power = found if index == 2 else found * found
+                squared = self.bounded(squared * (power if side == 1 else self.inverse(power)))
+            else:
+                return squared, 2
+        raise NotExactError("it is not rational")
 
     def inverse(self, value: Fraction) -> Fraction:
         if value == 0:
@@ -189,7 +220,14 @@ class _Evaluation:
         return Fraction(above, below)
 
     def whole_root(self, value: int, degree: int) -> int:
-        """Return the root of a natural number; by Newton's method if it is not a square root."""
+        """Return the root of a natural number, which must be one too."""
+        root = self.floor_root(value, degree)
+        if root**degree != value:
+            raise NotExactError("it holds a root that is not rational")
+        return root
+
+    def floor_root(self, value: int, degree: int) -> int:
+        """Return the floor of a root; by Newton's method if it is not a square root."""
         root = math.isqrt(value)
         if degree > 2 and value:
             self.charge(64 * value.bit_length())
@@ -199,8 +237,6 @@ class _Evaluation:
                 if following >= root:
                     break
                 root = following
-        if root**degree != value:
-            raise NotExactError("it holds a root that is not rational")
         return root
 
     def modulo(self, expression: Expression, modulus: int) -> int:

@@ -54,11 +54,13 @@ def checked_call(code: str) -> Call | MalformedCall:
 def named_call(name: str, arguments: object) -> Call | MalformedCall:
     """Return a call of the tool `name` with these arguments, or the reason why there is none.
 
-    The code may be a list of its lines.
+    The code may be a list of its lines, or the only argument, whatever its name.
     """
     if not is_tool_name(name):
         return MalformedCall(f"there is no tool {name.strip()[:40]}, only python")
-    code = arguments.get("code") if isinstance(arguments, dict) else None
+    code = None
+    if isinstance(arguments, dict):
+        code = next(iter(arguments.values())) if len(arguments) == 1 else arguments.get("code")
     if isinstance(code, list) and code and all(isinstance(line, str) for line in code):
         code = "\n".join(line.removesuffix("\n") for line in code)
     if not isinstance(code, str):

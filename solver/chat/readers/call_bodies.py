@@ -2,7 +2,7 @@
 
 Grammar:
 
-    body     := [fence] JSON [fence] | NAME JSON | function+ | a fenced block of Python
+    body     := [fence] JSON [fence] | NAME JSON | function+ | a fenced block of Python | code
     JSON     := as in `json_calls.py`
     function := "<function" "=" NAME ">" (parameter* | JSON | code) "</function>"
     parameter:= "<parameter" "=" KEY ">" text "</parameter>"     `tagged_code.py`
@@ -11,10 +11,12 @@ Grammar:
 from __future__ import annotations
 
 import re
+from itertools import islice
 
-from ..tool_call import Call, CallText, MalformedCall, is_tool_name, named_call
+from ..tool_call import TOOL_NAMES, Call, CallText, MalformedCall, is_tool_name, named_call
 from .code_fences import OPENING, read_block
 from .json_calls import NOT_JSON, read_json_calls
+from .python_code import shows_code
 from .tagged_code import TagSet, read_tagged_code
 
 _NAME = r"[\"']?([^\s>\"']+)[\"']?"
@@ -30,6 +32,8 @@ _WITH_CODE = re.compile(_CODE_OF_FUNCTION)
 _FUNCTION_END = r"</(?:function|invoke)>"
 _FENCE = re.compile(r"\s*(`{3,}[\w-]*\s*)?(?=[{\[\"'])")
 _NAMED = re.compile(r"\s*([\w.]+)\s*(?=\{)")
+_TOOL_LINE = re.compile(rf"\s*(?:{'|'.join(TOOL_NAMES)})[ \t]*\r?\n", re.IGNORECASE)
+_CLOSINGS = 8  # closing tags that may stand in strings of bare code
 _BLANK = re.compile(r"\s*")
 
 
@@ -71,12 +75,24 @@ def read_envelope(text: str, start: int, opening: str, closing: str) -> CallText
     read = read_body(text, mark.end(), opening, closing)
     if read is not None:
         return read
+    bare = _bare_code(text, mark.end(), closing)
+    if bare is not None:
+        return bare
     end = re.compile(f"{closing}|(?={opening})").search(text, mark.end())
     if end is not None and end[0]:
         return CallText(end.end(), (MalformedCall(NOT_JSON),))
     if not _match(r"\s*(?:[{\[\"]|<function|`{3})", text, mark.end()):
         return None
     return CallText(end.start() if end else len(text), (MalformedCall(NOT_JSON),), False)
+
+
+def _bare_code(text: str, start: int, closing: str) -> CallText | None:
+    """Return the code that is all of an envelope, behind the tool's name or not; None without."""
+    for end in islice(re.compile(closing).finditer(text, start), _CLOSINGS):
+        code = _TOOL_LINE.sub("", text[start : end.start()], count=1).strip("\r\n")
+        if shows_code(code):
+            return CallText(end.end(), (Call(code),))
+    return None
 
 
 def close_envelope(text: str, read: CallText, closing: str) -> CallText:

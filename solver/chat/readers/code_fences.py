@@ -2,7 +2,7 @@
 
 Grammar, line by line; a block of Python ends where Python can have no backticks:
 
-    block    := opening newline content closing
+    block    := opening newline content closing | fence "python" code fence    in one line
     opening  := margin fence [" "] info     anywhere in a line for Python, else at its start
     margin   := blanks, and the mark of a quotation or a list
     fence    := three or more backticks or tildes
@@ -31,6 +31,7 @@ OPENING = re.compile(
     r"(?P<line>(?:^|(?<=\n))[ \t]*(?:(?:>|[-*+]|\d+[.)])[ \t]+)?)?(?P<fence>`{3,}|~{3,})[ \t]*"
     r"(?P<info>[^\s`~<][^\n`]*)?(?P<eol>\r?\n|\Z)"
 )
+INLINE = re.compile(r"(?P<fence>`{3,})[ \t]*py(?:thon)?3?[ \t]+(?P<code>[^\n`]+)(?P=fence)(?!`)")
 _MARGIN = r"[ \t]*(?:>[ \t]*)?"
 NESTING = ("", "markdown", "md", "text")
 """Languages of blocks that may show other blocks."""

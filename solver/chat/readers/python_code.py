@@ -18,6 +18,9 @@ _STRING_END = {
     quote: re.compile(rf"(?:\\.|[^\\{quote}\n])*(?:{quote}|(?=\n)|\Z)", re.DOTALL)
     for quote in "\"'"
 }
+_TELLING = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.With)
+_PROMPT = re.compile(r"(?:>>>|\.\.\.)(?: |$)|In \[\d+\]: ?|\s+\.\.\.: ?")
+_FIRST_PROMPT = re.compile(r"\s*(?:>>> |In \[\d+\]: )")
 _LINE_END = re.compile(r"[^\n]*")
 
 
@@ -43,6 +46,21 @@ def is_python(code: str) -> bool:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return False
     return True
+
+
+def shows_code(code: str) -> bool:
+    """Return True if text can be nothing but Python: it imports, defines, loops or prints."""
+    if not is_python(code):
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return any(map(_is_telling, ast.walk(ast.parse(code))))
+
+
+def _is_telling(node: ast.AST) -> bool:
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "print"
+    return isinstance(node, _TELLING)
 
 
 def bare_positions(text: str, start: int) -> Iterator[tuple[int, str]]:
@@ -87,9 +105,17 @@ def meant_code(code: str) -> str:
     return next((one for one in candidates if is_python(one)), code)
 
 
-def dedented(code: str) -> str:
-    """Return the code without common indentation if it is Python only then."""
+def block_code(code: str) -> str:
+    """Return the code that was meant by a block of Python; nearly always its content itself.
+
+    Common indentation is removed if the content is Python only then. Of a session with the
+    interpreter's prompts, what was typed is kept.
+    """
     shorter = textwrap.dedent(code)
+    if _FIRST_PROMPT.match(shorter):
+        lines = (line for line in shorter.splitlines(keepends=True))
+        typed = [_PROMPT.sub("", line, count=1) for line in lines if _PROMPT.match(line)]
+        return "".join(typed)
     return shorter if shorter != code and not is_python(code) and is_python(shorter) else code
 
 

@@ -24,7 +24,7 @@ from ..tool_call import Call, CallText, MalformedCall, checked_call
 from . import code_fences, thought_tags
 from .code_fences import FencedBlock
 from .json_calls import OBJECT_START, read_object_call
-from .python_code import dedented, is_python, meant_code
+from .python_code import block_code, is_python, meant_code, shows_code
 
 Calls = tuple[Call | MalformedCall, ...]
 
@@ -55,6 +55,7 @@ class Span:
         native: False for blocks and objects, which call only if they end the turn.
         stop: index at which the model is to be stopped, for complete blocks of Python.
         certain: False for a block of Python whose end could turn out to stand in a string.
+        labeled: False for a block that is Python only by its content.
     """
 
     kind: Kind
@@ -65,6 +66,7 @@ class Span:
     native: bool = False
     stop: int | None = None
     certain: bool = True
+    labeled: bool = True
 
 
 @dataclass
@@ -196,7 +198,7 @@ class TurnReader:
                     continue
                 number = turn.thoughts if thought else 0
                 if _is_output(turn, span, at):
-                    span = replace(span, kind=Kind.OUTPUT, start=at)
+                    span = Span(Kind.OUTPUT, at, span.end)
                 _add_text(turn, at, span.start, number)
                 turn.spans.append(replace(span, thought=number))
                 position = span.end
@@ -227,15 +229,21 @@ class TurnReader:
             opening = code_fences.OPENING.match(text, at)
         block = code_fences.read_block(text, opening) if opening else None
         if block is None:
-            return None
+            inline = code_fences.INLINE.match(text, at)
+            if inline is None or not shows_code(inline["code"]):
+                return None
+            return Span(Kind.CODE, at, inline.end(), (checked_call(inline["code"]),))
         if block.language == "output":
             return Span(Kind.OUTPUT, block.start, block.end)
         if block.language != "python":
             inner = self._calls_in(block, ended)
+            if not block.language and block.closed and not inner and shows_code(block.content):
+                calls = (checked_call(block.content),)
+                return Span(Kind.CODE, at, block.end, calls, labeled=False)
             return Span(Kind.CALL if inner else Kind.TEXT, block.start, block.end, inner)
         calls: Calls = (MalformedCall("the block is not closed"),)
         if block.closed or ended:
-            calls = self._calls_in(block, ended) or (checked_call(dedented(block.content)),)
+            calls = self._calls_in(block, ended) or (checked_call(block_code(block.content)),)
         stop = block.stop if block.closed and isinstance(calls[-1], Call) else None
         return Span(Kind.CODE, block.start, block.end, calls, stop=stop, certain=block.certain)
 
@@ -265,7 +273,7 @@ def _is_output(turn: Turn, block: Span, at: int) -> bool:
     follows = bool(turn.spans) and turn.spans[-1].kind is Kind.CODE and turn.spans[-1].end == at
     return (
         follows
-        and block.kind is Kind.TEXT
+        and (block.kind is Kind.TEXT or not block.labeled)
         and _OUTPUT_LABEL.fullmatch(turn.text, at, block.start) is not None
         and "\\boxed" not in turn.text[block.start : block.end]
     )

@@ -13,7 +13,8 @@ from eightfold.solver.answers.boxed_answer import MAX_BOXES, answer
     [
         "\\boxed{57}", "\\Boxed{57}", "\\fbox{57}", "\\framebox{57}", "\\framebox[2cm][c]{57}",
         "\\boxed[red]{57}", "\\bbox[5px,border:2px solid]{57}", "\\doublebox{57}", "\\tcbox{57}",
-        "\\fcolorbox{red}{white}{57}", "\\enclose{roundedbox}{57}", "\\boxed｛57｝", "\\boxed {57}",
+        "\\fcolorbox{red}{white}{57}", "\\colorbox{yellow}{57}",
+        "\\enclose{roundedbox}{57}", "\\boxed｛57｝", "\\boxed {57}",
         "＼boxed{57}", "$$\\boxed{\\textbf{57}}$$", "**\\boxed{57}**", "\\boxed*{57}",
     ],
 )  # fmt: skip

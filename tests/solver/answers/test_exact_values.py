@@ -49,6 +49,25 @@ def test_floor_ceiling_and_absolute_value_are_those_of_rationals(value: Fraction
     assert exact_value(Expression("absolute", (quotient,))) == abs(value)
 
 
+@given(
+    radicand=st.fractions(min_value=0, max_value=10**9),
+    degree=st.integers(2, 9),
+    factor=st.fractions(min_value=0, max_value=99),
+)
+def test_floors_and_ceilings_of_roots_are_exact(
+    radicand: Fraction, degree: int, factor: Fraction
+) -> None:
+    quotient = Expression("quotient", (number(radicand.numerator), number(radicand.denominator)))
+    root = Expression("root", (quotient, number(degree)))
+    below, above = (exact_value(Expression(name, (root,))) for name in ("floor", "ceil"))
+    assert below**degree <= radicand < (below + 1) ** degree
+    assert (above - 1) ** degree < radicand <= above**degree or radicand == above == 0
+    ratio = Expression("quotient", (number(factor.numerator), number(factor.denominator)))
+    square = Expression("root", (quotient, number(2)))
+    floor = exact_value(Expression("floor", (Expression("product", (ratio, square)),)))
+    assert floor**2 <= factor**2 * radicand < (floor + 1) ** 2
+
+
 def test_size_and_work_are_bounded() -> None:
     power = Expression("power", (number(2), number(MAX_BITS - 10)))
     assert exact_value(power) == 1 << (MAX_BITS - 10)

@@ -127,7 +127,7 @@ ARITHMETIC = r"""
 \sqrt{42}^2 -> 42
 \left\lfloor \frac{85}{2} \right\rfloor -> 42
 \lceil \frac{83}{2} \rceil -> 42
-\lfloor \sqrt{2} \rfloor -> none
+\lfloor \sqrt{2} \rfloor -> 1
 41\tfrac{2}{2} -> none
 \sfrac{84}{2} -> 42
 \nicefrac{84}{2} -> 42

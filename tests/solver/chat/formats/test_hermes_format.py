@@ -32,7 +32,7 @@ XML = (
         ('<tool_call>{"name": "search", "arguments": {"code": "1"}}</tool_call>', [None]),
         ('<tool_call>{"name": "python", "arguments": {"code": 1}}</tool_call>', [None]),
         ('<tool_call>{"name": "python", "arguments": {"code": "1"}}', [None]),
-        ("<tool_call>\nprint(1)\n</tool_call>", [None]),
+        ("<tool_call>\nprint(1)\n</tool_call>", ["print(1)"]),
         # Names and shapes.
         ('<tool_call>{"name": "functions.Python", "parameters": {"code": "1"}}</tool_call>', ["1"]),
         ('<tool_call>{"function": "python", "arguments": {"code": "1"}}</tool_call>', ["1"]),
