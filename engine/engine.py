@@ -1,6 +1,7 @@
 """The engine: token ids in, events out."""
 
 import threading
+import time
 from collections import deque
 from contextlib import nullcontext
 from dataclasses import asdict
@@ -21,6 +22,9 @@ from .model_errors import ModelError
 from .sampling_params import SamplingParams
 from .scheduling.pages.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
+from .speculation.drafter import Drafter
+from .speculation.drafter_choice import make_drafter
+from .speculation.speculator import Speculator
 from .startup.device_selection import (
     model_device,
     out_of_memory_message,
@@ -31,6 +35,7 @@ from .startup.device_selection import (
 from .startup.kernel_warmup import kernel_warmup
 from .startup.kv_cache_sizing import make_sized_runner
 from .startup.runner_factory import fused_architecture, parameter_allocator
+from .startup.step_timing import measure_step_costs
 
 
 class Engine:
@@ -43,6 +48,8 @@ class Engine:
             existing model keeps its device and dtype, but its attention is replaced for good: only
             this engine can run it afterwards, and no other model may share its ``config`` object.
         config: settings; see :class:`EngineConfig`.
+        drafter: what drafts tokens, in the place of what ``config.speculate`` names, which must not
+            be ``"off"`` then.
 
     Raises:
         UnsupportedModelError: if the engine cannot run the architecture; raised before any weight
@@ -53,9 +60,14 @@ class Engine:
     """
 
     def __init__(
-        self, model: str | Path | PreTrainedModel, config: EngineConfig | None = None
+        self,
+        model: str | Path | PreTrainedModel,
+        config: EngineConfig | None = None,
+        drafter: Drafter | None = None,
     ) -> None:
         self.config = config = config or EngineConfig()
+        if drafter is not None and config.speculate == "off":
+            raise ValueError("A drafter is given, but speculate is 'off'; set it to 'auto'.")
         if isinstance(model, PreTrainedModel):
             architecture = inspect_architecture(model.config)
             model = text_model(model, architecture)
@@ -64,6 +76,7 @@ class Engine:
             device = select_device(config.device)
             architecture = inspect_architecture(read_config(model))
         kernels = uses_kernels(device, config, architecture)
+        drafter = drafter or make_drafter(config.speculate, branches=not kernels)
         fused = fused_architecture(architecture, config, kernels)
         try:
             if not isinstance(model, PreTrainedModel):
@@ -86,6 +99,7 @@ class Engine:
         self.max_context = sized.max_context
         self.bytes_of = sized.bytes_of
         self._runner = sized.runner
+        self._speculator = self._make_speculator(drafter, kernels)
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(
@@ -94,10 +108,21 @@ class Engine:
             config.max_step_tokens,
             self.max_context,
             model_end_token_ids(model),
+            self._speculator,
         )
         self._vocabulary = model.get_input_embeddings().num_embeddings
         self._in_flight: deque[InFlightStep] = deque()
+        self._early_events: list[Event] = []  # of a step committed before the next was launched
         self._changed = threading.Condition()
+
+    def _make_speculator(self, drafter: Drafter | None, kernels: bool) -> Speculator | None:
+        """Return what decides about drafts; ``None`` without a drafter."""
+        if drafter is None:
+            return None
+        costs = None
+        if not self.config.always_draft:
+            costs = measure_step_costs(self._runner, self.config, self.max_context)
+        return Speculator(drafter, costs, self.config.max_drafts, uniform=kernels)
 
     @property
     def stop_token_ids(self) -> frozenset[int]:
@@ -209,18 +234,22 @@ class Engine:
     def has_work(self) -> bool:
         """Return whether :meth:`step` would do something now."""
         with self._changed:
-            return self._scheduler.has_work
+            return self._has_work()
 
     def wait(self, timeout: float | None = None) -> bool:
         """Block until there is work, for at most ``timeout`` seconds; return whether there is."""
         with self._changed:
-            return self._changed.wait_for(lambda: self._scheduler.has_work, timeout)
+            return self._changed.wait_for(self._has_work, timeout)
+
+    def _has_work(self) -> bool:
+        return self._scheduler.has_work or bool(self._early_events)
 
     def step(self) -> list[Event]:
         """Plan and launch one step, and commit the oldest step in flight.
 
         Without lookahead, the committed step is the one just launched; with lookahead, it is the
-        one launched before.
+        one launched before. While drafts pay, the step before is committed first: drafts follow
+        from its tokens.
 
         Returns:
             Events of the committed step, and those of cancellations.
@@ -229,24 +258,38 @@ class Engine:
             Exception: whatever the device or the runner raises. Every sequence keeps its tokens,
                 and later steps compute them again.
         """
+        speculator = self._speculator
         try:
+            waited = None
+            if self._in_flight and speculator is not None and speculator.active:
+                self._early_events += self._commit_oldest()
+                waited = time.perf_counter()
             with self._changed:
                 plan = self._scheduler.plan()
             if plan is not None:
                 self._in_flight.append(self._runner.launch(plan))
+                if speculator is not None:
+                    idle = None if waited is None else time.perf_counter() - waited
+                    with self._changed:
+                        speculator.end_step(list(self._scheduler.queues.running), idle)
             if self._in_flight and (plan is None or len(self._in_flight) > self._lookahead):
-                oldest = self._in_flight[0]
-                result = oldest.wait()
-                self._in_flight.popleft()
-                with self._changed:
-                    return self._scheduler.commit(oldest.plan, result)
+                self._early_events += self._commit_oldest()
         except BaseException:
             self._in_flight.clear()
             with self._changed:
                 self._scheduler.recover()
             raise
         with self._changed:
-            return self._scheduler.take_events()
+            events, self._early_events = self._early_events, []
+            return events + self._scheduler.take_events()
+
+    def _commit_oldest(self) -> list[Event]:
+        """Wait for the oldest step in flight, and take in what it sampled."""
+        oldest = self._in_flight[0]
+        result = oldest.wait()
+        self._in_flight.popleft()
+        with self._changed:
+            return self._scheduler.commit(oldest.plan, result)
 
     def tokens(self, seq: int) -> list[int]:
         """Return a copy of a live sequence's tokens.

@@ -41,6 +41,11 @@ class EngineConfig:
         fused: run the layers with fused GPU kernels instead of the modules of transformers.
             ``None`` does so if the GPU kernels are used and the architecture has fused layers
             (dense Gemma 4). True raises an error if it has none.
+        speculate: what drafts tokens that a step then verifies, which changes no token: ``"off"``;
+            ``"ngram"``, which needs no weights; ``"auto"`` for the best drafter that there is; or
+            the folder of a drafter's checkpoint.
+        max_drafts: most drafts of a sequence in one step.
+        always_draft: verify drafts even in steps that they make slower; for measurements.
         lookahead: number of steps planned while another one is in flight, 0 or 1; ``None`` takes 1
             with the GPU kernels, else 0.
 
@@ -64,6 +69,9 @@ class EngineConfig:
     kernels: bool | None = None
     fused: bool | None = None
     lookahead: int | None = None
+    speculate: str = "off"
+    max_drafts: int = 7
+    always_draft: bool = False
 
     def __post_init__(self) -> None:
         self._check_types()
@@ -89,6 +97,13 @@ class EngineConfig:
             raise ValueError(f"offload_bytes must not be negative, not {self.offload_bytes}.")
         if self.rewind_tokens < 0:
             raise ValueError(f"rewind_tokens must not be negative, not {self.rewind_tokens}.")
+        if not isinstance(self.speculate, str) or not self.speculate:
+            raise ValueError(
+                "speculate must be 'auto', 'off', 'ngram' or a drafter's folder, not "
+                f"{self.speculate!r}."
+            )
+        if not 1 <= self.max_drafts <= 15:
+            raise ValueError(f"max_drafts must be 1 to 15, not {self.max_drafts}.")
         if self.lookahead not in (None, 0, 1):
             raise ValueError(f"lookahead must be 0, 1 or None, not {self.lookahead}.")
         if self.kernels is False and self.fused:
@@ -99,6 +114,11 @@ class EngineConfig:
                 f"({self.max_running}), so that every running sequence can advance in a step."
             )
 
+    @property
+    def step_drafts(self) -> int:
+        """Most drafts of a sequence that runners must be made for."""
+        return 0 if self.speculate == "off" else self.max_drafts
+
     def _check_types(self) -> None:
         require_type(
             (int,),
@@ -107,6 +127,7 @@ class EngineConfig:
             max_step_tokens=self.max_step_tokens,
             offload_bytes=self.offload_bytes,
             rewind_tokens=self.rewind_tokens,
+            max_drafts=self.max_drafts,
         )
         require_type(
             (int, NoneType),
@@ -118,6 +139,8 @@ class EngineConfig:
             gpu_memory_bytes=self.gpu_memory_bytes,
             lookahead=self.lookahead,
         )
+        if not isinstance(self.always_draft, bool):
+            raise ValueError(f"always_draft must be True or False, not {self.always_draft!r}.")
         for name in ("kernels", "fused"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, bool):

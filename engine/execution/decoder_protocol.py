@@ -50,18 +50,24 @@ def decode_workspace(
 ) -> torch.Tensor:
     """Allocate the float32 memory that decode attention needs in the most demanding layer."""
     heads = int(architecture.config.num_attention_heads)
-    sizes = [_workspace_size(layer, heads, limits, page_size) for layer in architecture.layers]
+    sizes = [
+        _workspace_size(layer, heads, limits, page_size, *size)
+        for layer in architecture.layers
+        for size in limits.decode_sizes
+    ]
     return torch.empty(max(sizes), device=device)
 
 
-def _workspace_size(layer: LayerSpec, heads: int, limits: RunnerLimits, page_size: int) -> int:
+def _workspace_size(
+    layer: LayerSpec, heads: int, limits: RunnerLimits, page_size: int, sequences: int, rows: int
+) -> int:
     config = default_decode_config(layer.window or 0, one_copy=layer.one_copy)
     if not config.split_tokens:
         return 0
-    tokens = page_table_width(layer.window, 1, limits.max_context, page_size) * page_size
+    tokens = page_table_width(layer.window, rows, limits.max_context, page_size) * page_size
     return decode_workspace_size(
-        limits.decode_rows,
-        1,
+        sequences,
+        rows,
         heads,
         layer.head_dim,
         tokens,

@@ -6,6 +6,7 @@ import numpy as np
 
 from eightfold.kernels.attention.attention_dispatch import NO_SLOT
 
+from ..scheduling.pages.page_pool import NULL_PAGE
 from ..scheduling.scheduled_step import ScheduledTokens
 from .runner_limits import padded_rows
 from .step_arrays import visible_pages
@@ -13,25 +14,37 @@ from .step_arrays import visible_pages
 
 @dataclass(frozen=True, slots=True)
 class RowLayout:
-    """Rows of a step: ``decodes`` rows of single tokens, then those of chunks, then padding.
+    """Rows of a step: ``decodes`` sequences of ``q_len`` rows, then those of chunks, then padding.
 
-    Steps of single tokens alone have a power of two of rows, so that few graphs serve them all.
+    Steps of single tokens alone, with their drafts, have powers of two of sequences and of rows for
+    each, so that few graphs serve them all. A sequence with fewer drafts has padding before its
+    rows.
     Others are padded to a multiple of 16 only: products of many rows are computed in tiles of 128,
     and a step that exactly fills them must not grow.
 
     Attributes:
-        decodes: rows of single tokens, padding among them if there are no chunks.
+        decodes: sequences of single tokens, padding among them if there are no chunks.
         chunks: most prefill chunks in the step; 0 if all rows are single tokens.
         rows: total.
+        q_len: rows of each sequence of single tokens; 1 without drafts.
     """
 
     decodes: int
     chunks: int
     rows: int
+    q_len: int = 1
+
+    @staticmethod
+    def of_size(sequences: int, q_len: int) -> "RowLayout":
+        """Return the layout of a step of single tokens with up to ``q_len - 1`` drafts each."""
+        return RowLayout(sequences, 0, sequences * q_len, q_len)
 
     @staticmethod
     def of(scheduled: list[ScheduledTokens], max_running: int) -> "RowLayout":
         """Return the layout of a step; single tokens come first in ``scheduled``."""
+        if any(entry.drafts for entry in scheduled):
+            most = max(entry.count for entry in scheduled)
+            return RowLayout.of_size(padded_rows(len(scheduled)), padded_rows(most))
         singles = sum(entry.count == 1 for entry in scheduled)
         tokens = sum(entry.count for entry in scheduled[singles:])
         if not tokens:
@@ -41,6 +54,8 @@ class RowLayout:
 
     def row_starts(self, scheduled: list[ScheduledTokens]) -> list[int]:
         """Return the first row of each entry."""
+        if self.q_len > 1:
+            return [(index + 1) * self.q_len - entry.count for index, entry in enumerate(scheduled)]
         starts, row = [], self.decodes
         for index, entry in enumerate(scheduled):
             if entry.count == 1:
@@ -77,14 +92,15 @@ def paged_arrays(
     query_starts = np.zeros(layout.chunks + 1, dtype=np.int32)
     chunk = 0
     for index, (entry, row) in enumerate(zip(scheduled, layout.row_starts(scheduled), strict=True)):
-        if entry.count == 1:
+        if not entry.is_chunk:
             s = index
         else:
             s = layout.decodes + chunk
             chunk += 1
             query_starts[chunk:] = row + entry.count - layout.decodes
-        visible = visible_pages(entry, group, window, page_size)
-        page_table[s, : len(visible.pages)] = visible.pages
+        padded = 1 if entry.is_chunk else layout.q_len
+        visible = visible_pages(entry, group, window, page_size, padded)
+        page_table[s, : len(visible.pages)] = np.maximum(visible.pages, NULL_PAGE)
         first_pos[s], seq_lens[s] = visible.first_page * page_size, visible.end
         slot_mapping[row : row + entry.count] = visible.slots(entry.start)
     return {

@@ -38,12 +38,12 @@ def flash_attn_candidates(architecture: Architecture, model: nn.Module) -> list[
 
 
 class DecodeGraph:
-    """A captured step of ``size`` single tokens."""
+    """A captured step of single tokens and their drafts."""
 
-    def __init__(self, runner: "GpuRunner", size: int) -> None:
-        self._layout = RowLayout(size, 0, size)
+    def __init__(self, runner: "GpuRunner", layout: RowLayout) -> None:
+        self._layout = layout
         self._upload = StepUpload(runner.device, runner.upload_bytes(self._layout))
-        views = self._upload(runner.arrays([], self._layout, size))
+        views = self._upload(runner.arrays([], self._layout, layout.rows))
         runner.compute(views, self._layout)  # compiles, which must not happen during the capture
         self._graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(self._graph, pool=runner.graph_pool):
@@ -79,11 +79,12 @@ class GpuRunner:
         self.flash_attn_specs: frozenset[AttentionSpec] = frozenset()
         self.sampled = SampledTokens(limits.decode_rows, device)
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
-        self._graphs: dict[int, DecodeGraph] = {}
+        self._graphs: dict[RowLayout, DecodeGraph] = {}
         rows = limits.decode_rows
         self._sampler_space = torch.empty(sampler_workspace_size(rows, vocabulary), device=device)
         self._entropy_space = torch.empty(entropy_workspace_size(rows, vocabulary), device=device)
-        largest = RowLayout(rows, rows, max(limits.rows, rows))
+        sequences = padded_rows(limits.max_running)
+        largest = RowLayout(max(rows, sequences), sequences, max(limits.rows, rows))
         self._upload = StepUpload(device, self.upload_bytes(largest))
 
     @torch.inference_mode()
@@ -93,31 +94,42 @@ class GpuRunner:
         scheduled = plan.scheduled
         layout = RowLayout.of(scheduled, self.limits.max_running)
         if self.graph_pool and not layout.chunks and all(entry.samples for entry in scheduled):
-            self._graph(layout.rows).launch(self, scheduled)
+            self._graph(layout).launch(self, scheduled)
         else:
             sampling = sum(entry.samples for entry in scheduled)
             rows = padded_rows(sampling) if sampling else 0
+            rows = layout.rows if layout.q_len > 1 else rows
             self.compute(self._upload(self.arrays(scheduled, layout, rows)), layout)
-        return self.sampled.read_back(plan)
+        return self.sampled.read_back(plan, self._drawn_rows(scheduled, layout))
 
     @torch.inference_mode()
     def capture_graphs(self) -> None:
         """Capture the decode steps, largest first, so that later ones fit into its memory."""
         if self.graph_pool:
-            for size in self.limits.decode_sizes:
-                self._graph(size)
+            for sequences, rows in self.limits.decode_sizes:
+                self._graph(RowLayout.of_size(sequences, rows))
 
     @torch.inference_mode()
-    def compile(self, size: int) -> None:
-        """Launch a dummy decode step of ``size`` rows without a graph."""
-        layout = RowLayout(size, 0, size)
-        self.compute(self._upload(self.arrays([], layout, size)), layout)
+    def compile(self, sequences: int, rows: int) -> None:
+        """Launch a dummy decode step of ``rows`` rows for each sequence, without a graph."""
+        layout = RowLayout.of_size(sequences, rows)
+        self.compute(self._upload(self.arrays([], layout, layout.rows)), layout)
 
-    def _graph(self, size: int) -> DecodeGraph:
-        graph = self._graphs.get(size)
+    def _graph(self, layout: RowLayout) -> DecodeGraph:
+        graph = self._graphs.get(layout)
         if graph is None:
-            graph = self._graphs[size] = DecodeGraph(self, size)
+            graph = self._graphs[layout] = DecodeGraph(self, layout)
         return graph
+
+    @staticmethod
+    def _drawn_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> list[int]:
+        """Return the row of the sampled tokens that holds each draw of the entries in turn."""
+        sampling = [entry for entry in scheduled if entry.samples]
+        if layout.q_len == 1:
+            return list(range(len(sampling)))
+        starts = layout.row_starts(sampling)
+        pairs = zip(starts, sampling, strict=True)
+        return [row for start, e in pairs for row in range(start, start + e.count)]
 
     # ---- inputs of a step
 
@@ -132,12 +144,13 @@ class GpuRunner:
         arrays = {"tokens": step.tokens, "positions": step.positions, "source": source}
         page_size = self.cache.page_size
         for g, window in enumerate(self.cache.windows):
-            tokens = self.limits.max_step_tokens if layout.chunks else 1
+            tokens = self.limits.max_step_tokens if layout.chunks else layout.q_len
             width = page_table_width(window, tokens, self.limits.max_context, page_size)
             group = paged_arrays(scheduled, layout, g, window, page_size, width)
             arrays |= {f"{name}{g}": array for name, array in group.items()}
         sampling = [entry for entry in scheduled if entry.samples]
-        arrays |= sampling_arrays(sampling, sample_rows)
+        starts = layout.row_starts(sampling) if layout.q_len > 1 else None
+        arrays |= sampling_arrays(sampling, sample_rows, starts)
         if layout.chunks or len(sampling) < len(scheduled):
             rows = np.zeros(sample_rows, dtype=np.int32)
             rows[: len(step.sample_rows)] = step.sample_rows
@@ -146,7 +159,7 @@ class GpuRunner:
 
     def upload_bytes(self, layout: RowLayout) -> int:
         """Return the bytes of the arrays of any step with this layout."""
-        return packed_bytes(self.arrays([], layout, max(1, layout.decodes)))
+        return packed_bytes(self.arrays([], layout, max(1, layout.decodes * layout.q_len)))
 
     # ---- on the device
 
@@ -165,6 +178,7 @@ class GpuRunner:
                 seq_lens=views[f"seq_lens{g}"],
                 query_starts=views[f"query_starts{g}"],
                 num_decodes=layout.decodes,
+                q_len=layout.q_len,
                 flash_attn_specs=self.flash_attn_specs,
             )
             for g, window in enumerate(self.cache.windows)

@@ -1,6 +1,7 @@
 """A step in flight, and the tokens that it samples."""
 
 from dataclasses import dataclass
+from itertools import accumulate
 from math import isnan
 
 import torch
@@ -20,6 +21,7 @@ class InFlightStep:
         entropies: float32 [n]; ``None`` if no entropy is wanted.
         done: recorded once the results are on the host; ``None`` without a GPU.
         any_nan: bool scalar, True if a logit is NaN; ``None`` if entropies show that.
+        rows: index in ``tokens`` of each draw; ``None`` if all of them are draws in order.
     """
 
     plan: StepPlan
@@ -27,6 +29,7 @@ class InFlightStep:
     entropies: torch.Tensor | None
     done: torch.cuda.Event | None
     any_nan: torch.Tensor | None = None
+    rows: list[int] | None = None
 
     def wait(self) -> StepResult:
         """Block until the sampled tokens are on the host.
@@ -40,6 +43,9 @@ class InFlightStep:
             return StepResult([], [])
         tokens = self.tokens.tolist()
         entropies = [0.0] * len(tokens) if self.entropies is None else self.entropies.tolist()
+        if self.rows is not None:
+            tokens = [tokens[row] for row in self.rows]
+            entropies = [entropies[row] for row in self.rows]
         if any(isnan(entropy) for entropy in entropies) or (
             self.any_nan is not None and bool(self.any_nan)
         ):
@@ -71,11 +77,16 @@ class SampledTokens:
         ]
         self._turn = 0
 
-    def read_back(self, plan: StepPlan) -> InFlightStep:
-        """Queue the copy of the results to the host, behind the step's launches."""
+    def read_back(self, plan: StepPlan, rows: list[int]) -> InFlightStep:
+        """Queue the copy of the results to the host, behind the step's launches.
+
+        Args:
+            rows: row of each draw of the entries in turn.
+        """
         sampling = [entry for entry in plan.scheduled if entry.samples]
-        self.row_of = {entry.seq.id: row for row, entry in enumerate(sampling)}
-        count = len(sampling)
+        ends = accumulate(entry.draw_count for entry in sampling)
+        self.row_of = {e.seq.id: rows[end - 1] for e, end in zip(sampling, ends, strict=True)}
+        count = rows[-1] + 1 if rows else 0
         self._turn = (self._turn + 1) % NUM_HOST_BUFFERS
         host = self._host[self._turn]
         host.copy_(self._device, non_blocking=True)
@@ -84,7 +95,7 @@ class SampledTokens:
         if self.tokens.is_cuda:
             done = torch.cuda.Event()
             done.record()
-        return InFlightStep(plan, tokens, entropies, done)
+        return InFlightStep(plan, tokens, entropies, done, rows=rows)
 
 
 def _views(memory: torch.Tensor, rows: int) -> tuple[torch.Tensor, torch.Tensor]:

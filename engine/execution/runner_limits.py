@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+# Rows of the largest step with drafts: more would take other kernels, which read weights slower.
+MAX_DRAFT_STEP_ROWS = 64
+
 
 @dataclass(frozen=True, slots=True)
 class RunnerLimits:
@@ -11,21 +14,34 @@ class RunnerLimits:
         max_running: sequences in a step.
         max_step_tokens: tokens in a step, of all sequences together.
         max_context: tokens of a sequence.
+        max_drafts: drafts of a sequence in a step.
     """
 
     max_running: int
     max_step_tokens: int
     max_context: int
+    max_drafts: int = 0
 
     @property
     def decode_rows(self) -> int:
-        """Rows of the largest step of single tokens, padding included."""
-        return padded_rows(self.max_running)
+        """Rows of the largest step that samples in all rows, padding included."""
+        return max(sequences * rows for sequences, rows in self.decode_sizes)
 
     @property
-    def decode_sizes(self) -> list[int]:
-        """Numbers of rows that steps of single tokens have, largest first."""
-        return [1 << i for i in reversed(range(self.decode_rows.bit_length()))]
+    def decode_sizes(self) -> list[tuple[int, int]]:
+        """Sequences, and rows of each, of the steps of single tokens and their drafts.
+
+        Largest first.
+        """
+        singles = [1 << i for i in reversed(range(padded_rows(self.max_running).bit_length()))]
+        most = padded_rows(1 + self.max_drafts)
+        drafted = [
+            (sequences, 1 << i)
+            for i in reversed(range(1, most.bit_length()))
+            for sequences in singles
+            if sequences << i <= MAX_DRAFT_STEP_ROWS
+        ]
+        return [*drafted, *((sequences, 1) for sequences in singles)]
 
     @property
     def rows(self) -> int:

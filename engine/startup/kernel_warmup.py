@@ -94,7 +94,9 @@ def _steps(
 ) -> Iterator[Callable[[], object]]:
     """Launches of the kinds of steps that the start runs and captures, in memory of their own."""
     tokens = min(config.max_step_tokens, config.max_running + MAX_CHUNK)
-    limits = RunnerLimits(config.max_running, tokens, max(MAX_CONTEXT, tokens + 1))
+    limits = RunnerLimits(
+        config.max_running, tokens, max(MAX_CONTEXT, tokens + 1), config.step_drafts
+    )
     runner = make_gpu_runner(
         model, architecture, limits, config.page_size or GPU_PAGE_SIZE, fused=fused, for_warmup=True
     )
@@ -107,4 +109,4 @@ def _steps(
     for sequences, most in sizes:
         yield partial(runner.launch, dummy_step(runner, sequences, min(most, tokens)))
     for size in limits.decode_sizes:
-        yield partial(runner.compile, size)
+        yield partial(runner.compile, *size)

@@ -1,0 +1,102 @@
+"""Speculation as the scheduler sees it: a drafter, and the decision how many of its drafts pay."""
+
+import time
+
+from ..scheduling.draft_tree import NO_DRAFTS, DraftTree
+from ..scheduling.sequence import Sequence
+from .acceptance_rates import AcceptanceRates
+from .draft_budget import DraftBudget
+from .drafter import Drafter
+from .step_costs import StepCosts
+
+# After so many steps in a row in which no draft paid, nothing is drafted for a while: at first for
+# the smaller number of steps, then for twice as many each time.
+TRIES, FIRST_REST, LONGEST_REST = 4, 64, 512
+SMOOTHING = 0.1  # weight of a new measurement of the overhead
+
+
+class Speculator:
+    """Asks a drafter for drafts as long as they pay; a ``DraftSource``.
+
+    Args:
+        drafter: what drafts.
+        costs: seconds of a step by rows; ``None`` verifies every draft, whatever it costs.
+        max_drafts: most drafts of a sequence in a step.
+        uniform: True if all sequences of a step have the same power of two of rows.
+    """
+
+    def __init__(
+        self, drafter: Drafter, costs: StepCosts | None, max_drafts: int, uniform: bool
+    ) -> None:
+        self.drafter = drafter
+        self.costs = costs
+        self._max_drafts = max_drafts
+        self._budget = None if costs is None else DraftBudget(costs, uniform)
+        self._rates = AcceptanceRates()
+        self._promised: dict[int, list[float]] = {}  # chances of the last drafts of a sequence
+        self._overhead = 0.0  # seconds that drafts add to a step
+        self._drafting = 0.0  # seconds that the drafter took for the step being planned
+        self._vain = 0  # steps in a row in which no draft paid
+        self._rest = self._next_rest = 0
+
+    @property
+    def active(self) -> bool:
+        """True if the next step may have drafts."""
+        return not self._rest
+
+    def propose(self, sequences: list[Sequence], rooms: list[int]) -> list[DraftTree]:
+        """Return the drafts of each sequence that are worth verifying (see ``DraftSource``)."""
+        none = [NO_DRAFTS] * len(sequences)
+        most = self._max_drafts
+        if self._budget is not None:
+            most = min(most, self._budget.most_drafts(len(sequences)))
+        if self._rest or not most or max(rooms) < 1:
+            return none
+        began = time.perf_counter()
+        drafts = self.drafter.draft(sequences, most)
+        chances = [
+            self._rates.chances(seq.id, draft) for seq, draft in zip(sequences, drafts, strict=True)
+        ]
+        counts = [len(draft.tree) for draft in drafts]
+        if self._budget is not None:
+            counts = self._budget.counts(chances, self._overhead)
+            self._count_vain(any(counts))
+        self._drafting = time.perf_counter() - began
+        found = []
+        for seq, draft, count in zip(sequences, drafts, counts, strict=True):
+            self._promised[seq.id] = self._rates.raw_chances(draft)
+            found.append(draft.tree.limited(len(draft.tree), count))
+        return found
+
+    def record(self, seq: Sequence, drafts: DraftTree, accepted: int) -> None:
+        """Learn from the drafts of a step (see ``DraftSource``)."""
+        promised = sum(self._promised.pop(seq.id, [])[: len(drafts)])
+        self._rates.record(seq.id, drafts, promised, accepted)
+
+    def forget(self, seq: Sequence) -> None:
+        """Drop what is known about a sequence that has ended (see ``DraftSource``)."""
+        self.drafter.forget(seq)
+        self._rates.forget(seq.id)
+        self._promised.pop(seq.id, None)
+
+    def end_step(self, running: list[Sequence], idle: float | None) -> None:
+        """Let the drafter take in tokens, while the step that was just launched runs.
+
+        Args:
+            idle: seconds for which the device had to wait for this step; ``None`` if it did not
+                wait, so that drafting alone took time.
+        """
+        if self._drafting:
+            seconds = self._drafting if idle is None else idle
+            self._overhead += SMOOTHING * (seconds - self._overhead)
+            self._drafting = 0.0
+        self.drafter.observe(running)
+        self._rest = max(0, self._rest - 1)
+
+    def _count_vain(self, paid: bool) -> None:
+        self._vain = 0 if paid else self._vain + 1
+        if paid:
+            self._next_rest = 0
+        elif self._vain >= TRIES:
+            self._next_rest = min(max(FIRST_REST, 2 * self._next_rest), LONGEST_REST)
+            self._rest, self._vain = self._next_rest, 0

@@ -1,0 +1,63 @@
+"""Measures what steps cost on this machine, by their rows."""
+
+import time
+from typing import TYPE_CHECKING
+
+from ..engine_config import EngineConfig
+from ..execution.runner_limits import MAX_DRAFT_STEP_ROWS
+from ..sampling_params import SamplingParams
+from ..scheduling.draft_tree import DraftTree
+from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
+from ..scheduling.sequence import Sequence
+from ..speculation.step_costs import StepCosts
+
+if TYPE_CHECKING:
+    from .dummy_step import Runner
+
+CONTEXT = 256  # tokens of each sequence
+WARMUP_STEPS, STEPS = 2, 4
+
+
+def measure_step_costs(runner: "Runner", config: EngineConfig, max_context: int) -> StepCosts:
+    """Time steps of 1, 2, 4, ... rows: first of more sequences, then of more drafts for each.
+
+    Args:
+        max_context: most tokens that a sequence can hold.
+    """
+    measured: dict[int, float] = {}
+    most = min(
+        MAX_DRAFT_STEP_ROWS, config.max_step_tokens, config.max_running * (1 + config.max_drafts)
+    )
+    rows = 1
+    while rows <= most:
+        sequences = min(rows, 1 << (config.max_running.bit_length() - 1))
+        each = rows // sequences
+        if each <= min(1 + config.max_drafts, max_context - 1):
+            plan = _draft_step(runner, sequences, each, max_context)
+            measured[rows] = _seconds(runner, plan)
+        rows *= 2
+    return StepCosts(measured)
+
+
+def _draft_step(runner: "Runner", sequences: int, rows: int, max_context: int) -> StepPlan:
+    """Make a plan on the null page, of ``rows`` rows for each sequence."""
+    start = max(0, min(CONTEXT, max_context - rows))
+    drafts = DraftTree.line([0] * (rows - 1))
+    scheduled = []
+    for index in range(sequences):
+        seq = Sequence(-1 - index, [0] * (start + 1), 1, SamplingParams(), frozenset())
+        pages = -(-(start + rows) // runner.cache.page_size)
+        seq.tables = [[0] * pages for _ in runner.cache.windows]
+        scheduled.append(ScheduledTokens(seq, start, rows, True, False, 0, drafts))
+    return StepPlan(scheduled)
+
+
+def _seconds(runner: "Runner", plan: StepPlan) -> float:
+    """Return the seconds of a step, one launched behind the other."""
+    for _ in range(WARMUP_STEPS):
+        runner.launch(plan).wait()
+    began = time.perf_counter()
+    for _ in range(STEPS):
+        step = runner.launch(plan)
+    step.wait()
+    return (time.perf_counter() - began) / STEPS
