@@ -50,8 +50,8 @@ class FewRowsConfig:
 
 def few_rows_config(experts: ExpertWeights) -> FewRowsConfig:
     """Return the configuration for a layer's experts."""
-    unroll = 1 if experts.is_mxfp4 else 4
-    return FewRowsConfig(8, FewRowsTiles(4, 2, unroll, 5), FewRowsTiles(4, 2, unroll, 5))
+    tiles = FewRowsTiles(4, 2, 1, 5) if experts.is_mxfp4 else FewRowsTiles(4, 2, 2, 4)
+    return FewRowsConfig(8, tiles, tiles)
 
 
 def kernel_defines(
