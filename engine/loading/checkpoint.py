@@ -1,7 +1,7 @@
 """Opens a model folder: its configuration, its weights and its end tokens."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
@@ -15,7 +15,11 @@ from eightfold.common.error_text import first_line
 from ..inspection.architecture import Architecture
 from ..inspection.meta_model import Allocate, build_meta_model, materialize, named_tensors
 from ..model_errors import CheckpointError, UnsupportedModelError
-from ..quantization.meta_modules import use_stored_weights
+from ..quantization.meta_modules import (
+    has_stored_weights,
+    stored_linears,
+    use_stored_weights,
+)
 from .cpu_loader import map_weights
 from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, end_token_ids, parse_token_ids
@@ -100,7 +104,7 @@ def load_weights(
     key_mapping = TEXT_KEY_MAPPING if architecture.wrapped else None
     with _quiet_transformers():
         model_dtype = dtype or _stored_dtype(architecture.config, stored)
-        model = meta_model_for(architecture, model_dtype)
+        model = meta_model_for(architecture, model_dtype, stored)
         matching = match_weights(model, named_tensors(model), stored, key_mapping)
         if not matching.copies_suffice and architecture.quantization is None:
             return _load_with_transformers(folder, architecture, device, dtype)
@@ -116,6 +120,8 @@ def load_weights(
             materialize(model, device, model.dtype, allocate)
             with during_load(model):
                 report = read_tensors(matching.pairs, named_tensors(model), device)
+        for layer in stored_linears(model):
+            layer.finish_loading()
         logger.info("%s: %s", folder, report)
         if model.can_generate() and (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(
@@ -124,19 +130,29 @@ def load_weights(
     return model.eval()
 
 
-def meta_model_for(architecture: Architecture, dtype: torch.dtype) -> PreTrainedModel:
+def meta_model_for(
+    architecture: Architecture, dtype: torch.dtype, stored: Iterable[StoredTensor] = ()
+) -> PreTrainedModel:
     """Return the model on the meta device, its quantized weights as the checkpoint stores them.
 
     Args:
         dtype: type of everything that is not quantized, in which the model computes.
+        stored: the checkpoint's tensors. Without them config.json alone says what is quantized.
 
     Raises:
         UnsupportedModelError: if quantized weights cannot be expanded to the type, or do not fit
             the model's shapes.
+        CheckpointError: if config.json says that weights are quantized, but none is.
     """
     model = build_meta_model(architecture.config, dtype)
     if architecture.quantization is not None:
-        use_stored_weights(model, architecture.quantization)
+        types = {tensor.name: tensor.dtype for tensor in stored}
+        use_stored_weights(model, architecture.quantization, types)
+        if not has_stored_weights(model):
+            raise CheckpointError(
+                f"config.json says that weights are stored as {architecture.quantization}, but "
+                "none is; remove quantization_config from it."
+            )
     return model
 
 

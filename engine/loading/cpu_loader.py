@@ -41,6 +41,8 @@ def map_weights(pairs: Sequence[tuple[StoredTensor, str]], model: PreTrainedMode
             for stored, name in pairs:
                 destination = wanted[name]
                 tensor = files[stored.file].get_tensor(stored.name).to(destination.dtype)
+                if tensor.numel() == 1:  # [1] or without axes
+                    tensor = tensor.reshape(destination.shape)
                 if tensor.shape != destination.shape:
                     raise CheckpointError(
                         f"{stored.file} was replaced while it was loaded; load it again."

@@ -11,8 +11,9 @@ from .safetensors_headers import StoredTensor
 TORCH_DTYPES = {
     **{"BOOL": torch.bool, "U8": torch.uint8, "I8": torch.int8, "I16": torch.int16},
     **{"I32": torch.int32, "I64": torch.int64, "F16": torch.float16, "BF16": torch.bfloat16},
-    **{"F32": torch.float32, "F64": torch.float64},
+    **{"F32": torch.float32, "F64": torch.float64, "F8_E4M3": torch.float8_e4m3fn},
 }
+_FP8 = torch.float8_e4m3fn  # means little without its scales, so that it is never converted
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,17 +108,22 @@ def _segments(tensor: StoredTensor, destination: torch.Tensor, max_bytes: int) -
 def is_convertible(tensor: StoredTensor, destination: torch.Tensor) -> bool:
     """Return whether a stored tensor can be loaded into a tensor of another type.
 
-    Floating-point types convert to one another; any other type must be the destination's own.
+    Floating-point types of 16 bits or more convert to one another; any other type must be the
+    destination's own.
     """
     stored = TORCH_DTYPES.get(tensor.dtype)
     return stored is not None and (
         stored == destination.dtype
-        or (stored.is_floating_point and destination.is_floating_point())
+        or (
+            stored.is_floating_point
+            and destination.is_floating_point()
+            and _FP8 not in (stored, destination.dtype)
+        )
     )
 
 
 def convertible_types(destination: torch.Tensor) -> str:
     """Return in words the stored types that can be loaded into a tensor."""
-    if destination.is_floating_point():
+    if destination.is_floating_point() and destination.dtype != _FP8:
         return "BF16, F16 or F32"
     return next(name for name, dtype in TORCH_DTYPES.items() if dtype == destination.dtype)

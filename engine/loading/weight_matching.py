@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from transformers import PreTrainedModel
@@ -67,7 +68,7 @@ def match_weights(
             copies_suffice = False
         elif name not in tensors:
             unexpected.append(name)
-        elif (shape := tuple(tensors[name].shape)) != tensor.shape:
+        elif not _same_shape(shape := tuple(tensors[name].shape), tensor.shape):
             mismatched.append(f"{name} is {tensor.shape} and should be {shape}")
         elif not is_convertible(tensor, tensors[name]):
             wanted = convertible_types(tensors[name])
@@ -92,6 +93,11 @@ def match_weights(
         inconvertible=tuple(sorted(inconvertible)),
         copies_suffice=copies_suffice and len(missing) == len(absent),
     )
+
+
+def _same_shape(wanted: tuple[int, ...], stored: tuple[int, ...]) -> bool:
+    """Return whether a tensor fits; a single number is stored as [1] or without axes."""
+    return wanted == stored or (prod(wanted) == prod(stored) == 1 and len(wanted + stored) == 1)
 
 
 def _any_of(patterns: Iterable[str] | None) -> re.Pattern[str] | None:

@@ -1,26 +1,81 @@
 """Gives a model on the meta device the modules whose weights its checkpoint stores quantized."""
 
+from collections.abc import Iterator, Mapping
+
 from torch import nn
 from transformers import PreTrainedModel
 
 from eightfold.kernels.experts.mxfp4_reference import DTYPES
 
 from ..model_errors import UnsupportedModelError
+from .linear_format import LinearFormat
 from .mxfp4_experts import Mxfp4Experts
-from .quantization_config import Quantization
+from .quantization_config import MXFP4, READ, Quantization, stored_names
+from .stored_linear import StoredLinear
 
 MXFP4_EXPERTS_CLASS = "GptOssExperts"  # of transformers
+PLAIN_TYPES = ("BF16", "F16", "F32", "F64")  # safetensors' names
 
 
-def use_stored_weights(model: PreTrainedModel, quantization: Quantization) -> int:
+def use_stored_weights(
+    model: PreTrainedModel, quantization: Quantization, stored_types: Mapping[str, str]
+) -> None:
     """Replace the modules of a model on the meta device that hold quantized weights.
 
-    Returns:
-        The number of modules replaced.
+    A linear layer whose plain weight is in the checkpoint stays as it is: some releases leave
+    layers alone that their configuration does not name.
+
+    Args:
+        model: the model.
+        quantization: how config.json says that the weights are stored.
+        stored_types: safetensors' name of the type of each stored tensor; may be empty.
 
     Raises:
-        UnsupportedModelError: if a module's shape or the model's type does not allow it.
+        UnsupportedModelError: if a module's shape, its kind or the model's type does not allow it.
     """
+    if quantization.method == MXFP4:
+        _use_mxfp4_experts(model, quantization)
+        return
+    _refuse_experts(model, quantization)
+    for parent, child_name, child, name in list(_linear_layers(model)):
+        stored = quantization.linear_format(name)
+        plain = any(
+            stored_types.get(f"{each}.weight") in PLAIN_TYPES for each in stored_names(name)
+        )
+        if stored is not None and not plain:
+            setattr(parent, child_name, StoredLinear(child, stored))
+
+
+def use_fp8_linear(model: PreTrainedModel) -> list[str]:
+    """Replace the linear layers of a model on the meta device by ones that hold FP8, per channel.
+
+    The head stays, and so does the embedding.
+
+    Returns:
+        The names of the replaced layers.
+    """
+    head = model.get_output_embeddings()
+    found = []
+    for parent, child_name, child, name in list(_linear_layers(model)):
+        if child is not head:
+            setattr(parent, child_name, StoredLinear(child, LinearFormat("fp8")))
+            found.append(name)
+    return found
+
+
+def stored_linears(model: nn.Module) -> Iterator[StoredLinear]:
+    """Yield the linear layers of a model that hold quantized weights."""
+    for module in model.modules():
+        if isinstance(module, StoredLinear):
+            yield module
+
+
+def has_stored_weights(model: nn.Module) -> bool:
+    """Return whether a model has modules that hold quantized weights."""
+    return any(isinstance(module, Mxfp4Experts | StoredLinear) for module in model.modules())
+
+
+def _use_mxfp4_experts(model: PreTrainedModel, quantization: Quantization) -> None:
     if model.dtype not in DTYPES:
         raise UnsupportedModelError(
             f"Weights in MXFP4 do not fit {str(model.dtype).removeprefix('torch.')}; set dtype to "
@@ -35,9 +90,22 @@ def use_stored_weights(model: PreTrainedModel, quantization: Quantization) -> in
     ]
     for parent, name, child in chosen:
         setattr(parent, name, Mxfp4Experts(child))
-    return len(chosen)
 
 
-def has_stored_weights(model: nn.Module) -> bool:
-    """Return whether a model has modules of :func:`use_stored_weights`."""
-    return any(isinstance(module, Mxfp4Experts) for module in model.modules())
+def _refuse_experts(model: PreTrainedModel, quantization: Quantization) -> None:
+    """Refuse a model whose experts, which are no linear layers of their own, are quantized."""
+    for name, module in model.named_modules():
+        stacked = [each for each in module.parameters(recurse=False) if each.dim() == 3]
+        if stacked and quantization.converts(name):
+            raise UnsupportedModelError(
+                f"This {model.config.model_type} checkpoint has experts quantized as "
+                f"{quantization}, which the engine does not run; {READ}."
+            )
+
+
+def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear, str]]:
+    """Yield the parent of each linear layer, its name there, the layer, and its whole name."""
+    for parent_name, parent in model.named_modules():
+        for child_name, child in parent.named_children():
+            if type(child) is nn.Linear:
+                yield parent, child_name, child, f"{parent_name}.{child_name}".lstrip(".")

@@ -9,11 +9,29 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..model_errors import UnsupportedModelError
+from .compressed_tensors import UnreadFormatError, read_groups
+from .linear_format import LinearFormat
+from .transformers_formats import read_awq, read_fp8, read_gptq
 
 MXFP4 = "mxfp4"
 MXFP4_MODEL_TYPES = frozenset({"gpt_oss"})
 # Of transformers' Mxfp4Config; "dequantize" says what transformers does with the weights.
 MXFP4_KEYS = frozenset({"quant_method", "modules_to_not_convert", "dequantize"})
+READERS = {"fp8": read_fp8, "gptq": read_gptq, "awq": read_awq}
+"""Of transformers' own methods, whose linear layers are all stored in one format."""
+
+COMPRESSED_TENSORS = "compressed-tensors"
+READ = (
+    "use one in bfloat16, float16 or float32, in FP8 or in 4 bits as compressed-tensors, GPTQ or "
+    "AWQ store them, or gpt-oss with its experts in MXFP4"
+)
+LINEAR = "Linear"
+# Names that multimodal checkpoints have for modules of their text models.
+_PREFIXES = (
+    (re.compile(r"^model\."), "model.language_model."),
+    (re.compile(r"^model\."), "language_model.model."),
+    (re.compile(r"^lm_head"), "language_model.lm_head"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,17 +39,43 @@ class Quantization:
     """How the weights of a checkpoint are stored.
 
     Attributes:
-        method: :data:`MXFP4`: the experts' matrices are 4-bit floats in blocks of 32.
-        kept: names of modules that are not quantized, as transformers matches them: the beginning
-            of a module's name up to a dot, the same as a regular expression, or its end.
+        method: :data:`MXFP4` (the experts' matrices are 4-bit floats in blocks of 32), or a method
+            that quantizes linear layers.
+        kept: names of modules that are not quantized: the beginning of a module's name up to a
+            dot, the same as a regular expression, or its end; of compressed-tensors as in
+            ``linear``.
+        linear: the formats of linear layers, each with the modules that have it: names, "re:" with
+            a regular expression, or "Linear" for all.
     """
 
     method: str
     kept: tuple[str, ...] = ()
+    linear: tuple[tuple[tuple[str, ...], LinearFormat], ...] = ()
 
     def converts(self, module: str) -> bool:
         """Return whether the weights of a module, given by name, are stored quantized."""
-        return not any(_matches(pattern, module) for pattern in self.kept)
+        matches = _is_target if self.method == COMPRESSED_TENSORS else _matches
+        return not any(
+            matches(pattern, name) for pattern in self.kept for name in stored_names(module)
+        )
+
+    def linear_format(self, module: str) -> LinearFormat | None:
+        """Return how a linear layer is stored, given by name; ``None`` if as it is."""
+        if not self.converts(module):
+            return None
+        for targets, stored in self.linear:
+            if any(_is_target(each, name) for each in targets for name in stored_names(module)):
+                return stored
+        return None
+
+    def __str__(self) -> str:
+        formats = dict.fromkeys(str(stored) for _, stored in self.linear)
+        return f"{self.method} ({', '.join(formats)})" if formats else self.method
+
+
+def stored_names(module: str) -> list[str]:
+    """Return the names that a module of a text model may have in a checkpoint."""
+    return [module, *(prefix.sub(new, module) for prefix, new in _PREFIXES if prefix.match(module))]
 
 
 def _matches(pattern: str, module: str) -> bool:
@@ -41,6 +85,15 @@ def _matches(pattern: str, module: str) -> bool:
         return re.match(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))", module) is not None
     except re.error:  # a plain name with characters that mean something else there
         return False
+
+
+def _is_target(target: str, module: str) -> bool:
+    if target.startswith("re:"):
+        try:
+            return re.match(target.removeprefix("re:"), module) is not None
+        except re.error:
+            return False
+    return target in (module, LINEAR)
 
 
 def read_quantization(config: Mapping[str, Any]) -> Quantization | None:
@@ -63,30 +116,45 @@ def read_quantization(config: Mapping[str, Any]) -> Quantization | None:
             f"The quantization_config of this {name} checkpoint is not a JSON object; copy its "
             "config.json again."
         )
+    try:
+        return _read_entry(name, entry)
+    except UnreadFormatError as error:
+        raise UnsupportedModelError(
+            f"This {name} checkpoint is quantized as {str(entry.get('quant_method'))[:60]!r} with "
+            f"{str(error)[:200]}, which the engine does not run; {READ}."
+        ) from error
+
+
+def _read_entry(name: str, entry: Mapping[str, Any]) -> Quantization:
     method = entry.get("quant_method")
-    if method != MXFP4 or name not in MXFP4_MODEL_TYPES:
-        said = "without a quant_method" if method is None else f"as {str(method)[:60]!r}"
-        raise UnsupportedModelError(
-            f"This {name} checkpoint is quantized {said}, which the engine does not run; use one "
-            "in bfloat16, float16 or float32, or gpt-oss with its experts in MXFP4."
-        )
-    unknown = sorted(map(str, entry.keys() - MXFP4_KEYS))
-    if unknown:
-        raise UnsupportedModelError(
-            f"This {name} checkpoint is quantized as 'mxfp4' with the option {unknown[0]!r}, which "
-            "the engine does not know; use the checkpoint as it was released."
-        )
-    return Quantization(MXFP4, _names(name, entry.get("modules_to_not_convert")))
+    kept = entry.get("modules_to_not_convert") or entry.get("ignored_layers")
+    if method == MXFP4 and name in MXFP4_MODEL_TYPES:
+        unknown = sorted(map(str, entry.keys() - MXFP4_KEYS))
+        if unknown:
+            raise UnreadFormatError(f"the option {unknown[0]}")
+        return Quantization(MXFP4, _names(name, "modules_to_not_convert", kept))
+    if method == COMPRESSED_TENSORS:
+        ignored = _names(name, "ignore", entry.get("ignore"))
+        return Quantization(COMPRESSED_TENSORS, ignored, read_groups(entry))
+    if method in READERS:
+        stored = READERS[method](entry)
+        # transformers leaves the head alone, which these methods do not say.
+        kept = ("lm_head", *_names(name, "modules_to_not_convert", kept))
+        return Quantization(str(method), kept, (((LINEAR,), stored),))
+    said = "without a quant_method" if method is None else f"as {str(method)[:60]!r}"
+    raise UnsupportedModelError(
+        f"This {name} checkpoint is quantized {said}, which the engine does not run; {READ}."
+    )
 
 
-def _names(model: str, value: Any) -> tuple[str, ...]:
+def _names(model: str, key: str, value: Any) -> tuple[str, ...]:
     if value is None:
         return ()
     if not isinstance(value, list | tuple) or not all(
         isinstance(each, str) and each for each in value
     ):
         raise UnsupportedModelError(
-            f"modules_to_not_convert in the quantization_config of this {model} checkpoint must be "
-            "a list of names; copy its config.json again."
+            f"{key} in the quantization_config of this {model} checkpoint must be a list of names; "
+            "copy its config.json again."
         )
     return tuple(value)

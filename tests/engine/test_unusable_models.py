@@ -90,7 +90,7 @@ def test_a_missing_shard_is_named(tmp_path: Path) -> None:
 
 def test_quantized_checkpoints_are_refused(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    config["quantization_config"] = {"quant_method": "fp8"}
+    config["quantization_config"] = {"quant_method": "bitsandbytes"}
     (folder / "config.json").write_text(json.dumps(config))
     with pytest.raises(UnsupportedModelError, match="quantized"):
         Engine(folder)
