@@ -50,8 +50,10 @@ class FewRowsConfig:
 
 def few_rows_config(experts: ExpertWeights) -> FewRowsConfig:
     """Return the configuration for a layer's experts."""
-    tiles = FewRowsTiles(4, 2, 1, 5) if experts.is_mxfp4 else FewRowsTiles(4, 2, 2, 4)
-    return FewRowsConfig(8, tiles, tiles)
+    if experts.is_mxfp4:
+        tiles = FewRowsTiles(4, 2, 1, 5)
+        return FewRowsConfig(8, tiles, tiles)
+    return FewRowsConfig(8, FewRowsTiles(4, 2, 2, 4), FewRowsTiles(4, 1, 4, 5))
 
 
 def kernel_defines(
