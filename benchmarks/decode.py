@@ -1,12 +1,15 @@
-"""Decode and prefill of a model in the shapes of Gemma-4-31B (random bf16 weights) on one GPU.
+"""Decode and prefill of a model in published shapes (random weights) on one GPU.
 
     python benchmarks/decode.py --contexts 1024,7000,15000,32000 --batch 8
+    python benchmarks/decode.py --model qwen3-30b-a3b-shapes --contexts 4096 --batch 32,64,128,256
 
-The roofline beside each figure comes from the same run: the bytes that a step must read (the
-weights once, and the KV cache of every sequence), divided by the read bandwidth that is measured
-first. The profile assigns to each kernel the time from the end of the previous kernel to its own
-end, so that the parts add up to the step. The last line is one JSON object. `--compare hf` adds
-transformers' `generate`.
+The limit beside each figure comes from the same run: the bytes that a step must read (the weights
+once, of the experts only those that its rows chose, and the KV cache of every sequence), divided by
+the read bandwidth that is measured first; with many sequences the operations of its products, if
+these take longer at the rate that a large product reaches. The profile assigns to each kernel the
+time from the end of the previous kernel to its own end, so that the parts add up to the step. The
+last line is one JSON object. `--path graph` runs transformers' modules in place of the fused
+decoder; `--compare hf` adds transformers' `generate`.
 """
 
 import argparse
@@ -14,20 +17,64 @@ import gc
 import json
 import sys
 import time
-from collections import defaultdict
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from support.gemma4_random_model import SHAPES, random_model, step_bytes
-from support.read_bandwidth import read_bandwidth
+from support.model_shapes import SHAPES
+from support.random_model import kv_bytes, random_model, step_bytes, step_operations
+from support.read_bandwidth import product_rate, read_bandwidth
+from support.step_profile import print_profile, print_shares, profile
 from support.verification_step import verification_seconds
 
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
 
 WARMUP_STEPS, STEPS = 8, 48  # steps before and during a measurement
 PROMPT = 8192  # tokens of each prompt whose prefill is measured
+PAGE = 64
 # Gemma's own sampling defaults.
 SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "top_k": 64, "stop_token_ids": ()}
+
+
+@dataclass
+class Bench:
+    """An engine with its model, and the limits of the device.
+
+    Attributes:
+        submitted: sequences submitted so far.
+    """
+
+    engine: Engine
+    model: Any
+    bandwidth: float
+    product_rate: float
+    submitted: int = 0
+
+    def finish(self, batch: int) -> None:
+        """Cancel the `batch` sequences submitted last, and run until no work is left."""
+        self.submitted += batch
+        cancel_all(self.engine, self.submitted)
+
+    def touched(self, batch: int) -> float:
+        """Return the different experts that a step's rows choose in a layer, on average."""
+        experts = getattr(self.engine._runner.decoder, "experts", None)
+        if experts is None:
+            return 0.0
+        counts = []
+        for _ in range(4):
+            self.engine.step()
+            torch.cuda.synchronize()
+            counts += [len(layer[:batch].unique()) for layer in experts.chosen]
+        return sum(counts) / len(counts)
+
+    def limits(self, batch: int, context: int) -> tuple[dict[str, int], float, str]:
+        """Return the bytes of a step, the seconds that it takes at least, and what limits it."""
+        layers = self.engine._runner.cache._architecture.layers
+        lengths = [context + WARMUP_STEPS + STEPS // 2] * batch
+        sizes = step_bytes(self.model, kv_bytes(layers), lengths, self.touched(batch))
+        reading = sum(sizes.values()) / self.bandwidth
+        computing = step_operations(self.model, batch) / self.product_rate
+        return sizes, max(reading, computing), "bytes" if reading >= computing else "operations"
 
 
 def random_prompts(count: int, length: int) -> list[list[int]]:
@@ -63,10 +110,13 @@ def cancel_all(engine: Engine, count: int) -> None:
         engine.step()
 
 
-def time_decode(
-    engine: Engine, model: Any, context: int, batch: int, bandwidth: float
-) -> dict[str, Any]:
-    """Return the figures of a decode step, host included, of `batch` sequences past `context`."""
+def time_decode(bench: Bench, context: int, batch: int) -> tuple[dict[str, Any], dict[str, int]]:
+    """Return the figures of a decode step, host included, of `batch` sequences past `context`.
+
+    Returns:
+        The figures, and the bytes that the step must read.
+    """
+    engine = bench.engine
     prefill_seconds = prefill(engine, batch, context)
     for _ in range(WARMUP_STEPS):
         engine.step()
@@ -76,50 +126,18 @@ def time_decode(
         sampled += sum(len(event.tokens) for event in engine.step())
     step = (time.perf_counter() - begin) / STEPS
     assert sampled == STEPS * batch, f"{sampled} tokens in {STEPS} steps of {batch}"
-    read = sum(step_bytes(model, [context + WARMUP_STEPS + STEPS // 2] * batch).values())
-    return {
+    sizes, least, limited_by = bench.limits(batch, context)
+    row = {
         "context": context,
         "batch": batch,
         "step_ms": round(step * 1e3, 3),
         "tokens_per_s": round(batch / step, 1),
-        "roofline_tokens_per_s": round(batch * bandwidth / read, 1),
-        "roofline_share": round(read / bandwidth / step, 4),
-        "bytes_per_s": round(read / step),
+        "limit_tokens_per_s": round(batch / least, 1),
+        "limited_by": limited_by,
+        "share": round(least / step, 4),
         "prefill_s": round(prefill_seconds, 2),
     }
-
-
-def profile(engine: Engine, steps: int = 4) -> tuple[dict[str, list[float]], float]:
-    """Return the microseconds and launches per step of each kernel, and the share of idle time."""
-    activities = [torch.profiler.ProfilerActivity.CUDA]
-    with torch.profiler.profile(activities=activities) as recorded:
-        for _ in range(steps):
-            engine.step()
-        torch.cuda.synchronize()
-    kernels = sorted(
-        (e.time_range.end, e.time_range.start, e.name)
-        for e in recorded.events()
-        if e.device_type == torch.autograd.DeviceType.CUDA and "Memcpy" not in e.name
-    )
-    found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
-    last_end, idle = kernels[0][1], 0.0
-    for end, begin, name in kernels:
-        label = "qkv product" if "linear_few_rows" in name else name
-        idle += max(0.0, begin - last_end)
-        found[label][0] += (max(end, last_end) - last_end) / steps
-        found[label][1] += 1 / steps
-        last_end = max(end, last_end)
-    return dict(found), idle / (last_end - kernels[0][1])
-
-
-def print_profile(found: dict[str, list[float]], sizes: dict[str, int], bandwidth: float) -> None:
-    """Print the kernels that take longest, with the share of the bandwidth if bytes are known."""
-    print(f"{'kernel':34s} {'launches':>8s} {'us':>9s} {'GB':>8s} {'share':>7s}")
-    largest = sorted(found.items(), key=lambda item: -item[1][0])[:16]
-    for label, (microseconds, launches) in largest:
-        size = sizes.get(label, 0)
-        share = f"{size / bandwidth / (microseconds * 1e-6):7.1%}" if size else ""
-        print(f"{label[:34]:34s} {launches:8.1f} {microseconds:9.1f} {size / 1e9:8.3f} {share:>7s}")
+    return row, sizes
 
 
 def compare_hf(model: Any, batch: int, context: int) -> dict[str, Any]:
@@ -137,55 +155,91 @@ def compare_hf(model: Any, batch: int, context: int) -> dict[str, Any]:
     return {"context": context, "tokens_per_s": round(16 * batch / (found[1] - found[0]), 1)}
 
 
-def measure_prefill(engine: Engine, arguments: argparse.Namespace, result: dict[str, Any]) -> int:
-    """Measure prefill and profile a step of it; return how many sequences have been submitted."""
-    taken = prefill(engine, arguments.batch, PROMPT, new=1)
-    submitted = 1 + arguments.batch
-    cancel_all(engine, submitted)
-    rate = round(arguments.batch * PROMPT / taken)
+def measure_prefill(bench: Bench, arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Measure the prefill of 8 prompts, and profile a step of it."""
+    engine, count = bench.engine, min(8, max(arguments.batch))
+    taken = prefill(engine, count, PROMPT, new=1)
+    bench.finish(count)
+    rate = round(count * PROMPT / taken)
     result["prefill_tokens_per_s"] = rate
-    print(f"prefill of {arguments.batch} x {PROMPT}: {rate} tok/s", flush=True)
+    print(f"prefill of {count} x {PROMPT}: {rate} tok/s", flush=True)
     engine.submit(random_prompts(1, PROMPT)[0], SamplingParams(**SAMPLING))
     for _ in range(min(3, PROMPT // arguments.chunk - 2)):
         engine.step()
     found, idle = profile(engine, steps=min(4, max(1, PROMPT // arguments.chunk - 3)))
-    cancel_all(engine, submitted + 1)
+    bench.finish(1)
     print(f"a prefill step of {arguments.chunk} tokens, device idle {idle:.2%}")
-    print_profile(found, {}, 1.0)
+    print_profile(found)
     result["prefill_profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
-    return submitted + 1
 
 
-def measure_decode(
-    engine: Engine, model: Any, contexts: list[int], submitted: int, batch: int,
-    bandwidth: float, result: dict[str, Any],
-) -> None:  # fmt: skip
-    """Measure decode at each context, and profile a step at the second one."""
+def measure_decode(bench: Bench, arguments: argparse.Namespace, result: dict[str, Any]) -> None:
+    """Measure decode of each number of sequences at each context; profile the second context."""
     result["decode"] = []
-    for context in contexts:
-        row = time_decode(engine, model, context, batch, bandwidth)
-        result["decode"].append(row)
-        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-        if context == contexts[min(1, len(contexts) - 1)]:
-            found, idle = profile(engine)
-            sizes = step_bytes(model, [context + WARMUP_STEPS + STEPS] * batch)
-            print_profile(found, sizes, bandwidth)
-            result["idle_share"] = round(idle, 4)
-            result["profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
-            print(f"device idle {idle:.2%} of the profiled steps", flush=True)
-        submitted += batch
-        cancel_all(engine, submitted)
+    contexts, room = arguments.contexts, result["kv_tokens"]
+    for batch in arguments.batch:
+        for context in contexts:
+            if batch * (context + 2 * (WARMUP_STEPS + STEPS)) > room:
+                print(f"{batch} sequences of {context} tokens do not fit into {room} tokens")
+                continue
+            row, sizes = time_decode(bench, context, batch)
+            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+            if context == contexts[min(1, len(contexts) - 1)]:
+                found, idle = profile(bench.engine)
+                print_profile(found)
+                row["shares"] = print_shares(found, sizes, bench.bandwidth)
+                row["idle_share"] = round(idle, 4)
+                row["profile_us"] = {key: round(value[0], 1) for key, value in found.items()}
+                print(f"device idle {idle:.2%} of the profiled steps", flush=True)
+            row["bytes"] = sizes
+            result["decode"].append(row)
+            bench.finish(batch)
 
 
 def engine_config(arguments: argparse.Namespace) -> EngineConfig:
     """Return the engine's configuration; raise ValueError if the options contradict each other."""
     return EngineConfig(
-        max_running=arguments.batch,
+        max_running=max(arguments.batch),
         max_step_tokens=arguments.chunk,
         max_context=arguments.max_context,
         memory_fraction=arguments.memory_fraction,
         prefix_cache=False,
+        fused=None if arguments.path == "fused" else False,
     )
+
+
+def make_bench(arguments: argparse.Namespace, result: dict[str, Any]) -> Bench:
+    """Make the model and its engine, and run a first step.
+
+    Raises:
+        ModelError: the GPU's memory does not hold the model and the KV cache.
+    """
+    device = torch.device("cuda")
+    bandwidth, rate = read_bandwidth(device), product_rate(device)
+    name = torch.cuda.get_device_name()
+    print(f"{name}, reads {bandwidth / 1e12:.3f} TB/s, computes {rate / 1e12:.0f} TFLOP/s")
+    model = random_model(arguments.model, device)
+    torch.cuda.synchronize()
+    begin = time.perf_counter()
+    engine = Engine(model, engine_config(arguments))
+    created = time.perf_counter() - begin
+    bench = Bench(engine, model, bandwidth, rate)
+    prefill(engine, 1, 16)
+    bench.finish(1)
+    ready = time.perf_counter() - begin
+    room = (engine.stats()["pages"][0]) * PAGE
+    print(engine.table())
+    if (needed := PROMPT + 2 * (WARMUP_STEPS + STEPS)) > room:
+        raise ModelError(
+            f"A prompt needs room for {needed} tokens, but there is room for {room}; lower --batch."
+        )
+    print(f"engine created in {created:.1f} s, first token after {ready:.1f} s", flush=True)
+    result |= {
+        "device": name, "model": arguments.model, "path": arguments.path, "bandwidth": bandwidth,
+        "operations_per_s": rate, "first_token_s": round(ready, 1), "kv_tokens": room,
+        "bytes": engine.bytes_of,
+    }  # fmt: skip
+    return bench
 
 
 def measure(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -194,42 +248,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     Raises:
         ModelError: the GPU's memory does not hold the model and the KV cache.
     """
-    device, contexts = torch.device("cuda"), arguments.contexts
-    bandwidth = read_bandwidth(device)
-    print(f"{torch.cuda.get_device_name()}, reads {bandwidth / 1e12:.3f} TB/s", flush=True)
-    model = random_model(arguments.model, device)
-    torch.cuda.synchronize()
-    begin = time.perf_counter()
-    engine = Engine(model, engine_config(arguments))
-    created = time.perf_counter() - begin
-    prefill(engine, 1, 16)
-    cancel_all(engine, 1)
-    ready = time.perf_counter() - begin
-    room = (engine.stats()["pages"][0]) * 64
-    print(engine.table())
-    needed = arguments.batch * (max(PROMPT, *contexts) + 2 * (WARMUP_STEPS + STEPS))
-    if room < needed:
-        raise ModelError(
-            f"{arguments.batch} sequences need room for {needed} tokens, but there is room for "
-            f"{room}; lower --contexts or --batch."
-        )
-    print(f"engine created in {created:.1f} s, first token after {ready:.1f} s")
-    result: dict[str, Any] = {
-        "device": torch.cuda.get_device_name(), "model": arguments.model, "bandwidth": bandwidth,
-        "first_token_s": round(ready, 1), "kv_tokens": room, "bytes": engine.bytes_of,
-    }  # fmt: skip
-    submitted = measure_prefill(engine, arguments, result)
-    measure_decode(engine, model, contexts, submitted, arguments.batch, bandwidth, result)
-    del engine
+    result: dict[str, Any] = {}
+    bench = make_bench(arguments, result)
+    if not arguments.no_prefill:
+        measure_prefill(bench, arguments, result)
+    measure_decode(bench, arguments, result)
+    model, contexts = bench.model, arguments.contexts
+    del bench
     gc.collect()
     torch.cuda.empty_cache()
-    steps = {rows: verification_seconds(model, 8, rows // 8, 1024) for rows in (8, 32, 64)}
-    result["verification_ms"] = {rows: round(step * 1e3, 3) for rows, step in steps.items()}
-    print("step of 8 sequences by rows, ms:", result["verification_ms"], flush=True)
+    if arguments.verify:
+        steps = {rows: verification_seconds(model, 8, rows // 8, 1024) for rows in (8, 32, 64)}
+        result["verification_ms"] = {rows: round(step * 1e3, 3) for rows, step in steps.items()}
+        print("step of 8 sequences by rows, ms:", result["verification_ms"], flush=True)
     if arguments.compare == "hf":
         gc.collect()
         torch.cuda.empty_cache()
-        result["hf"] = compare_hf(model, arguments.batch, contexts[0])
+        result["hf"] = compare_hf(model, min(arguments.batch), contexts[0])
         print("transformers generate:", result["hf"], flush=True)
     return result
 
@@ -257,7 +292,20 @@ def parse_arguments() -> argparse.Namespace:
         help="tokens of each sequence, separated by commas (%(default)s)",
     )
     parser.add_argument(
-        "--batch", type=positive_int, default=8, help="number of sequences (%(default)s)"
+        "--batch",
+        type=positive_ints,
+        default="8",
+        help="numbers of sequences, separated by commas (%(default)s)",
+    )
+    parser.add_argument(
+        "--path",
+        choices=["fused", "graph"],
+        default="fused",
+        help="the fused decoder or transformers' modules (%(default)s)",
+    )
+    parser.add_argument("--no-prefill", action="store_true", help="leave the prefill out")
+    parser.add_argument(
+        "--verify", action="store_true", help="also time steps with several rows a sequence"
     )
     parser.add_argument(
         "--chunk", type=positive_int, default=1024, help="most tokens of one step (%(default)s)"

@@ -34,7 +34,7 @@ from .startup.device_selection import (
 )
 from .startup.kernel_warmup import kernel_warmup
 from .startup.kv_cache_sizing import make_sized_runner
-from .startup.runner_factory import fused_architecture, parameter_allocator
+from .startup.runner_factory import choose_fused, parameter_allocator
 from .startup.step_timing import measure_step_costs
 
 
@@ -76,8 +76,13 @@ class Engine:
             device = select_device(config.device)
             architecture = inspect_architecture(read_config(model))
         kernels = uses_kernels(device, config, architecture)
-        drafter = drafter or make_drafter(config.speculate, branches=not kernels)
-        fused = fused_architecture(architecture, config, kernels)
+        choice = choose_fused(architecture, config, kernels)
+        fused = choice.architecture
+        # Decode kernels take lines of drafts, as many for each sequence.
+        lines = kernels or fused is not None
+        drafter = drafter or make_drafter(config.speculate, branches=not lines)
+        if lines and drafter is not None and drafter.branches:
+            raise ValueError(f"The GPU kernels verify lines of drafts, but {drafter.name} branches.")
         try:
             if not isinstance(model, PreTrainedModel):
                 dtype, allocate = select_dtype(config.dtype, device), parameter_allocator(fused)
@@ -99,7 +104,7 @@ class Engine:
         self.max_context = sized.max_context
         self.bytes_of = sized.bytes_of
         self._runner = sized.runner
-        self._speculator = self._make_speculator(drafter, kernels)
+        self._speculator = self._make_speculator(drafter, lines)
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(
@@ -115,14 +120,14 @@ class Engine:
         self._early_events: list[Event] = []  # of a step committed before the next was launched
         self._changed = threading.Condition()
 
-    def _make_speculator(self, drafter: Drafter | None, kernels: bool) -> Speculator | None:
+    def _make_speculator(self, drafter: Drafter | None, uniform: bool) -> Speculator | None:
         """Return what decides about drafts; ``None`` without a drafter."""
         if drafter is None:
             return None
         costs = None
         if not self.config.always_draft:
             costs = measure_step_costs(self._runner, self.config, self.max_context)
-        return Speculator(drafter, costs, self.config.max_drafts, uniform=kernels)
+        return Speculator(drafter, costs, self.config.max_drafts, uniform)
 
     @property
     def stop_token_ids(self) -> frozenset[int]:

@@ -1,4 +1,4 @@
-"""Measures how fast a GPU reads its memory, the limit that the other GPU benchmarks show."""
+"""Measures how fast a GPU reads its memory and multiplies, the limits that benchmarks show."""
 
 from collections.abc import Callable
 
@@ -26,6 +26,12 @@ def read_bandwidth(device: torch.device) -> float:
     wide = source.view(torch.float32)
     calls = (lambda: _read[(out.numel(),)](source, out, BLOCK, STEPS), lambda: wide.sum())
     return BYTES / min(device_seconds(call, 10) for call in calls)
+
+
+def product_rate(device: torch.device, size: int = 8192) -> float:
+    """Return the operations per second of a large product in bfloat16, by torch."""
+    a, b = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return 2 * size**3 / device_seconds(lambda: torch.mm(a, b), 10)
 
 
 def device_seconds(call: Callable[[], object], repeats: int) -> float:

@@ -4,11 +4,13 @@ import torch
 import transformers
 from support.read_bandwidth import device_seconds
 
+from eightfold.engine import EngineConfig
 from eightfold.engine.execution.kv_cache import KVCache
 from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.inspection.architecture import inspect_architecture
-from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
+from eightfold.engine.models.fused.fused_decoder import FusedDecoder
 from eightfold.engine.scheduling.pages.page_pool import PageGroup
+from eightfold.engine.startup.runner_factory import choose_fused
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 
 PAGE_SIZE = 64
@@ -26,13 +28,15 @@ def verification_seconds(
         context: tokens of each sequence.
     """
     device = model.device
-    architecture = one_copy_architecture(inspect_architecture(model.config))
+    architecture = choose_fused(
+        inspect_architecture(model.config), EngineConfig(), kernels=True
+    ).architecture
     assert architecture is not None
     rows, pages = sequences * q_len, -(-context // PAGE_SIZE)
     limits = RunnerLimits(max_running=rows, max_step_tokens=rows, max_context=pages * PAGE_SIZE)
     groups = [PageGroup(window, sequences * pages + 1) for window in architecture.windows]
     cache = KVCache(architecture, groups, PAGE_SIZE, device, model.dtype)
-    decoder = Gemma4Decoder(model, architecture, limits, PAGE_SIZE)
+    decoder = FusedDecoder(model, architecture, limits, PAGE_SIZE)
     new = torch.arange(context - q_len, context, device=device, dtype=torch.int32)
     table = torch.arange(1, sequences * pages + 1, device=device, dtype=torch.int32)
     table = table.view(sequences, pages)

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from eightfold.kernels.attention.one_copy_blocks import one_copy_block_width
 
 from ..model_errors import UnsupportedModelError
+from .families import unfused_reason
 
 # Model types without ``layer_types`` whose layers all attend in ``sliding_window``. transformers
 # gives other types their ``layer_types`` by rules of their own if config.json does not list them.
@@ -131,7 +132,7 @@ def layer_specs(
 def one_copy_layers(
     config: Mapping[str, Any], layers: Sequence[LayerSpec]
 ) -> tuple[LayerSpec, ...] | None:
-    """Return the layers as the fused Gemma 4 decoder keeps them; ``None`` if it cannot run them.
+    """Return the layers as the fused decoder keeps them; ``None`` if it cannot run them.
 
     With ``attention_k_eq_v`` its full-attention layers keep one copy.
 
@@ -139,18 +140,12 @@ def one_copy_layers(
         config: values of the text model's configuration.
         layers: the layers with two copies.
     """
-    fused = (
-        config.get("model_type", "gemma4_text") == "gemma4_text"
-        and config.get("hidden_activation", "gelu_pytorch_tanh") == "gelu_pytorch_tanh"
-        and not config.get("attention_bias")
-        and not config.get("hidden_size_per_layer_input")
-        and not config.get("enable_moe_block")
-        and all(layer.owns_kv for layer in layers)
-    )
-    if not fused:
+    if unfused_reason(config) is not None:
         return None
     if not config.get("attention_k_eq_v"):
         return tuple(layers)
+    if not all(layer.owns_kv for layer in layers):
+        return None
     rope = (config.get("rope_parameters") or {}).get("full_attention") or {}
     factor = rope.get("partial_rotary_factor", 1.0)
     full = [layer for layer in layers if layer.window is None]

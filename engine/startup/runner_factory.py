@@ -1,5 +1,6 @@
 """Chooses what runs a model's layers, and makes its runner."""
 
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from transformers import PreTrainedModel
@@ -10,9 +11,12 @@ from ..execution.hf_attention import attach
 from ..execution.kv_cache import KVCache
 from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
+from ..inspection.families import unfused_reason
+from ..inspection.kv_geometry import one_copy_layers
 from ..inspection.meta_model import Allocate
 from ..model_errors import UnsupportedModelError
 from ..models.cpu_linear import use_onednn_linear
+from ..quantization.quantization_config import MXFP4
 from ..scheduling.pages.page_pool import PageGroup
 
 if TYPE_CHECKING:
@@ -23,37 +27,64 @@ GPU_PAGE_SIZE, CPU_PAGE_SIZE = 64, 16
 PLACEHOLDER_PAGES = 2  # of each group, until the cache is sized: the null page and another one
 
 
-def fused_architecture(
-    architecture: Architecture, config: EngineConfig, kernels: bool
-) -> Architecture | None:
-    """Return the architecture for the fused layers; ``None`` if transformers' modules will run.
+@dataclass(frozen=True, slots=True)
+class FusedChoice:
+    """Whether the fused decoder runs a model.
+
+    Attributes:
+        architecture: the architecture with the fused decoder's cache; ``None`` if it does not.
+        reason: in words, why.
+    """
+
+    architecture: Architecture | None
+    reason: str
+
+
+def choose_fused(architecture: Architecture, config: EngineConfig, kernels: bool) -> FusedChoice:
+    """Decide whether the fused decoder or transformers' modules run a model.
 
     Args:
         kernels: True if the GPU kernels will run.
 
     Raises:
-        UnsupportedModelError: if ``config.fused`` is set, but the model has no fused layers.
+        UnsupportedModelError: if ``config.fused`` is set, but the fused decoder cannot run the
+            model.
     """
-    if config.fused is False or (config.fused is None and not kernels):
-        return None
-    from ..models.gemma4_decoder import one_copy_architecture
+    if config.fused is False:
+        return FusedChoice(None, "fused is set to False")
+    if config.fused is None and not kernels:
+        return FusedChoice(None, "the GPU kernels do not run")
+    model_type = architecture.config.model_type
+    reason = unfused_reason(architecture.config.to_dict())
+    layers = one_copy_layers(architecture.config.to_dict(), architecture.layers)
+    stored = architecture.quantization
+    if reason is None and stored is not None and stored.method != MXFP4:
+        reason = f"its linear layers are stored in {stored}"
+    if reason is None and architecture.softcap:
+        reason = "it caps its attention scores"
+    if reason is None and layers is None:
+        reason = "its layers with one copy of keys and values are not of a shape that kernels have"
+    if reason is None:
+        from ..models.fused.uncovered_tensors import uncovered_tensor
 
-    fused = one_copy_architecture(architecture)
-    if fused is None and config.fused:
+        reason = uncovered_tensor(architecture)
+    if reason is None and layers is not None:
+        return FusedChoice(replace(architecture, layers=layers), f"a row of {model_type}")
+    if config.fused:
         raise UnsupportedModelError(
-            f"There are no fused kernels for this {architecture.config.model_type} model; "
-            "leave fused at None."
+            f"There are no fused kernels for this {model_type} model: {reason}; leave fused at "
+            "None."
         )
-    return fused
+    return FusedChoice(None, str(reason))
 
 
 def parameter_allocator(fused: Architecture | None) -> Allocate | None:
     """Return what allocates a model's parameters as its runner needs them; ``None`` for any way."""
     if fused is None:
         return None
-    from ..models.fused_projections import allocate_fused
+    from ..models.fused.projections import allocate_joined
 
-    return allocate_fused
+    return allocate_joined
 
 
 def make_cpu_runner(
@@ -92,9 +123,9 @@ def make_gpu_runner(
     cache = _placeholder_cache(model, architecture, page_size)
     decoder: Decoder
     if fused:
-        from ..models.gemma4_decoder import Gemma4Decoder
+        from ..models.fused.fused_decoder import FusedDecoder
 
-        decoder = Gemma4Decoder(model, architecture, limits, page_size)
+        decoder = FusedDecoder(model, architecture, limits, page_size, for_warmup=for_warmup)
     elif for_warmup:
         from ..models.attention_only_decoder import AttentionOnlyDecoder
 

@@ -1,10 +1,14 @@
-// Four linear layers with norms between them in one launch, on Hopper, bf16, for at most ROWS rows:
-// a decode step from the end of one layer's attention to the first linear layer of the next layer.
+// Up to four linear layers with norms between them in one launch, on Hopper, bf16, for at most ROWS
+// rows. For a dense layer they are a decode step from the end of its attention to the first linear
+// layer of the next layer:
 //
 //     y = x W0^T               residual, x1 = norms of y
-//     h = gelu(x1 Wg^T) * (x1 Wu^T)
+//     h = act(x1 Wg^T) * (x1 Wu^T)
 //     y = h W2^T               residual, x3 = norms of y
 //     out = x3 W3^T
+//
+// A layer with experts takes two launches: the output projection, norms and the router; and after
+// the experts the norms of their sum and the next layer's first linear layer.
 //
 // A launch per linear layer leaves memory idle while its last programs finish, the next launch
 // starts and its inputs arrive. Weights depend on nothing, so here one warp of each program streams
@@ -19,9 +23,10 @@
 // a tile does not depend on the number of rows, and no sum is split, so results do not depend on
 // the batch.
 //
-// Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a multiple of 256),
-// DEPTH (blocks of 64 columns in a slot of the ring). For instance
-//   nvcc -arch=sm_90a -cubin -DROWS=8 -DWIDTH=5376 -DDEPTH=4 layer_tail.cu
+// Defined at compile time: ROWS (8, 16, 32 or 64), WIDTH (of the residual, a multiple of 64), DEPTH
+// (blocks of 64 columns in a slot of the ring), SILU (the activation: 1 for SiLU, 0 for gelu_tanh).
+// For instance
+//   nvcc -arch=sm_90a -cubin -DROWS=8 -DWIDTH=5376 -DDEPTH=4 -DSILU=0 layer_tail.cu
 
 #include "hopper.cuh"
 
@@ -30,27 +35,31 @@ constexpr int BLOCK = 64 * 128, X_BLOCK = ROWS * 128;  // bytes of 64 weight row
 constexpr int SHARED = 232448, BARRIERS = 1024, RING_BYTES = SHARED - BARRIERS;
 constexpr int SLOTS = 32;  // at most in use at once
 constexpr u64 EVICT_FIRST = 0x12F0000000000000;  // createpolicy.fractional.L2::evict_first
-enum OutputKind { BFLOAT16, GATED, FLOAT32 };  // GATED: gelu(gate) * up in bf16
+enum OutputKind { BFLOAT16, GATED, FLOAT32 };  // GATED: act(gate) * up in bf16
 
-// One linear layer, and the norms that make its input. layer_tail.py mirrors both structs.
+// One linear layer, and the norms that make its input. linear_chain.py mirrors both structs.
 struct __align__(64) Stage {
     TensorMap weights, x;
     void* out;  // [rows, outputs]
-    // If y is given, the norms first make `normed`, [rows, WIDTH], of it, which is x.
-    const bf16 *y, *post_norm, *next_norm;
+    const bf16* out_bias;  // [outputs] or none
+    // If y is given, the norms first make `normed`, [rows, WIDTH], of it, which is x. Each of y's
+    // bias and the two weights may be none.
+    const void* y;  // bf16 [rows, WIDTH], or float [parts, rows, WIDTH] to be added up
+    const bf16 *bias, *post_norm, *next_norm;
     bf16 *residual, *normed;
     float scale;
     int outputs;  // of the layer: weight rows, or half of them if it is gated
     int tile_rows;  // weight rows of a tile, at most 64
     int tiles, steps;  // number of tiles; slots of each, or pairs of slots if gated
     OutputKind kind;
+    int parts;  // of y; 0 if it is bf16
 };
 
 struct __align__(64) LayerTail {
     Stage stages[STAGES];
     int* counters;  // [STAGES][2]: rows normed, tiles computed
-    float eps;
-    int rows;
+    float eps, norm_offset;  // the norms' weights are stored less norm_offset
+    int rows, count;  // rows of x; stages
 };
 
 struct Ring {
@@ -104,7 +113,7 @@ __device__ __forceinline__ void counter_add(int* counter) {
 // microseconds, for which the computing warps need not stop.
 __device__ __forceinline__ void publish_tiles(const LayerTail& tail, Ring& ring) {
     u32 number = 0;
-    for (int index = 0; index < STAGES - 1; ++index)
+    for (int index = 0; index < tail.count - 1; ++index)
         for (int tile = blockIdx.x; tile < tail.stages[index].tiles; tile += gridDim.x, ++number) {
             barrier_wait(ring.stored, number & 1);
             barrier_arrive(ring.noted);
@@ -150,11 +159,11 @@ template <bool INPUTS>
 __device__ __forceinline__ void fill_ring(const LayerTail& tail, Ring& ring, u32 base) {
     u32 number = 0, at = 0, oldest = 0, freed = 0;
     u32(&ends)[SLOTS] = ring.ends[INPUTS];
-    for (int index = 0; index < STAGES; ++index) {
+    for (int index = 0; index < tail.count; ++index) {
         const Stage& stage = tail.stages[index];
         const Layout layout(stage);
         const int tiles = stage.tiles, parts = stage.kind == GATED ? 2 : 1;
-        if (INPUTS && index && blockIdx.x < tiles) {
+        if (INPUTS && blockIdx.x < tiles && (index || stage.y)) {
             if (stage.y)
                 counter_wait(tail.counters + 2 * index, tail.rows);
             else
@@ -202,9 +211,10 @@ __device__ __forceinline__ void accumulate_slot(float (&d)[ROWS / 2], Ring& ring
     if (!alone) barrier_arrive_warp(ring.empty[(number - 1) % SLOTS]);
 }
 
-__device__ __forceinline__ float gelu(float x) {
-    const float inner = 0.7978845608028654f * (x + 0.044715f * x * x * x);
-    // tanh(u) = 1 - 2 / (exp(2u) + 1) does not overflow to NaN at either end.
+// SiLU, or GELU in its tanh approximation.
+__device__ __forceinline__ float activation(float x) {
+    const float inner = SILU ? 0.5f * x : 0.7978845608028654f * (x + 0.044715f * x * x * x);
+    // (1 + tanh(u)) / 2 = 1 - 1 / (exp(2u) + 1) does not overflow to NaN at either end.
     return x * (1.0f - 1.0f / (exp2_fast(2.0f * 1.4426950408889634f * inner) + 1.0f));
 }
 
@@ -231,14 +241,15 @@ __device__ __forceinline__ void linear(const LayerTail& tail, int index, Ring& r
             const int column = first_row(stage, tile) + row;
             const u64 at = (u64)m * stage.outputs + column;
             float value = d[i];
-            if constexpr (KIND == GATED) value = gelu(value) * up[i];
+            if constexpr (KIND == GATED) value = activation(value) * up[i];
             if (m >= tail.rows || row >= stage.tile_rows) continue;
+            if (KIND != GATED && stage.out_bias) value += to_float(stage.out_bias[column]);
             if constexpr (KIND == FLOAT32)
                 ((float*)stage.out)[at] = value;
             else
                 ((bf16*)stage.out)[at] = (bf16)pack_bf16(value, 0.0f);
         }
-        if (index == STAGES - 1) continue;
+        if (index == tail.count - 1) continue;
         barrier_wait(ring.noted, (stored++ & 1) ^ 1);  // for the tile before
         barrier_arrive(ring.stored);
     }
@@ -263,51 +274,87 @@ __device__ __forceinline__ u32 load_l2(const bf16* at) {
     return v;
 }
 
+// Two neighboring elements of row `row` of y, from column `column` on, with their bias.
+__device__ __forceinline__ void load_y(const Stage& stage, int rows, int row, int column,
+                                       float (&y)[2]) {
+    if (stage.parts == 0) {
+        const u32 pair = load_l2((const bf16*)stage.y + (u64)row * WIDTH + column);
+        y[0] = bf16_low(pair), y[1] = bf16_high(pair);
+    } else {
+        y[0] = y[1] = 0.0f;
+        const float* from = (const float*)stage.y + (u64)row * WIDTH + column;
+        for (int part = 0; part < stage.parts; ++part, from += (u64)rows * WIDTH) {
+            float a, b;
+            asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];"
+                         : "=f"(a), "=f"(b) : "l"(from) : "memory");
+            y[0] += a, y[1] += b;
+        }
+    }
+    if (stage.bias) {
+        const u32 pair = load_l2(stage.bias + column);
+        y[0] += bf16_low(pair), y[1] += bf16_high(pair);
+    }
+}
+
 // residual = (residual + rms(y) * post_norm) * scale; normed = rms(residual) * next_norm, where
-// rms(v) is v over its root mean square. The last programs take a row each, as they have the fewest
-// tiles.
+// rms(v) is v over its root mean square. Without a weight, v itself stands for its norm. The last
+// programs take a row each, as they have the fewest tiles.
 __device__ __forceinline__ void normalize(const LayerTail& tail, int index, Ring& ring) {
-    constexpr int EACH = WIDTH / 256;  // pairs of neighboring elements per thread
+    constexpr int EACH = (WIDTH + 255) / 256;  // pairs of neighboring elements per thread
     const Stage& stage = tail.stages[index];
+    const bool has_post = stage.post_norm, has_next = stage.next_norm;
     for (int row = gridDim.x - 1 - blockIdx.x; row < tail.rows; row += gridDim.x) {
-        const u64 first = (u64)row * WIDTH + threadIdx.x * 2;
+        const int column = threadIdx.x * 2;
+        const u64 first = (u64)row * WIDTH + column;
         u32 residual[EACH], post[EACH], next[EACH];
-        float y[2 * EACH], squares = 0.0f;
+        float y[EACH][2], squares = 0.0f;
+        auto inside = [&](int i) { return WIDTH % 256 == 0 || column + i * 256 < WIDTH; };
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
+            residual[i] = post[i] = next[i] = 0;
+            if (!inside(i)) continue;
             residual[i] = load_l2(stage.residual + first + i * 256);
-            post[i] = load_l2(stage.post_norm + threadIdx.x * 2 + i * 256);
-            next[i] = load_l2(stage.next_norm + threadIdx.x * 2 + i * 256);
+            if (has_post) post[i] = load_l2(stage.post_norm + column + i * 256);
+            if (has_next) next[i] = load_l2(stage.next_norm + column + i * 256);
         }
-        if (threadIdx.x % 32 == 0)
+        if (index && threadIdx.x % 32 == 0)
             counter_wait(tail.counters + 2 * index - 1, tail.stages[index - 1].tiles);
         __syncwarp();
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
-            const u32 pair = load_l2(stage.y + first + i * 256);
-            y[2 * i] = bf16_low(pair), y[2 * i + 1] = bf16_high(pair);
+            y[i][0] = y[i][1] = 0.0f;
+            if (inside(i)) load_y(stage, tail.rows, row, column + i * 256, y[i]);
         }
+        if (has_post) {
 #pragma unroll
-        for (int i = 0; i < 2 * EACH; ++i) squares += y[i] * y[i];
-        float factor = rsqrt_fast(sum(squares, ring.sums[0]) / WIDTH + tail.eps);
+            for (int i = 0; i < EACH; ++i) squares += y[i][0] * y[i][0] + y[i][1] * y[i][1];
+            const float factor = rsqrt_fast(sum(squares, ring.sums[0]) / WIDTH + tail.eps);
+#pragma unroll
+            for (int i = 0; i < EACH; ++i) {
+                y[i][0] *= factor * (bf16_low(post[i]) + tail.norm_offset);
+                y[i][1] *= factor * (bf16_high(post[i]) + tail.norm_offset);
+            }
+        }
         squares = 0.0f;
 #pragma unroll
         for (int i = 0; i < EACH; ++i) {
             // The norm uses the residual as rounded.
-            residual[i] = pack_bf16(
-                (bf16_low(residual[i]) + y[2 * i] * factor * bf16_low(post[i])) * stage.scale,
-                (bf16_high(residual[i]) + y[2 * i + 1] * factor * bf16_high(post[i])) *
-                    stage.scale);
+            residual[i] = pack_bf16((bf16_low(residual[i]) + y[i][0]) * stage.scale,
+                                    (bf16_high(residual[i]) + y[i][1]) * stage.scale);
             squares += bf16_low(residual[i]) * bf16_low(residual[i]) +
                        bf16_high(residual[i]) * bf16_high(residual[i]);
-            *(u32*)(stage.residual + first + i * 256) = residual[i];
+            if (inside(i)) *(u32*)(stage.residual + first + i * 256) = residual[i];
         }
-        factor = rsqrt_fast(sum(squares, ring.sums[1]) / WIDTH + tail.eps);
+        float factor = 1.0f;
+        if (has_next) factor = rsqrt_fast(sum(squares, ring.sums[1]) / WIDTH + tail.eps);
 #pragma unroll
-        for (int i = 0; i < EACH; ++i)
-            *(u32*)(stage.normed + first + i * 256) =
-                pack_bf16(bf16_low(residual[i]) * factor * bf16_low(next[i]),
-                          bf16_high(residual[i]) * factor * bf16_high(next[i]));
+        for (int i = 0; i < EACH; ++i) {
+            if (has_next)
+                residual[i] = pack_bf16(
+                    bf16_low(residual[i]) * factor * (bf16_low(next[i]) + tail.norm_offset),
+                    bf16_high(residual[i]) * factor * (bf16_high(next[i]) + tail.norm_offset));
+            if (inside(i)) *(u32*)(stage.normed + first + i * 256) = residual[i];
+        }
         sync_warp_group(1);
         if (threadIdx.x == 0) counter_add(tail.counters + 2 * index);
     }
@@ -339,7 +386,7 @@ layer_tail(const __grid_constant__ LayerTail tail) {
     } else {
         pdl_wait();
         u32 number = 0, at = 0, stored = 0;
-        for (int index = 0; index < STAGES; ++index) {
+        for (int index = 0; index < tail.count; ++index) {
             if (tail.stages[index].y) normalize(tail, index, ring);
             const OutputKind kind = tail.stages[index].kind;
             if (kind == BFLOAT16)

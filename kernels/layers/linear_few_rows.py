@@ -114,10 +114,10 @@ def _load_weights(
 
 @triton.jit(do_not_specialize=["M"])
 def linear_few_rows_kernel(
-    x, w, w_pointer, out, M, N,
+    x, w, w_pointer, bias, out, M, N,
     K: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
     SPLITS: tl.constexpr, GATED: tl.constexpr, PREFETCH: tl.constexpr, TMA: tl.constexpr,
-    STAGES: tl.constexpr, SILU: tl.constexpr, PDL: tl.constexpr,
+    STAGES: tl.constexpr, SILU: tl.constexpr, HAS_BIAS: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """out [M, N] = x [M, K] @ w [N, K]^T, or act(x @ gate^T) * (x @ up^T) with w = [gate; up].
 
@@ -156,6 +156,8 @@ def linear_few_rows_kernel(
             up_acc = tl.dot(up, rows, up_acc)
     if GATED:
         acc = gate_activation(acc, SILU) * up_acc
+    if HAS_BIAS:
+        acc += tl.load(bias + tl.minimum(n, N - 1)).to(tl.float32)[:, None]
     to = out + (part * M + m[None, :]).to(tl.int64) * N + n[:, None]
     tl.store(to, acc.to(out.dtype.element_ty), mask=(m < M)[None, :] & (n < N)[:, None])
 
@@ -167,10 +169,11 @@ def linear_few_rows(
     *,
     gated: bool = False,
     activation: str = "gelu_tanh",
+    bias: torch.Tensor | None = None,
     config: LinearConfig | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
-    """Compute ``x @ weight.T`` for at most 64 rows.
+    """Compute ``x @ weight.T + bias`` for at most 64 rows.
 
     Args:
         x: [rows, K].
@@ -180,6 +183,7 @@ def linear_few_rows(
             ``norm_rope_and_cache`` accept it in this form.
         gated: compute ``activation(x @ gate.T) * (x @ up.T)``.
         activation: a key of ``ACTIVATIONS``.
+        bias: [N]; only if neither gated nor split.
         config: launch configuration; ``None`` for ``linear_config``.
         pdl: launch with programmatic dependent launch.
 
@@ -195,6 +199,10 @@ def linear_few_rows(
     config = config or linear_config(rows, n, inner, gated)
     _check(x, weight, out, n, gated, config)
     require_activation(activation)
+    require(
+        bias is None or (tuple(bias.shape) == (n,) and not gated and config.splits == 1),
+        f"bias must have {n} elements, in a layer that is neither gated nor split.",
+    )
     # A prefetch must not extend beyond its row: the next row belongs to another program.
     prefetch = 0 if x.device.type != "cuda" else min(config.prefetch, inner * x.element_size())
     grid = (-(-n // config.tile_n) * config.splits,)
@@ -202,10 +210,11 @@ def linear_few_rows(
     if config.tma:
         w = TensorDescriptor.from_tensor(weight, [config.tile_n, config.tile_k])
     linear_few_rows_kernel[grid](
-        x, w, weight, out, rows, n,
+        x, w, weight, weight if bias is None else bias, out, rows, n,
         K=inner, BM=_padded_rows(rows), BN=config.tile_n, BK=config.tile_k,
         SPLITS=config.splits, GATED=gated, PREFETCH=prefetch // 16 * 16, TMA=config.tma,
-        STAGES=config.stages, SILU=activation == "silu", num_warps=config.warps, **pdl_options(pdl),
+        STAGES=config.stages, SILU=activation == "silu", HAS_BIAS=bias is not None,
+        num_warps=config.warps, **pdl_options(pdl),
     )  # fmt: skip
     return out
 

@@ -21,6 +21,8 @@ FOLDER = Path(__file__).parents[2] / "benchmarks"
             *("decode", ["--batch", "8", "--chunk", "4"]),
             "max_step_tokens (4) must be at least max_running (8)",
         ),
+        ("decode", ["--batch", "8,0"], "'0' is not a whole number"),
+        ("decode", ["--path", "eager"], "invalid choice: 'eager'"),
         ("decode", ["--contexts", "50000"], "need --max-context 50112"),
         ("decode", ["--contexts", "5", "--max-context", "4000"], "need --max-context 8304"),
         ("decode", ["--memory-fraction", "2"], "memory_fraction must be in (0, 1]"),

@@ -24,7 +24,7 @@ def load_ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]
     """
     from eightfold.engine import EngineConfig
     from eightfold.engine.loading import checkpoint, gpu_loader
-    from eightfold.engine.startup.runner_factory import fused_architecture, parameter_allocator
+    from eightfold.engine.startup.runner_factory import choose_fused, parameter_allocator
 
     read_tensors: Any = checkpoint.read_tensors
     config = gpu_loader.LoaderConfig(**settings)
@@ -36,7 +36,7 @@ def load_ours(folder: Path, device: Any, **settings: Any) -> tuple[Any, Tensors]
     architecture = inspected(folder)
     checkpoint.read_tensors = read_and_report  # type: ignore[assignment]
     try:
-        fused = fused_architecture(architecture, EngineConfig(), device.type == "cuda")
+        fused = choose_fused(architecture, EngineConfig(), device.type == "cuda").architecture
         allocate = parameter_allocator(fused)
         model = checkpoint.load_weights(folder, architecture, device, None, allocate)
     finally:

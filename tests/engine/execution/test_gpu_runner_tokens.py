@@ -22,7 +22,8 @@ from eightfold.demo import model_path
 from eightfold.engine import Engine, EngineConfig, ModelError, SamplingParams
 from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.inspection.architecture import inspect_architecture
-from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
+from eightfold.engine.models.fused.fused_decoder import FusedDecoder
+from eightfold.engine.startup.runner_factory import choose_fused
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 NAMES = sorted(tiny_models.BUILDERS | tiny_models.FUSED_BUILDERS | tiny_models.WIDE_BUILDERS)
@@ -105,11 +106,13 @@ def test_greedy_tokens_and_a_pause(name: str, kernels: bool | None) -> None:
 @needs_hopper
 def test_the_wide_model_runs_the_hopper_kernels() -> None:
     model = tiny_models.build("gemma4_wide")
-    architecture = one_copy_architecture(inspect_architecture(model.config))
+    architecture = choose_fused(
+        inspect_architecture(model.config), EngineConfig(), kernels=True
+    ).architecture
     assert architecture is not None
     limits = RunnerLimits(max_running=1, max_step_tokens=64, max_context=256)
-    decoder = Gemma4Decoder(model.bfloat16().cuda(), architecture, limits, 64)
-    assert decoder._layer_tails, "otherwise the tests below do not run layer_tail"
+    decoder = FusedDecoder(model.bfloat16().cuda(), architecture, limits, 64)
+    assert decoder.tails.fits, "otherwise the tests below do not run layer_tail"
 
 
 @pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_wide"])

@@ -12,7 +12,7 @@ from helpers.engine_cases.config_variants import VARIANTS
 from transformers import PretrainedConfig
 
 from eightfold.demo import model_path
-from eightfold.engine import UnsupportedModelError
+from eightfold.engine import EngineConfig, UnsupportedModelError
 from eightfold.engine.execution.kv_cache import KVCache
 from eightfold.engine.inspection.architecture import Architecture, inspect_architecture
 from eightfold.engine.inspection.kv_geometry import (
@@ -24,8 +24,8 @@ from eightfold.engine.inspection.kv_geometry import (
     window_bytes_per_sequence,
 )
 from eightfold.engine.loading.checkpoint import read_config
-from eightfold.engine.models.gemma4_decoder import one_copy_architecture
 from eightfold.engine.scheduling.pages.page_pool import PageGroup
+from eightfold.engine.startup.runner_factory import choose_fused
 from eightfold.solver.kaggle.machine_sizing import read_checkpoint_size
 
 PAGES, PAGE_SIZE = 3, 8
@@ -66,7 +66,7 @@ def allocated_bytes(architecture: Architecture) -> dict[int | None, int]:
 def test_the_solver_reads_what_the_engine_allocates(name: str, tmp_path: Path) -> None:
     write_config(CONFIGS[name](), tmp_path)
     architecture = inspect_architecture(read_config(tmp_path))
-    kept = one_copy_architecture(architecture) or architecture
+    kept = choose_fused(architecture, EngineConfig(), kernels=True).architecture or architecture
     checkpoint = read_checkpoint_size(tmp_path)
     tokens = PAGES * PAGE_SIZE
     two_copies, sizes = allocated_bytes(architecture), allocated_bytes(kept)
@@ -86,7 +86,7 @@ def test_layers_read_from_config_json_are_those_of_the_modules(name: str, tmp_pa
     values = values.get("text_config") or values
     layers = read_layers(values)
     assert layers == architecture.layers
-    kept = one_copy_architecture(architecture)
+    kept = choose_fused(architecture, EngineConfig(), kernels=True).architecture
     assert one_copy_layers(values, layers) == (None if kept is None else kept.layers)
 
 

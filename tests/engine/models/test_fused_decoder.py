@@ -1,4 +1,4 @@
-"""The GPU runner with fused Gemma 4 layers, and with transformers' modules over the kernels.
+"""The GPU runner with the fused decoder, and with transformers' modules over the kernels.
 
 The kernels run in Triton's interpreter, in float32 and without graphs. test_gpu_runner_tokens.py
 runs them on a GPU.
@@ -10,13 +10,18 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 from helpers.engine_cases import tiny_models
+from helpers.engine_cases.config_variants import LAYERS, VARIANTS
 from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from helpers.kernel_cases.kernel_devices import CUDA
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedModelError
 from eightfold.engine.execution import gpu_runner
-from eightfold.engine.models import gemma4_decoder
+from eightfold.engine.inspection.architecture import inspect_architecture
+from eightfold.engine.inspection.families import FAMILIES
+from eightfold.engine.models.fused import fused_decoder
+from eightfold.engine.startup.runner_factory import choose_fused
 
 pytestmark = pytest.mark.skipif(CUDA, reason="the interpreter takes tensors of a CPU only")
 
@@ -142,14 +147,14 @@ def test_the_last_layer_only_fills_its_cache_if_nothing_samples(
     prompt = list(range(3, 14))
     expected = greedy_reference(tiny_models.build("gemma4_one_copy"), prompt, NEW)
     engine = Engine(tiny_models.build("gemma4_one_copy"), replace(CONFIG, max_step_tokens=4))
-    layers, attend = len(engine._runner.decoder.layers), gemma4_decoder.attend
+    layers, attend = len(engine._runner.decoder.layers), fused_decoder.attend
     calls: list[int] = []
 
     def count_call(*arguments: Any, **options: Any) -> Any:
         calls.append(1)
         return attend(*arguments, **options)
 
-    monkeypatch.setattr(gemma4_decoder, "attend", count_call)
+    monkeypatch.setattr(fused_decoder, "attend", count_call)
     seq, generated, steps = engine.submit(prompt, greedy()), [], []
     while not generated:
         generated += [token for event in engine.step() for token in event.tokens]
@@ -166,7 +171,7 @@ def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[in
     """Return a list to which each run of the head adds its rows; no more rows are sampled."""
     seen: list[int] = []
     runner = engine._runner
-    sample, linear = gpu_runner.sample_tokens, gemma4_decoder.linear_few_rows
+    sample, linear = gpu_runner.sample_tokens, fused_decoder.linear_few_rows
 
     def sample_tokens(logits: torch.Tensor, batch: Any, *rest: Any, **options: Any) -> Any:
         assert len(batch.seeds) == len(logits) == sum(seen) > 0
@@ -178,13 +183,35 @@ def rows_of_the_head(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[in
         return linear(x, weight, *rest, **options)
 
     monkeypatch.setattr(gpu_runner, "sample_tokens", sample_tokens)
-    monkeypatch.setattr(gemma4_decoder, "linear_few_rows", linear_few_rows)
+    monkeypatch.setattr(fused_decoder, "linear_few_rows", linear_few_rows)
     if not engine.config.fused:
         model = getattr(runner, "model", None) or runner.decoder._model
         model.lm_head.register_forward_hook(lambda _, given, __: seen.append(given[0].shape[-2]))
     return seen
 
 
-def test_a_model_without_fused_kernels_is_refused() -> None:
-    with pytest.raises(UnsupportedModelError, match="no fused kernels for this llama model"):
-        Engine(tiny_models.build("llama").to(DEVICE), CONFIG)
+REFUSED = [
+    (lambda: transformers.GraniteConfig(**LAYERS), "the fused decoder has no row for granite"),
+    (lambda: transformers.LlamaConfig(**LAYERS, mlp_bias=True), "does not cover mlp_bias = True"),
+    (lambda: transformers.Qwen3Config(**LAYERS, hidden_act="relu"), "have no activation 'relu'"),
+    (VARIANTS["gemma2_softcap"], "has no row for gemma2"),
+]
+
+
+@pytest.mark.parametrize(("make", "words"), REFUSED, ids=[words for _, words in REFUSED])
+def test_what_no_row_covers_runs_through_modules_and_says_why(make: Any, words: str) -> None:
+    architecture = inspect_architecture(make())
+    choice = choose_fused(architecture, EngineConfig(), kernels=True)
+    assert choice.architecture is None
+    assert words in choice.reason
+    with pytest.raises(UnsupportedModelError, match=f"no fused kernels for this .* {words}"):
+        choose_fused(architecture, CONFIG, kernels=True)
+
+
+def test_a_tensor_that_a_row_does_not_describe_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A norm more in a newer transformers, say."""
+    architecture = inspect_architecture(tiny_models.build("qwen3").config)
+    assert choose_fused(architecture, CONFIG, kernels=True).reason == "a row of qwen3"
+    monkeypatch.setitem(FAMILIES, "qwen3", replace(FAMILIES["qwen3"], pre_feedforward_norm=""))
+    with pytest.raises(UnsupportedModelError, match=r"not cover post_attention_layernorm\.weight"):
+        choose_fused(architecture, CONFIG, kernels=True)

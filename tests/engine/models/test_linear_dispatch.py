@@ -8,21 +8,25 @@ import torch
 from helpers.engine_cases import tiny_models
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, HOPPER, relative_error
 
+from eightfold.engine import EngineConfig
 from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.inspection.architecture import inspect_architecture
-from eightfold.engine.models.activation_buffers import narrow
-from eightfold.engine.models.gemma4_decoder import Gemma4Decoder, one_copy_architecture
+from eightfold.engine.models.fused.activation_buffers import narrow
+from eightfold.engine.models.fused.fused_decoder import FusedDecoder
+from eightfold.engine.startup.runner_factory import choose_fused
 from eightfold.kernels.layers import linear_many_rows
 from eightfold.kernels.layers.gated_activation import gated_gelu_reference
 
 LIMIT = 6e-3 if CUDA else 1e-5
 
 
-def decoder(rows: int) -> Gemma4Decoder:
+def decoder(rows: int) -> FusedDecoder:
     model = tiny_models.build("gemma4_wide").to(DEVICE, DTYPE)
-    fused = one_copy_architecture(inspect_architecture(model.config))
+    fused = choose_fused(
+        inspect_architecture(model.config), EngineConfig(), kernels=True
+    ).architecture
     assert fused is not None
-    return Gemma4Decoder(
+    return FusedDecoder(
         model, fused, RunnerLimits(max_running=1, max_step_tokens=rows, max_context=256), 16
     )
 

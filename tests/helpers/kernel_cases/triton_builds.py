@@ -110,6 +110,7 @@ def layers() -> Iterator[Build]:
     weights = {
         "K": 5376, "BM": 16, "BN": 64, "BK": 128, "SPLITS": 1, "PREFETCH": 0, "TMA": True,
         "STAGES": 5, "PDL": True, "GATED": False, "SILU": False,
+        "HAS_BIAS": True,
     }  # fmt: skip
     yield linear_few_rows.linear_few_rows_kernel, LAYER, weights, 4
     yield (

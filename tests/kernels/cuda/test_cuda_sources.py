@@ -11,15 +11,15 @@ import pytest
 import torch
 from helpers.kernel_cases.kernel_devices import CUDA, HOPPER
 
-import eightfold.kernels.layers.layer_tail as layer_tail_module
+import eightfold.kernels.layers.linear_chain as linear_chain_module
 import eightfold.kernels.layers.linear_many_rows as linear_many_rows_module
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.cuda.cuda_driver import CudaError
 
 Defines = tuple[tuple[str, object], ...]
 KERNELS: list[tuple[str, Defines]] = [
-    ("layer_tail", layer_tail_module.kernel_defines(8, 5376)),
-    ("layer_tail", layer_tail_module.kernel_defines(64, 5376)),
+    ("layer_tail", linear_chain_module.kernel_defines(8, 5376)),
+    ("layer_tail", linear_chain_module.kernel_defines(64, 5376)),
     ("linear_many_rows", linear_many_rows_module.kernel_defines(168, False)),
     ("linear_many_rows", linear_many_rows_module.kernel_defines(192, False)),
     ("linear_many_rows", linear_many_rows_module.kernel_defines(192, True)),
@@ -84,7 +84,7 @@ def test_kernels_compile_without_spills(tmp_path: Path, name: str, defines: Defi
 @needs_nvcc
 def test_structures_match_the_layer_tails_arguments(tmp_path: Path) -> None:
     text = '#include "layer_tail.cu"\n'
-    structures = {"Stage": layer_tail_module._Stage, "LayerTail": layer_tail_module._LayerTail}
+    structures = {"Stage": linear_chain_module._Stage, "LayerTail": linear_chain_module._LayerTail}
     for name, structure in structures.items():
         text += f"static_assert(sizeof({name}) == {ctypes.sizeof(structure)});\n"
         for field, _ in structure._fields_:
@@ -93,7 +93,7 @@ def test_structures_match_the_layer_tails_arguments(tmp_path: Path) -> None:
                 text += f"static_assert(__builtin_offsetof({name}, {field}) == {offset});\n"
     source = tmp_path / "structures.cu"
     source.write_text(text)
-    compile_with_nvcc(source, layer_tail_module.kernel_defines(8, 5376), tmp_path)
+    compile_with_nvcc(source, linear_chain_module.kernel_defines(8, 5376), tmp_path)
 
 
 @pytest.mark.parametrize(("name", "defines"), KERNELS)

@@ -2,7 +2,7 @@
 
 import torch
 
-from eightfold.kernels.layers.gated_activation import gated_gelu
+from eightfold.kernels.layers.gated_activation import gated_activation
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
 from eightfold.kernels.layers.linear_many_rows import (
     fills_tiles,
@@ -10,7 +10,7 @@ from eightfold.kernels.layers.linear_many_rows import (
     linear_many_rows_fits,
 )
 
-from .fused_layer import FusedLayer
+from .layer_weights import FusedLayer
 
 
 class LinearDispatch:
@@ -18,27 +18,37 @@ class LinearDispatch:
 
     With few rows the time is that of reading the weights. For many rows there are kernels for
     Hopper; torch's own run on other GPUs, and for numbers of rows that leave tiles part-empty.
+
+    Args:
+        activation: of gated layers, a key of ``linear_few_rows.ACTIVATIONS``.
     """
 
-    def __init__(self, layers: list[FusedLayer]) -> None:
-        self._gate_up = layers[0].gate_up
+    def __init__(self, layers: list[FusedLayer], activation: str) -> None:
+        self._activation = activation
+        self._gated = [layer.gate_up for layer in layers if layer.gate_up is not None]
         plain = [weight for layer in layers for weight in (layer.qkv, layer.out, layer.down)]
-        self._many_rows_fits = all(linear_many_rows_fits(weight) for weight in plain) and all(
-            linear_many_rows_fits(layer.gate_up, gated=True) for layer in layers
+        self._many_rows_fits = all(
+            linear_many_rows_fits(weight) for weight in plain if weight is not None
+        ) and all(
+            linear_many_rows_fits(weight, gated=True, activation=activation)
+            for weight in self._gated
         )
 
     def writes_gate_up(self, rows: int) -> bool:
-        """Return True if gate and up are written to memory before they are multiplied."""
-        return rows > MAX_ROWS and not (
-            self._many_rows_fits and fills_tiles(rows, self._gate_up, gated=True)
+        """Return True if a layer writes gate and up to memory before they are multiplied."""
+        return rows > MAX_ROWS and not all(
+            self._fills(rows, weight, True) for weight in self._gated
         )
+
+    def _fills(self, rows: int, weight: torch.Tensor, gated: bool) -> bool:
+        return self._many_rows_fits and fills_tiles(rows, weight, gated=gated)
 
     def linear(self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
         """Compute ``out = x @ weight.T``: x [rows, in], weight [out, in], out [rows, out]."""
         rows = x.shape[0]
         if rows <= MAX_ROWS:
             linear_few_rows(x, weight, out, pdl=True)
-        elif self._many_rows_fits and fills_tiles(rows, weight):
+        elif self._fills(rows, weight, False):
             linear_many_rows(x, weight, out, pdl=True)
         else:
             torch.mm(x, weight.T, out=out)
@@ -46,7 +56,7 @@ class LinearDispatch:
     def gated(
         self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, gate_up: torch.Tensor | None
     ) -> None:
-        """Compute ``out = gelu_tanh(x @ gate.T) * (x @ up.T)``.
+        """Compute ``out = activation(x @ gate.T) * (x @ up.T)``.
 
         Args:
             x: [rows, in].
@@ -55,10 +65,11 @@ class LinearDispatch:
             gate_up: [rows, 2 * inner], overwritten; needed if :meth:`writes_gate_up`, else
                 ``None``.
         """
-        if gate_up is not None:
-            torch.mm(x, weight.T, out=gate_up)
-            gated_gelu(gate_up, out)
-        elif x.shape[0] <= MAX_ROWS:
-            linear_few_rows(x, weight, out, gated=True, pdl=True)
+        rows, activation = x.shape[0], self._activation
+        if rows <= MAX_ROWS:
+            linear_few_rows(x, weight, out, gated=True, activation=activation, pdl=True)
+        elif gate_up is None:
+            linear_many_rows(x, weight, out, gated=True, activation=activation, pdl=True)
         else:
-            linear_many_rows(x, weight, out, gated=True, pdl=True)
+            torch.mm(x, weight.T, out=gate_up)
+            gated_activation(*gate_up.chunk(2, dim=1), out, activation)

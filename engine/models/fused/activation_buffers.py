@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import torch
 
-from .fused_layer import FusedLayer
+from .layer_weights import FusedLayer
 
 
 class ActivationBuffers:
@@ -29,9 +29,9 @@ class ActivationBuffers:
         heads = max(layer.out.shape[1] for layer in layers)
         qkv = max(layer.qkv.shape[0] for layer in layers)
         attention = [qkv, heads, heads]
-        self._gate_up, inner = layers[0].gate_up.shape[0], layers[0].down.shape[1]
+        inner = max((layer.down.shape[1] for layer in layers if layer.down is not None), default=0)
         most = max((count for count in range(1, rows + 1) if writes_gate_up(count)), default=0)
-        shared = max(rows * sum(attention), rows * inner, most * (inner + self._gate_up))
+        shared = max(rows * sum(attention), rows * inner, most * 3 * inner)
         # Padding rows are computed from what is in here, too: it must be finite.
         self._memory = torch.zeros(rows * hidden * 3 + shared, device=like.device, dtype=like.dtype)
         *streams, self._shared = self._memory.split([rows * hidden] * 3 + [shared])
@@ -39,13 +39,12 @@ class ActivationBuffers:
         self.qkv, self.query, self.attended = _consecutive(self._shared, rows, attention)
         (self.hidden,) = _consecutive(self._shared, rows, [inner])
 
-    def gate_up(self, rows: int) -> torch.Tensor:
+    def gate_up(self, rows: int, inner: int) -> torch.Tensor:
         """Return [rows, 2 * inner] behind as many rows of ``hidden``.
 
         There is room for it if ``writes_gate_up`` is true of ``rows``.
         """
-        begin, size = rows * self.hidden.shape[1], rows * self._gate_up
-        return self._shared[begin : begin + size].view(rows, self._gate_up)
+        return self._shared[rows * inner : rows * 3 * inner].view(rows, 2 * inner)
 
     @property
     def nbytes(self) -> int:

@@ -1,0 +1,146 @@
+"""Models in the shapes of `model_shapes` with random weights, created on the device.
+
+Weights are normal with a deviation of one over the root of their inputs, so that activations stay
+of order one. A router whose rows are alike would spread tokens evenly; real ones prefer some
+experts. So the rows of a router differ in length, by factors with a deviation of `ROUTER_SPREAD`,
+and its biases, if it has some, are normal. What a benchmark counts are the experts chosen.
+"""
+
+import torch
+import transformers
+from accelerate import init_empty_weights
+from support.model_shapes import SHAPES
+from torch import nn
+
+from eightfold.engine.inspection.families import FAMILIES
+from eightfold.engine.quantization.meta_modules import use_stored_weights
+from eightfold.engine.quantization.quantization_config import read_quantization
+
+ROUTER_SPREAD = 0.3
+MXFP4_SCALES = (117, 122)  # 2^-10 to 2^-6: weights of about the deviation that others have
+
+
+def random_model(name: str, device: torch.device) -> transformers.PreTrainedModel:
+    """Return a causal language model in bfloat16 whose activations stay of order one."""
+    torch.manual_seed(0)
+    config = SHAPES[name]()
+    quantization = read_quantization(config.to_dict())
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    config.dtype = torch.bfloat16
+    with init_empty_weights(include_buffers=False):
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    if quantization is not None:
+        use_stored_weights(model, quantization)
+    offset = FAMILIES[config.model_type].norm_offset
+    tied = model.lm_head.weight is model.get_input_embeddings().weight
+    for path, module in model.named_modules():
+        for key, meta in list(module.named_parameters(recurse=False)):
+            if module is model.lm_head and tied:
+                continue
+            dtype = meta.dtype if meta.dtype == torch.uint8 else torch.bfloat16
+            tensor = torch.empty(meta.shape, dtype=dtype, device=device)
+            _fill(f"{path}.{key}", tensor, offset, config)
+            setattr(module, key, nn.Parameter(tensor, requires_grad=False))
+        for key, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, key, buffer.to(device))
+    if tied:
+        model.lm_head.weight = model.get_input_embeddings().weight
+    return model.eval()
+
+
+def _fill(
+    name: str, tensor: torch.Tensor, offset: float, config: transformers.PretrainedConfig
+) -> None:
+    if tensor.dtype == torch.uint8:
+        bounds = MXFP4_SCALES if name.endswith("_scales") else (0, 256)
+        tensor.random_(*bounds)
+    elif "norm" in name or name.endswith("scale"):
+        tensor.fill_(1.0 - offset)
+    elif name.endswith(("bias", "sinks")):
+        tensor.normal_(0, ROUTER_SPREAD if "router" in name else 0.1)
+    else:
+        transposed = config.model_type == "gpt_oss" and tensor.dim() == 3
+        inner = tensor.shape[-2] if transposed else tensor.shape[-1]
+        for part in tensor.unbind(0) if tensor.dim() == 3 else [tensor]:
+            part.normal_(0, inner**-0.5)
+        if name.endswith((".gate.weight", "router.weight", "router.proj.weight")):
+            spread = torch.randn(tensor.shape[0], 1, device=tensor.device) * ROUTER_SPREAD
+            tensor.mul_(spread.exp().to(tensor.dtype))
+
+
+def step_bytes(
+    model: transformers.PreTrainedModel,
+    kv_bytes_of: dict[str, float],
+    lengths: list[int],
+    experts_touched: float = 0.0,
+) -> dict[str, int]:
+    """Return the bytes that a decode step must read.
+
+    They are every weight once, of the experts only those touched, and the KV cache.
+
+    Args:
+        model: the model. Embeddings count once if they are also the head, else only the head does.
+        kv_bytes_of: as from `kv_bytes`.
+        lengths: tokens of each sequence.
+        experts_touched: different experts that the rows of a step choose in one layer.
+    """
+    weights = experts = 0
+    embeddings = {id(model.get_input_embeddings().weight)}
+    per_layer = getattr(model.base_model, "embed_tokens_per_layer", None)
+    if per_layer is not None:
+        embeddings.add(id(per_layer.weight))
+    head = id(model.lm_head.weight)
+    for name, parameter in model.named_parameters():
+        if ".experts." in name:
+            experts += round(parameter.nbytes / parameter.shape[0] * experts_touched)
+        elif id(parameter) == head or id(parameter) not in embeddings:
+            weights += parameter.nbytes
+    found = {"weights": weights, "experts": experts}
+    for kind, size in kv_bytes_of.items():
+        window = int(kind.partition(" of ")[2] or 1 << 40)
+        found[kind] = round(size * sum(min(length, window) for length in lengths))
+    return {kind: size for kind, size in found.items() if size}
+
+
+def step_operations(model: transformers.PreTrainedModel, rows: int) -> int:
+    """Return the operations of a step's products; those of attention are not counted.
+
+    Args:
+        model: the model.
+        rows: rows of the step, all of which go through the head.
+    """
+    total = 0
+    embeddings = {id(model.get_input_embeddings().weight)} - {id(model.lm_head.weight)}
+    config = model.config
+    chosen = int(
+        getattr(config, "num_experts_per_tok", 0) or getattr(config, "top_k_experts", 0) or 0
+    )
+    for name, parameter in model.named_parameters():
+        if parameter.dim() < 2 or id(parameter) in embeddings or "embed_tokens_per_layer" in name:
+            continue
+        if name.endswith("_scales") or (".experts." in name and parameter.dim() == 2):
+            continue
+        elements = parameter.numel() * (2 if parameter.dtype == torch.uint8 else 1)
+        if ".experts." in name:
+            elements = elements * chosen // parameter.shape[0]
+        total += elements
+    return 2 * rows * total
+
+
+def kv_bytes(layers: list, itemsize: int = 2) -> dict[str, float]:
+    """Return the bytes of a token's keys and values that a step reads, by kind of layer.
+
+    Args:
+        layers: specifications of the layers as the runner keeps them; those that share keys and
+            values read them, too.
+        itemsize: bytes of an element.
+    """
+    found: dict[str, float] = {}
+    for layer in layers:
+        kind = "one copy" if layer.one_copy else "full KV"
+        if layer.window is not None:
+            kind = f"windows of {layer.window}"
+        size = itemsize * layer.copies * layer.kv_heads * layer.head_dim
+        found[kind] = found.get(kind, 0) + size
+    return found

@@ -1,0 +1,1 @@
+"""One decoder of fused kernels for all families of models that its table describes."""

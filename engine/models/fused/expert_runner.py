@@ -1,0 +1,124 @@
+"""Runs the experts of a layer, and the dense block beside them if there is one."""
+
+import torch
+
+from eightfold.kernels.experts.experts_forward import experts_forward, experts_workspace_size
+from eightfold.kernels.experts.router import route
+from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
+from eightfold.kernels.layers.rms_norm import add_rms_norm
+
+from .activation_buffers import narrow
+from .expert_block import ExpertBlock
+from .layer_weights import FusedLayer
+
+
+class ExpertRunner:
+    """The memory in which the experts of all layers are computed.
+
+    Attributes:
+        chosen: experts that the latest step of single tokens chose, int32
+            [layers, rows, top_k].
+
+    Args:
+        rows: most rows of a step.
+        decode_rows: most rows of a step of single tokens.
+        like: tensor whose device and dtype the activations take.
+    """
+
+    def __init__(
+        self,
+        layers: list[FusedLayer],
+        rows: int,
+        decode_rows: int,
+        eps: float,
+        like: torch.Tensor,
+    ) -> None:
+        blocks = [layer.experts for layer in layers if layer.experts is not None]
+        assert blocks, "only made for models with experts"
+        first, self._eps = blocks[0], eps
+        hidden, device = first.weights.hidden, like.device
+        self._logits = torch.empty(rows, first.router.shape[0], device=device, dtype=like.dtype)
+        few = min(rows, MAX_ROWS)
+        self._few_logits = torch.empty(few, first.router.shape[0], device=device)
+        self._ids = torch.zeros(rows, first.top_k, device=device, dtype=torch.int32)
+        self.chosen = torch.zeros(
+            len(layers), decode_rows, first.top_k, device=device, dtype=torch.int32
+        )
+        self._weights = torch.zeros(rows, first.top_k, device=device)
+        self._parts = torch.empty(first.top_k * few * hidden, device=device)
+        self._branches = torch.empty(
+            3 if first.branch is not None else 0, rows, hidden, device=device, dtype=like.dtype
+        )
+        most = max(
+            experts_workspace_size(count, first.top_k, first.weights, like.dtype)
+            for count in range(1, rows + 1)
+        )
+        self._workspace = torch.empty(most, device=device)
+
+    def logits(self, x: torch.Tensor, block: ExpertBlock) -> torch.Tensor:
+        """Return the router's logits [rows, experts]: float32 for few rows."""
+        rows, bias = x.shape[0], block.router_bias
+        if rows > MAX_ROWS:
+            out = self._logits[:rows]
+            if bias is None:
+                return torch.mm(x, block.router.T, out=out)
+            return torch.addmm(bias, x, block.router.T, out=out)
+        few = self.few_logits(rows)
+        linear_few_rows(x, block.router, few, bias=bias, pdl=True)
+        return few
+
+    def few_logits(self, rows: int) -> torch.Tensor:
+        """Return the buffer for the logits of few rows, float32 [rows, experts]."""
+        return self._few_logits[:rows]
+
+    def forward(
+        self,
+        layer: FusedLayer,
+        x: torch.Tensor,
+        logits: torch.Tensor,
+        y: torch.Tensor,
+    ) -> torch.Tensor:
+        """Return the sum of each row's experts: in y, or for few rows as float32 parts.
+
+        Args:
+            layer: a layer with experts.
+            x: [rows, hidden].
+            logits: [rows, experts], the router's.
+            y: [rows, hidden], overwritten if the result is in it.
+
+        Returns:
+            [rows, hidden], or [top_k, rows, hidden] as ``add_rms_norm`` takes it.
+        """
+        block, (rows, hidden) = layer.experts, x.shape
+        assert block is not None
+        ids = self.chosen[layer.spec.index] if rows <= self.chosen.shape[1] else self._ids
+        ids, weights = ids[:rows], self._weights[:rows]
+        route(
+            logits, block.top_k, block.kind, ids, weights, expert_scale=block.expert_scale, pdl=True
+        )
+        out = y
+        if rows <= MAX_ROWS:
+            out = self._parts[: block.top_k * rows * hidden].view(block.top_k, rows, hidden)
+        return experts_forward(x, ids, weights, block.weights, out, self._workspace, pdl=True)
+
+    def beside_dense(
+        self, layer: FusedLayer, residual: torch.Tensor, dense: torch.Tensor
+    ) -> torch.Tensor:
+        """Add the experts of a layer to its dense block, each with its norms; return the sum.
+
+        Args:
+            residual: [rows, hidden], not changed.
+            dense: output of the dense block, [rows, hidden].
+        """
+        rows, block, eps = residual.shape[0], layer.experts, self._eps
+        branch = None if block is None else block.branch
+        assert branch is not None, "the layer has no dense block beside its experts"
+        assert block is not None
+        normed, total, spare = (narrow(each, rows, residual.shape[1]) for each in self._branches)
+        add_rms_norm(None, dense, None, branch.post_dense, total, eps=eps, pdl=True)
+        add_rms_norm(None, residual, None, branch.router, normed, eps=eps, pdl=True)
+        logits = self.logits(normed, block)
+        add_rms_norm(None, residual, None, branch.pre_experts, normed, eps=eps, pdl=True)
+        experts = self.forward(layer, normed, logits, spare)
+        add_rms_norm(experts, total, branch.post_experts, None, None, eps=eps, pdl=True)
+        return total

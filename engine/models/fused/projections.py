@@ -1,0 +1,85 @@
+"""Joined projections: the weights of q, k and v, and of gate and up, as one tensor each."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from ...inspection.families import FAMILIES, Family
+from ...inspection.meta_model import allocate_parameters
+
+
+def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
+    """Return the layers of a causal language model."""
+    layers = getattr(model, model.base_model_prefix).layers
+    assert isinstance(layers, nn.ModuleList)
+    return layers
+
+
+def joined_projections(layer: nn.Module, family: Family) -> Iterator[list[nn.Linear]]:
+    """Yield the projections of a layer that are computed as one product: q/k/v, then gate/up.
+
+    A layer that shares keys and values has no projections for them, one with one copy has none for
+    values, and one whose feed-forward block consists of experts has no gate and up.
+    """
+    parent: Any
+    for parent, names in ((layer.self_attn, family.qkv), (layer.mlp, family.gate_up)):
+        found = [getattr(parent, name, None) for name in names]
+        if projections := [each for each in found if each is not None]:
+            yield projections
+
+
+def allocate_joined(model: PreTrainedModel, device: torch.device, dtype: torch.dtype) -> None:
+    """Allocate parameters so that joined projections are contiguous (see ``Allocate``)."""
+    family = FAMILIES[model.config.model_type]
+    for layer in decoder_layers(model):
+        for projections in joined_projections(layer, family):
+            sizes = [projection.out_features for projection in projections]
+            joined = torch.empty(sum(sizes), projections[0].in_features, dtype=dtype, device=device)
+            for projection, part in zip(projections, joined.split(sizes), strict=True):
+                projection.weight = nn.Parameter(part, requires_grad=False)
+    allocate_parameters(model, device, dtype)
+
+
+def join_weights(projections: list[nn.Linear]) -> torch.Tensor:
+    """Return one tensor [sum of out, in] of which the projections' weights are views.
+
+    Weights that are contiguous already (see :func:`allocate_joined`) are not copied.
+    """
+    weights = [projection.weight for projection in projections]
+    base, rows = weights[0].data, sum(weight.shape[0] for weight in weights)
+    address = base.data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != address or weight.untyped_storage().data_ptr() != (
+            base.untyped_storage().data_ptr()
+        ):
+            break
+        address += weight.nbytes
+    else:
+        return base.as_strided((rows, base.shape[1]), (base.shape[1], 1))
+    joined = torch.cat([weight.data for weight in weights])
+    begin = 0
+    for projection in projections:
+        end = begin + projection.weight.shape[0]
+        projection.weight.data = joined[begin:end]
+        begin = end
+    if joined.is_cuda:
+        # Otherwise the next joined tensor would take a part of the freed blocks and pin the rest.
+        del weights, base
+        torch.cuda.empty_cache()
+    return joined
+
+
+def join_biases(projections: list[nn.Linear]) -> torch.Tensor | None:
+    """Return the biases of joined projections, [sum of out], copied; ``None`` if there are none."""
+    biases = [projection.bias for projection in projections]
+    if all(bias is None for bias in biases):
+        return None
+    return torch.cat(
+        [
+            projection.weight.new_zeros(projection.out_features) if bias is None else bias.data
+            for projection, bias in zip(projections, biases, strict=True)
+        ]
+    )

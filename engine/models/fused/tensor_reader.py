@@ -1,0 +1,45 @@
+"""Reads a layer's tensors by name, and tells which ones nobody has read."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from ...inspection.meta_model import named_tensors
+
+
+class TensorReader:
+    """The parameters and persistent buffers of a module, by name.
+
+    A decoder that leaves a tensor of a layer out would compute something else than the model, so
+    :meth:`unread` has to be empty in the end.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._tensors = named_tensors(module)
+        self._unread = set(self._tensors)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._tensors
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        self._unread.discard(name)
+        return self._tensors[name].data
+
+    def get(self, name: str) -> torch.Tensor | None:
+        """Return a tensor; ``None`` if the module has none of this name."""
+        return self[name] if name in self._tensors else None
+
+    def norm(self, name: str, offset: float = 0.0) -> torch.Tensor | None:
+        """Return the weight of a norm, with an offset in float32; ``None`` if there is none."""
+        weight = self.get(f"{name}.weight") if name else None
+        return weight if weight is None or not offset else weight.float() + offset
+
+    def read_modules(self, parent: str, names: Iterable[str]) -> None:
+        """Count the tensors of a module's children as read."""
+        prefixes = tuple(f"{parent}.{name}." for name in names)
+        self._unread = {name for name in self._unread if not name.startswith(prefixes)}
+
+    def unread(self) -> list[str]:
+        """Return the names that nobody has read."""
+        return sorted(self._unread)
