@@ -22,7 +22,10 @@ from .hub_download import TOKENIZER_FILES, UnreachableError, download
 logger = logging.getLogger(__name__)
 
 MAX_LISTED = 8  # candidates named in an error message
-_WEB_ADDRESS = re.compile(r"(?:https?://|hf://)(?:huggingface\.co/|hf\.co/)?([^/\s]+/[^/\s?#]+).*")
+_WEB_ADDRESS = re.compile(
+    r"(?:(?:https?|hf)://(?:(?:www\.)?(?:huggingface\.co|hf\.co)/)?|(?:huggingface\.co|hf\.co)/)"
+    r"([^/\s]+/[^/\s?#]+).*"
+)
 
 
 def locate_model(model: str | Path, *, progress: bool = True) -> Path:
@@ -172,7 +175,8 @@ def _unreachable_sentence(
 
 def _similar_cached(repository: Repository) -> str:
     """Return a hint to a model in the cache with a similar id, or ""."""
-    names = {name.lower(): name for name in hub_cache.cached_names()}
+    cached = (name for name in hub_cache.cached_names() if name != repository.name)
+    names = {name.lower(): name for name in cached}
     close = difflib.get_close_matches(repository.name.lower(), names, n=1, cutoff=0.8)
     return f" (the cache holds {names[close[0]]})" if close else ""
 

@@ -162,6 +162,9 @@ def test_a_cached_folder_without_a_main_branch_must_be_unambiguous(
         ("https://huggingface.co/org/name", "a web address; give the model's id, org/name"),
         ("https://huggingface.co/org/name/tree/main", "the model's id, org/name"),
         ("hf://org/name", "the model's id, org/name"),
+        ("huggingface.co/org/name", "a web address; give the model's id, org/name"),
+        ("hf.co/org/name?x=1", "the model's id, org/name"),
+        ("org/empty", r"the cache .* does not hold it, and HF_HUB_OFFLINE .* folder\.$"),
         ("", "The model's name is empty"),
         ("org/name\0", "There is no model folder"),
         ("x" * 5000, "There is no model folder"),
@@ -172,6 +175,7 @@ def test_typos_get_one_sentence(
     model: str, said: str, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_cached(cache, "org/name", LIGHT)
+    (cache / "models--org--empty" / "snapshots").mkdir(parents=True)
     Path("model").mkdir()
     with pytest.raises(SolverError, match=said) as caught:
         resolve_model_folder(model)
