@@ -31,7 +31,7 @@ def random_model(name: str, device: torch.device) -> transformers.PreTrainedMode
     with init_empty_weights(include_buffers=False):
         model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     if quantization is not None:
-        use_stored_weights(model, quantization)
+        use_stored_weights(model, quantization, {})
     offset = FAMILIES[config.model_type].norm_offset
     tied = model.lm_head.weight is model.get_input_embeddings().weight
     for path, module in model.named_modules():
