@@ -23,7 +23,7 @@ constexpr int PIECES = MXFP4 ? INPUTS / 32 : INPUTS / 8;  // of 16 bytes in a ro
 constexpr int CHUNKS = (PIECES + 3) / 4;
 constexpr int STEPS = (CHUNKS + WARPS * UNROLL - 1) / (WARPS * UNROLL);
 constexpr int EACH = (EXPERTS + 31) / 32;  // experts that a lane counts
-constexpr int MOST_IDS = 1024;
+constexpr int MOST_IDS = 2048;
 constexpr int X_WORDS = MXFP4 ? 4 : 1;  // loads of 16 bytes of x that go with a piece
 static_assert(OUTPUTS % COLUMNS == 0, "no partial tiles");
 
@@ -86,7 +86,7 @@ __device__ __forceinline__ float activate(float gate, float up) {
 }
 
 struct Tile {
-    int ids[MOST_IDS];
+    unsigned short ids[MOST_IDS];
     int count[EACH * 32];
     int pairs[PAIRS];
     int expert, number, rows;

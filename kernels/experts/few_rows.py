@@ -13,7 +13,7 @@ from .expert_weights import ExpertWeights
 from .grouping import most_tiles
 
 SOURCE = "../experts/few_rows.cu"
-MOST_PAIRS = 1024  # that the kernel looks through for its expert's
+MOST_PAIRS = 2048  # that the kernel looks through for its expert's
 
 
 @dataclass(frozen=True, slots=True)
