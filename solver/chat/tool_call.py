@@ -5,8 +5,25 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from .readers.python_code import shows_code
+
 TOOL_NAMES = ("python", "ipython", "python3", "code_interpreter", "python_interpreter")
 """Names by which models call the tool `python`, in lower case."""
+
+OTHER_LANGUAGES = (
+    "bash",
+    "shell",
+    "sh",
+    "javascript",
+    "js",
+    "sql",
+    "r",
+    "ruby",
+    "java",
+    "c",
+    "cpp",
+)
+"""Names of tools, in lower case, whose code is not Python even if it could be."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +68,22 @@ def checked_call(code: str) -> Call | MalformedCall:
     return Call(code) if code.strip() else MalformedCall("the code is empty")
 
 
+def _means_python(name: str, arguments: object) -> bool:
+    if not isinstance(arguments, dict) or list(arguments) != ["code"]:
+        return False
+    code = arguments["code"]
+    return (
+        isinstance(code, str) and name.strip().lower() not in OTHER_LANGUAGES and shows_code(code)
+    )
+
+
 def named_call(name: str, arguments: object) -> Call | MalformedCall:
     """Return a call of the tool `name` with these arguments, or the reason why there is none.
 
-    The code may be a list of its lines, or the only argument, whatever its name.
+    The code may be a list of its lines, or the only argument, whatever its name. A name that the
+    model has invented does not matter if the only argument, `code`, can be nothing but Python.
     """
-    if not is_tool_name(name):
+    if not is_tool_name(name) and not _means_python(name, arguments):
         return MalformedCall(f"there is no tool {name.strip()[:40]}, only python")
     code = None
     if isinstance(arguments, dict):

@@ -115,6 +115,27 @@ def test_the_only_argument_is_the_code(arguments: object, expected: object) -> N
 
 
 @pytest.mark.parametrize(
+    ("name", "arguments", "runs"),
+    [
+        ("height", {"code": "import math; print(math.pi)"}, True),
+        ("calculate_sum", {"code": "def f(): return 1\nf()"}, True),
+        ("search", {"code": "1"}, False),
+        ("simplify", {"code": "x ="}, False),
+        ("simplify", {"code": "1", "x": 2}, False),
+        ("simplify", {"expression": "1"}, False),
+        ("bash", {"code": "import ls"}, False),
+        ("JavaScript", {"code": "print(1)"}, False),
+        ("solve", {}, False),
+    ],
+)
+def test_an_invented_name_does_not_matter_if_there_is_code(
+    name: str, arguments: dict[str, object], runs: bool
+) -> None:
+    told = MalformedCall(f"there is no tool {name}, only python")
+    assert named_call(name, arguments) == (Call(str(arguments["code"])) if runs else told)
+
+
+@pytest.mark.parametrize(
     ("code", "shows"),
     [
         ("print(1)", True),
