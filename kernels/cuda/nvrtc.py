@@ -57,17 +57,20 @@ def load_kernel(
         return None
 
 
-def compile_cubin(source: str, defines: Mapping[str, object]) -> bytes:
-    """Compile a source file to machine code for ``ARCHITECTURE``. No GPU is needed.
+def compile_cubin(
+    source: str, defines: Mapping[str, object], architecture: str = ARCHITECTURE
+) -> bytes:
+    """Compile a source file to machine code. No GPU is needed.
 
     Args:
         source: name of a ``.cu`` file in this folder. It can include this folder's headers.
         defines: macros, by name.
+        architecture: NVRTC's name of the GPUs that are to run the code.
 
     Raises:
         CudaError: NVRTC was not found, or the source does not compile; the message has NVRTC's log.
     """
-    options = [f"--gpu-architecture={ARCHITECTURE}", "--std=c++17"]
+    options = [f"--gpu-architecture={architecture}", "--std=c++17"]
     options += ["--device-as-default-execution-space"]
     options += [f"-D{name}={value}" for name, value in defines.items()]
     text, headers = (SOURCE_FOLDER / source).read_text(), header_texts()

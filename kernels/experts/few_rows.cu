@@ -12,7 +12,7 @@
 // Macros: MXFP4, GATED, INTERLEAVED, HAS_BIAS (0 or 1); ACTIVATION (0 SiLU, 1 GELU, 2 clamped
 // SwiGLU); INPUTS and OUTPUTS, columns of both sides; EXPERTS; TOP_K; WARPS; TILES_M groups of 16
 // weight rows; TILES_N groups of 8 pairs;
-// UNROLL chunks per step; BLOCKS resident programs to allow.
+// UNROLL chunks per step; BLOCKS resident programs to allow; PDL (0 or 1: from Hopper on).
 #include "hopper.cuh"
 
 typedef unsigned char u8;
@@ -235,7 +235,7 @@ experts_few_rows(const bf16* x, const int* ids, const float* weights, const u8* 
 
     // The launch before the first product writes ids. The launch before the second one is the
     // first, which has waited for that.
-    if (GATED) {
+    if (GATED && PDL) {
         pdl_wait();
         pdl_launch_dependents();
     }
@@ -253,7 +253,7 @@ experts_few_rows(const bf16* x, const int* ids, const float* weights, const u8* 
         for (int i = threadIdx.x; i < SCALES / 16; i += WARPS * 32)
             ((uint4*)tile_scales)[i] = ((const uint4*)from)[i];
     }
-    if (!GATED) {
+    if (!GATED && PDL) {
         pdl_wait();
         pdl_launch_dependents();
     }

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from ..cuda.cuda_driver import CudaError, CudaKernel
-from ..cuda.nvrtc import compile_cubin, is_hopper
+from ..cuda.nvrtc import compile_cubin
 from .expert_weights import ExpertWeights
 from .grouping import most_tiles
 
 SOURCE = "../experts/few_rows.cu"
+MIN_CAPABILITY, DEPENDENT_LAUNCH = (8, 0), (9, 0)
 MOST_PAIRS = 2048  # that the kernel looks through for its expert's
 
 
@@ -84,9 +85,13 @@ def kernel_defines(
 def _load_kernel(
     device: torch.device, defines: tuple[tuple[str, object], ...]
 ) -> CudaKernel | None:
+    capability = torch.cuda.get_device_capability(device)
+    macros = dict(defines) | {"PDL": int(capability >= DEPENDENT_LAUNCH)}
+    architecture = "sm_{}{}".format(*capability)
     try:
         with torch.cuda.device(device):
-            return CudaKernel(compile_cubin(SOURCE, dict(defines)), "experts_few_rows", 0)
+            cubin = compile_cubin(SOURCE, macros, architecture)
+            return CudaKernel(cubin, "experts_few_rows", 0)
     except CudaError as error:
         message = "The CUDA kernel for experts is not available, so Triton's runs. The reason: %s"
         logging.getLogger(__name__).warning(message, error)
@@ -105,7 +110,8 @@ def few_rows_fits(
     multiple = 32 if experts.is_mxfp4 else 8
     biases = (experts.gate_up_bias, experts.down_bias)
     return (
-        is_hopper(device)
+        device.type == "cuda"
+        and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
         and gate_up.dtype in (torch.bfloat16, torch.uint8)
         and rows * top_k <= MOST_PAIRS
         and experts.inner % (8 * config.gate_up.weight_tiles) == 0

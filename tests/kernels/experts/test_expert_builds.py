@@ -27,9 +27,22 @@ def test_triton_kernels_compile_for_every_gpu() -> None:
     assert run.stdout.count("built") == 22
 
 
-def compile_with_nvcc(source: str, defines: tuple[tuple[str, object], ...], folder: Path) -> str:
+def compile_with_nvcc(
+    source: str,
+    defines: tuple[tuple[str, object], ...],
+    folder: Path,
+    architecture: str = "sm_90a",
+) -> str:
     """Compile one of the folder's CUDA sources; return the assembler's report."""
-    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-I", str(nvrtc.SOURCE_FOLDER)]
+    command = [
+        "nvcc",
+        f"-arch={architecture}",
+        "-cubin",
+        "-Xptxas",
+        "-v",
+        "-I",
+        str(nvrtc.SOURCE_FOLDER),
+    ]
     command += [f"-D{name}={value}" for name, value in defines]
     command += ["-o", str(folder / "kernel.cubin"), str(nvrtc.SOURCE_FOLDER / source)]
     run = subprocess.run(command, capture_output=True, text=True, timeout=280)
@@ -68,7 +81,18 @@ def test_few_rows_compiles_without_spills(
     config = few_rows.few_rows_config(experts)
     tiles = config.gate_up if gated else config.down
     defines = few_rows.kernel_defines(experts, 4, config.tile_rows, tiles, gated)
-    report = compile_with_nvcc(few_rows.SOURCE, defines, tmp_path)
+    report = compile_with_nvcc(few_rows.SOURCE, (*defines, ("PDL", 1)), tmp_path)
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
+
+
+@needs_nvcc
+@pytest.mark.parametrize("capability", [80, 86, 89, 100, 120])
+def test_few_rows_compiles_for_other_gpus(capability: int, tmp_path: Path) -> None:
+    experts = gpt_oss_experts()
+    config = few_rows.few_rows_config(experts)
+    defines = few_rows.kernel_defines(experts, 4, config.tile_rows, config.gate_up, True)
+    macros = (*defines, ("PDL", int(capability >= 90)))
+    report = compile_with_nvcc(few_rows.SOURCE, macros, tmp_path, f"sm_{capability}")
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
 
 
