@@ -86,8 +86,16 @@ class Turn:
     open_thought: int = 0
 
     def visible(self) -> str:
-        """Return the text outside thoughts, calls, code and outputs."""
-        return self._plain(self._shown())
+        """Return the text outside thoughts, calls, code and outputs.
+
+        Boxes that these part do not stand in one line.
+        """
+        visible = ""
+        for span in self._shown():
+            if span.kind is Kind.TEXT:
+                text = self.text[span.start : span.end]
+                visible += "\n" * ("boxed" in visible and "boxed" in text) + text
+        return visible
 
     def calls(self) -> list[Call | MalformedCall]:
         """Return the calls that are to run.

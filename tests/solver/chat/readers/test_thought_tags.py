@@ -6,6 +6,7 @@ import pytest
 from helpers.solver_cases.call_checks import assert_calls
 from helpers.solver_cases.chat_tokenizers import FAMILIES
 
+from eightfold.solver.answers import answer
 from eightfold.solver.chat import ChatProtocol, load_protocol
 from eightfold.solver.chat.readers.thought_tags import open_thought
 
@@ -38,6 +39,14 @@ def test_no_box_is_read_from_a_thought(protocol: ChatProtocol, opening: str, clo
     assert protocol.final_text(f"{opening}\\boxed{{1}}{closing}\\boxed{{2}}") == "\\boxed{2}"
     assert protocol.final_text(f"\\boxed{{1}}{closing}\\boxed{{2}}") == "\\boxed{2}"
     assert protocol.final_text(f"a{opening}\\boxed{{1}}{closing}b{opening}\\boxed{{3}}") == "ab"
+
+
+@pytest.mark.parametrize(("opening", "closing"), TAGS)
+def test_a_thought_between_two_boxes_parts_them(
+    protocol: ChatProtocol, opening: str, closing: str
+) -> None:
+    text = f"{opening}a{closing}\\boxed{{1}}{opening}b \\boxed{{3}}{closing}\\boxed{{2}}"
+    assert answer(protocol.final_text(text)) == 2
 
 
 @pytest.mark.parametrize(("opening", "closing"), TAGS)
