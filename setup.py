@@ -16,7 +16,7 @@ PACKAGES = {
     for name in (part, *(f"{part}.{sub}" for sub in find_packages(part)))
 }
 # Patterns hold in nested folders too, so that a new folder is shipped without a change here.
-KINDS = ("cu", "cuh", "json", "md", "html", "css", "js")
+KINDS = ("cu", "cuh", "json", "jinja", "md", "html", "css", "js")
 DATA = {f"eightfold.{part}": ["py.typed", *(f"**/*.{kind}" for kind in KINDS)] for part in PARTS}
 DATA["eightfold.demo"] += ["model/*"]
 
@@ -60,6 +60,7 @@ setup(
     extras_require={
         "flash": ["flash-attn>=2.7"],
         "kaggle": ["polars>=1.0"],
+        "inspect": ["inspect-ai>=0.3.100"],
         "serve": ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"],
         "test": [
             "pytest>=8",
