@@ -1,0 +1,109 @@
+"""Linear layers whose weights are a stored matrix, by the kernel that suits the number of rows."""
+
+import torch
+
+from ..layers.gated_activation import gated_activation
+from ..layers.linear_few_rows import ACTIVATIONS, require_activation
+from ..triton_launch import FLOAT_DTYPES, require, require_tensor
+from .stored_few_rows import (
+    MAX_ROWS,
+    StoredRowsConfig,
+    stored_few_rows,
+    stored_few_rows_fits,
+    stored_rows_config,
+)
+from .stored_matrix import StoredMatrix
+from .triton_stored_rows import triton_expand, triton_stored_rows
+
+
+def stored_product(
+    x: torch.Tensor,
+    matrix: StoredMatrix,
+    out: torch.Tensor,
+    *,
+    gated: bool = False,
+    activation: str = "silu",
+    bias: torch.Tensor | None = None,
+    config: StoredRowsConfig | None = None,
+    pdl: bool = False,
+) -> torch.Tensor:
+    """Compute ``x @ matrix.T + bias``, or ``activation(x @ gate.T) * (x @ up.T)`` if gated.
+
+    Up to 64 rows, weights are read once and expanded in registers. For more rows they are expanded
+    to memory first, which needs room for the matrix in ``x``'s type.
+
+    Args:
+        x: [rows, K].
+        matrix: [N, K]; [2N, K] if gated, gate rows first.
+        out: [rows, N], written. If the configuration has splits: float32 [splits, rows, N], whose
+            sum over the first axis is the result.
+        gated: see above.
+        activation: a key of ``ACTIVATIONS``.
+        bias: [N]; only if neither gated nor split.
+        config: configuration of the CUDA kernel; ``None`` for ``stored_rows_config``.
+        pdl: launch with programmatic dependent launch, if the CUDA kernel runs.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ValueError: a shape or dtype does not fit, or a configuration is given that cannot run.
+    """
+    require_tensor("x", x, FLOAT_DTYPES, 2)
+    require_activation(activation)
+    rows, n = x.shape[0], matrix.rows // (2 if gated else 1)
+    splits = 1 if config is None else config.splits
+    wanted = (splits, rows, n) if splits > 1 else (rows, n)
+    require(x.shape[1] == matrix.columns, f"x has {x.shape[1]} columns, not {matrix.columns}.")
+    require(tuple(out.shape) == wanted, f"out has shape {tuple(out.shape)}; it must be {wanted}.")
+    require_tensor("out", out, torch.float32 if splits > 1 else FLOAT_DTYPES, len(wanted))
+    require(
+        bias is None or (tuple(bias.shape) == (n,) and not gated and splits == 1),
+        f"bias must have {n} elements, in a layer that is neither gated nor split.",
+    )
+    silu = activation == "silu"
+    if rows > MAX_ROWS:
+        require(config is None, f"A configuration is for at most {MAX_ROWS} rows, not {rows}.")
+        return _many_rows(x, matrix, out, gated, activation, bias)
+    if rows == 0:
+        return out
+    chosen = config or stored_rows_config(matrix, rows, gated)
+    fits = stored_few_rows_fits(matrix, x.dtype, gated, chosen) and (
+        splits > 1 or out.dtype == torch.bfloat16
+    )
+    if not fits or not stored_few_rows(
+        x, matrix, out, chosen, gated=gated, silu=silu, bias=bias, pdl=pdl
+    ):
+        require(config is None, "The CUDA kernel does not run here; leave config at None.")
+        triton_stored_rows(x, matrix, out, gated=gated, silu=silu, bias=bias)
+    return out
+
+
+def _many_rows(
+    x: torch.Tensor,
+    matrix: StoredMatrix,
+    out: torch.Tensor,
+    gated: bool,
+    activation: str,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    weight = triton_expand(matrix, x.new_empty(matrix.rows, matrix.columns))
+    if gated:
+        both = x @ weight.T
+        return gated_activation(*both.chunk(2, dim=1), out, activation)
+    if out.dtype != x.dtype:
+        out.copy_(x @ weight.T)
+    else:
+        torch.mm(x, weight.T, out=out)
+    return out if bias is None else out.add_(bias)
+
+
+def stored_product_reference(
+    x: torch.Tensor, matrix: StoredMatrix, gated: bool = False, activation: str = "silu"
+) -> torch.Tensor:
+    """Compute what ``stored_product`` does, without a bias, in float64."""
+    product = x.double() @ matrix.expand(torch.float64).T
+    if not gated:
+        return product
+    gate, up = product.chunk(2, dim=1)
+    return ACTIVATIONS[activation](gate) * up

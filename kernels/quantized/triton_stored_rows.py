@@ -1,0 +1,162 @@
+"""Linear layers of stored matrices in Triton: the product of few rows, and the expansion for many.
+
+Runs on every GPU that the kernels support, and in the interpreter. Weights become floats in
+registers; a scale of a whole row applies to the sum, any other to the weights.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+from ..layers.linear_few_rows import gate_activation
+from ..triton_launch import next_power_of_2
+from .stored_matrix import StoredMatrix
+
+TILE_N, TILE_K, WARPS = 32, 128, 4
+
+
+@triton.jit
+def fp8_values(codes):
+    """Return the float32 values of FP8 (E4M3) codes in uint8, exactly; NaN is none of them."""
+    wide = codes.to(tl.uint32)
+    bits = ((wide & 0x80) << 24) | ((wide & 0x7F) << 20)
+    # The bits of E4M3, moved to the lowest exponent bits, are its value times 2^-120.
+    return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36
+
+
+@triton.jit
+def shared_values(values, rows, k, GROUP: tl.constexpr, GROUPS: tl.constexpr):
+    """Return what the groups of columns k share in rows of a table, [rows, k], in float32."""
+    return tl.load(values + rows[:, None] * GROUPS + (k // GROUP)[None, :]).to(tl.float32)
+
+
+@triton.jit
+def _expand_tile(
+    codes, scales, zeros, n, k, live, odd: tl.constexpr, K: tl.constexpr, GROUP: tl.constexpr,
+    GROUPS: tl.constexpr, SHARED_ROWS: tl.constexpr, FP8: tl.constexpr, ZEROS: tl.constexpr,
+    SCALED: tl.constexpr,
+):  # fmt: skip
+    """Return values of rows n at columns k (of 4 bits: of bytes k, their odd columns if `odd`)."""
+    WIDTH: tl.constexpr = K if FP8 else K // 2
+    at = n.to(tl.int64)[:, None] * WIDTH + k[None, :]
+    packed = tl.load(codes + at, mask=live[None, :], other=0)
+    column = tl.minimum(k if FP8 else 2 * k, K - 1)
+    if FP8:
+        values = fp8_values(packed)
+    else:
+        values = ((packed >> 4) if odd else (packed & 15)).to(tl.float32)
+        if ZEROS:
+            values -= shared_values(zeros, n, column, GROUP, GROUPS)
+        else:
+            values -= 8.0
+    if SCALED:
+        values *= shared_values(scales, n // SHARED_ROWS, column, GROUP, GROUPS)
+    return tl.where(live[None, :], values, 0.0)
+
+
+@triton.jit(do_not_specialize=["M"])
+def stored_rows_kernel(
+    x, codes, scales, zeros, bias, out, M, N,
+    K: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, SHARED_ROWS: tl.constexpr,
+    FP8: tl.constexpr, ZEROS: tl.constexpr, GATED: tl.constexpr, SILU: tl.constexpr,
+    HAS_BIAS: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """out [M, N] = x [M, K] @ w^T, or act(x @ gate^T) * (x @ up^T) with w = [gate; up]."""
+    SCALED: tl.constexpr = GROUPS > 1
+    WIDTH: tl.constexpr = K if FP8 else K // 2
+    n = tl.minimum(tl.program_id(0) * BN + tl.arange(0, BN), N - 1)
+    m = tl.arange(0, BM)
+    x_rows = x + tl.minimum(m, M - 1) * K
+    acc = tl.zeros([BN, BM], tl.float32)
+    up_acc = tl.zeros([BN, BM], tl.float32)
+    for k0 in tl.range(0, WIDTH, BK):
+        k = k0 + tl.arange(0, BK)
+        live = k < WIDTH
+        for odd in tl.static_range(1 if FP8 else 2):
+            column = k if FP8 else 2 * k + odd
+            rows = tl.load(x_rows[None, :] + column[:, None], mask=live[:, None], other=0.0)
+            tile = _expand_tile(codes, scales, zeros, n, k, live, odd, K, GROUP, GROUPS,
+                                SHARED_ROWS, FP8, ZEROS, SCALED)  # fmt: skip
+            acc = tl.dot(tile.to(rows.dtype), rows, acc, input_precision="ieee")
+            if GATED:
+                tile = _expand_tile(codes, scales, zeros, n + N, k, live, odd, K, GROUP, GROUPS,
+                                    SHARED_ROWS, FP8, ZEROS, SCALED)  # fmt: skip
+                up_acc = tl.dot(tile.to(rows.dtype), rows, up_acc, input_precision="ieee")
+    if not SCALED:
+        acc *= tl.load(scales + n // SHARED_ROWS).to(tl.float32)[:, None]
+        if GATED:
+            up_acc *= tl.load(scales + (n + N) // SHARED_ROWS).to(tl.float32)[:, None]
+    if GATED:
+        acc = gate_activation(acc, SILU) * up_acc
+    if HAS_BIAS:
+        acc += tl.load(bias + n).to(tl.float32)[:, None]
+    to = out + m[None, :].to(tl.int64) * N + n[:, None]
+    tl.store(to, acc.to(out.dtype.element_ty), mask=(m < M)[None, :])
+
+
+@triton.jit
+def expand_kernel(
+    codes, scales, zeros, out, N,
+    K: tl.constexpr, GROUP: tl.constexpr, GROUPS: tl.constexpr, SHARED_ROWS: tl.constexpr,
+    FP8: tl.constexpr, ZEROS: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """out [N, K] = the values of a stored matrix."""
+    WIDTH: tl.constexpr = K if FP8 else K // 2
+    n = tl.minimum(tl.program_id(0) * BN + tl.arange(0, BN), N - 1)
+    k = tl.program_id(1) * BK + tl.arange(0, BK)
+    live = k < WIDTH
+    to = out + n.to(tl.int64)[:, None] * K
+    even = _expand_tile(codes, scales, zeros, n, k, live, 0, K, GROUP, GROUPS, SHARED_ROWS,
+                        FP8, ZEROS, True).to(out.dtype.element_ty)  # fmt: skip
+    if FP8:
+        tl.store(to + k[None, :], even, mask=live[None, :])
+    else:
+        odd = _expand_tile(codes, scales, zeros, n, k, live, 1, K, GROUP, GROUPS, SHARED_ROWS,
+                           FP8, ZEROS, True).to(out.dtype.element_ty)  # fmt: skip
+        column = 2 * tl.program_id(1) * BK + tl.arange(0, 2 * BK)
+        both = tl.interleave(even, odd)
+        tl.store(to + column[None, :], both, mask=(column < K)[None, :])
+
+
+def triton_stored_rows(
+    x: torch.Tensor,
+    matrix: StoredMatrix,
+    out: torch.Tensor,
+    *,
+    gated: bool,
+    silu: bool,
+    bias: torch.Tensor | None,
+) -> None:
+    """Compute what ``stored_product`` does for few rows; the arguments are checked there."""
+    rows, n = out.shape
+    stored_rows_kernel[(-(-n // TILE_N),)](
+        x, *_pointers(matrix), matrix.scales if bias is None else bias, out, rows, n,
+        GATED=gated, SILU=silu, HAS_BIAS=bias is not None, BM=max(16, next_power_of_2(rows)),
+        BN=TILE_N, BK=TILE_K, num_warps=WARPS, **_constants(matrix),
+    )  # fmt: skip
+
+
+def triton_expand(matrix: StoredMatrix, out: torch.Tensor) -> torch.Tensor:
+    """Write a matrix's values, rounded once, to ``out`` [N, K], and return it."""
+    width = matrix.codes.shape[1]
+    expand_kernel[(-(-matrix.rows // TILE_N), -(-width // TILE_K))](
+        *_pointers(matrix), out, matrix.rows, BN=TILE_N, BK=TILE_K, num_warps=WARPS,
+        **_constants(matrix),
+    )  # fmt: skip
+    return out
+
+
+def _pointers(matrix: StoredMatrix) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    codes = matrix.codes.view(torch.uint8)
+    return codes, matrix.scales, codes if matrix.zeros is None else matrix.zeros
+
+
+def _constants(matrix: StoredMatrix) -> dict[str, int | bool]:
+    return {
+        "K": matrix.columns,
+        "GROUP": matrix.columns_per_scale,
+        "GROUPS": matrix.groups,
+        "SHARED_ROWS": matrix.rows_per_scale,
+        "FP8": matrix.is_fp8,
+        "ZEROS": matrix.zeros is not None,
+    }

@@ -1,0 +1,189 @@
+"""Products with stored matrices equal the references, for every format, number of rows and edge."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, HOPPER
+
+from eightfold.kernels.cuda import nvrtc
+from eightfold.kernels.quantized import stored_few_rows
+from eightfold.kernels.quantized.stored_few_rows import (
+    StoredRowsConfig,
+    kernel_defines,
+    stored_few_rows_fits,
+    stored_rows_config,
+)
+from eightfold.kernels.quantized.stored_matrix import FP8, StoredMatrix, pack_nibbles
+from eightfold.kernels.quantized.stored_product import stored_product, stored_product_reference
+from eightfold.kernels.quantized.triton_stored_rows import triton_expand
+
+FORMATS = ("fp8_rows", "fp8_tensor", "fp8_block", "int4_rows", "int4_128", "int4_32", "int4_64")
+"""Names of `make_matrix`; those of 4 bits also with "_zeros"."""
+
+ALL = [*FORMATS, *(f"{name}_zeros" for name in FORMATS if name.startswith("int4"))]
+
+
+def make_matrix(name: str, rows: int, columns: int, seed: int = 0) -> StoredMatrix:
+    """Return a random matrix of a format on the device."""
+    generator = torch.Generator().manual_seed(seed)
+    kind, group, *zeros = name.split("_")
+    shared = {"tensor": rows, "block": 128}.get(group, 1)
+    width = {"block": 128, "128": 128, "64": 64, "32": 32}.get(group, columns)
+    shape = (-(-rows // shared), -(-columns // width))
+    scales = (0.5 + torch.rand(shape, generator=generator)).bfloat16()
+    if kind == "fp8":
+        codes = torch.randn(rows, columns, generator=generator).to(FP8)
+        scales = scales if group == "block" else scales.float()
+        return StoredMatrix(codes.to(DEVICE), scales.to(DEVICE), None, shared, width)
+    codes = torch.randint(0, 16, (rows, columns), generator=generator).to(torch.uint8)
+    points = torch.randint(0, 16, shape, generator=generator).to(torch.uint8) if zeros else None
+    return StoredMatrix(
+        pack_nibbles(codes).to(DEVICE),
+        scales.to(DEVICE) / 8,
+        None if points is None else points.to(DEVICE),
+        1,
+        width,
+    )
+
+
+def rows_of_x(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(7)
+    return torch.randn(rows, columns, generator=generator).to(DEVICE, dtype)
+
+
+def assert_near(found: torch.Tensor, expected: torch.Tensor, dtype: torch.dtype) -> None:
+    error = float((found.double() - expected).norm() / expected.norm())
+    assert error < (1e-5 if dtype == torch.float32 else 6e-3), error
+
+
+@pytest.mark.parametrize("dtype", {DTYPE, torch.float32}, ids=str)
+@pytest.mark.parametrize("name", ALL)
+def test_few_rows(name: str, dtype: torch.dtype) -> None:
+    for rows, n, columns in ((1, 64, 128), (8, 96, 384)):
+        matrix, x = make_matrix(name, n, columns), rows_of_x(rows, columns, dtype)
+        out = stored_product(x, matrix, x.new_full((rows, n), torch.nan))
+        assert_near(out, stored_product_reference(x, matrix), dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "n", "columns"),
+    [
+        ("fp8_rows", 3, 33, 100),  # no whole tiles, which only Triton's kernel takes
+        ("int4_32", 5, 40, 96),
+        ("fp8_block", 20, 256, 200),
+        ("int4_128_zeros", 33, 48, 256),
+        ("fp8_rows", 64, 64, 128),
+        ("int4_32_zeros", 64, 32, 128),
+    ],
+)
+def test_edges(name: str, rows: int, n: int, columns: int) -> None:
+    matrix, x = make_matrix(name, n, columns), rows_of_x(rows, columns, DTYPE)
+    out = stored_product(x, matrix, x.new_full((rows, n), torch.nan))
+    assert_near(out, stored_product_reference(x, matrix), DTYPE)
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
+@pytest.mark.parametrize("name", ["fp8_rows", "fp8_block", "int4_32", "int4_128_zeros"])
+def test_gated_layers(name: str, activation: str) -> None:
+    matrix, x = make_matrix(name, 256, 256), rows_of_x(8, 256, DTYPE) / 16
+    out = stored_product(x, matrix, x.new_empty(8, 128), gated=True, activation=activation)
+    assert_near(out, stored_product_reference(x, matrix, True, activation), DTYPE)
+
+
+@pytest.mark.parametrize("name", ["fp8_rows", "int4_32"])
+def test_biases(name: str) -> None:
+    for rows in (4, 70):
+        matrix, x = make_matrix(name, 64, 128), rows_of_x(rows, 128, DTYPE)
+        bias = rows_of_x(1, 64, DTYPE)[0] * 10
+        out = stored_product(x, matrix, x.new_empty(rows, 64), bias=bias)
+        expected = stored_product_reference(x, matrix) + bias.double()
+        assert_near(out, expected, DTYPE)
+
+
+@pytest.mark.parametrize("name", ["fp8_block", "int4_64_zeros"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_many_rows(name: str, gated: bool) -> None:
+    matrix, x = make_matrix(name, 256, 192), rows_of_x(70, 192, DTYPE) / 16
+    out = x.new_empty(70, 128 if gated else 256)
+    stored_product(x, matrix, out, gated=gated)
+    assert_near(out, stored_product_reference(x, matrix, gated), DTYPE)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_expansion(name: str) -> None:
+    matrix = make_matrix(name, 130, 320 if "128" not in name else 256)
+    for dtype in {torch.float32, DTYPE}:
+        out = torch.empty(matrix.rows, matrix.columns, dtype=dtype, device=DEVICE)
+        assert torch.equal(triton_expand(matrix, out), matrix.expand(dtype))
+
+
+def test_every_fp8_value_is_exact() -> None:
+    codes = torch.arange(256, dtype=torch.uint8).repeat(2)[None].view(FP8)
+    codes = torch.where(codes.float().isnan(), 0, codes.float()).to(FP8).to(DEVICE)
+    matrix = StoredMatrix(codes, torch.ones(1, 1, device=DEVICE))
+    out = torch.empty(1, 512, device=DEVICE)
+    assert torch.equal(triton_expand(matrix, out), codes.float())
+
+
+@pytest.mark.parametrize("name", ["fp8_rows", "int4_32"])
+def test_a_row_does_not_depend_on_its_neighbors(name: str) -> None:
+    matrix, x = make_matrix(name, 64, 256), rows_of_x(16, 256, DTYPE)
+    whole = stored_product(x, matrix, x.new_empty(16, 64))
+    for rows in (1, 5, 8, 9):
+        out = stored_product(x[:rows].contiguous(), matrix, x.new_empty(rows, 64))
+        assert torch.equal(out, whole[:rows])
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    matrix, x = make_matrix("fp8_rows", 64, 128), rows_of_x(2, 128, DTYPE)
+    with pytest.raises(ValueError, match="x has 100 columns, not 128"):
+        stored_product(x[:, :100].contiguous(), matrix, x.new_empty(2, 64))
+    with pytest.raises(ValueError, match="out has shape"):
+        stored_product(x, matrix, x.new_empty(2, 32))
+    with pytest.raises(ValueError, match="bias must have 64"):
+        stored_product(x, matrix, x.new_empty(2, 64), bias=x[0])
+    big = x.new_empty(65, 128)
+    with pytest.raises(ValueError, match="configuration is for at most 64 rows"):
+        stored_product(big, matrix, x.new_empty(65, 64), config=StoredRowsConfig())
+
+
+@pytest.mark.skipif(not HOPPER, reason="needs a Hopper GPU")
+@pytest.mark.cuda
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("rows", [1, 8, 11, 30, 64])
+def test_the_cuda_kernel(name: str, rows: int) -> None:
+    matrix, x = make_matrix(name, 512, 1280), rows_of_x(rows, 1280, torch.bfloat16)
+    for gated in (False, True):
+        config = stored_rows_config(matrix, rows, gated)
+        assert stored_few_rows_fits(matrix, x.dtype, gated, config)
+        out = x.new_empty(rows, 256 if gated else 512)
+        scaled = x / 64 if gated else x
+        stored_product(scaled, matrix, out, gated=gated, config=config)
+        assert_near(out, stored_product_reference(scaled, matrix, gated), torch.bfloat16)
+    parts = torch.empty(3, rows, 512, device=DEVICE)
+    stored_product(x, matrix, parts, config=StoredRowsConfig(4, 2, 1, 2, splits=3))
+    assert_near(parts.sum(0), stored_product_reference(x, matrix), torch.bfloat16)
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+@pytest.mark.parametrize(
+    ("name", "rows", "gated"),
+    [("fp8_rows", 8, False), ("fp8_block", 16, True), ("int4_32_zeros", 8, True),
+     ("int4_128", 64, False)],
+)  # fmt: skip
+def test_the_cuda_kernel_compiles_without_spills(
+    name: str, rows: int, gated: bool, tmp_path: Path
+) -> None:
+    matrix = make_matrix(name, 512, 1280)
+    config = stored_rows_config(matrix, rows, gated)
+    defines = kernel_defines(matrix, rows, config, gated=gated, silu=True, has_bias=not gated)
+    command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-I", str(nvrtc.SOURCE_FOLDER)]
+    command += [f"-D{macro}={value}" for macro, value in defines]
+    command += ["-o", str(tmp_path / "kernel.cubin")]
+    command += [str(nvrtc.SOURCE_FOLDER / stored_few_rows.SOURCE)]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=280)
+    assert run.returncode == 0, run.stderr
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in run.stderr
