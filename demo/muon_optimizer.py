@@ -18,7 +18,7 @@ COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
 def orthogonalize(g: Tensor, steps: int = 5) -> Tensor:
-    """Return nearly orthogonal matrices (N, R, C) with the singular vectors of `g` (N, R, C)."""
+    """Return nearly orthogonal matrices (..., R, C) with the singular vectors of `g`."""
     a, b, c = COEFFICIENTS
     x = g.bfloat16() if g.is_cuda else g.float()
     tall = x.size(-2) > x.size(-1)
@@ -55,13 +55,14 @@ class Muon:
 
 
 class MuonWithAdam:
-    """Muon for the matrices of the layers, Adam for the embedding and the norms."""
+    """Muon for the matrices of the layers, Adam for the embedding, the output and the norms."""
 
     def __init__(self, network: nn.Module) -> None:
         matrices: list[nn.Parameter] = []
         others: list[nn.Parameter] = []
         for name, p in network.named_parameters():
-            (matrices if p.ndim == 2 and "embed" not in name else others).append(p)
+            outer = "embed" in name or "lm_head" in name
+            (matrices if p.ndim >= 2 and not outer else others).append(p)
         self.muon = Muon(matrices)
         self.adam = torch.optim.AdamW(
             others, lr=1e-3, betas=(0.9, 0.95), weight_decay=0.0, fused=others[0].is_cuda

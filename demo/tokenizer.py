@@ -14,7 +14,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from random import Random
 
@@ -27,9 +27,6 @@ from .training_rows import standard_prompts
 from .training_traces import Trace, write_trace
 
 VOCABULARY = NetworkConfig.vocab_size
-RESERVED = max(CONTROL_TOKENS) + 1
-"""Ids below this one are control tokens, or unused."""
-
 PIECES = "|".join(
     (
         r"\)*:?\n *",
@@ -63,8 +60,18 @@ def corpus(count: int, seed: int) -> Iterator[str]:
             yield f"{sentences}\n{keywords}"
 
 
-def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
-    """Return a tokenizer of `VOCABULARY` entries with merges learned from `texts`."""
+def train_tokenizer(
+    texts: Iterable[str],
+    control_tokens: Mapping[int, str] = CONTROL_TOKENS,
+    vocabulary: int = VOCABULARY,
+) -> Tokenizer:
+    """Return a tokenizer of `vocabulary` entries with merges learned from `texts`.
+
+    Args:
+        texts: texts to learn from.
+        control_tokens: control tokens by id; ids between them stay unused.
+        vocabulary: number of entries.
+    """
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -74,34 +81,38 @@ def train_tokenizer(texts: Iterable[str]) -> Tokenizer:
     )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+        vocab_size=vocabulary,
         min_frequency=2,
         show_progress=False,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        special_tokens=[CONTROL_TOKENS.get(i, f"<unused{i}>") for i in range(RESERVED)],
+        special_tokens=[
+            control_tokens.get(i, f"<unused{i}>") for i in range(max(control_tokens) + 1)
+        ],
     )
     # A list, because an iterator would be read on another thread, where no traces can be written.
-    clean = [_without_control_tokens(text) for text in texts]
+    clean = [_without_control_tokens(text, control_tokens) for text in texts]
     tokenizer.train_from_iterator(clean, trainer)
-    return recognize_control_tokens_only(tokenizer)
+    return recognize_control_tokens_only(tokenizer, control_tokens)
 
 
-def _without_control_tokens(text: str) -> str:
+def _without_control_tokens(text: str, control_tokens: Mapping[int, str]) -> str:
     """Replace the texts of control tokens, from which no merges are to be learned."""
-    for token in CONTROL_TOKENS.values():
+    for token in control_tokens.values():
         text = text.replace(token, "\x00")
     return text
 
 
-def recognize_control_tokens_only(tokenizer: Tokenizer) -> Tokenizer:
+def recognize_control_tokens_only(
+    tokenizer: Tokenizer, control_tokens: Mapping[int, str]
+) -> Tokenizer:
     """Return the tokenizer with only the control tokens, not the unused entries, found in text."""
     table = json.loads(tokenizer.to_str())
     table["added_tokens"] = []
     made = Tokenizer.from_str(json.dumps(table))
     made.add_special_tokens(
         [
-            AddedToken(CONTROL_TOKENS[i], normalized=False, special=True)
-            for i in sorted(CONTROL_TOKENS)
+            AddedToken(control_tokens[i], normalized=False, special=True)
+            for i in sorted(control_tokens)
         ]
     )
     return made

@@ -32,7 +32,15 @@ from .training_network import (
     save_configs,
     save_weights,
 )
-from .training_rows import LENGTH, POSITIONS, SEGMENTS, TARGETS, TOKENS, RowSupply
+from .training_rows import (
+    LENGTH,
+    POSITIONS,
+    SEGMENTS,
+    TARGETS,
+    TOKENS,
+    RowSupply,
+    TraceEncoder,
+)
 
 Loss = Callable[[Network, Tensor], Tensor]
 
@@ -283,7 +291,11 @@ def main(argv: list[str] | None = None) -> int:
     """Train the bundled model, save it and, if asked to, evaluate it."""
     options = parse_options(argv)
     supply = RowSupply(
-        options.source, options.workers, options.capacity, options.seed, options.length
+        TraceEncoder(options.source),
+        options.workers,
+        options.capacity,
+        options.seed,
+        options.length,
     )
     torch.manual_seed(options.seed)
     torch.set_float32_matmul_precision("high")

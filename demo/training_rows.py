@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,6 +85,21 @@ class EncodedTrace(NamedTuple):
     gaps: list[int]
 
 
+class RowEncoder(Protocol):
+    """What a packer of rows asks of an encoder.
+
+    Attributes:
+        prefix: token ids of the standard prompt up to the user's turn.
+        prefixes: those of prompts with other limits.
+    """
+
+    prefix: list[int]
+    prefixes: list[list[int]]
+
+    def draw(self, rng: Random) -> EncodedTrace:
+        """Return a new trace."""
+
+
 class TraceEncoder:
     """Encodes prompts and traces as token ids, exactly as the solver's chat protocol does.
 
@@ -109,6 +124,10 @@ class TraceEncoder:
         response, mark = self.protocol.tool_response([MARK]), self.encode(MARK)
         at = next(i for i in range(len(response)) if response[i : i + len(mark)] == mark)
         self.tool_frame = response[:at], response[at + len(mark) :]
+
+    def draw(self, rng: Random) -> EncodedTrace:
+        """Return a new trace."""
+        return self.trace(write_trace(rng))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, in which control tokens are recognized."""
@@ -158,7 +177,7 @@ class RowPacker:
         waiting: traces that wait.
     """
 
-    encoder: TraceEncoder
+    encoder: RowEncoder
     rng: Random
     length: int = LENGTH
     waiting: list[EncodedTrace] = field(default_factory=list)
@@ -169,7 +188,7 @@ class RowPacker:
             if len(made.ids) <= room:
                 return self.waiting.pop(index)
         while len(self.waiting) < MAX_WAITING:
-            made = self.encoder.trace(write_trace(self.rng))
+            made = self.encoder.draw(self.rng)
             if len(made.ids) <= room:
                 return made
             if len(made.ids) < self.length - 180:  # else it would not fit any row
@@ -218,7 +237,7 @@ class RowSupply:
     before CUDA is used, because the workers are forks.
 
     Args:
-        folder: holds the tokenizer.
+        encoder: encodes the traces.
         workers: number of processes.
         capacity: number of rows in the block.
         seed: another seed gives other rows.
@@ -226,7 +245,7 @@ class RowSupply:
     """
 
     def __init__(
-        self, folder: Path, workers: int, capacity: int, seed: int, length: int = LENGTH
+        self, encoder: RowEncoder, workers: int, capacity: int, seed: int, length: int = LENGTH
     ) -> None:
         self.length = length
         self.workers = workers
@@ -236,10 +255,9 @@ class RowSupply:
         shape = (workers, self.each, 4, length)
         self.rows: Row = np.frombuffer(self._block, dtype=np.int16).reshape(shape)
         self.counts = np.frombuffer(self._count_block, dtype=np.int64)
-        encoder = TraceEncoder(folder)
         self.children = [self._start(encoder, i, seed) for i in range(workers)]
 
-    def _start(self, encoder: TraceEncoder, index: int, seed: int) -> int:
+    def _start(self, encoder: RowEncoder, index: int, seed: int) -> int:
         """Fork a worker and return its process id."""
         child = os.fork()
         if child:

@@ -55,6 +55,31 @@ Role = Literal["model", "masked", "tool", "nudge"]
 
 
 @dataclass(frozen=True)
+class TraceForm:
+    """The control tokens around what a model writes; each function takes and returns text.
+
+    Attributes:
+        thought: frames a thought.
+        call: frames the code of a call.
+        final: frames a final text, the end of the turn included.
+    """
+
+    thought: Callable[[str], str]
+    call: Callable[[str], str]
+    final: Callable[[str], str]
+
+
+GEMMA_FORM = TraceForm(
+    thought=lambda text: f"<|channel>thought\n{text}\n<channel|>",
+    call=lambda code: (
+        f'<|tool_call>call:python{{code:<|"|>{code}<|"|>}}<tool_call|><|tool_response>'
+    ),
+    final=lambda text: f"{text}<turn|>",
+)
+"""The form of Gemma 4."""
+
+
+@dataclass(frozen=True)
 class Piece:
     """A part of a trace.
 
@@ -109,21 +134,11 @@ def time_limit(seconds: float = CELL_SECONDS) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def thought_text(text: str) -> str:
-    """Return a thought with its control tokens."""
-    return f"<|channel>thought\n{text}\n<channel|>"
-
-
-def call_text(code: str) -> str:
-    """Return a call of the Python tool with its control tokens."""
-    return f'<|tool_call>call:python{{code:<|"|>{code}<|"|>}}<tool_call|><|tool_response>'
-
-
 class TraceWriter:
     """Writes one trace. Its calls share a namespace, as those of an attempt share a kernel."""
 
-    def __init__(self, family: Family, params: Params, rng: Random) -> None:
-        self.family, self.params, self.rng = family, params, rng
+    def __init__(self, family: Family, params: Params, rng: Random, form: TraceForm) -> None:
+        self.family, self.params, self.rng, self.form = family, params, rng, form
         self.namespace = new_namespace()
         self.pieces: list[Piece] = []
         self.programs = list(family.programs)
@@ -137,11 +152,11 @@ class TraceWriter:
     def think(self, choices: tuple[str, ...], answer: int | None = None) -> None:
         """Append a thought, drawn from `choices`."""
         values = self.params if answer is None else {**self.params, "answer": answer}
-        self.say(thought_text(fill(self.rng.choice(choices), values, self.rng)))
+        self.say(self.form.thought(fill(self.rng.choice(choices), values, self.rng)))
 
     def run(self, code: str, masked: bool = False) -> str:
         """Append a call and its output, and return the output."""
-        self.say(call_text(code), masked)
+        self.say(self.form.call(code), masked)
         with time_limit():
             output = run_cell(code, self.namespace)
         if len(output) > MAX_OUTPUT:
@@ -168,7 +183,7 @@ class TraceWriter:
 
     def finish(self, answer: int, choices: tuple[str, ...] = FINALS) -> int:
         """Append the final text, drawn from `choices`, and return the answer."""
-        self.say(self.rng.choice(choices).replace("{answer}", str(answer)) + "<turn|>")
+        self.say(self.form.final(self.rng.choice(choices).replace("{answer}", str(answer))))
         return answer
 
 
@@ -237,7 +252,7 @@ def write_nudge(w: TraceWriter) -> int:
     w.think(w.family.thoughts)
     answer = w.run_for_answer(w.code)
     text = w.rng.choice(UNBOXED).replace("{answer}", str(answer))
-    w.say(text + "<turn|>", masked=True)
+    w.say(w.form.final(text), masked=True)
     w.pieces.append(Piece("nudge", ""))
     return w.finish(answer, FINALS[-1:])
 
@@ -253,19 +268,25 @@ WRITERS: dict[str, Callable[[TraceWriter], int]] = {
 }
 
 
-def write_trace(rng: Random, family: Family | None = None, kind: str | None = None) -> Trace:
+def write_trace(
+    rng: Random,
+    family: Family | None = None,
+    kind: str | None = None,
+    form: TraceForm = GEMMA_FORM,
+) -> Trace:
     """Write a training trace; only on the main thread, because a signal stops slow code.
 
     Args:
         rng: draws the numbers, the wording and the programs.
         family: the problem's family; None draws one.
         kind: a key of `KINDS`; None draws one.
+        form: control tokens around what the model writes.
     """
     family = family or rng.choice(FAMILIES)
     while True:
         drawn = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
         params = draw_params(family, rng, held_out=False)
-        writer = TraceWriter(family, params, rng)
+        writer = TraceWriter(family, params, rng, form)
         try:
             answer = WRITERS[drawn](writer)
         except DrawRejected:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from .answers.boxed_answer import MAX_ANSWER, MIN_ANSWER
 from .attempts.voting import DEFAULT_RULE, RULES
+from .chat.template_options import EFFORTS
 
 if TYPE_CHECKING:
     from eightfold.engine import EngineConfig
@@ -80,6 +81,8 @@ class SolverConfig:
         tool_timeout: seconds that a tool call may take.
         output_limit: characters of a tool's output that reach the model.
         kernels: number of Python kernels that can be in use at the same time.
+        reasoning_effort: "low", "medium" or "high", for models whose chat template knows it
+            (gpt-oss); None takes high for these, and is all that other models accept.
         prompts: TOML file with the texts sent to the model; None takes the model's own.
         entropy: record the entropy of each token, which two of the rules need.
         max_tokens: tokens that an attempt may write in all; None leaves only the context as limit.
@@ -107,6 +110,7 @@ class SolverConfig:
     tool_timeout: float = 6.0
     output_limit: int = 6000
     kernels: int = 16
+    reasoning_effort: str | None = None
     prompts: str | Path | None = None
     entropy: bool = True
     max_tokens: int | None = None
@@ -121,6 +125,11 @@ class SolverConfig:
             raise SolverError(f"low ({self.low}) must not exceed high ({self.high}).")
         if self.rule not in RULES:
             raise SolverError(f"rule must be one of {', '.join(RULES)}, not {self.rule!r}.")
+        if self.reasoning_effort not in (None, *EFFORTS):
+            raise SolverError(
+                f"reasoning_effort must be None or one of {', '.join(EFFORTS)}, not "
+                f"{self.reasoning_effort!r}."
+            )
 
     @property
     def running(self) -> int:

@@ -13,7 +13,8 @@ from .attempts.backend_interfaces import EngineLike, PoolLike
 from .attempts.engine_loop import EngineLoop
 from .attempts.problem_plan import SharedParts
 from .chat.chat_protocol import ChatProtocol
-from .chat.formats.plain_format import PlainFormat
+from .chat.format_registry import without_tool
+from .chat.template_options import TemplateOptions
 from .model_defaults import ModelInputs
 from .models.tokenizer_loading import load_tokenizer, load_usable_protocol
 from .solver_config import MAX_ATTEMPTS, SolverConfig, SolverError
@@ -110,11 +111,11 @@ def _make_protocol(
         seconds=f"{config.tool_timeout:g}",
         characters=config.output_limit,
     )
-    protocol = load_usable_protocol(tokenizer, prompts, sorted(inputs.end_token_ids))
+    options = TemplateOptions(config.reasoning_effort, config.tool_timeout)
+    protocol = load_usable_protocol(tokenizer, prompts, sorted(inputs.end_token_ids), options)
     if config.tool:
         return protocol
-    reason = "The attempts have no tool, because the setting tool is False."
-    return PlainFormat(tokenizer, protocol.prompts, sorted(protocol.end_ids), reason)
+    return without_tool(protocol, "The attempts have no tool, because the setting tool is False.")
 
 
 def _start_engine(config: SolverConfig, folder: Path) -> EngineLike:

@@ -11,6 +11,7 @@ from ..answers.boxed_answer import MAX_ANSWER, MIN_ANSWER, answer, bare_integer
 from ..answers.no_answer import explain_no_answer
 from ..chat.chat_protocol import ChatProtocol
 from ..chat.tool_call import Call, MalformedCall
+from ..chat.turn_reading import Reply, TurnReading
 from .attempt_statistics import AttemptStatistics, tail_entropy
 from .calls.call_record import CallRecord
 from .calls.repeated_failures import RepeatedFailures
@@ -44,9 +45,6 @@ class Ending(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-FENCES = ("```", "~~~")
-FENCE_TOKENS = 8  # a fence and what may share its line, in tokens
-
 ENGINE_ENDINGS = {"context": Ending.CONTEXT, "length": Ending.LENGTH, "eos": Ending.NO_ANSWER}
 """Reasons for which the engine itself finishes a sequence, and the endings that they amount to."""
 
@@ -61,6 +59,7 @@ class Turn:
         tokens: sampled token ids.
         entropies: entropy of each token, in nats; empty if entropy is not recorded.
         text: decoded tokens, control tokens included.
+        reading: what the chat format reads from the tokens, once the turn has ended.
         calls: tool calls of the turn.
         appended: token ids that the solver appended, tool results or a nudge.
         replaced: True if `appended` stands in place of the last of `tokens`.
@@ -74,6 +73,7 @@ class Turn:
     tokens: list[int] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     text: str = ""
+    reading: TurnReading = field(default_factory=TurnReading)
     calls: list[CallRecord] = field(default_factory=list)
     appended: list[int] = field(default_factory=list)
     replaced: bool = False
@@ -188,40 +188,20 @@ class Attempt:
         """
         self._expect(State.THINKING)
         turn = self.turns[-1]
-        # The whole turn is only decoded if a fence may have just been completed.
-        tail = self.protocol.decode(turn.tokens[-FENCE_TOKENS - new :])
-        if not any(fence in tail for fence in FENCES):
+        stop = self.protocol.early_stop(turn.opener, turn.tokens, new)
+        if stop is None or (paused and stop.kept >= len(turn.tokens) - 1):
             return None
-        text = turn.opener + self.protocol.decode(turn.tokens)
-        end = self.protocol.code_end(text)
-        calls = self.protocol.parse_calls(text[:end]) if end is not None else []
-        if end is None or not calls:
-            return None
-        count = self._count_tokens(end - len(turn.opener))
-        if paused and count >= len(turn.tokens) - 1:
-            return None
-        turn.stopped, turn.rewound = True, len(turn.tokens) - count
-        del turn.tokens[count:], turn.entropies[count:]
+        turn.stopped, turn.rewound = True, len(turn.tokens) - stop.kept
+        del turn.tokens[stop.kept :], turn.entropies[stop.kept :]
         self._close_turn(now)
-        return self._call(calls, now, turn.rewound)
-
-    def _count_tokens(self, length: int) -> int:
-        """Return how many tokens of the current turn it takes to write `length` characters."""
-        tokens = self.turns[-1].tokens
-        count = len(tokens)
-        while count > 1 and len(self.protocol.decode(tokens[: count - 1])) >= length:
-            count -= 1
-        return count
+        return self._call(stop.calls, now, turn.rewound)
 
     def on_pause(self, now: float) -> Action:
         """End the model's turn: run its calls, take its answer, or ask for an answer once."""
         self._expect(State.THINKING)
         turn = self._close_turn(now)
-        calls = self.protocol.parse_calls(turn.opener + turn.text)
-        if not calls and turn.tokens[-1] == self.protocol.call_id:
-            calls = [MalformedCall("there was no call before the response")]
-        if calls:
-            return self._call(calls, now)
+        if turn.reading.calls:
+            return self._call(turn.reading.calls, now)
         if self.answer_since_calls() is not None:
             self.end(Ending.ANSWERED, now)
             return None
@@ -231,7 +211,7 @@ class Attempt:
             self.end(Ending.ANSWERED if early else Ending.NO_ANSWER, now, detail)
             return None
         self.nudged, self._asked = True, len(self.turns)
-        return self._feed(self.protocol.nudge(), self.protocol.user_opener, now)
+        return self._feed(self.protocol.answer_request(turn.opener, turn.tokens), now)
 
     def _call(
         self, calls: Sequence[Call | MalformedCall], now: float, rewind: int | None = None
@@ -261,15 +241,8 @@ class Attempt:
             self.end(Ending.REPEATED, now, self._failures.last)
             return None
         outputs = [record.text for record in records]
-        if turn.stopped:  # the output belongs to the turn, which goes on
-            return self._feed(self.protocol.code_output(outputs, turn.text), "", now)
-        ids = self.protocol.tool_response(outputs)
-        # A model may end its turn after a call instead of waiting for the response.
-        call_id = self.protocol.call_id
-        drop_last = call_id is not None and turn.tokens[-1] != call_id
-        if drop_last and call_id is not None:
-            ids = [call_id, *ids]
-        return self._feed(ids, self.protocol.tool_opener, now, drop_last)
+        reply = self.protocol.reply_to_calls(turn.opener, turn.tokens, outputs, turn.stopped)
+        return self._feed(reply, now)
 
     def on_finish(self, reason: str, now: float) -> None:
         """End the attempt because the engine finished its sequence."""
@@ -301,8 +274,15 @@ class Attempt:
         self.state, self.answer = State.GAVE_UP, None
 
     def boxed_answer(self) -> int | None:
-        """Return the last valid box in the final text of all turns, or None if there is none."""
-        return self._answer_in(self.turns)
+        """Return the last valid box in the final text of all turns, or None if there is none.
+
+        If no final text has one, the drafts count: thoughts in which a format reads boxes too.
+        """
+        found = self._answer_in(self.turns)
+        if found is not None:
+            return found
+        drafts = "\n".join(turn.reading.draft for turn in self.turns)
+        return answer(drafts, self.limits.low, self.limits.high)
 
     def answer_since_calls(self) -> int | None:
         """Return the last valid box that the model wrote after its last call, or None.
@@ -330,7 +310,7 @@ class Attempt:
         return answer(self._final_text(turns), self.limits.low, self.limits.high)
 
     def _final_text(self, turns: Sequence[Turn]) -> str:
-        return "\n".join(self.protocol.final_text(turn.opener + turn.text) for turn in turns)
+        return "\n".join(turn.reading.final for turn in turns)
 
     def statistics(self) -> AttemptStatistics:
         """Return what votes and scores are computed from."""
@@ -363,14 +343,15 @@ class Attempt:
     def _close_turn(self, now: float) -> Turn:
         turn = self.turns[-1]
         turn.text = self.protocol.decode(turn.tokens)
+        turn.reading = self.protocol.read_turn(turn.opener, turn.tokens)
         turn.seconds = now - turn.started
         return turn
 
-    def _feed(self, ids: list[int], opener: str, now: float, drop_last: bool = False) -> Feed:
-        self.turns[-1].appended = list(ids)
-        self.turns[-1].replaced = drop_last
-        self.turns.append(Turn(now, opener))
-        return Feed(tuple(ids), drop_last)
+    def _feed(self, reply: Reply, now: float) -> Feed:
+        self.turns[-1].appended = list(reply.ids)
+        self.turns[-1].replaced = reply.drop_last
+        self.turns.append(Turn(now, reply.opener))
+        return Feed(reply.ids, reply.drop_last)
 
 
 def attempt_seed(run_seed: int, key: str, index: int) -> int:

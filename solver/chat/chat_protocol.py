@@ -26,11 +26,17 @@ from .template_framing import (
     tool_framing,
     user_framing,
 )
+from .template_options import NO_OPTIONS, TemplateOptions
 from .tool_call import Call, CallText, MalformedCall
+from .turn_reading import NO_CALL, EarlyStop, Reply, TurnReading
 from .untrusted_text import UntrustedTextEncoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+FENCES = ("```", "~~~")
+FENCE_TOKENS = 8  # a fence and what may share its line, in tokens
 
 
 class ChatProtocol:
@@ -43,6 +49,7 @@ class ChatProtocol:
         prompts: texts of the prompt.
         end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
         reason: sentences that say which format and prompt were chosen and why.
+        options: options of the prompt that only some chat templates have.
 
     Attributes:
         family: name of the format.
@@ -50,6 +57,8 @@ class ChatProtocol:
         pause_tokens: texts of the tokens at which the model waits for a tool's result; empty if it
             ends its turn instead.
         turn_ends: texts of end tokens that checkpoints of this family may not list themselves.
+        inner_ends: texts of tokens that end a message, but never the model's turn.
+        efforts: True if the chat template knows reasoning efforts.
         call_mark: pattern of the marks that open a call; None if only fenced blocks are calls.
         native_tool: True if the chat template takes the tool's declaration; else the system
             message describes the tool.
@@ -67,6 +76,8 @@ class ChatProtocol:
     prompt_set = STANDARD
     pause_tokens: tuple[str, ...] = ()
     turn_ends: tuple[str, ...] = ()
+    inner_ends: tuple[str, ...] = ()
+    efforts = False
     call_mark: str | None = None
     native_tool = True
 
@@ -76,12 +87,15 @@ class ChatProtocol:
         prompts: Prompts,
         end_ids: Sequence[int] = (),
         reason: str = "",
+        options: TemplateOptions = NO_OPTIONS,
     ) -> None:
         self.reason = reason
+        self.options = options
         self.tokenizer = tokenizer
         eos = tokenizer.eos_token_id
         self.end_ids = frozenset(end_ids) | (frozenset() if eos is None else {int(eos)})
         self.end_ids |= {self._token_id(token) for token in self.turn_ends}
+        self.end_ids -= {self._token_id(token) for token in self.inner_ends}
         pause_ids = {self._token_id(token) for token in self.pause_tokens}
         self.pause_token_ids = tuple(sorted(pause_ids | self.end_ids))
         self.call_id = min(pause_ids, default=None)
@@ -96,10 +110,10 @@ class ChatProtocol:
             raise ProtocolError("The chat template does not show the user's message exactly once.")
         # A template that ignores the tool leaves its description to the system message.
         self.native_tool &= prompt != self._render(self._messages(MARK), tools=False)
-        self.prompt_opener = open_thought(prompt.rpartition(MARK)[2]) + prompts.opening
+        self.prompt_opener = open_thought(prompt.rpartition(MARK)[2]) + self._opening()
         ends = [self.decode([index]) for index in self.pause_token_ids]
         opening = self._messages(MARK + "U", SYSTEM)
-        self._user = user_framing(self._render_marked, opening, ends)
+        self._user = self._user_framing(opening, ends)
         self.user_opener = open_thought(self._user.after)
         self._tool = self._tool_framing(opening, ends)
         self.tool_opener = open_thought(self._tool.after)
@@ -121,7 +135,7 @@ class ChatProtocol:
         Texts of control tokens in the problem are encoded as ordinary text.
         """
         problem = replace_surrogates(problem.strip())
-        opening = self.prompts.opening
+        opening = self._opening()
         if not self.untrusted_text.has_control(problem):
             return self._encode(self._render(self._messages(problem)) + opening)
         before, after = (self._render(self._messages(MARK)) + opening).split(MARK)
@@ -157,6 +171,66 @@ class ChatProtocol:
             list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
         )
         return text
+
+    def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnReading:
+        """Return the calls and the final text of a turn of the model.
+
+        Args:
+            opener: what the turn goes on from, `Turn.opener` of an attempt.
+            tokens: token ids of the turn, the one that ended it included.
+        """
+        text = opener + self.decode(tokens)
+        calls = self.parse_calls(text)
+        if not calls and tokens and tokens[-1] == self.call_id:
+            calls = [NO_CALL]
+        return TurnReading(tuple(calls), self.final_text(text))
+
+    def early_stop(self, opener: str, tokens: Sequence[int], new: int) -> EarlyStop | None:
+        """Return where a turn that goes on is to be stopped to run its code; None if it is not.
+
+        Models that were trained on code with its output would invent the output next.
+
+        Args:
+            opener: as `read_turn`.
+            tokens: token ids of the turn so far.
+            new: number of them that were not there at the last call.
+        """
+        # The whole turn is only decoded if a fence may have just been completed.
+        if not self._ends_with_fence(tokens, new):
+            return None
+        text = opener + self.decode(tokens)
+        end = self.code_end(text)
+        calls = self.parse_calls(text[:end]) if end is not None else []
+        if end is None or not calls:
+            return None
+        return EarlyStop(self._count_tokens(tokens, end - len(opener)), tuple(calls))
+
+    def reply_to_calls(
+        self, opener: str, tokens: Sequence[int], outputs: Sequence[str], stopped: bool
+    ) -> Reply:
+        """Return what to append to a turn after its calls have been run.
+
+        Args:
+            opener, tokens: as `read_turn`; the tokens that `early_stop` keeps if it stopped them.
+            outputs: one text for each call.
+            stopped: True if `early_stop` stopped the turn.
+        """
+        if stopped:  # the output belongs to the turn, which goes on
+            return Reply(tuple(self.code_output(outputs, self.decode(tokens))))
+        ids = self.tool_response(outputs)
+        # A model may end its turn after a call instead of waiting for the response.
+        drop_last = self.call_id is not None and tokens[-1] != self.call_id
+        if drop_last and self.call_id is not None:
+            ids = [self.call_id, *ids]
+        return Reply(tuple(ids), self.tool_opener, drop_last)
+
+    def answer_request(self, opener: str, tokens: Sequence[int]) -> Reply:
+        """Return the user turn that asks for a boxed answer after a turn without one.
+
+        Args:
+            opener, tokens: as `read_turn`.
+        """
+        return Reply(tuple(self.nudge()), self.user_opener)
 
     def parse_calls(self, text: str) -> list[Call | MalformedCall]:
         """Return the tool calls in one turn of the model's text, in order.
@@ -215,6 +289,18 @@ class ChatProtocol:
         """Return the calls behind the mark at `start`, or None if the mark is only mentioned."""
         raise NotImplementedError
 
+    def _ends_with_fence(self, tokens: Sequence[int], new: int) -> bool:
+        """Return whether a fence stands in the last `new` tokens or just in front of them."""
+        tail = self.decode(tokens[-FENCE_TOKENS - new :])
+        return any(fence in tail for fence in FENCES)
+
+    def _count_tokens(self, tokens: Sequence[int], length: int) -> int:
+        """Return how many of the tokens it takes to write `length` characters."""
+        count = len(tokens)
+        while count > 1 and len(self.decode(tokens[: count - 1])) >= length:
+            count -= 1
+        return count
+
     def _read_turn(self, text: str) -> Turn:
         end = self._end_texts.search(text)
         return self._reader.read(text[: end.start()] if end else text, ended=end is not None)
@@ -225,6 +311,10 @@ class ChatProtocol:
             self.tokenizer.decode([i], skip_special_tokens=False) for i in self.pause_token_ids
         }
         return "|".join(re.escape(text) for text in sorted(texts | {"<eos>"}, key=len) if text)
+
+    def _opening(self) -> str:
+        """Return the text with which the model's turn begins, as the format frames it."""
+        return self.prompts.opening
 
     def _takes_system_role(self) -> bool:
         messages = [{"role": "system", "content": MARK}, {"role": "user", "content": "1"}]
@@ -249,18 +339,26 @@ class ChatProtocol:
         prompts: Prompts | None = None,
         head: bool = True,
     ) -> str:
-        declared = [(prompts or self.prompts).python_tool()] if tools and self.native_tool else None
+        declared = (prompts or self.prompts) if tools and self.native_tool else None
         try:
             text: str = self.tokenizer.apply_chat_template(
                 messages,
-                tools=declared,
-                enable_thinking=True,
                 add_generation_prompt=head,
                 tokenize=False,
+                **self._template_arguments(declared),
             )
         except Exception as error:  # a template can make Jinja raise anything
             raise ProtocolError(f"The checkpoint's chat template fails: {error}.") from error
         return text
+
+    def _template_arguments(self, declared: Prompts | None) -> dict[str, Any]:
+        """Return what the chat template is given besides the messages.
+
+        Args:
+            declared: texts with the tool's description; None declares no tool.
+        """
+        tools = None if declared is None else [declared.python_tool()]
+        return {"tools": tools, "enable_thinking": True}
 
     def _render_marked(self, messages: list[dict[str, Any]], tools: bool, head: bool) -> str:
         return self._render(messages, tools, replace(self.prompts, tool=DECLARATION), head)
@@ -274,6 +372,10 @@ class ChatProtocol:
         if index is None or index == self.tokenizer.unk_token_id:
             raise ProtocolError(f"The tokenizer has no token {token}, which {self.family} needs.")
         return int(index)
+
+    def _user_framing(self, opening: list[dict[str, Any]], ends: Sequence[str]) -> Framing:
+        """Return the framing of a user turn; arguments as `_tool_framing`."""
+        return user_framing(self._render_marked, opening, ends)
 
     def _tool_framing(self, opening: list[dict[str, Any]], ends: Sequence[str]) -> Framing:
         """Return the framing of tool results: the template's own one, else user turns.

@@ -17,8 +17,12 @@ from .formats.glm_format import GlmFormat
 from .formats.hermes_format import HermesFormat
 from .formats.llama3_format import Llama3Format
 from .formats.mistral_format import MistralFormat
+from .formats.plain_format import PlainFormat
+from .harmony.harmony_format import HarmonyFormat
+from .harmony.plain_harmony_format import PlainHarmonyFormat
 from .prompt_texts import STANDARD, PromptChanges, Prompts
 from .readers.thought_tags import OPENING
+from .template_options import NO_OPTIONS, TemplateOptions
 from .tool_call import Call, MalformedCall
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
 FORMATS: tuple[type[ChatProtocol], ...] = (
     Gemma4Format,
+    HarmonyFormat,
     DeepSeekFormat,
     CommandFormat,
     MistralFormat,
@@ -45,6 +50,7 @@ def load_protocol(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Prompts | PromptChanges | None = None,
     end_ids: Sequence[int] = (),
+    options: TemplateOptions = NO_OPTIONS,
 ) -> ChatProtocol:
     """Return the chat protocol of a tokenizer's checkpoint family.
 
@@ -52,10 +58,11 @@ def load_protocol(
         tokenizer: a Hugging Face tokenizer with a chat template.
         prompts: all texts of the prompt, or those that replace the format's; None takes these.
         end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
+        options: options of the prompt that only some chat templates have.
 
     Raises:
         ProtocolError: if there is no chat template or it fails, if a token that the format needs
-            is missing, or if the format is Harmony, which is not supported.
+            is missing, or if the chat template does not heed one of the options.
     """
     prompts = prompts or PromptChanges()
     try:
@@ -70,16 +77,31 @@ def load_protocol(
     def bind(chat_format: type[ChatProtocol], reason: str) -> ChatProtocol:
         default_set = STANDARD if thinks else chat_format.prompt_set
         reason = f"{reason} {prompts.described(default_set)}"
-        return chat_format(tokenizer, prompts.over(default_set), end_ids, reason)
+        if options.reasoning_effort is not None and not chat_format.efforts:
+            raise ProtocolError(
+                f"Models of the format {chat_format.family} have no reasoning efforts; leave "
+                "reasoning_effort out, which is for gpt-oss."
+            )
+        return chat_format(tokenizer, prompts.over(default_set), end_ids, reason, options)
 
     for chat_format in FORMATS:
         sign = chat_format.sign(vocabulary, template)
         if sign:
             said = f"Tool calls are read in the format {chat_format.family}, because {sign}."
             return bind(chat_format, said)
-    if "<|channel|>" in vocabulary and "<|call|>" in vocabulary:
-        raise ProtocolError("Checkpoints in the Harmony format (gpt-oss) are not supported.")
     return bind(FencedFormat, UNKNOWN)
+
+
+def without_tool(protocol: ChatProtocol, reason: str) -> ChatProtocol:
+    """Return the protocol of the same checkpoint for conversations without a tool.
+
+    Args:
+        protocol: protocol with the tool.
+        reason: a sentence that says why there is no tool.
+    """
+    plain = PlainHarmonyFormat if isinstance(protocol, HarmonyFormat) else PlainFormat
+    ends = sorted(protocol.end_ids)
+    return plain(protocol.tokenizer, protocol.prompts, ends, reason, protocol.options)
 
 
 def knows_thoughts(vocabulary: Mapping[str, int], template: str) -> bool:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.common.counted_noun import counted
 
 from ..attempts.voting import DEFAULT_RULE, RULES
+from ..chat.template_options import EFFORTS
 from ..solver_config import SolverConfig, SolverError
 
 if TYPE_CHECKING:
@@ -85,6 +86,11 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="Python kernels in use at the same time (%(default)s)",
     )
+    add(
+        "--reasoning-effort",
+        choices=EFFORTS,
+        help="how long the model is asked to think; only for gpt-oss, whose default here is high",
+    )
     add("--prompts", metavar="FILE", help="TOML file that replaces sentences of the prompt")
     add("--max-tokens", type=int, metavar="N", help="most tokens an attempt may generate in all")
     add("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
@@ -127,7 +133,8 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
             "temperature",
             "top_p",
         ),
-        *("top_k", "min_p", "rule", "tool_timeout", "kernels", "prompts", "max_tokens"),
+        *("top_k", "min_p", "rule", "tool_timeout", "kernels", "reasoning_effort", "prompts"),
+        "max_tokens",
     )
     values = {name: getattr(options, name) for name in names} | changes
     config = SolverConfig(**values)

@@ -15,6 +15,7 @@ from eightfold.common.error_text import one_line
 from ..chat.chat_protocol import ChatProtocol, ProtocolError
 from ..chat.format_registry import load_protocol
 from ..chat.prompt_texts import PromptChanges, Prompts
+from ..chat.template_options import NO_OPTIONS, TemplateOptions
 from ..solver_config import SolverError
 from .template_files import (
     DEFAULT,
@@ -71,7 +72,10 @@ def _load_readable(folder: Path, templates: Templates) -> PreTrainedTokenizerBas
 
 
 def load_usable_protocol(
-    tokenizer: PreTrainedTokenizerBase, prompts: Prompts | PromptChanges, end_ids: Sequence[int]
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Prompts | PromptChanges,
+    end_ids: Sequence[int],
+    options: TemplateOptions = NO_OPTIONS,
 ) -> ChatProtocol:
     """Return the chat protocol; if one of several chat templates fails, that of another one.
 
@@ -81,13 +85,14 @@ def load_usable_protocol(
         tokenizer: a Hugging Face tokenizer with one or several chat templates.
         prompts: all texts of the prompt, or those that replace the format's.
         end_ids: end tokens of the checkpoint, besides the tokenizer's own one.
+        options: options of the prompt that only some chat templates have.
 
     Raises:
         ProtocolError: if no chat template can be used.
     """
     templates = tokenizer.chat_template
     try:
-        return load_protocol(tokenizer, prompts, end_ids)
+        return load_protocol(tokenizer, prompts, end_ids, options)
     except ProtocolError as error:
         if not isinstance(templates, dict):
             raise
@@ -97,7 +102,7 @@ def load_usable_protocol(
                 continue
             tokenizer.chat_template = templates[name]
             try:
-                protocol = load_protocol(tokenizer, prompts, end_ids)
+                protocol = load_protocol(tokenizer, prompts, end_ids, options)
             except ProtocolError:
                 continue
             logger.warning(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..chat_protocol import ChatProtocol
 from ..prompt_texts import Prompts
+from ..template_options import NO_OPTIONS, TemplateOptions
 from ..tool_call import Call, MalformedCall
 
 if TYPE_CHECKING:
@@ -29,8 +30,10 @@ class PlainFormat(ChatProtocol):
         prompts: Prompts,
         end_ids: Sequence[int] = (),
         reason: str = "",
+        options: TemplateOptions = NO_OPTIONS,
     ) -> None:
-        super().__init__(tokenizer, replace(prompts, request="", opening=""), end_ids, reason)
+        prompts = replace(prompts, request="", opening="")
+        super().__init__(tokenizer, prompts, end_ids, reason, options)
 
     def parse_calls(self, text: str) -> list[Call | MalformedCall]:
         return []

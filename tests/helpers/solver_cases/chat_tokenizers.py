@@ -15,6 +15,8 @@ from tokenizers import (
 )
 from transformers import PreTrainedTokenizerFast
 
+from eightfold.demo import model_path
+
 CORPUS = [
     "Solve the problem. user model assistant system thought value: response:python call:python",
     "How many positive whole-number divisors does 196 have? print(sum(range(10)))",
@@ -206,6 +208,12 @@ COMMAND_TEMPLATE = """{{ bos_token }}{% for m in messages %}<|START_OF_TURN_TOKE
 {%- else %}<|USER_TOKEN|>{{ m['content'] }}{% endif %}<|END_OF_TURN_TOKEN|>{% endfor -%}
 {% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}"""
 
+HARMONY_TOKENS = ["<|startoftext|>", "<|endoftext|>", "<|return|>", "<|constrain|>",
+                  "<|channel|>", "<|start|>", "<|end|>", "<|message|>", "<|call|>",
+                  "<|reserved_9|>"]  # fmt: skip
+
+HARMONY_TEMPLATE = model_path().parent / "gpt_oss" / "chat_template.jinja"
+
 SEED_ADDED = ["<seed:think>", "</seed:think>", "<seed:tool_call>", "</seed:tool_call>"]
 
 SEED_TEMPLATE = """{% for m in messages %}{{ bos_token }}{{ m['role'] }}
@@ -313,6 +321,12 @@ def seed() -> PreTrainedTokenizerFast:
     return tokenizer
 
 
+def harmony() -> PreTrainedTokenizerFast:
+    tokenizer = byte_level(HARMONY_TOKENS, [], eos_token="<|return|>", pad_token="<|endoftext|>")
+    tokenizer.chat_template = HARMONY_TEMPLATE.read_text(encoding="utf-8")
+    return tokenizer
+
+
 FAMILIES = {
     "gemma4": gemma,
     "hermes": qwen,
@@ -322,5 +336,6 @@ FAMILIES = {
     "llama3": llama3,
     "deepseek": deepseek,
     "command": command,
+    "harmony": harmony,
 }
 """A tokenizer for each format, by the format's name."""

@@ -8,6 +8,7 @@ import sys
 import pytest
 from helpers.solver_cases.chat_tokenizers import (
     FAMILIES,
+    HARMONY_TOKENS,
     QWEN_TEMPLATE,
     QWEN_TOKENS,
     byte_level,
@@ -17,6 +18,7 @@ from helpers.solver_cases.chat_tokenizers import (
 from eightfold.solver.chat import ProtocolError, load_protocol
 from eightfold.solver.chat.format_registry import knows_thoughts
 from eightfold.solver.chat.prompt_texts import PROGRAM_FIRST, PROMPT_SETS, PromptChanges
+from eightfold.solver.chat.template_options import TemplateOptions
 
 
 def test_importing_the_chat_formats_is_light() -> None:
@@ -74,7 +76,20 @@ def test_unusable_tokenizers_are_refused_with_the_reason() -> None:
     bare.chat_template = "{% for m in messages %}{{ m['role'] }}{% endfor %}"
     with pytest.raises(ProtocolError, match="exactly once"):
         load_protocol(bare)
-    harmony = byte_level(["<|channel|>", "<|call|>"], [], eos_token="<|call|>")
-    harmony.chat_template = QWEN_TEMPLATE.replace("<tool_call>", "").replace("OPENS", "false")
-    with pytest.raises(ProtocolError, match="gpt-oss"):
-        load_protocol(harmony)
+
+
+def test_a_template_of_another_form_decides_against_harmony() -> None:
+    """Some vocabularies reserve Harmony's tokens, and some models of it were trained otherwise."""
+    other = byte_level(HARMONY_TOKENS, ["<tool_call>"], eos_token="<|return|>")
+    other.chat_template = QWEN_TEMPLATE.replace("OPENS", "false")
+    assert load_protocol(other).family == "hermes"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_only_harmony_takes_a_reasoning_effort(family: str) -> None:
+    options = TemplateOptions(reasoning_effort="low")
+    if family == "harmony":
+        assert load_protocol(FAMILIES[family](), options=options).efforts
+    else:
+        with pytest.raises(ProtocolError, match="leave reasoning_effort out"):
+            load_protocol(FAMILIES[family](), options=options)
