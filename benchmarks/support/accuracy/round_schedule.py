@@ -71,7 +71,7 @@ class RoundSchedule:
             left = self._time_left()
             if left < self._longest:
                 return
-            if index == 0:
+            if index == 0 and len(self._arms[name]) > 1:
                 left = max(left / 2, min(left, self._longest * SPARE))
             self._add(name, self._run(arm, f"{name}/0", problems, max(1.0, left)))
 
