@@ -19,6 +19,7 @@ from .execution.in_flight_step import InFlightStep
 from .inspection.architecture import inspect_architecture, text_model
 from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
 from .model_errors import ModelError
+from .quantization.meta_modules import describe_stored_weights
 from .sampling_params import SamplingParams
 from .scheduling.pages.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
@@ -34,7 +35,7 @@ from .startup.device_selection import (
 )
 from .startup.kernel_warmup import kernel_warmup
 from .startup.kv_cache_sizing import make_sized_runner
-from .startup.runner_factory import choose_fused, parameter_allocator
+from .startup.runner_factory import choose_fused, execution_path, parameter_allocator
 from .startup.step_timing import measure_step_costs
 
 
@@ -69,12 +70,16 @@ class Engine:
         if drafter is not None and config.speculate == "off":
             raise ValueError("A drafter is given, but speculate is 'off'; set it to 'auto'.")
         if isinstance(model, PreTrainedModel):
+            if config.weights is not None:
+                raise ValueError(
+                    "weights rounds a checkpoint; give its folder, or leave it at None."
+                )
             architecture = inspect_architecture(model.config)
             model = text_model(model, architecture)
             device = model_device(model, config)
         else:
             device = select_device(config.device)
-            architecture = inspect_architecture(read_config(model))
+            architecture = inspect_architecture(read_config(model), config.weights)
         kernels = uses_kernels(device, config, architecture)
         choice = choose_fused(architecture, config, kernels)
         fused = choice.architecture
@@ -82,7 +87,9 @@ class Engine:
         lines = kernels or fused is not None
         drafter = drafter or make_drafter(config.speculate, branches=not lines)
         if lines and drafter is not None and drafter.branches:
-            raise ValueError(f"The GPU kernels verify lines of drafts, but {drafter.name} branches.")
+            raise ValueError(
+                f"The GPU kernels verify lines of drafts, but {drafter.name} branches."
+            )
         try:
             if not isinstance(model, PreTrainedModel):
                 dtype, allocate = select_dtype(config.dtype, device), parameter_allocator(fused)
@@ -103,7 +110,9 @@ class Engine:
         self.device = device
         self.max_context = sized.max_context
         self.bytes_of = sized.bytes_of
+        self._stored_weights = describe_stored_weights(model)
         self._runner = sized.runner
+        self.path = execution_path(sized.runner, choice, architecture, config)
         self._speculator = self._make_speculator(drafter, lines)
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
@@ -334,7 +343,7 @@ class Engine:
             }
 
     def table(self) -> str:
-        """Return a readable summary: what takes how much memory, and how much context is left."""
+        """Return a readable summary: path, what takes how much memory, how much context is left."""
         tables, running = self._scheduler.page_tables, self.config.max_running
         full_attention = [
             pool.capacity * tables.page_size
@@ -346,7 +355,9 @@ class Engine:
         sizes = [f"{name:<16}{size / 2**30:8.2f} GiB" for name, size in self.bytes_of.items()]
         return "\n".join(
             [
+                f"path: {self.path}",
                 *sizes,
+                *([f"stored: {self._stored_weights}"] if self._stored_weights else []),
                 f"context: {room} tokens in all, {each} for each of {running} sequences at once, "
                 f"at most {self.max_context} for one",
             ]

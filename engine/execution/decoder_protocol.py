@@ -21,10 +21,14 @@ class Decoder(Protocol):
     Attributes:
         softcap: cap that the logits still have to be passed through; 0 for none.
         capturable: True if a step makes no decision on the host, so that a graph can hold it.
+        path: how the layers run, for the start-up table: "fused", "graph" or "plain".
+        path_reason: why, as a clause.
     """
 
     softcap: float
     capturable: bool
+    path: str
+    path_reason: str
 
     def logits(
         self,

@@ -91,19 +91,23 @@ def uses_kernels(device: torch.device, config: EngineConfig, architecture: Archi
     Raises:
         UnsupportedModelError: if ``config`` asks for kernels that cannot run.
     """
-    if device.type != "cuda":
-        why: str | None = "there is no GPU in use"
-    elif architecture.softcap:
-        why = f"{architecture.config.model_type} caps its attention scores"
-    else:
-        capability = _capability(device)
-        why = None if is_supported(capability) else unsupported_reason(capability)
+    why = missing_kernels_reason(device, architecture)
     if why is not None and (config.kernels or (config.fused and device.type == "cuda")):
         option = "kernels" if config.kernels else "fused"
         raise UnsupportedModelError(f"The GPU kernels cannot run: {why}; leave {option} at None.")
     if why is not None and device.type == "cuda" and config.kernels is None:
         logger.warning("the GPU runs plain PyTorch: %s", why)
     return config.kernels is not False and why is None
+
+
+def missing_kernels_reason(device: torch.device, architecture: Architecture) -> str | None:
+    """Return as a clause why the GPU kernels cannot run a model; ``None`` if they can."""
+    if device.type != "cuda":
+        return "there is no GPU in use"
+    if architecture.softcap:
+        return f"{architecture.config.model_type} caps its attention scores"
+    capability = _capability(device)
+    return None if is_supported(capability) else unsupported_reason(capability)
 
 
 def select_dtype(name: str | None, device: torch.device) -> torch.dtype | None:

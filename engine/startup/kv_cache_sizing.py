@@ -16,6 +16,7 @@ from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
 from ..inspection.kv_geometry import bytes_per_token
 from ..model_errors import ModelError
+from ..quantization.meta_modules import stored_linears
 from ..scheduling.pages.page_pool import PageGroup
 from .dummy_step import SHORT_STEP_TOKENS, measure_step
 from .runner_factory import CPU_PAGE_SIZE, GPU_PAGE_SIZE, make_cpu_runner, make_gpu_runner
@@ -251,8 +252,9 @@ def _bytes_of(
     model: PreTrainedModel, config: EngineConfig, cache: KVCache, buffers: int, step: int
 ) -> dict[str, int]:
     weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
+    stored = sum(layer.matrix.nbytes for layer in stored_linears(model))
     found = {
-        "weights": sum(weights.values()),
+        "weights": sum(weights.values()) + stored,
         "buffers": buffers,
         "largest step": step,
         "KV cache": cache.nbytes,

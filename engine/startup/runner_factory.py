@@ -18,6 +18,7 @@ from ..model_errors import UnsupportedModelError
 from ..models.cpu_linear import use_onednn_linear
 from ..quantization.quantization_config import MXFP4
 from ..scheduling.pages.page_pool import PageGroup
+from .device_selection import missing_kernels_reason
 
 if TYPE_CHECKING:
     from ..execution.decoder_protocol import Decoder
@@ -76,6 +77,27 @@ def choose_fused(architecture: Architecture, config: EngineConfig, kernels: bool
             "None."
         )
     return FusedChoice(None, str(reason))
+
+
+def execution_path(
+    runner: "CpuRunner | GpuRunner",
+    choice: FusedChoice,
+    architecture: Architecture,
+    config: EngineConfig,
+) -> str:
+    """Say which path a model's steps take, and why, for the start-up table.
+
+    The paths are the fused decoder, transformers' modules in captured graphs or launch by launch,
+    and transformers' modules in plain PyTorch.
+    """
+    if isinstance(runner, CpuRunner):
+        why = missing_kernels_reason(runner.device, architecture)
+        if why is None and config.kernels is False:
+            why = "kernels is set to False"
+        return f"plain, PyTorch's own kernels, because {why}"
+    decoder = runner.decoder
+    chosen = f"{decoder.path}, {decoder.path_reason}"
+    return chosen if choice.architecture else f"{chosen}; not fused, because {choice.reason}"
 
 
 def parameter_allocator(fused: Architecture | None) -> Allocate | None:

@@ -190,6 +190,8 @@ def norm_rope_and_cache(
     block = min(shared & -shared, 8 if tokens > 64 else 4)
     norm = 0 if q_weight is None else 1 if q_weight.shape[0] == head_dim else 2
     unused = q_out  # stands for tensors that this variant of the kernel does not use
+    if k_weight is None:
+        k_weight = q_weight  # the kernel chooses between pointers, which must have one type
     norm_rope_and_cache_kernel[(tokens, all_heads // block)](
         qkv, unused if bias is None else bias, unused if q_weight is None else q_weight,
         unused if k_weight is None else k_weight, cos, sin, positions, slots, q_out,

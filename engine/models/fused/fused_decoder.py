@@ -46,6 +46,7 @@ class FusedDecoder:
     """
 
     capturable = True
+    path = "fused"
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class FusedDecoder:
         head: Any = model.lm_head
         config, options = architecture.config, architecture.config.to_dict()
         self._family = family = FAMILIES[config.model_type]
+        self.path_reason = f"a row of {config.model_type}"
         self.eps = float(config.rms_norm_eps)
         self.softcap = float(getattr(config, "final_logit_softcapping", None) or 0.0)
         self._embedding, self._head = text.embed_tokens.weight.data, head.weight.data

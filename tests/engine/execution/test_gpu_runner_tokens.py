@@ -200,7 +200,8 @@ def test_random_operations(name: str, offload: int, kernels: bool | None) -> Non
 
 def test_without_kernels_the_table_leaves_room() -> None:
     engine = Engine(tiny_models.build("gemma4").bfloat16().cuda(), EngineConfig(kernels=False))
-    *sizes, context = engine.table().splitlines()
+    path, *sizes, context = engine.table().splitlines()
+    assert path == "path: plain, PyTorch's own kernels, because kernels is set to False"
     assert [line.split()[0] for line in sizes] == [
         "weights", "buffers", "largest", "KV", "CUDA", "left",
     ]  # fmt: skip

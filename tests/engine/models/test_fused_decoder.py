@@ -59,6 +59,7 @@ def test_greedy_tokens_equal_generate(name: str, tmp_path: Path) -> None:
     seqs = [engine.submit(prompt, greedy()) for prompt in prompts()]
     generated = run_until_idle(engine)
     assert [generated[seq] for seq in seqs] == expected
+    assert engine.table().startswith("path: fused, a row of gemma4_text\n")
     one_copy = [values is None for _, values in engine._runner.cache.layers]
     assert one_copy == [False, name == "gemma4_one_copy"]
 

@@ -186,7 +186,8 @@ def test_keys_gathered_in_parts_give_the_same_tokens(
 def test_the_table_shows_how_much_context_is_left() -> None:
     config = EngineConfig(max_running=4, full_pages=101, sliding_pages=180, max_context=500)
     engine = Engine(tiny_models.build("gemma4"), config)
-    *sizes, context = engine.table().splitlines()
+    path, *sizes, context = engine.table().splitlines()
+    assert path == "path: plain, PyTorch's own kernels, because there is no GPU in use"
     assert [line.split()[0] for line in sizes] == ["weights", "buffers", "largest", "KV"]
     assert context == (
         "context: 1600 tokens in all, 400 for each of 4 sequences at once, at most 500 for one"

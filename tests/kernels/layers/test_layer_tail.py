@@ -102,8 +102,8 @@ def test_results_repeat_and_do_not_depend_on_the_batch() -> None:
 def test_unsupported_weights_do_not_fit() -> None:
     if not HOPPER:
         assert not layer_tail_fits(weights_of(256, 256, 256, 64))
-    assert not layer_tail_fits(weights_of(256, 320, 256, 64))
-    assert not layer_tail_fits(weights_of(128, 256, 256, 64))
+    assert not layer_tail_fits(weights_of(256, 352, 256, 64))
+    assert not layer_tail_fits(weights_of(96, 256, 256, 64))
 
 
 def test_unsupported_calls_are_refused() -> None:
