@@ -1,5 +1,7 @@
 """Checks the kernels against their references and times them in the shapes of Gemma-4-31B.
 
+Experts are timed in the shapes of other models.
+
     python benchmarks/kernel_times.py [--only launch,linear,decode,small,layer,chain,dense,...]
 
 Each time is that of one call in a replayed CUDA graph that walks over several sets of buffers, so
@@ -22,6 +24,7 @@ from typing import Any
 import torch
 from support.kernel_jobs.attention_jobs import time_decode, time_prefill
 from support.kernel_jobs.elementwise_jobs import time_sampling, time_small
+from support.kernel_jobs.expert_jobs import time_few_experts, time_many_experts
 from support.kernel_jobs.graph_timing import BufferPool, KernelTiming
 from support.kernel_jobs.job_list import KINDS, POOL_ELEMENTS, list_jobs
 from support.kernel_jobs.layer_jobs import time_layers
@@ -30,7 +33,7 @@ from support.read_bandwidth import read_bandwidth
 
 ERROR_LIMIT = 1e-2  # relative Frobenius norm; of sampling, the share of tokens that differ
 PEAK_FLOPS = 989e12  # of an H100 SXM in bfloat16
-COMPUTE_BOUND = ("prefill", "dense")  # jobs that are limited by arithmetic
+COMPUTE_BOUND = ("prefill", "dense", "grouped")  # jobs that are limited by arithmetic
 
 JOBS: dict[str, Callable[..., KernelTiming | None]] = {
     "launch": time_layer_tail,
@@ -41,6 +44,8 @@ JOBS: dict[str, Callable[..., KernelTiming | None]] = {
     "prefill": time_prefill,
     "dense": time_many_rows,
     "decode": time_decode,
+    "experts": time_few_experts,
+    "grouped": time_many_experts,
 }
 
 

@@ -21,6 +21,12 @@ LINEAR_LAYERS = {  # name: output features, input features, gated
     "down": (HIDDEN, INNER, False),
     "lm_head": (VOCABULARY, HIDDEN, False),
 }
+EXPERT_LAYERS = {  # model: experts, hidden, inner, top_k, in MXFP4, activation
+    "gpt-oss-120b": (128, 2880, 2880, 4, True, "clamped_swiglu"),
+    "gpt-oss-20b": (32, 2880, 2880, 4, True, "clamped_swiglu"),
+    "Qwen3-30B-A3B": (128, 2048, 768, 8, False, "silu"),
+    "Gemma-4-26B-A4B": (128, 2816, 704, 8, False, "gelu_tanh"),
+}
 FEW_ROWS_CONFIGS = [
     LinearConfig(64, 128, 4, 5, 1, 0, True),
     LinearConfig(64, 128, 4, 6, 1, 0, True),
@@ -76,6 +82,7 @@ LAYER_SETTINGS: dict[str, dict[str, LinearConfig]] = {
 }
 KINDS = (
     *("launch", "linear", "small", "sampling", "layer", "prefill", "dense", "decode"),
+    *("experts", "grouped"),
     "chain",  # only if asked for
 )
 ROWS = (8, 16, 32, 64)  # of a step: sequences times drafted tokens
@@ -133,6 +140,12 @@ def list_jobs(only: list[str]) -> list[tuple]:
             found += [("prefill", kind, c) for c in configs]
     if "dense" in only:
         found += [("dense", rows, own) for rows in (1024, 2048) for own in (True, False)]
+    if "experts" in only:
+        found += [
+            ("experts", model, rows) for model in EXPERT_LAYERS for rows in (1, 8, 16, 64, 256)
+        ]
+    if "grouped" in only:
+        found += [("grouped", model, rows) for model in EXPERT_LAYERS for rows in (1024, 4096)]
     if "sampling" in only:
         found += [("sampling", rows, kept) for rows in (8, 64) for kept in (False, True)]
     if "layer" in only:
