@@ -1,6 +1,8 @@
 """Figures of the sandbox: start, cells, recovery and memory; `--soak` runs many mixed cells.
 
-    python benchmarks/sandbox.py [--soak 10000]
+    python benchmarks/sandbox.py [--soak 10000 | --hostile 3]
+
+`--hostile` lets 16 kernels send all they can and measures what this costs the pool's process.
 
 Prints a short table and a last line of JSON. Times are in milliseconds, except in keys that end in
 "_s" or "seconds". Memory is in MB.
@@ -21,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from support.hostile_kernels import measure_hostile
 
 from eightfold.sandbox import KernelPool, PoolConfig
 
@@ -268,11 +271,16 @@ def main() -> None:
         "--soak", type=int, default=0, metavar="CELLS", help="only run this many mixed cells"
     )
     parser.add_argument(
+        "--hostile", type=int, default=0, metavar="TURNS", help="only measure floods, in 16 kernels"
+    )
+    parser.add_argument(
         "--threads", type=int, default=8, help="threads that run mixed cells (%(default)s)"
     )
     options = parser.parse_args()
     if options.soak:
         figures: dict[str, Any] = {"soak": measure_soak(options.soak, options.threads)}
+    elif options.hostile:
+        figures = {"hostile": measure_hostile(options.hostile)}
     else:
         starts = (measure_start(options.size) for _ in range(5))
         figures = {

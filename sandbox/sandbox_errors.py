@@ -10,3 +10,11 @@ class SandboxOutageError(SandboxError, TimeoutError):
 
     The message gives the cause.
     """
+
+
+class PermanentError(SandboxError):
+    """No kernel can be made on this machine with these settings, however often it is tried."""
+
+
+class PortTakenError(SandboxError):
+    """Another program listens on a port that `PoolConfig.first_port` asks for."""

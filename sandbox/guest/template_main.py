@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.common.error_text import one_line
 
 from ..isolation.process_tree import child_pids
+from ..sandbox_errors import PermanentError
 from .process_setup import write_interpreter_links
 
 if TYPE_CHECKING:
@@ -225,8 +226,10 @@ class Template:
             code = 0
         except BaseException as error:
             with contextlib.suppress(BaseException):
-                report = {"error": one_line(error, 500)}
+                report: dict[str, Any] = {"error": one_line(error, 500)}
                 report["trace"] = traceback.format_exc()[-2000:]
+                report["errno"] = getattr(error, "errno", None)
+                report["permanent"] = isinstance(error, PermanentError)
                 os.write(fds[1], json.dumps(report).encode())
         finally:
             os._exit(code)

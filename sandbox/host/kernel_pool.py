@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from ..pool_config import PoolConfig
+from ..sandbox_errors import PermanentError
 from .kernel_starter import KernelStarter
 from .leased_kernel import Kernel
 from .limit_monitor import INTERVAL, LimitMonitor
@@ -137,7 +138,7 @@ class KernelPool(AbstractContextManager["KernelPool"]):
                     unused = not state.monitored()  # no lease would lose its kernel
                     with contextlib.suppress(OSError):
                         starter.restart(force=unused and failures % FAILURES_OF_A_TEMPLATE == 0)
-                    if starter.hopeless:
+                    if isinstance(error, PermanentError):
                         state.fail(error)
                         return
                     state.report_outage(error)

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ..sandbox_errors import SandboxError
+from ..sandbox_errors import PermanentError, PortTakenError, SandboxError
 from ..text.shared_text_page import clear_page, read_page
 from .request_channel import RequestChannel
 
@@ -108,6 +108,8 @@ class KernelProcess:
 
         Raises:
             SandboxError: the kernel failed or ended instead of starting.
+            PermanentError: every other kernel will fail as well.
+            PortTakenError: a port that it needs is taken.
         """
         try:
             data, fds, _, _ = socket.recv_fds(self._report, MAX_REPORT_BYTES, 1)
@@ -121,7 +123,12 @@ class KernelProcess:
         except ValueError:
             report = {"error": "it ended before it was ready"}
         if "error" in report:
-            failure = SandboxError(f"A kernel did not start: {report['error']}.")
+            kind = SandboxError
+            if report.get("permanent"):
+                kind = PermanentError
+            elif report.get("errno") == errno.EADDRINUSE:
+                kind = PortTakenError
+            failure = kind(f"A kernel did not start: {report['error']}.")
             failure.add_note(report.get("trace", ""))
             raise failure
         self.protections = report["active"]

@@ -8,7 +8,7 @@ import select
 import time
 from collections.abc import Callable
 
-from ..sandbox_errors import SandboxError
+from ..sandbox_errors import PermanentError, SandboxError
 from ..text.shared_text_page import create_page
 from .kernel_process import KernelProcess
 from .pool_state import PoolState
@@ -25,13 +25,9 @@ class KernelStarter:
 
     Args:
         state: the pool's state, which says how many kernels are missing and takes the new ones.
-
-    Attributes:
-        hopeless: True if starting again cannot help.
     """
 
     def __init__(self, state: PoolState) -> None:
-        self.hopeless = False
         self._state = state
         self._config = state.config
         self._template: TemplateProcess | None = None
@@ -64,7 +60,7 @@ class KernelStarter:
         """Try the system calls without which there are no kernels.
 
         Raises:
-            SandboxError: the machine lacks one of them, which no retry can change.
+            PermanentError: the machine lacks one of them.
             OSError: the machine has too few descriptors at present.
         """
         calls: dict[str, Callable[[], int]] = {
@@ -77,8 +73,7 @@ class KernelStarter:
             except OSError as error:
                 if error.errno not in (errno.ENOSYS, errno.EPERM):
                     raise
-                self.hopeless = True
-                raise SandboxError(
+                raise PermanentError(
                     f"The Python kernels need the system call {name}, which this machine refuses "
                     f"({error.strerror}); use Linux 5.3 or newer and a container that allows it."
                 ) from error
@@ -122,8 +117,7 @@ class KernelStarter:
         missing = report["active"].get("missing", [])
         if self._config.strict and missing:
             process.close()
-            self.hopeless = True
-            raise SandboxError(
+            raise PermanentError(
                 "PoolConfig.strict is set, and this machine lacks these protections: "
                 f"{'; '.join(missing)}."
             )

@@ -16,6 +16,7 @@ from .pool_state import PoolState
 INTERVAL = 0.25  # seconds between two checks
 SCAN_PAUSE = 40  # times as long as a look at a kernel's folder took, no other follows
 MAX_ENTRIES = 20_000  # files and folders that a kernel's scratch folder may hold
+SOCKET_BYTES = 256 << 10  # what a socket can hold, with Linux's usual buffers of 208 KiB
 
 # Reasons that the text of a killed cell gives.
 TOO_MUCH_DISK = "it filled its disk space"
@@ -27,9 +28,10 @@ POOL_MEMORY = "all kernels together used too much memory, and it the most"
 class LimitMonitor:
     """Kills kernels that exceed a limit on sums over processes, files or kernels.
 
-    Rlimits bound single processes and files. This class bounds the memory and the number of
-    processes of each kernel's process tree, the content of its scratch folder with the deleted
-    files that it keeps open, and the memory of all kernels. Only the pool's own thread may use it.
+    Rlimits bound single processes and files. This class bounds the memory of each kernel (that of
+    its process tree, its files and what its sockets can hold), the number of its processes, the
+    content of its scratch folder with the deleted files that it keeps open, and the memory of all
+    kernels. Only the pool's own thread may use it.
 
     Args:
         state: the pool's state, which holds the limits and the processes.
@@ -53,7 +55,7 @@ class LimitMonitor:
         resident: dict[KernelProcess, int] = {}
         count_deleted = bool(processes) and self._disk_shrank(processes[0].folder)
         for process, pids in trees.items():
-            resident[process] = process_tree.resident_bytes(pids) + _memory_of_files(process)
+            resident[process] = process_tree.resident_bytes(pids) + self._uncharged(process)
             reason = self._excess(process, pids, resident[process], count_deleted)
             if reason:
                 self._state.kill(process, reason)
@@ -68,8 +70,10 @@ class LimitMonitor:
             return TOO_MANY_PROCESSES
         # `resident` counts shared pages in every process; most kernels are below the limit even so.
         limit = self._limits.memory
-        files = _memory_of_files(process)
-        if resident > limit and process_tree.proportional_bytes(pids) + files > limit:
+        if (
+            resident > limit
+            and process_tree.proportional_bytes(pids) + self._uncharged(process) > limit
+        ):
             return TOO_MUCH_MEMORY
         if process.scratch is None:  # its files are on a file system of a fixed size
             return None
@@ -90,11 +94,19 @@ class LimitMonitor:
         if sum(resident.values()) <= self._pool_memory:
             return
         used = {
-            process: process_tree.proportional_bytes(pids) + _memory_of_files(process)
+            process: process_tree.proportional_bytes(pids) + self._uncharged(process)
             for process, pids in trees.items()
         }
         if sum(used.values()) > self._pool_memory:
             self._state.kill(max(used, key=used.__getitem__), POOL_MEMORY)
+
+    def _uncharged(self, process: KernelProcess) -> int:
+        """Return the bytes of memory for which no process of a kernel is charged."""
+        if not process.has_namespaces:
+            return 0
+        own_network = self._state.config.transport == "ipc"
+        sockets = process_tree.socket_count(process.pid) if own_network else 0
+        return _memory_of_files(process) + sockets * SOCKET_BYTES
 
     def _disk_shrank(self, folder: Path) -> bool:
         """Return whether the disk has lost more than one kernel's limit since this last held.
@@ -113,12 +125,10 @@ class LimitMonitor:
 
 
 def _memory_of_files(process: KernelProcess) -> int:
-    """Return the bytes that a kernel's files take of the memory, for which no process is charged.
+    """Return the bytes that a kernel's files take of the memory.
 
     All that it writes lies in one file system, whose use includes deleted files.
     """
-    if not process.has_namespaces:
-        return 0
     try:
         status = os.statvfs(f"/proc/{process.pid}/root{folder_view.TEMPORARY}")
     except OSError:  # it has ended

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 from eightfold.common.error_text import one_line
 
 from ..pool_config import PoolConfig
-from ..sandbox_errors import SandboxError, SandboxOutageError
+from ..sandbox_errors import PortTakenError, SandboxError, SandboxOutageError
 from .kernel_process import KernelProcess
 from .wake_pipe import WakePipe
 
@@ -28,6 +28,7 @@ class Lease(Protocol):
 
 
 AnyLease = TypeVar("AnyLease", bound=Lease)
+PORT_SECONDS = 2.0  # wait for a port that is taken; the program that has it may just be ending
 
 
 def deadline_after(timeout: float | None) -> float | None:
@@ -64,6 +65,7 @@ class PoolState:
         self._failure: SandboxError | None = None
         self._outages = 0  # failures to make a kernel so far
         self._outage: str | None = None  # why kernels cannot be made at present
+        self._port_taken_at: float | None = None  # time of the first failure for a taken port
         self._closing = False
         self._wake_pipe = WakePipe()
         # Held while a text is made, so that the copies which this takes exist once and not for
@@ -216,8 +218,10 @@ class PoolState:
             raise self._failure
 
     def _wait(self, deadline: float | None, message: str) -> None:
-        left = None if deadline is None else deadline - time.monotonic()
-        if left is not None and left <= 0:
+        now = time.monotonic()
+        left = None if deadline is None else deadline - now
+        hindered = self._port_taken_at is not None and now - self._port_taken_at > PORT_SECONDS
+        if hindered or (left is not None and left <= 0):
             if self._outage is not None:
                 raise SandboxOutageError(f"{message} {self._outage}")
             raise TimeoutError(message)
@@ -249,7 +253,7 @@ class PoolState:
         """Make a kernel that has started available."""
         with self._changed:
             self._started += 1
-            self._outage = None
+            self._outage = self._port_taken_at = None
             self._protections = process.protections
             self._ready.append(process)
             self._changed.notify_all()
@@ -274,6 +278,11 @@ class PoolState:
         with self._changed:
             self._outage = text
             self._outages += 1
+            if not isinstance(error, PortTakenError):
+                self._port_taken_at = None
+            elif self._port_taken_at is None:
+                self._port_taken_at = time.monotonic()
+            self._changed.notify_all()
 
     def pause(self, seconds: float) -> None:
         """Wait for `seconds`, or until the pool is closed."""

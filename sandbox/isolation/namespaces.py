@@ -1,9 +1,9 @@
 """Namespaces of users, mounts, processes, networks and IPC, if the machine lets us have them.
 
 Root uses them directly, and any other user, or a root without the capability, through a user
-namespace. The template enters those that its kernels share: a network without devices, and a view
-of the file system. Each kernel has its own processes, files and IPC, and without root its own user
-namespace, in which Linux counts its processes apart from all others.
+namespace. The template builds a view of the file system that its kernels share. Each kernel has its
+own processes, files, IPC and a network without devices, in which Linux counts its sockets, and
+without root its own user namespace, in which Linux counts its processes apart from all others.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def enter_shared(settings: ViewSettings) -> None:
     Raises:
         OSError: the system refuses.
     """
-    kinds = CLONE_NEWNS | CLONE_NEWIPC | (0 if settings.network else CLONE_NEWNET)
+    kinds = CLONE_NEWNS | CLONE_NEWIPC
     if needs_user_namespace():
         unshare(CLONE_NEWUSER | kinds)
         map_own_user(-1)
@@ -135,7 +135,7 @@ def enter_own(
     Raises:
         OSError: the system refuses.
     """
-    unshare(CLONE_NEWNS | CLONE_NEWIPC)
+    unshare(CLONE_NEWNS | CLONE_NEWIPC | (0 if settings.network else CLONE_NEWNET))
     view, readable = settings.view, settings.readable
     folder_view.enter_view(view, readable, sockets, disk, uid, gid, shown_uid)
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..sandbox_errors import PermanentError
 from . import landlock_rules, mount_calls, namespaces, seccomp_filter, self_probe
 from .kernel_users import threads_of_user
 
@@ -40,7 +41,7 @@ PROTECTIONS = {
     "parent": "kernels end with their template",
     "processes": "the number of processes is limited, which stops fork bombs",
     "files": "only files of the interpreter and of the kernel can be opened",
-    "network": "no socket can be opened, bound or connected",
+    "network": "no socket reaches another program",
     "signals": "no other process can be signaled or traced",
     "others": "modes, owners, priorities and schedulers of what is not its own stay as they are",
     "disk": "all that cells write is limited together",
@@ -253,6 +254,8 @@ class Isolation:
             Path("/proc/self/oom_score_adj").write_text("900")
         with contextlib.suppress(OSError):
             os.nice(self.limits["nice"])
+            # With autogroups, Linux compares the priorities of sessions, and a kernel has its own.
+            Path("/proc/self/autogroup").write_text(str(self.limits["nice"]))
         self.active["limits"] = f"{self.limits['memory'] >> 20} MiB, {self.limits['cpu']} s"
 
     def _become_user(self) -> None:
@@ -266,7 +269,7 @@ class Isolation:
         else:
             read_all = not readable_by_all(enter=self.without_namespaces is not None)
             if read_all and self.without_namespaces and landlock_rules.abi_version() < 1:
-                raise PermissionError(
+                raise PermanentError(
                     "only root can read the interpreter, and without namespaces and Landlock a "
                     "kernel that reads it would read everything; install Python in a folder that "
                     "every user may enter"
@@ -328,7 +331,11 @@ class Isolation:
     def _filter_calls(self) -> None:
         try:
             shared = self.without_namespaces is not None
-            seccomp_filter.install(shared_processes=shared, shared_files=shared and not self.uid)
+            seccomp_filter.install(
+                shared_processes=shared,
+                shared_files=shared and not self.uid,
+                shared_network=shared or self.transport == "tcp",
+            )
         except OSError as error:
             for name in ("network", "calls"):
                 self.missing[name] = str(error)

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 MAX_PROCESSES = 2048  # processes listed; a fork bomb may make more
-_PAGE_SIZE = os.sysconf("SC_PAGE_SIZE")
+_COUNTED = (b"VmRSS:", b"VmPTE:", b"VmSwap:")  # what of a process's memory counts, in its status
 # Linux lists children only if it was built with CONFIG_PROC_CHILDREN.
 _LISTS_CHILDREN = os.path.exists(f"/proc/self/task/{os.getpid()}/children")
 
@@ -52,16 +52,26 @@ def tree_pids(pid: int) -> list[int]:
 
 
 def resident_bytes(pids: Iterable[int]) -> int:
-    """Return the resident memory of the processes; pages they share count once for each (RSS)."""
-    pages = 0
-    for pid in pids:
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            pages += int(_read(f"/proc/{pid}/statm").split()[1])
-    return pages * _PAGE_SIZE
+    """Return the memory of the processes with their page tables and what is swapped out.
+
+    Pages that they share count once for each (RSS).
+    """
+    return sum(sum(_status_bytes(pid)) for pid in pids)
+
+
+def _status_bytes(pid: int) -> list[int]:
+    """Return the bytes of `_COUNTED`; all are 0 for a process that has ended."""
+    found = [0, 0, 0]
+    with contextlib.suppress(OSError):
+        text = _read(f"/proc/{pid}/status")
+        for place, name in enumerate(_COUNTED):
+            head = text.partition(name)[2].split(maxsplit=1)[:1]
+            found[place] = int(head[0]) * 1024 if head else 0
+    return found
 
 
 def proportional_bytes(pids: Iterable[int]) -> int:
-    """Return the resident memory with each shared page divided among its users (PSS).
+    """Return the same with each shared page divided among its users (PSS).
 
     This is slower than `resident_bytes`, which is used for processes whose PSS cannot be read.
     """
@@ -70,9 +80,18 @@ def proportional_bytes(pids: Iterable[int]) -> int:
         try:
             text = _read(f"/proc/{pid}/smaps_rollup")
             total += int(text.partition(b"\nPss:")[2].split(maxsplit=1)[0]) * 1024
+            total += sum(_status_bytes(pid)[1:])
         except (OSError, ValueError, IndexError):
             total += resident_bytes([pid])
     return total
+
+
+def socket_count(pid: int) -> int:
+    """Return the number of sockets in a process's network namespace; 0 if that cannot be read."""
+    try:
+        return int(_read(f"/proc/{pid}/net/sockstat").split(maxsplit=3)[2])
+    except (OSError, ValueError, IndexError):
+        return 0
 
 
 def deleted_file_bytes(pids: Iterable[int], device: int) -> int:

@@ -27,11 +27,6 @@ _NEW_NAMESPACES = 0x7E020080  # CLONE_NEW{TIME,NS,CGROUP,UTS,IPC,USER,PID,NET}
 
 # Numbers on x86_64 and aarch64; None if the architecture has no such call.
 _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
-    # the network, and the sockets of other programs
-    "socket": (41, 198),
-    "connect": (42, 203),
-    "bind": (49, 200),
-    "listen": (50, 201),
     # other processes
     "ptrace": (101, 117),
     "process_vm_readv": (310, 270),
@@ -90,6 +85,8 @@ _FORBIDDEN: dict[str, tuple[int | None, int | None]] = {
     "semget": (64, 190),
     "mq_open": (240, 180),
 }
+# The network, and the sockets of other programs: socket, connect, bind and listen.
+_SOCKET, _CONNECTING = (41, 198), ((42, 203), (49, 200), (50, 201))
 _CLONE, _CLONE3, _KILL_CALL, _SECCOMP = (56, 220), (435, 435), (62, 129), (317, 277)
 _SOCKET_PAIR, _PRCTL, _FCNTL, _FLOCK = (53, 199), (157, 167), (72, 25), (73, 32)
 _SENDTO = (44, 206)
@@ -115,7 +112,9 @@ _OWNERS = (
     *((197, 14), (198, 15), (199, 16), (463, 463), (466, 466)),
 )
 _PR_SET_DUMPABLE, _F_SETLEASE, _F_NOTIFY = 4, 1024, 1026
-_SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 1, 5, 0xF
+_AF_UNIX, _SOCK_STREAM, _SOCK_SEQPACKET, _SOCK_TYPE_MASK = 1, 1, 5, 0xF
+# setsockopt, and its options for larger buffers: SO_SNDBUF, SO_RCVBUF, and both with ...FORCE.
+_SETSOCKOPT, _BUFFER_SIZES = (54, 208), (7, 8, 32, 33)
 _ARCHITECTURES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 
@@ -146,6 +145,12 @@ def _all_equal(values: dict[int, int], refuse: bytes) -> list[bytes]:
     return [*rule, _step(_RET, _ALLOW)]
 
 
+def _streams_only(refuse: bytes) -> list[bytes]:
+    """Return the rule that the second argument is a type of connected sockets."""
+    rule = [_argument(1), _step(_AND, _SOCK_TYPE_MASK), _step(_JEQ, _SOCK_STREAM, 2, 0)]
+    return [*rule, _step(_JEQ, _SOCK_SEQPACKET, 1, 0), refuse, _step(_RET, _ALLOW)]
+
+
 def _argument_rules(column: int, refuse: bytes, pretend: bytes) -> list[bytes]:
     """Return the rules on arguments that hold in every kernel."""
     allow = _step(_RET, _ALLOW)
@@ -157,9 +162,12 @@ def _argument_rules(column: int, refuse: bytes, pretend: bytes) -> list[bytes]:
     everything = [_argument(0), _step(_JEQ, 0xFFFFFFFF, 0, 1), refuse, allow]
     program += _for_call(_KILL_CALL[column], everything)
     # A datagram reaches sockets by their paths, which nothing else guards.
-    kinds = [_argument(1), _step(_AND, _SOCK_TYPE_MASK), _step(_JEQ, _SOCK_STREAM, 2, 0)]
-    kinds += [_step(_JEQ, _SOCK_SEQPACKET, 1, 0), refuse, allow]
-    program += _for_call(_SOCKET_PAIR[column], kinds)
+    program += _for_call(_SOCKET_PAIR[column], _streams_only(refuse))
+    # What a socket holds is charged to nobody, so that its size is what bounds it.
+    sizes = [_argument(2)]
+    for left, option in reversed(list(enumerate(reversed(_BUFFER_SIZES)))):
+        sizes.append(_step(_JEQ, option, left + 1, 0))
+    program += _for_call(_SETSOCKOPT[column], [*sizes, allow, pretend])
     for call, flags in _SENDS:
         rule = [_argument(flags), _step(_JSET, _FAST_OPEN, 0, 1), refuse]
         if call == _SENDTO:
@@ -177,7 +185,9 @@ def _argument_rules(column: int, refuse: bytes, pretend: bytes) -> list[bytes]:
     return program + _for_call(_FCNTL[column], [*watch, refuse, allow])
 
 
-def build_filter(machine: str, *, shared_processes: bool, shared_files: bool) -> bytes:
+def build_filter(
+    machine: str, *, shared_processes: bool, shared_files: bool, shared_network: bool
+) -> bytes:
     """Return the filter's program.
 
     Args:
@@ -185,6 +195,7 @@ def build_filter(machine: str, *, shared_processes: bool, shared_files: bool) ->
         shared_processes: True if the kernel sees processes other than its own.
         shared_files: True if files that are not its own belong to its user. Their modes and times
             then seem to change, and stay; a filter cannot tell them from the kernel's own.
+        shared_network: True if sockets can reach other programs; else unix sockets are allowed.
 
     Raises:
         FilterError: there is no filter for the architecture.
@@ -202,6 +213,12 @@ def build_filter(machine: str, *, shared_processes: bool, shared_files: bool) ->
         refuse,
         *_argument_rules(column, refuse, pretend),
     ]
+    if shared_network:
+        for call in (_SOCKET, *_CONNECTING):
+            program += _for_call(call[column], [refuse])
+    else:
+        unix = [_argument(0), _step(_JEQ, _AF_UNIX, 1, 0), refuse, *_streams_only(refuse)]
+        program += _for_call(_SOCKET[column], unix)
     if shared_processes:
         # libzmq makes these calls for its own threads by number, and aborts if they fail.
         own = [_argument(0), _step(_JEQ, 0, 1, 0), pretend, _step(_RET, _ALLOW)]
@@ -221,7 +238,7 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
 
 
-def install(*, shared_processes: bool, shared_files: bool) -> None:
+def install(*, shared_processes: bool, shared_files: bool, shared_network: bool) -> None:
     """Install the filter in all threads of this process for good; this needs no-new-privileges.
 
     The arguments are those of `build_filter`.
@@ -231,7 +248,10 @@ def install(*, shared_processes: bool, shared_files: bool) -> None:
     """
     machine = platform.machine()
     instructions = build_filter(
-        machine, shared_processes=shared_processes, shared_files=shared_files
+        machine,
+        shared_processes=shared_processes,
+        shared_files=shared_files,
+        shared_network=shared_network,
     )
     program = _Program(len(instructions) // 8, instructions)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -33,7 +33,7 @@ def broken_protections(spec: dict[str, Any], namespaces: bool) -> dict[str, str]
         "files": [("a file of the pool", lambda: os.open(f"{spec['root']}/lock", os.O_RDONLY))],
         "network": [
             ("a TCP socket", socket.socket),
-            ("a unix socket", lambda: socket.socket(socket.AF_UNIX)),
+            ("a netlink socket", lambda: socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)),
             ("a datagram", lambda: socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)),
         ],
         "signals": [("a signal to the template", lambda: os.kill(spec["template"], 0))],
@@ -51,6 +51,8 @@ def broken_protections(spec: dict[str, Any], namespaces: bool) -> dict[str, str]
             for path in (f"/dev/nvidia{n}" for n in range(_MAX_NVIDIA_DEVICES))
         ],
     }
+    if not namespaces or spec["transport"] == "tcp":
+        attempts["network"].append(("a unix socket", lambda: socket.socket(socket.AF_UNIX)))
     if namespaces:
         attempts["disk"] = [("more files", lambda: _exceed_disk(spec["limits"]["disk"]))]
     return {

@@ -49,6 +49,10 @@ _ANSI = re.compile(
     r"|\][0-9]{1,4};[^\x07\x1b\n]{0,2048}(?:\x07|\x1b\\)|\([0-9A-B])"
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_CONTROL_BYTES = bytes(number for number in range(0xA0) if _CONTROL.match(chr(number)))
+_SPACES = "".join(
+    char for char in map(chr, range(0x3001)) if char.isspace() and not _CONTROL.match(char)
+)
 _INTERRUPTED = ("KeyboardInterrupt", "CancelledError")
 _CELL_NAME = re.compile(r"<cell \d+>\Z")
 
@@ -90,10 +94,19 @@ def clean(text: str) -> str:
     Complete ANSI sequences are removed. Of a line that carriage returns overwrite, as progress bars
     do, the last state stays. Other control characters appear as escapes such as ``\\x1b``.
     """
+    return _escape_controls(_final_state(text))
+
+
+def _final_state(text: str) -> str:
+    """Return text without complete ANSI sequences and without what was overwritten."""
     text = _ANSI.sub("", text)
     if "\r" in text:
-        text = "\n".join(map(_last_state, re.sub(r"\r+\n", "\n", text).split("\n")))
-    return escape_surrogates(_CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text))
+        text = "\n".join(map(_last_state, text.split("\n")))
+    return escape_surrogates(text)
+
+
+def _escape_controls(text: str) -> str:
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
 
 
 def _last_state(line: str) -> str:
@@ -129,8 +142,18 @@ def join_blocks(raw_text: str) -> str:
 
 def render(raw_text: str, limit: int = TEXT_LIMIT) -> str:
     """Return what the model reads for a cell's raw text: plain, truncated and never empty."""
-    text = clean(join_blocks(raw_text)).rstrip()
-    return truncate(text, limit) if text else NO_OUTPUT
+    text = _final_state(join_blocks(raw_text)).rstrip(_SPACES)
+    if not text:
+        return NO_OUTPUT
+    if len(text) <= 3 * limit or not _CONTROL.search(text):
+        return truncate(_escape_controls(text), limit)
+    # To escape all of a text of control characters would hold up the pool's process.
+    head = limit * 3 // 5
+    tail = limit - head
+    plain = text.encode("latin-1", "replace")  # a byte for each character
+    length = len(text) + 3 * (len(plain) - len(plain.translate(None, _CONTROL_BYTES)))
+    start, end = _escape_controls(text[:head])[:head], _escape_controls(text[-tail:])[-tail:]
+    return f"{start}\n{omission(length - limit)}\n{end}"
 
 
 class OutputBudget:

@@ -16,6 +16,7 @@ import struct
 
 # Bytes of text: what a cell may print and display, with at most four bytes for a character.
 CAPACITY = 640 << 10
+MAX_CHARACTERS = CAPACITY // 4
 _HEADER = struct.Struct("<Q")
 
 
@@ -28,10 +29,10 @@ def create_page() -> int:
 
 
 def read_page(fd: int) -> str:
-    """Return the text on the page `fd`."""
+    """Return the text on the page `fd`, of which no kernel fills more than `MAX_CHARACTERS`."""
     (used,) = _HEADER.unpack(os.pread(fd, _HEADER.size, 0))
     data = os.pread(fd, min(used, CAPACITY), _HEADER.size)
-    return data.decode("utf-8", "replace")
+    return data.decode("utf-8", "replace")[:MAX_CHARACTERS]
 
 
 def clear_page(fd: int) -> None:

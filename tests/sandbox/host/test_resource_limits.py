@@ -66,6 +66,27 @@ def test_the_memory_of_several_processes_is_limited(pool: KernelPool) -> None:
         assert other.execute("6 * 7").text == "42"  # only the kernel over the limit is killed
 
 
+# Linux lets no user have more sockets in flight than a process may have open.
+MANY_SOCKETS = (
+    "import os, socket, time\nfor _ in range(60):\n    if os.fork() == 0:\n        kept = []\n"
+    "        while True:\n            try: kept.append(socket.socketpair())\n"
+    "            except OSError: time.sleep(600)\ntime.sleep(600)"
+)
+
+
+def test_the_memory_that_sockets_can_hold_is_limited(pool: KernelPool) -> None:
+    if not pool.stats()["active"]["namespaces"]:
+        pytest.skip("no namespaces here, so that sockets are not counted")
+    with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:
+        code = "import socket\na = socket.socketpair()[0]; a.setsockopt(1, 7, 1 << 22)\n"
+        size = int(kernel.execute(code + "a.getsockopt(1, 7)").text)
+        assert size <= limit_monitor.SOCKET_BYTES
+        result = kernel.execute(MANY_SOCKETS)
+        assert result.status == "died", result
+        assert limit_monitor.TOO_MUCH_MEMORY in result.text
+        assert other.execute("6 * 7").text == "42"
+
+
 @pytest.mark.parametrize("name", TOO_MUCH_DISK)
 def test_the_disk_space_is_limited(pool: KernelPool, name: str) -> None:
     with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:

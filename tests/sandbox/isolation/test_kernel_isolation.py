@@ -41,7 +41,10 @@ DENIED = {
     "network": [
         "__import__('socket').socket()",
         "__import__('urllib.request').request.urlopen('http://127.0.0.1:9')",
-        "__import__('socket').socket(__import__('socket').AF_UNIX)",
+        "s = __import__('socket')\ns.socket(s.AF_UNIX).connect(OUTER)",
+        "s = __import__('socket')\ns.socket(s.AF_UNIX).connect('\\0eightfold-test')",
+        "s = __import__('socket')\ns.socket(s.AF_NETLINK, s.SOCK_RAW)",
+        "s = __import__('socket')\ns.socket(s.AF_UNIX, s.SOCK_DGRAM)",
         "s = __import__('socket')\ns.socketpair(s.AF_UNIX, s.SOCK_DGRAM)[0].sendto(b'x', OUTER)",
         "s = __import__('socket')\ns.socketpair()[0].sendmsg([b'x'], [], 0x20000000)",
     ],
@@ -75,7 +78,7 @@ def call(name, *arguments):
 """
 REFUSALS = (
     *("PermissionError", "FileNotFoundError", "ProcessLookupError", "OSError"),
-    *("URLError", "MemoryError", "BlockingIOError"),
+    *("URLError", "MemoryError", "BlockingIOError", "ConnectionRefusedError"),
 )
 ALLOWED = [
     "__import__('subprocess').run(['echo', 'x'], capture_output=True).stdout.decode()",
@@ -92,6 +95,7 @@ def outer_socket() -> Iterator[tuple[Path, socket.socket]]:
     """A socket of another program, to which everybody may write."""
     with (
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as outer,
+        socket.socket(socket.AF_UNIX) as abstract,  # everybody in this network may connect
         tempfile.TemporaryDirectory(dir="/tmp") as folder,
     ):
         path = Path(folder, "s")
@@ -99,6 +103,8 @@ def outer_socket() -> Iterator[tuple[Path, socket.socket]]:
         for each in (path, path.parent):
             each.chmod(0o777)
         outer.setblocking(False)
+        abstract.bind("\0eightfold-test")
+        abstract.listen()
         yield path, outer
 
 

@@ -1,11 +1,12 @@
 """The text of cells, which is the same from a real kernel and from `run_cell`. About 6 s."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from eightfold.sandbox import Kernel, KernelPool, PoolConfig
-from eightfold.sandbox.text import cell_text
+from eightfold.sandbox.text import cell_text, shared_text_page
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
 
 # These run in this order in one kernel and in one namespace.
@@ -179,6 +180,24 @@ def test_truncate_keeps_both_ends_and_counts_what_is_left_out() -> None:
     assert text.startswith(head)
     assert text.endswith(rest)
     assert cell_text.truncate(text, 10_000) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["\r", "\r\n", "a\r", "\x01", "\x1b", "\x1b[", "\x1b]1;", "\x1b[1;", "\x00a", "\u2028"]
+)
+def test_no_text_takes_long_to_render(piece: str) -> None:
+    raw = piece * (shared_text_page.MAX_CHARACTERS // len(piece)) + "x"
+    began = time.process_time()
+    text = cell_text.render(raw)
+    assert time.process_time() - began < 5  # seconds; what is not linear takes minutes
+    assert len(text) <= cell_text.TEXT_LIMIT + 50
+    assert text.endswith("x")
+
+
+def test_long_text_is_escaped_where_it_is_shown_and_counted_as_a_whole() -> None:
+    raw = "ab\x01\x1b[31mc\r\n\x7f" * 3000
+    text = cell_text.render(raw, 100)
+    assert text == cell_text.truncate(cell_text.clean(raw), 100)
 
 
 def test_a_recursion_error_shows_the_first_and_last_three_frames() -> None:
