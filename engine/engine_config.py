@@ -16,6 +16,9 @@ class EngineConfig:
         device: ``"cpu"`` or ``"cuda"``; ``None`` takes CUDA if PyTorch can run on the GPU.
         dtype: one of ``DTYPES``; ``None`` takes the checkpoint's own type on a GPU, and float32 on
             a CPU and on GPUs below compute capability 8.0, which do not compute in bfloat16.
+        weights: ``"fp8"`` rounds the linear layers of an unquantized checkpoint to 8 bits while it
+            is loaded, with a scale for each output; the embedding and the head stay. ``None`` takes
+            weights as they are stored.
         page_size: tokens per page, a power of two; ``None`` takes 64 with the GPU kernels, else 16.
         max_running: maximum number of sequences in one step.
         max_step_tokens: token budget of one step; longer prompts are computed in chunks.
@@ -55,6 +58,7 @@ class EngineConfig:
 
     device: str | None = None
     dtype: str | None = None
+    weights: str | None = None
     page_size: int | None = None
     max_running: int = 64
     max_step_tokens: int = 512
@@ -77,6 +81,8 @@ class EngineConfig:
         self._check_types()
         if self.dtype is not None and self.dtype not in DTYPES:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}.")
+        if self.weights not in (None, "fp8"):
+            raise ValueError(f"weights must be 'fp8' or None, not {self.weights!r}.")
         size = self.page_size
         if size is not None and (size < 1 or size & (size - 1)):
             raise ValueError(f"page_size must be a power of two, not {size}.")

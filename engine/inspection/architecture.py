@@ -13,7 +13,11 @@ from eightfold.common.error_text import first_line
 
 from ..model_errors import UnsupportedModelError
 from ..quantization.meta_modules import has_stored_weights
-from ..quantization.quantization_config import Quantization, read_quantization
+from ..quantization.quantization_config import (
+    Quantization,
+    fp8_while_loading,
+    read_quantization,
+)
 from .attention_probe import AttentionRequirements, probe_attention
 from .kv_geometry import HeadShape, LayerSpec, layer_specs, layer_windows
 
@@ -89,11 +93,12 @@ def text_model(model: PreTrainedModel, architecture: Architecture) -> PreTrained
     return text.eval()
 
 
-def inspect_architecture(config: PretrainedConfig) -> Architecture:
+def inspect_architecture(config: PretrainedConfig, weights: str | None = None) -> Architecture:
     """Find the kinds and shapes of a model's layers.
 
     Args:
         config: configuration of a causal language model, or of a multimodal model around one.
+        weights: ``EngineConfig.weights``.
 
     Raises:
         UnsupportedModelError: if a layer is neither full nor sliding-window attention, if the
@@ -103,6 +108,13 @@ def inspect_architecture(config: PretrainedConfig) -> Architecture:
     text = _text_config(config)
     name = text.model_type
     quantization = read_quantization(config.to_dict())
+    if weights is not None:
+        if quantization is not None:
+            raise UnsupportedModelError(
+                f"This {name} checkpoint is quantized already, as {quantization}; leave weights at "
+                "None."
+            )
+        quantization = fp8_while_loading()
     rope = set(_rope_types(getattr(text, "rope_parameters", None))) & set(BATCH_DEPENDENT_ROPE)
     if rope:
         raise UnsupportedModelError(

@@ -20,7 +20,9 @@ from ..quantization.meta_modules import (
     stored_linears,
     use_stored_weights,
 )
+from ..quantization.quantization_config import ROUNDED_WHILE_LOADING
 from .cpu_loader import map_weights
+from .fp8_loader import load_rounded
 from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, end_token_ids, parse_token_ids
 from .read_spans import TORCH_DTYPES
@@ -101,6 +103,8 @@ def load_weights(
     """
     folder = Path(folder)
     stored = read_stored_tensors(folder)
+    quantization = architecture.quantization
+    rounded = quantization is not None and quantization.method == ROUNDED_WHILE_LOADING
     key_mapping = TEXT_KEY_MAPPING if architecture.wrapped else None
     with _quiet_transformers():
         model_dtype = dtype or _stored_dtype(architecture.config, stored)
@@ -111,10 +115,13 @@ def load_weights(
         _check_matching(folder, architecture, matching)
         if not matching.copies_suffice:
             raise UnsupportedModelError(
-                f"{folder} is quantized, and its tensors must be merged or split as well, which "
-                "the engine does not do; use a checkpoint in bfloat16, float16 or float32."
+                f"{folder} needs tensors to be merged or split, which the engine does not do with "
+                "quantized weights; use a checkpoint in bfloat16, float16 or float32, and leave "
+                "weights at None."
             )
-        if device.type == "cpu" and allocate is None:
+        if rounded:
+            report = load_rounded(matching.pairs, model, device, allocate, during_load)
+        elif device.type == "cpu" and allocate is None:
             report = map_weights(matching.pairs, model)
         else:
             materialize(model, device, model.dtype, allocate)
@@ -145,12 +152,13 @@ def meta_model_for(
         CheckpointError: if config.json says that weights are quantized, but none is.
     """
     model = build_meta_model(architecture.config, dtype)
-    if architecture.quantization is not None:
+    quantization = architecture.quantization
+    if quantization is not None and quantization.method != ROUNDED_WHILE_LOADING:
         types = {tensor.name: tensor.dtype for tensor in stored}
-        use_stored_weights(model, architecture.quantization, types)
+        use_stored_weights(model, quantization, types)
         if not has_stored_weights(model):
             raise CheckpointError(
-                f"config.json says that weights are stored as {architecture.quantization}, but "
+                f"config.json says that weights are stored as {quantization}, but "
                 "none is; remove quantization_config from it."
             )
     return model

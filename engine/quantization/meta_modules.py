@@ -1,5 +1,6 @@
 """Gives a model on the meta device the modules whose weights its checkpoint stores quantized."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from torch import nn
@@ -8,9 +9,14 @@ from transformers import PreTrainedModel
 from eightfold.kernels.experts.mxfp4_reference import DTYPES
 
 from ..model_errors import UnsupportedModelError
-from .linear_format import LinearFormat
 from .mxfp4_experts import Mxfp4Experts
-from .quantization_config import MXFP4, READ, Quantization, stored_names
+from .quantization_config import (
+    MXFP4,
+    READ,
+    Quantization,
+    fp8_while_loading,
+    stored_names,
+)
 from .stored_linear import StoredLinear
 
 MXFP4_EXPERTS_CLASS = "GptOssExperts"  # of transformers
@@ -54,11 +60,11 @@ def use_fp8_linear(model: PreTrainedModel) -> list[str]:
     Returns:
         The names of the replaced layers.
     """
-    head = model.get_output_embeddings()
-    found = []
+    quantization, found = fp8_while_loading(), []
     for parent, child_name, child, name in list(_linear_layers(model)):
-        if child is not head:
-            setattr(parent, child_name, StoredLinear(child, LinearFormat("fp8")))
+        stored = quantization.linear_format(name)
+        if stored is not None and child is not model.get_output_embeddings():
+            setattr(parent, child_name, StoredLinear(child, stored))
             found.append(name)
     return found
 
@@ -73,6 +79,20 @@ def stored_linears(model: nn.Module) -> Iterator[StoredLinear]:
 def has_stored_weights(model: nn.Module) -> bool:
     """Return whether a model has modules that hold quantized weights."""
     return any(isinstance(module, Mxfp4Experts | StoredLinear) for module in model.modules())
+
+
+def describe_stored_weights(model: nn.Module) -> str | None:
+    """Return in words which modules of a model hold quantized weights; ``None`` if there are none.
+
+    If they were rounded while they were loaded, the words name the error that this made.
+    """
+    counts = Counter(f"linear layers in {layer.stored}" for layer in stored_linears(model))
+    experts = sum(isinstance(module, Mxfp4Experts) for module in model.modules())
+    if experts:
+        counts["layers of experts in MXFP4"] = experts
+    error = getattr(model, "rounding_error", None)
+    made = "" if error is None else f", rounded while loading: {error:.2%} of the weights' norm"
+    return ", ".join(f"{count} {what}" for what, count in counts.items()) + made or None
 
 
 def _use_mxfp4_experts(model: PreTrainedModel, quantization: Quantization) -> None:

@@ -21,6 +21,7 @@ READERS = {"fp8": read_fp8, "gptq": read_gptq, "awq": read_awq}
 """Of transformers' own methods, whose linear layers are all stored in one format."""
 
 COMPRESSED_TENSORS = "compressed-tensors"
+ROUNDED_WHILE_LOADING = "rounded while loading"
 READ = (
     "use one in bfloat16, float16 or float32, in FP8 or in 4 bits as compressed-tensors, GPTQ or "
     "AWQ store them, or gpt-oss with its experts in MXFP4"
@@ -40,7 +41,8 @@ class Quantization:
 
     Attributes:
         method: :data:`MXFP4` (the experts' matrices are 4-bit floats in blocks of 32), or a method
-            that quantizes linear layers.
+            that quantizes linear layers, of which :data:`ROUNDED_WHILE_LOADING` is the engine's own
+            and reads an unquantized checkpoint.
         kept: names of modules that are not quantized: the beginning of a module's name up to a
             dot, the same as a regular expression, or its end; of compressed-tensors as in
             ``linear``.
@@ -71,6 +73,15 @@ class Quantization:
     def __str__(self) -> str:
         formats = dict.fromkeys(str(stored) for _, stored in self.linear)
         return f"{self.method} ({', '.join(formats)})" if formats else self.method
+
+
+def fp8_while_loading() -> Quantization:
+    """Return the quantization of a checkpoint that is rounded to FP8 while it is loaded.
+
+    The head stays as it is, and so do the routers of experts, which are small.
+    """
+    kept = ("lm_head", r".*\brouter\b.*", r".*\bmlp\.gate")
+    return Quantization(ROUNDED_WHILE_LOADING, kept, (((LINEAR,), LinearFormat("fp8")),))
 
 
 def stored_names(module: str) -> list[str]:

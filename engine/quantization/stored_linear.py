@@ -1,5 +1,7 @@
 """A linear layer whose weight is held as the checkpoint stores it."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -28,6 +30,7 @@ class StoredLinear(nn.Module):
     Attributes:
         in_features, out_features: as of ``nn.Linear``.
         bias: [out_features] or ``None``.
+        use_kernels: True to multiply on a GPU with our kernels; False at first.
         stored: how the checkpoint stores the weight.
 
     Args:
@@ -49,6 +52,7 @@ class StoredLinear(nn.Module):
             tensor = torch.empty(shape, dtype=dtype, device=device)
             self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
         self.register_parameter("bias", linear.bias)
+        self.use_kernels = False
 
     def _stored_tensors(
         self, stored: LinearFormat
@@ -108,7 +112,7 @@ class StoredLinear(nn.Module):
             matrix = self._transposed_matrix()
         for name in self._stored_tensors(self.stored):
             delattr(self, name)
-        self.matrix = matrix
+        self.matrix = _with_short_scales(matrix)
 
     def _fp8_matrix(self) -> StoredMatrix:
         scales = getattr(self, self.stored.scale_name).data
@@ -162,7 +166,22 @@ class StoredLinear(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[..., in_features] -> [..., out_features]."""
+        if self.use_kernels:
+            from eightfold.kernels.quantized.stored_product import stored_product
+
+            flat = rows.reshape(-1, self.in_features).contiguous()
+            out = flat.new_empty(flat.shape[0], self.out_features)
+            stored_product(flat, self.matrix, out, bias=self.bias)
+            return out.view(*rows.shape[:-1], self.out_features)
         return F.linear(rows, self.matrix.expand(rows.dtype), self.bias)
+
+
+def _with_short_scales(matrix: StoredMatrix) -> StoredMatrix:
+    """Return a matrix whose scales of groups are bfloat16 if that loses nothing."""
+    short = matrix.scales.bfloat16()
+    if matrix.groups == 1 or not torch.equal(short.to(matrix.scales.dtype), matrix.scales):
+        return matrix
+    return replace(matrix, scales=short)
 
 
 def _in_awq_order(codes: torch.Tensor) -> torch.Tensor:
