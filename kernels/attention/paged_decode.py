@@ -9,6 +9,7 @@ the rows verified beside it either, except if these cross the length from which 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ from ..triton_launch import (
     require_tile,
 )
 from .attention_shapes import PagedInputs, PagedShape
-from .hopper import hopper_one_copy
+from .hopper import hopper_decode, hopper_one_copy
 from .one_copy_blocks import one_copy_block_width
 from .one_copy_keys import OneCopy
 from .split_kv import combine_splits, decode_workspace_size
@@ -65,7 +66,7 @@ def default_decode_config(window: int, one_copy: bool = False) -> DecodeConfig:
         one_copy: True for a layer that caches one vector for key and value.
     """
     if window:
-        return DecodeConfig(tile=32, stages=8)
+        return DecodeConfig(tile=32, stages=8, use_hopper=True)
     if one_copy:
         return DecodeConfig(
             tile=32,
@@ -75,7 +76,14 @@ def default_decode_config(window: int, one_copy: bool = False) -> DecodeConfig:
             programs_per_sm=2,
             use_hopper=True,
         )
-    return DecodeConfig(tile=32, split_tokens=512, stages=5, programs_per_sm=2)
+    return DecodeConfig(
+        tile=32,
+        split_tokens=512,
+        short_split_tokens=256,
+        stages=5,
+        programs_per_sm=2,
+        use_hopper=True,
+    )
 
 
 def paged_decode(
@@ -134,7 +142,7 @@ def paged_decode(
     if config.split_tokens:
         _decode_in_splits(inputs, shape, q_len, config, pdl, out, workspace)
     else:
-        _launch_triton(inputs, shape, q_len, config, pdl, out, None, None)
+        _launch(inputs, shape, q_len, config, pdl, out, None, None)
     return out
 
 
@@ -172,11 +180,7 @@ def _decode_in_splits(
 ) -> None:
     """Attend to each split of the keys by itself, then combine the results."""
     sums, stats = _split_results(inputs, shape, q_len, config, workspace)
-    if not config.use_hopper or not hopper_one_copy.launch_decode(
-        shape, inputs, sums, stats, q_len=q_len, split_tokens=config.split_tokens,
-        short_split_tokens=config.short_split_tokens, pdl=pdl,
-    ):  # fmt: skip
-        _launch_triton(inputs, shape, q_len, config, pdl, out, sums, stats)
+    _launch(inputs, shape, q_len, config, pdl, out, sums, stats)
     combine_splits(
         sums, stats, inputs.seq_lens, inputs.sinks, out,
         kv_heads=shape.kv_heads, q_len=q_len, window=inputs.window,
@@ -201,6 +205,30 @@ def _split_results(
     require(have >= need, f"workspace holds {have} float32 elements; {need} are needed.")
     assert workspace is not None
     return workspace, workspace[need // (shape.head_dim + 2) * shape.head_dim :]
+
+
+def _launch(
+    inputs: PagedInputs,
+    shape: PagedShape,
+    q_len: int,
+    config: DecodeConfig,
+    pdl: bool,
+    out: torch.Tensor,
+    sums: torch.Tensor | None,
+    stats: torch.Tensor | None,
+) -> None:
+    """Launch the kernel that fits; it writes ``out``, or ``sums`` and ``stats`` if it splits."""
+    splits: dict[str, Any] = {
+        "q_len": q_len, "split_tokens": config.split_tokens,
+        "short_split_tokens": config.short_split_tokens, "pdl": pdl,
+    }  # fmt: skip
+    launched = False
+    if config.use_hopper and inputs.one_copy is None:
+        launched = hopper_decode.launch_decode(shape, inputs, out, sums, stats, **splits)
+    elif config.use_hopper and sums is not None and stats is not None:
+        launched = hopper_one_copy.launch_decode(shape, inputs, sums, stats, **splits)
+    if not launched:
+        _launch_triton(inputs, shape, q_len, config, pdl, out, sums, stats)
 
 
 def _launch_triton(

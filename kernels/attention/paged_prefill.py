@@ -36,9 +36,7 @@ def default_prefill_config(head_dim: int) -> PrefillConfig:
     """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md)."""
     if head_dim > 256:
         return PrefillConfig(query_rows=64, tile=32, warps=8, stages=2, use_hopper=True)
-    return PrefillConfig(
-        stages=2 if head_dim > 128 else 3, use_hopper=head_dim == hopper_prefill.HEAD_DIM
-    )
+    return PrefillConfig(stages=2 if head_dim > 128 else 3, use_hopper=True)
 
 
 def paged_prefill(

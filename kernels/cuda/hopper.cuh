@@ -157,7 +157,44 @@ __device__ __forceinline__ void wgmma_n128_t(float (&d)[64], u64 a, u64 b, int a
         : "l"(a), "l"(b), "r"(add));
 }
 
+__device__ __forceinline__ void wgmma_n128(float (&d)[64], u64 a, u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %66, 0;"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63 "
+        "}, %64, %65, p, 1, 1, 0, 0;}"
+        : F32(d, 0), F32(d, 32)
+        : "l"(a), "l"(b), "r"(add));
+}
+
 // a is in registers: rows r and r + 8 of its columns c, c + 1, then the same rows of c + 8, c + 9.
+__device__ __forceinline__ void wgmma_n64_t(float (&d)[32], const u32 (&a)[4], u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %37, 0;"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31 "
+        "}, {%32, %33, %34, %35}, %36, p, 1, 1, 1;}"
+        : F32(d, 0)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+__device__ __forceinline__ void wgmma_n128_t(float (&d)[64], const u32 (&a)[4], u64 b, int add) {
+    asm volatile(
+        "{.reg .pred p; setp.ne.b32 p, %69, 0;"
+        "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+        "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+        "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+        "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+        "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63 "
+        "}, {%64, %65, %66, %67}, %68, p, 1, 1, 1;}"
+        : F32(d, 0), F32(d, 32)
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
 __device__ __forceinline__ void wgmma_n256_t(float (&d)[128], const u32 (&a)[4], u64 b, int add) {
     asm volatile(
         "{.reg .pred p; setp.ne.b32 p, %133, 0;"

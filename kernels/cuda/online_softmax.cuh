@@ -1,4 +1,4 @@
-// Online softmax of attention over tiles of 64 keys, for 64 rows in a warp group's registers.
+// Online softmax of attention over tiles of 2 * N keys, for 64 rows in a warp group's registers.
 #pragma once
 #include "hopper.cuh"
 
@@ -10,13 +10,14 @@ constexpr float SLACK = 8.0f;
 // the row i % 4 / 2 of them. `top` is each row's maximum in use, times `scale`; `sum` is this
 // thread's part of the sum of weights; `decay` returns the factor of sums over earlier tiles.
 // `scale` includes log2(e).
-__device__ __forceinline__ void softmax_tile(float (&s)[32], float (&top)[2], float (&sum)[2],
+template <int N>
+__device__ __forceinline__ void softmax_tile(float (&s)[N], float (&top)[2], float (&sum)[2],
                                              float (&decay)[2], float scale) {
     const float infinity = __int_as_float(0x7F800000);
     float most[2][2] = {{-infinity, -infinity}, {-infinity, -infinity}};
     float added[2][2] = {}, shift[2];
 #pragma unroll
-    for (int i = 0; i < 32; ++i) most[i % 4 / 2][i % 2] = fmaxf(most[i % 4 / 2][i % 2], s[i]);
+    for (int i = 0; i < N; ++i) most[i % 4 / 2][i % 2] = fmaxf(most[i % 4 / 2][i % 2], s[i]);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         float now = fmaxf(most[r][0], most[r][1]);
@@ -31,7 +32,7 @@ __device__ __forceinline__ void softmax_tile(float (&s)[32], float (&top)[2], fl
         shift[r] = top[r] == -infinity ? 0.0f : top[r];
     }
 #pragma unroll
-    for (int i = 0; i < 32; ++i) {
+    for (int i = 0; i < N; ++i) {
         s[i] = exp2_fast(s[i] * scale - shift[i % 4 / 2]);
         added[i % 4 / 2][i % 2] += s[i];
     }

@@ -1,37 +1,40 @@
-// Prefill attention on Hopper: prompt chunks attend to paged keys and values. head_dim 256, bf16,
-// causal, with or without a sliding window.
+// Prefill attention on Hopper: prompt chunks attend to paged keys and values. bf16, causal, with or
+// without a sliding window, with or without sinks.
 //
-// A program takes work items of 128 query rows: the heads of one KV head times consecutive tokens.
-// Two warp groups compute 64 rows each. One more warp loads for both of them: tiles of 64 keys and
-// of 64 values, 32 KB each, go through one ring of SLOTS tiles in the order in which they are
-// needed,
+// A program takes work items of ROWS query rows: the heads of one KV head times consecutive tokens.
+// GROUPS warp groups compute 64 rows each. One more warp loads for all of them: tiles of TILE keys
+// and of their values go through one ring of SLOTS tiles in the order in which they are needed,
 //   K0, K1 V0, K2 V1, ..., V(n-1), then the tiles of the next item.
 // A warp group issues the scores of tile i + 1 and the weighted sum of tile i together, and
 // computes the softmax weights of tile i + 1 while the sum is in progress. The weights go from
 // registers into the product.
-// A tile lies in shared memory in blocks of 64 dimensions, [block][64 keys][128 bytes], with a
-// swizzle of 128 bytes. Keys are K-major for the scores, values MN-major for the sums.
+// A tile lies in shared memory in blocks of 64 dimensions, [block][key][128 bytes], with a swizzle
+// of 128 bytes. Keys are K-major for the scores, values MN-major for the sums.
 //
-// Defined at compile time: HEADS, KV_HEADS, PAGE_SIZE (a power of two, at least 64). For instance
-//   nvcc -arch=sm_90a -cubin -DHEADS=32 -DKV_HEADS=16 -DPAGE_SIZE=64 prefill_attention.cu
+// Defined at compile time: HEADS, KV_HEADS, HEAD_DIM (64, 128 or 256), PAGE_SIZE (a power of two, at
+// least 64), TILE (64 or 128), GROUPS (2 or 3), SLOTS. For instance
+//   nvcc -arch=sm_90a -cubin -DHEADS=32 -DKV_HEADS=16 -DHEAD_DIM=256 -DPAGE_SIZE=64 -DTILE=64
+//     -DGROUPS=2 -DSLOTS=5 prefill_attention.cu
 
 #include "hopper.cuh"
 #include "online_softmax.cuh"
 
-constexpr int HEAD_DIM = 256, TILE = 64, ROWS = 128, MAX_SEQUENCES = 64;
+constexpr int ROWS = GROUPS * 64, MAX_SEQUENCES = 64;
 constexpr int GROUP = HEADS / KV_HEADS;  // query heads of one KV head
 constexpr int TOKENS = ROWS / GROUP;     // of a work item
-constexpr int OWN_TOKENS = TOKENS / 2;   // of one warp group
-constexpr int BLOCK = 8192, TILE_BYTES = 4 * BLOCK;  // 64 rows of 64 dimensions; of all dimensions
-constexpr int SLOTS = 5;  // tiles in the ring
+constexpr int OWN_TOKENS = TOKENS / GROUPS;  // of one warp group
+// Bytes of 64 dimensions of the keys of a tile; of all rows of queries; of all dimensions of a tile.
+constexpr int BLOCK = TILE * 128, QUERY_BLOCK = ROWS * 128, TILE_BYTES = BLOCK * HEAD_DIM / 64;
+constexpr int COPY = TILE < PAGE_SIZE ? TILE : PAGE_SIZE;  // keys of one copy
+constexpr int STEPS = TILE / 16;  // of the sum over a tile's keys
 // Offsets in shared memory, in bytes.
 constexpr int QUERY = 0, QUERY_BYTES = ROWS * HEAD_DIM * 2, RING = QUERY_BYTES;
 constexpr int STATE = RING + SLOTS * TILE_BYTES;
 
 struct SharedState {
     // Barriers; in parentheses, what completes a phase.
-    u64 full[SLOTS], empty[SLOTS];  // tile loaded (bytes); tile read (8 warps)
-    u64 query_loaded, query_free;  // queries loaded (bytes); queries read (8 warps)
+    u64 full[SLOTS], empty[SLOTS];  // tile loaded (bytes); tile read (4 * GROUPS warps)
+    u64 query_loaded, query_free;  // queries loaded (bytes); queries read (all warps)
     u64 dirty_loaded;  // values loaded of which some must become 0 (bytes)
     // Per sequence: items per KV head up to and including its own; keys; first row of its chunk;
     // rows of its chunk; position of its table's first entry.
@@ -45,6 +48,7 @@ struct Params {
     bf16* out;
     int table_stride, window, item_count;
     float scale;
+    const bf16* sinks;
 };
 
 struct WorkItem {
@@ -96,10 +100,31 @@ struct RingPosition {
 __device__ __forceinline__ void zero_unseen_values(u32 tile, int k0, int low, int length) {
     const int lane = threadIdx.x % 32;
     for (int row = 0; row < TILE; ++row)
-        if (k0 + row < low || k0 + row >= length)
+        if ((k0 + row < low || k0 + row >= length) && lane < HEAD_DIM / 8)
             store_shared(tile + lane / 8 * BLOCK + row * 128 + lane % 8 * 16,
                          make_uint4(0, 0, 0, 0));
     fence_async_proxy();
+}
+
+// Keys or values of a tile from `k0` on, which lie in one or more pages. A copy beyond the table or
+// the sequence takes the null page instead. Called by one thread.
+__device__ __forceinline__ void load_tile(u32 to, const TensorMap& map, const int* table, int first,
+                                          int k0, int length, int head, u64& loaded) {
+    barrier_expect_bytes(loaded, TILE_BYTES);
+#pragma unroll
+    for (int part = 0; part < TILE / COPY; ++part) {
+        const int key = k0 + part * COPY;
+        const int page = key < first || key >= length ? 0 : table[(key - first) / PAGE_SIZE];
+        const int slot = page * PAGE_SIZE + key % PAGE_SIZE;
+        if (COPY == TILE) {
+            tma_load_3d(to, map, 0, slot, head * (HEAD_DIM / 64), loaded);
+        } else {
+#pragma unroll
+            for (int block = 0; block < HEAD_DIM / 64; ++block)
+                tma_load_3d(to + block * BLOCK + part * COPY * 128, map, 0, slot,
+                            head * (HEAD_DIM / 64) + block, loaded);
+        }
+    }
 }
 
 // Loads everything that the warp groups read. Called by one warp.
@@ -113,18 +138,14 @@ __device__ __forceinline__ void load_tiles(SharedState& shared, const Params& pa
         const WorkItem item = work_item(shared, params, index);
         const int* table = params.table + (u64)item.sequence * params.table_stride;
         const int first = shared.first[item.sequence];
-        int k0 = item.k_begin, slot_before = 0;
+        int k0 = item.k_begin;
         for (int tile = 0; tile <= item.tiles; ++tile, k0 += TILE) {
             __syncwarp();  // a lane that is a whole round behind would misread the barriers' parity
-            int slot = 0;
             if (tile < item.tiles) {
-                slot = table[(k0 - first) / PAGE_SIZE] * PAGE_SIZE + k0 % PAGE_SIZE;
                 barrier_wait(shared.empty[place.slot], place.parity ^ 1);
-                if (leads) {
-                    u64& full = shared.full[place.slot];
-                    barrier_expect_bytes(full, TILE_BYTES);
-                    tma_load_3d(place.bytes(base), keys, 0, slot, item.head * 4, full);
-                }
+                if (leads)
+                    load_tile(place.bytes(base), keys, table, first, k0, item.length, item.head,
+                              shared.full[place.slot]);
                 place.step();
             }
             if (tile == 0) {
@@ -138,12 +159,10 @@ __device__ __forceinline__ void load_tiles(SharedState& shared, const Params& pa
                 const int v0 = k0 - TILE;
                 const bool dirty = v0 < item.low || v0 + TILE > item.length;
                 u64& full = shared.full[place.slot];
-                u64& loaded = dirty ? shared.dirty_loaded : full;
                 barrier_wait(shared.empty[place.slot], place.parity ^ 1);
-                if (leads) {
-                    barrier_expect_bytes(loaded, TILE_BYTES);
-                    tma_load_3d(place.bytes(base), values, 0, slot_before, item.head * 4, loaded);
-                }
+                if (leads)
+                    load_tile(place.bytes(base), values, table, first, v0, item.length, item.head,
+                              dirty ? shared.dirty_loaded : full);
                 if (dirty) {
                     barrier_wait(shared.dirty_loaded, dirty_tiles++ & 1);
                     zero_unseen_values(place.bytes(base), v0, item.low, item.length);
@@ -151,32 +170,49 @@ __device__ __forceinline__ void load_tiles(SharedState& shared, const Params& pa
                 }
                 place.step();
             }
-            slot_before = slot;
         }
     }
 }
 
+// The products of one instruction for each size of a tile and of a head.
+__device__ __forceinline__ void multiply_keys(float (&s)[32], u64 a, u64 b, int add) {
+    wgmma_n64(s, a, b, add);
+}
+__device__ __forceinline__ void multiply_keys(float (&s)[64], u64 a, u64 b, int add) {
+    wgmma_n128(s, a, b, add);
+}
+__device__ __forceinline__ void add_values(float (&acc)[32], const u32 (&a)[4], u64 b, int add) {
+    wgmma_n64_t(acc, a, b, add);
+}
+__device__ __forceinline__ void add_values(float (&acc)[64], const u32 (&a)[4], u64 b, int add) {
+    wgmma_n128_t(acc, a, b, add);
+}
+__device__ __forceinline__ void add_values(float (&acc)[128], const u32 (&a)[4], u64 b, int add) {
+    wgmma_n256_t(acc, a, b, add);
+}
+
 // s = queries * keys^T for one tile.
-__device__ __forceinline__ void score_tile(float (&s)[32], u64 query, u64 keys) {
+__device__ __forceinline__ void score_tile(float (&s)[TILE / 2], u64 query, u64 keys) {
 #pragma unroll
-    for (int k = 0; k < 16; ++k)
-        wgmma_n64(s, query + k / 4 * (2 * BLOCK / 16) + k % 4 * 2,
-                  keys + k / 4 * (BLOCK / 16) + k % 4 * 2, k > 0);
+    for (int k = 0; k < HEAD_DIM / 16; ++k)
+        multiply_keys(s, query + k / 4 * (QUERY_BLOCK / 16) + k % 4 * 2,
+                      keys + k / 4 * (BLOCK / 16) + k % 4 * 2, k > 0);
     wgmma_commit();
 }
 
 // acc = (add ? acc : 0) + weights * values for one tile.
-__device__ __forceinline__ void accumulate_values(float (&acc)[128], const u32 (&weights)[4][4],
-                                                  u64 values, bool add) {
+__device__ __forceinline__ void accumulate_values(float (&acc)[HEAD_DIM / 2],
+                                                  const u32 (&weights)[STEPS][4], u64 values,
+                                                  bool add) {
 #pragma unroll
-    for (int k = 0; k < 4; ++k) wgmma_n256_t(acc, weights[k], values + k * 128, add || k > 0);
+    for (int k = 0; k < STEPS; ++k) add_values(acc, weights[k], values + k * 128, add || k > 0);
     wgmma_commit();
 }
 
-// Converts the 64 x 64 results of one product to the left operand of the next.
-__device__ __forceinline__ void pack_weights(u32 (&weights)[4][4], const float (&s)[32]) {
+// Converts the 64 x TILE results of one product to the left operand of the next.
+__device__ __forceinline__ void pack_weights(u32 (&weights)[STEPS][4], const float (&s)[TILE / 2]) {
 #pragma unroll
-    for (int i = 0; i < 16; ++i) weights[i / 4][i % 4] = pack_bf16(s[2 * i], s[2 * i + 1]);
+    for (int i = 0; i < TILE / 4; ++i) weights[i / 4][i % 4] = pack_bf16(s[2 * i], s[2 * i + 1]);
 }
 
 // Four lanes hold x[0..3] each. Afterwards lane i holds x[i] of all four, in the lanes' order.
@@ -196,17 +232,24 @@ __device__ __forceinline__ void transpose(u32 (&x)[4], int pair) {
 
 // Writes a thread's two rows, 16 bytes at a time.
 __device__ __forceinline__ void store_rows(const Params& params, const WorkItem& item, int row,
-                                           const float (&acc)[128], const float (&sum)[2]) {
+                                           const float (&acc)[HEAD_DIM / 2],
+                                           const float (&top)[2], const float (&sum)[2]) {
     const int pair = threadIdx.x % 4;
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
         const int at = row + r * 8;
-        const float factor = 1.0f / sum[r];
+        float factor = 1.0f / sum[r];
+        if (params.sinks) {
+            const float sink =
+                to_float(params.sinks[item.head * GROUP + at % GROUP]) * 1.4426950408889634f;
+            const float most = fmaxf(top[r], sink), scaled = exp2_fast(top[r] - most);
+            factor = scaled / (sum[r] * scaled + exp2_fast(sink - most));
+        }
         bf16* to =
             params.out +
             ((u64)(item.begin + at / GROUP) * HEADS + item.head * GROUP + at % GROUP) * HEAD_DIM;
 #pragma unroll
-        for (int j = 0; j < 8; ++j) {
+        for (int j = 0; j < HEAD_DIM / 32; ++j) {
             u32 x[4];
 #pragma unroll
             for (int n = 0; n < 4; ++n) {
@@ -234,9 +277,9 @@ __device__ __forceinline__ void attend(SharedState& shared, const Params& params
                                        int group) {
     const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane / 4;
     const float infinity = __int_as_float(0x7F800000);
-    const u64 query = matrix_descriptor(base + QUERY + group * BLOCK, 16);
-    float acc[128], s[32];
-    u32 weights[4][4];
+    const u64 query = matrix_descriptor(base + QUERY + group * 8192, 16);
+    float acc[HEAD_DIM / 2], s[TILE / 2];
+    u32 weights[STEPS][4];
     RingPosition place;
     int index;
     for (int round = 0; (index = item_index(round)) < params.item_count; ++round) {
@@ -260,7 +303,7 @@ __device__ __forceinline__ void attend(SharedState& shared, const Params& params
         auto mask = [&]() {
             if (k0 + TILE - 1 <= earliest && k0 > latest - params.window) return;
 #pragma unroll
-            for (int i = 0; i < 32; ++i) {
+            for (int i = 0; i < TILE / 2; ++i) {
                 const int behind = (i % 4 < 2 ? seen0 : seen1) - k0 - (i / 4 * 8 + i % 2);
                 if ((u32)behind >= (u32)params.window) s[i] = -infinity;
             }
@@ -306,7 +349,7 @@ __device__ __forceinline__ void attend(SharedState& shared, const Params& params
             settle_registers(acc);
             if (__any_sync(~0u, decay[0] != 1.0f || decay[1] != 1.0f)) {
 #pragma unroll
-                for (int i = 0; i < 128; ++i) acc[i] *= i % 4 < 2 ? decay[0] : decay[1];
+                for (int i = 0; i < HEAD_DIM / 2; ++i) acc[i] *= i % 4 < 2 ? decay[0] : decay[1];
             }
             settle_registers(s);
             settle_registers(acc);
@@ -329,16 +372,16 @@ __device__ __forceinline__ void attend(SharedState& shared, const Params& params
         barrier_arrive_warp(shared.empty[place.slot]);
         place.step();
         skip_tiles(shared, place, 2 * (item.tiles - to) - 1);
-        store_rows(params, item, group * 64 + row, acc, sum);
+        store_rows(params, item, group * 64 + row, acc, top, sum);
     }
 }
 
-extern "C" __global__ void __launch_bounds__(384, 1)
+extern "C" __global__ void __launch_bounds__(GROUPS * 128 + 128, 1)
 prefill_attention(const __grid_constant__ TensorMap queries,
                   const __grid_constant__ TensorMap keys,
                   const __grid_constant__ TensorMap values, const int* table, int table_stride,
-                  const int* lens, const int* starts, const int* first_pos, bf16* out,
-                  float scale, int sequences, int window) {
+                  const int* lens, const int* starts, const int* first_pos,
+                  const bf16* sinks, bf16* out, float scale, int sequences, int window) {
     extern __shared__ __align__(1024) unsigned char memory[];
     SharedState& shared = *(SharedState*)(memory + STATE);
     const u32 base = shared_address(memory);
@@ -346,9 +389,9 @@ prefill_attention(const __grid_constant__ TensorMap queries,
     if (base % 1024) asm volatile("trap;");
     if (t == 0) {
         for (int i = 0; i < SLOTS; ++i)
-            barrier_init(shared.full[i], 1), barrier_init(shared.empty[i], 8);
+            barrier_init(shared.full[i], 1), barrier_init(shared.empty[i], 4 * GROUPS);
         barrier_init(shared.query_loaded, 1);
-        barrier_init(shared.query_free, 8);
+        barrier_init(shared.query_free, 4 * GROUPS);
         barrier_init(shared.dirty_loaded, 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         fence_async_proxy();
@@ -367,13 +410,13 @@ prefill_attention(const __grid_constant__ TensorMap queries,
     }
     __syncthreads();
     const Params params{table, out, table_stride, window, shared.end[sequences - 1] * KV_HEADS,
-                    scale * 1.4426950408889634f};
+                    scale * 1.4426950408889634f, sinks};
     const int group = __shfl_sync(~0u, t / 128, 0);
-    if (group == 2) {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
-        if (t < 2 * 128 + 32) load_tiles(shared, params, queries, keys, values, base);
+    if (group == GROUPS) {
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(GROUPS == 2 ? 24 : 32));
+        if (t < GROUPS * 128 + 32) load_tiles(shared, params, queries, keys, values, base);
     } else {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(GROUPS == 2 ? 240 : 160));
         attend(shared, params, base, group);
     }
 }

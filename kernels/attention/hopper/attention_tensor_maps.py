@@ -1,4 +1,4 @@
-"""Arguments that both attention kernels for Hopper take: descriptors of queries and pages."""
+"""Arguments that the attention kernels for Hopper take: descriptors of queries and pages."""
 
 import ctypes
 
@@ -25,17 +25,20 @@ def query_map(q: torch.Tensor, shape: PagedShape, tokens: int) -> TensorMap:
     )
 
 
-def page_map(cache: torch.Tensor, shape: PagedShape) -> TensorMap:
+def page_map(
+    cache: torch.Tensor, shape: PagedShape, keys: int = TILE, blocks: int = BLOCKS
+) -> TensorMap:
     """Describe a cache [pages, page_size, kv_heads, head_dim].
 
-    A copy takes the ``BLOCKS`` blocks of a tile: half a head of 512 dimensions, or one of 256.
+    A copy takes this many keys, and this many blocks of a head. By default these are the blocks of
+    half a head of 512 dimensions, or of one of 256.
     """
     row, slots = shape.kv_heads * shape.head_dim, cache.shape[0] * shape.page_size
     return tensor_map(
         cache.data_ptr(),
         sizes=(BLOCK, slots, row // BLOCK),
         strides=(row * 2, BLOCK * 2),
-        box=(BLOCK, TILE, BLOCKS),
+        box=(BLOCK, keys, blocks),
     )
 
 

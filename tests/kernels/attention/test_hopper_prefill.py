@@ -1,4 +1,4 @@
-"""Prefill attention of head_dim 256 in CUDA C++ against float64.
+"""Prefill attention in CUDA C++ against float64.
 
 Needs a Hopper GPU, except for refused inputs. Caches hold NaN wherever there is no key that a row
 may see, and outputs are filled with NaN first.
@@ -36,16 +36,19 @@ def _no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def build(
     counts: list[int], lens: list[int], window: int = 0, heads: int = 32, kv_heads: int = 16,
-    page_size: int = 64, spread: float = 0.2,
+    page_size: int = 64, spread: float = 0.2, head_dim: int = 256,
 ) -> dict:  # fmt: skip
-    """Return chunks of ``counts`` tokens that end at ``lens``; scores spread by 16 ``spread``."""
+    """Return chunks of ``counts`` tokens that end at ``lens``.
+
+    Scores spread by ``spread`` times the root of ``head_dim``.
+    """
     torch.manual_seed(sum(lens))
     lows = [max(0, n - c - window + 1) if window else 0 for n, c in zip(lens, counts, strict=True)]
     caches, table, firsts = poisoned_caches(
-        2, lens, lows, (page_size, kv_heads, 256), sum(lens) + sum(counts)
+        2, lens, lows, (page_size, kv_heads, head_dim), sum(lens) + sum(counts)
     )
     return {
-        "q": (torch.randn(sum(counts), heads, 256, device=DEVICE) * spread).to(DTYPE),
+        "q": (torch.randn(sum(counts), heads, head_dim, device=DEVICE) * spread).to(DTYPE),
         "key_cache": caches[0], "value_cache": caches[1], "page_table": table,
         "query_starts": torch.tensor([0, *counts], device=DEVICE).cumsum(0).int(),
         "seq_lens": torch.tensor(lens, dtype=torch.int32, device=DEVICE),
@@ -53,8 +56,8 @@ def build(
     }  # fmt: skip
 
 
-def attend(case: dict, scale: float = 1.0) -> torch.Tensor:
-    return paged_prefill(**case, out=torch.full_like(case["q"], float("nan")), scale=scale)
+def attend(case: dict, **options: Any) -> torch.Tensor:
+    return paged_prefill(**case, out=torch.full_like(case["q"], float("nan")), **options)
 
 
 CASES = {
@@ -80,6 +83,26 @@ def test_matches_float64(name: str) -> None:
     for scale in (1.0, 0.3):
         wanted = paged_prefill_reference(**case, scale=scale)
         assert relative_error(attend(case, scale=scale), wanted) < LIMIT
+
+
+@needs_hopper
+@pytest.mark.parametrize("window", [0, 128, 1000])
+@pytest.mark.parametrize("head_dim", [64, 128, 256])
+def test_sinks_of_every_head_dimension(head_dim: int, window: int) -> None:
+    counts, lens = [300, 77, 1], [1500, 77, 400]
+    case = build(counts, lens, window, 32, 4, head_dim=head_dim)
+    sinks = torch.randn(32, device=DEVICE).to(DTYPE)
+    for options in ({}, {"sinks": sinks}):
+        out = attend(case, scale=0.5, **options)
+        wanted = paged_prefill_reference(**case, scale=0.5, **options)
+        assert relative_error(out, wanted) < LIMIT
+
+
+@needs_hopper
+@pytest.mark.parametrize("page_size", [64, 128, 256])
+def test_tiles_of_one_and_of_two_pages(page_size: int) -> None:
+    case = build([200, 31, 64], [977, 31, 640], 0, 16, 2, page_size, head_dim=128)
+    assert relative_error(attend(case), paged_prefill_reference(**case)) < LIMIT
 
 
 @needs_hopper
@@ -130,7 +153,7 @@ SHAPE = PagedShape(rows=3, heads=8, head_dim=256, kv_heads=4, page_size=64, sequ
 
 
 def test_the_default_configuration_uses_the_kernel() -> None:
-    assert default_prefill_config(256).use_hopper
+    assert all(default_prefill_config(head_dim).use_hopper for head_dim in (64, 128, 256))
 
 
 def test_unsupported_inputs_do_not_fit() -> None:
@@ -146,7 +169,7 @@ def test_unsupported_inputs_do_not_fit() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("head_dim", 128), ("heads", 12), ("page_size", 32), ("rows", 0), ("sequences", 65)],
+    [("head_dim", 96), ("heads", 12), ("page_size", 32), ("rows", 0), ("sequences", 65)],
 )
 def test_unsupported_shapes_do_not_fit(name: str, value: int) -> None:
     assert not hopper_prefill.fits(replace(SHAPE, **{name: value}), prefill_inputs())

@@ -13,17 +13,30 @@ from helpers.kernel_cases.kernel_devices import CUDA, HOPPER
 
 import eightfold.kernels.layers.linear_chain as linear_chain_module
 import eightfold.kernels.layers.linear_many_rows as linear_many_rows_module
+from eightfold.kernels.attention.attention_shapes import PagedShape
+from eightfold.kernels.attention.hopper import hopper_decode, hopper_prefill
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.cuda.cuda_driver import CudaError
 
 Defines = tuple[tuple[str, object], ...]
+
+
+def attention_shape(heads: int, kv_heads: int, head_dim: int) -> PagedShape:
+    return PagedShape(8, heads, head_dim, kv_heads, page_size=64, sequences=8)
+
+
 KERNELS: list[tuple[str, Defines]] = [
     ("layer_tail", linear_chain_module.kernel_defines(8, 5376)),
     ("layer_tail", linear_chain_module.kernel_defines(64, 5376)),
     ("linear_many_rows", linear_many_rows_module.kernel_defines(168, False)),
     ("linear_many_rows", linear_many_rows_module.kernel_defines(192, False)),
     ("linear_many_rows", linear_many_rows_module.kernel_defines(192, True)),
-    ("prefill_attention", (("HEADS", 32), ("KV_HEADS", 16), ("PAGE_SIZE", 64))),
+    ("prefill_attention", hopper_prefill.kernel_defines(attention_shape(32, 16, 256))),
+    ("prefill_attention", hopper_prefill.kernel_defines(attention_shape(64, 8, 128))),
+    ("prefill_attention", hopper_prefill.kernel_defines(attention_shape(64, 8, 64))),
+    ("decode_attention", hopper_decode.kernel_defines(attention_shape(32, 16, 256), 8)),
+    ("decode_attention", hopper_decode.kernel_defines(attention_shape(64, 8, 128), 1)),
+    ("decode_attention", hopper_decode.kernel_defines(attention_shape(64, 8, 64), 8)),
     (
         "one_copy_attention",
         (("HEADS", 32), ("KV_HEADS", 4), ("PAGE_SIZE", 64), ("KEY_WEIGHT", "float")),
