@@ -22,10 +22,11 @@ def _is_control(content: str) -> bool:
 
 
 class UntrustedTextEncoder:
-    """Encodes text after it has cut the text of each added token in it apart.
+    """Encodes text as the tokenizer would if it had no added tokens.
 
     The tokenizers' own `split_special_tokens` covers only tokens that are flagged as special. Some
-    checkpoints do not flag `<tool_call>` or `</think>`, so the text is cut here instead.
+    checkpoints do not flag `<tool_call>` or `</think>`: where that yields a control token, the text
+    of each added token is cut apart instead.
 
     Attributes:
         control_ids: ids that `encode` never returns.
@@ -60,6 +61,10 @@ class UntrustedTextEncoder:
             ValueError: if the tokenizer maps a single character to a control token.
         """
         text = replace_surrogates(text)
+        if self.has_control(text):
+            whole = self._ids(text, split_special_tokens=True)
+            if self.control_ids.isdisjoint(whole):
+                return whole
         ids: list[int] = []
         for piece in self.pieces(text):
             piece_ids = self._ids(piece)
@@ -71,6 +76,8 @@ class UntrustedTextEncoder:
             raise ValueError("The tokenizer turns ordinary text into control tokens.")
         return ids
 
-    def _ids(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    def _ids(self, text: str, **options: bool) -> list[int]:
+        ids: list[int] = self.tokenizer.encode(
+            text, add_special_tokens=False, verbose=False, **options
+        )
         return ids

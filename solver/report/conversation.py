@@ -47,6 +47,13 @@ _TRAILING_TOKENS = re.compile(
     r"(?:\s*(?:<\|[^<>\s]{1,40}>|<[^<>\s|]{1,40}\|>|<｜[^<>\s]{1,40}｜>|</s>|<eos>"
     r"|<end_of_turn>))+\s*\Z"
 )
+_MESSAGE = re.compile(
+    r"(?P<header>(?:(?!<\|message\|>).)*)<\|message\|>"
+    r"(?P<content>.*?)(?:<\|(?:end|call|return|endoftext)\|>|(?=<\|(?:start|channel)\|>)|\Z)",
+    re.DOTALL,
+)
+"""A message of the Harmony format."""
+
 _CHANNEL_NAME = re.compile(r"\A\s*(?:thought|analysis|commentary)\b[ ]*\n?")
 _TAIL = 400  # characters at the end of a turn in which its end tokens are looked for
 _MARK_DISTANCE = 200  # characters between the mark of a call and its code
@@ -61,6 +68,7 @@ def pieces_of(turns: Sequence[dict[str, Any]]) -> list[Piece]:
     found = []
     for turn in turns:
         found += turn_pieces(turn)
+        found += [Piece(Kind.NOTE, f"Out of order: {note}.") for note in turn.get("notes", ())]
         if turn.get("appended") and not turn.get("calls"):
             found.append(Piece(Kind.NOTE, "The solver asked for the answer in a box."))
     return found
@@ -106,8 +114,11 @@ def split_thoughts(text: str) -> list[tuple[Kind, str]]:
     """Cut a turn at the tags around its thoughts, which are left out.
 
     A closing tag without an opening ends a thought that began with the turn. A thought that is not
-    closed reaches to the end.
+    closed reaches to the end. Messages of the Harmony format lose their headers; thoughts are those
+    in its channel `analysis` that call no tool.
     """
+    if "<|message|>" in text:
+        return _split_messages(text)
     found: list[tuple[Kind, str]] = []
     at = 0
     first_opening = thought_tags.OPENING.search(text)
@@ -120,6 +131,20 @@ def split_thoughts(text: str) -> list[tuple[Kind, str]]:
         closing = thought_tags.closing_of(opening[0]).search(text, opening.end())
         found.append((Kind.THOUGHT, text[opening.end() : closing.start() if closing else None]))
         at = closing.end() if closing else len(text)
+    return [*found, (Kind.TEXT, text[at:])]
+
+
+def _split_messages(text: str) -> list[tuple[Kind, str]]:
+    """Cut a turn of the Harmony format into its messages, and what stands between them."""
+    found: list[tuple[Kind, str]] = []
+    at = 0
+    for message in _MESSAGE.finditer(text):
+        outside, mark, header = message["header"].partition("<|")
+        if mark and outside.strip().lower() not in ("", "assistant"):
+            found.append((Kind.TEXT, outside))
+        thought = "analysis" in header and "to=" not in message["header"]
+        found.append((Kind.THOUGHT if thought else Kind.TEXT, message["content"]))
+        at = message.end()
     return [*found, (Kind.TEXT, text[at:])]
 
 

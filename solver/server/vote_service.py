@@ -147,7 +147,8 @@ class VoteService:
         for turn in earlier:
             parts.append(turn["opener"] + turn["text"])
             parts += [f"output ({call['status']}):\n{call['output']}" for call in turn["calls"]]
-        content = self._solver.protocol.final_text(final["opener"] + final["text"]).strip()
+        reading = self._solver.protocol.read_turn(final["opener"], final["tokens"])
+        content = reading.final.strip()
         box = f"\\boxed{{{result.answer}}}"
         if box not in content:
             content = f"{content}\n\n{box}".strip()

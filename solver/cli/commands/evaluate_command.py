@@ -161,6 +161,7 @@ def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) 
     names = (
         *("attempts", "early_stop", "turns", "time", "seed", "temperature", "top_p", "top_k"),
         *("min_p", "rule", "tool", "tool_timeout", "max_tokens", "max_context", "limit_time"),
+        "reasoning_effort",
     )
     chosen = {name: getattr(options, name) for name in names}
     folder = None if options.model is None else inputs.folder

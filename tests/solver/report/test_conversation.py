@@ -57,6 +57,23 @@ def test_a_draft_in_a_thought_does_not_take_the_call() -> None:
     assert shown(turn("<think>f()", call("f()", "1"))) == [("call", "f()")]
 
 
+def test_messages_of_harmony() -> None:
+    thought = "<|channel|>analysis<|message|>Plan.<|end|><|start|>assistant"
+    markup = f"<|channel|>analysis to=python code<|message|>{CODE}<|call|>"
+    final = "<|channel|>final<|message|>It is \\boxed{1}.<|return|>"
+    pieces = shown(turn(thought + markup, call(CODE, "1")), turn(final))
+    assert pieces == [("thought", "Plan."), ("call", CODE), ("text", "It is \\boxed{1}.")]
+    assert shown(
+        turn(f"{thought[:-9]}<|channel|>final<|message|>a<|end|>Stray text.<|return|>")
+    ) == [
+        ("thought", "Plan."),
+        ("text", "a"),
+        ("text", "Stray text."),
+    ]
+    noted = {**turn(final), "notes": ["message 1: no start token"]}
+    assert shown(noted)[-1] == ("note", "Out of order: message 1: no start token.")
+
+
 def test_thoughts_of_the_families() -> None:
     assert shown(turn("<|channel>thought\nHm.\n<channel|>So 1.<turn|>")) == [
         ("thought", "Hm."),
