@@ -76,10 +76,8 @@ def whole_words(text: str, width: int) -> str:
 
     if cell_len(text) <= width:
         return text
-    kept = ""
-    for word in text.split(" "):
-        longer = f"{kept} {word}" if kept else word
-        if cell_len(longer) > width:
-            break
-        kept = longer
-    return kept
+    words = text.split(" ")
+    count = len(words)
+    while count and cell_len(" ".join(words[:count])) > width:
+        count -= 1
+    return " ".join(words[:count])

@@ -1,0 +1,199 @@
+"""What the server costs, beside the bare engine in the same process.
+
+    python benchmarks/serve.py [--model MODEL] [--device cpu] [--soak 10000]
+
+Rounds alternate between the engine alone, 8 sequences that are submitted together, and the server,
+the same 8 requests by 8 clients in another process, whose answers are streamed. Both sample the
+same tokens. The overhead is that of the medians. Then a short request is timed to its first text
+while 7 others decode, beside the seconds of one step of the engine. --soak sends many more requests
+in several ways, and compares the memory and the pages before and after.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from support.serving.http_clients import PROMPT
+
+from eightfold.common.terminal_table import Column, format_table
+from eightfold.engine import EngineConfig
+from eightfold.solver import Solver, SolverConfig, SolverError
+
+CLIENTS = 8
+CLIENT_FILE = Path(__file__).parent / "support" / "serving" / "http_clients.py"
+
+
+@contextmanager
+def served(solver: Solver) -> Iterator[str]:
+    """Serve the solver on a thread, and yield the address."""
+    import uvicorn
+
+    from eightfold.solver.cli.commands.serve_command import listen
+    from eightfold.solver.server.server_app import create_app
+
+    listening = listen("127.0.0.1", 0)
+    server = uvicorn.Server(
+        uvicorn.Config(create_app(solver, "m"), log_level="warning", timeout_graceful_shutdown=2)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    finally:
+        server.should_exit = True
+        thread.join()
+        listening.close()
+
+
+def run_clients(url: str, clients: int, requests: int, tokens: int) -> dict[str, Any]:
+    """Return what the clients' process measured."""
+    numbers = map(str, (clients, requests, tokens))
+    command = [sys.executable, str(CLIENT_FILE), url, "m", *numbers]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    figures: dict[str, Any] = json.loads(output)
+    return figures
+
+
+def run_bare(solver: Solver, prompt: list[int], tokens: int) -> tuple[int, float]:
+    """Return the tokens and the seconds of the same sequences without a server."""
+    loop, done, counted = solver.loop, threading.Event(), [0, 0]
+    params = replace(
+        solver.sampling,
+        max_new_tokens=tokens,
+        pause_token_ids=(),
+        stop_token_ids=tuple(sorted(solver.protocol.pause_token_ids)),
+        entropy=False,
+    )
+
+    def on_event(event: Any) -> None:
+        counted[0] += len(event.tokens)
+        counted[1] += event.status == "finished"
+        if counted[1] == CLIENTS:
+            done.set()
+
+    def submit() -> None:
+        for seed in range(CLIENTS):
+            loop.subscribe(loop.engine.submit(prompt, replace(params, seed=seed)), on_event)
+
+    began = time.perf_counter()
+    loop.call(submit)
+    done.wait()
+    return counted[0], time.perf_counter() - began
+
+
+def measure_overhead(
+    solver: Solver, url: str, prompt: list[int], tokens: int, rounds: int
+) -> dict[str, float]:
+    """Return tokens per second of both, and the server's overhead in percent."""
+    run_bare(solver, prompt, tokens)
+    run_clients(url, CLIENTS, CLIENTS, tokens)
+    bare, over_http = [], []
+    for _ in range(rounds):
+        count, seconds = run_bare(solver, prompt, tokens)
+        bare.append(count / seconds)
+        figures = run_clients(url, CLIENTS, CLIENTS, tokens)
+        if figures["tokens"] != count:
+            raise SolverError(f"The server sampled {figures['tokens']} tokens, not {count}.")
+        over_http.append(figures["tokens"] / figures["seconds"])
+    engine, server = statistics.median(bare), statistics.median(over_http)
+    return {
+        "engine_tokens_per_second": engine,
+        "server_tokens_per_second": server,
+        "overhead_percent": 100 * (1 - server / engine),
+        "spread_percent": 100 * (max(bare) - min(bare)) / engine,
+    }
+
+
+def measure_first_token(solver: Solver, url: str, tokens: int) -> dict[str, float]:
+    """Return the milliseconds to the first text of a short request while 7 others decode."""
+    stop = threading.Event()
+
+    def keep_decoding() -> None:
+        while not stop.is_set():
+            run_clients(url, CLIENTS - 1, CLIENTS - 1, 8 * tokens)
+
+    busy = threading.Thread(target=keep_decoding, daemon=True)
+    busy.start()
+    time.sleep(2.0)
+    steps, began = solver.loop.engine.stats()["steps"], time.perf_counter()  # type: ignore[attr-defined]
+    first = run_clients(url, 1, 20, 1)["first"]
+    passed = time.perf_counter() - began
+    steps = solver.loop.engine.stats()["steps"] - steps  # type: ignore[attr-defined]
+    stop.set()
+    busy.join()
+    return {
+        "first_token_ms": 1e3 * statistics.median(first),
+        "first_token_worst_ms": 1e3 * max(first),
+        "step_ms": 1e3 * passed / max(1, steps),
+    }
+
+
+def soak(solver: Solver, url: str, requests: int) -> dict[str, float]:
+    """Send many requests, and return the growth of memory in MB and of pages in use."""
+    import openai
+
+    client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+
+    def send(count: int) -> None:
+        run_clients(url, CLIENTS, count // 2, 2)
+        for seed in range(count - count // 2):  # answers in one piece, and clients that leave
+            stream = seed % 8 == 0
+            answer = client.completions.create(
+                model="m", prompt="1 2 3", max_tokens=64 if stream else 1, seed=seed, stream=stream
+            )
+            if stream:
+                answer.close()
+
+    def pages() -> int:
+        time.sleep(1.0)
+        return sum(solver.loop.engine.stats()["pages_available"])  # type: ignore[attr-defined]
+
+    send(requests // 10)  # fills caches
+    memory, free = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, pages()
+    send(requests)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
+    return {"soak_requests": requests, "grown_mb": grown / 1024, "pages_lost": free - pages()}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", help="model folder or id; default: the bundled model")
+    parser.add_argument("--device", choices=("cpu", "cuda"))
+    parser.add_argument("--tokens", type=int, default=128, help="tokens of an answer (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds (%(default)s)")
+    parser.add_argument("--soak", type=int, default=0, metavar="N", help="also send N requests")
+    options = parser.parse_args()
+    engine = EngineConfig(device=options.device, max_running=64)
+    try:
+        config = SolverConfig(model=options.model, kernels=1, engine=engine)
+        with Solver(config) as solver, served(solver) as url:
+            prompt = solver.protocol.tokenizer.encode(PROMPT)
+            figures = measure_overhead(solver, url, prompt, options.tokens, options.rounds)
+            figures |= measure_first_token(solver, url, options.tokens)
+            if options.soak:
+                figures |= soak(solver, url, options.soak)
+    except SolverError as error:
+        print(f"benchmarks/serve.py: {error}", file=sys.stderr)
+        return 2
+    rows = [(name.replace("_", " "), f"{value:.4g}") for name, value in figures.items()]
+    print(format_table((Column("figure"), Column("value", right=True)), rows))
+    print(json.dumps({name: round(value, 4) for name, value in figures.items()}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
