@@ -95,6 +95,12 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
     add("--max-tokens", type=int, metavar="N", help="most tokens an attempt may generate in all")
     add("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
     add(
+        "--weights",
+        choices=("fp8",),
+        help="round the weights of an unquantized model to 8 bits while it is loaded; default: as "
+        "they are stored",
+    )
+    add(
         "--max-context",
         type=int,
         metavar="N",
@@ -143,13 +149,13 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
 
 def _engine_config(options: argparse.Namespace, running: int) -> EngineConfig | None:
     """Return the engine's settings if an option sets any, else None."""
-    if options.device is None and options.max_context is None:
+    values = {name: getattr(options, name) for name in ("device", "max_context", "weights")}
+    if not any(value is not None for value in values.values()):
         return None
     from eightfold.engine import EngineConfig
 
-    device, context = options.device, options.max_context
     try:
-        return EngineConfig(device=device, max_context=context, max_running=running)
+        return EngineConfig(max_running=running, **values)
     except ValueError as error:
         raise SolverError(str(error)) from error
 

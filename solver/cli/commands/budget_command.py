@@ -1,4 +1,4 @@
-"""`eightfold budget simulate`: check that the time budget keeps a run within its limit."""
+"""`eightfold budget`: whether time budgets keep a run within its limit, and what a GPU holds."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ COLUMNS = (
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
     parser = subparsers.add_parser(
-        "budget", help="try out the time budget", description="Try out the time budget."
+        "budget",
+        help="try out the time budget, or what a GPU holds",
+        description="Try out the time budget, or see what a GPU holds.",
     )
     parts = parser.add_subparsers(dest="part", metavar="PART", required=True)
     simulation = parts.add_parser(
@@ -59,6 +61,23 @@ def add_parser(subparsers: Subparsers) -> None:
             help=f"{meaning}, in seconds (%(default)g)",
         )
     simulation.set_defaults(run=run)
+    memory = parts.add_parser(
+        "memory",
+        help="what fits GPUs: a model's weights in 16, 8 and 4 bits, and the context beside them",
+        description="Show for some sizes of GPU whether a model's weights fit as they are stored, "
+        "in FP8 and in 4 bits, and how many tokens of context remain for 8 attempts. No weights "
+        "are read.",
+    )
+    memory.add_argument("model", metavar="MODEL", help="folder or id, as for solve --model")
+    memory.add_argument(
+        "--gpu",
+        type=int,
+        nargs="+",
+        default=[24, 48, 80],
+        metavar="GIB",
+        help="memory of the GPUs (24 48 80)",
+    )
+    memory.set_defaults(run=run_memory)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,6 +105,21 @@ def run(options: argparse.Namespace) -> int:
     print(format_table(COLUMNS, rows))
     print("The limit was exceeded." if exceeded else "The limit was never exceeded.")
     return ExitCode.NO_ANSWER if exceeded else ExitCode.OK
+
+
+def run_memory(options: argparse.Namespace) -> int:
+    """Print what fits GPUs of the given sizes."""
+    from eightfold.engine.loading.model_folder import check_model_folder
+
+    from ...kaggle.memory_table import memory_table
+    from ...models.model_source import locate_model
+
+    if min(options.gpu) < 1:
+        raise SolverError("--gpu takes sizes in GiB, of at least 1.")
+    folder = locate_model(options.model)
+    check_model_folder(folder)
+    print(memory_table(folder, tuple(options.gpu)))
+    return ExitCode.OK
 
 
 def summary_row(

@@ -1,0 +1,127 @@
+"""Table of what fits a GPU: a checkpoint as it is stored, in FP8 and in 4 bits, and the context."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from eightfold.common.terminal_table import Column, format_table
+from eightfold.engine.loading.model_folder import read_json
+from eightfold.engine.loading.safetensors_headers import StoredTensor, read_stored_tensors
+from eightfold.engine.quantization.quantization_config import read_quantization
+
+from .machine_detection import Machine
+from .machine_sizing import (
+    ATTEMPTS,
+    FLOAT_TYPES,
+    GPU_OVERHEAD,
+    GPU_SHARE,
+    MIN_TOKENS,
+    CheckpointSize,
+    read_checkpoint_size,
+)
+
+GIB = 1 << 30
+GPU_SIZES = (24, 48, 80)
+INT4_GROUP = 32
+"""Columns that share a scale in the 4-bit releases that the table assumes."""
+
+LINEAR_WEIGHT = re.compile(r"(^|\.)layers\.\d+\..*(_proj|_linear|gate|dense|fc\d?)\.weight$")
+NOT_ROUNDED = re.compile(r"\.experts\.|router|mlp\.gate\.|vision|visual|audio")
+"""Of weights that the first expression finds: experts, routers and other modalities stay."""
+
+COLUMNS = (
+    Column("GPU", right=True),
+    Column("weights"),
+    Column("GB", right=True),
+    Column("tokens in all", right=True),
+    Column(f"for each of {ATTEMPTS}", right=True),
+)
+
+
+@dataclass(frozen=True)
+class WeightsKind:
+    """One way to store a checkpoint's weights.
+
+    Attributes:
+        name: what it is, for the table.
+        size: sizes of the checkpoint with them.
+    """
+
+    name: str
+    size: CheckpointSize
+
+
+def kinds_of_weights(folder: Path) -> list[WeightsKind]:
+    """Return a checkpoint as it is stored, and in fewer bits if it is not quantized.
+
+    Raises:
+        ModelError: the engine cannot run the checkpoint.
+        OSError: a file is missing.
+    """
+    size = read_checkpoint_size(folder)
+    quantization = read_quantization(read_json(folder / "config.json"))
+    if quantization is not None:
+        return [WeightsKind(f"as stored: {quantization}", size)]
+    linear = [tensor for tensor in read_stored_tensors(folder) if is_rounded(tensor)]
+    elements = sum(tensor.shape[0] * tensor.shape[1] for tensor in linear)
+    outputs = sum(tensor.shape[0] for tensor in linear)
+    rest = size.weight_bytes - sum(tensor.nbytes for tensor in linear)
+    kinds = [WeightsKind("as stored", size)]
+    if linear:
+        fp8 = elements + 4 * outputs
+        int4 = elements // 2 + 2 * elements // INT4_GROUP
+        for name, stored in (("FP8, rounded while loading (--weights fp8)", fp8), ("4 bits", int4)):
+            smaller = replace(size, weight_bytes=rest + stored, quantized_bytes=stored)
+            kinds.append(WeightsKind(name, smaller))
+    return kinds
+
+
+def is_rounded(tensor: StoredTensor) -> bool:
+    """Return whether a stored tensor is the weight of a linear layer that may be quantized."""
+    return (
+        len(tensor.shape) == 2
+        and tensor.dtype in FLOAT_TYPES
+        and LINEAR_WEIGHT.search(tensor.name) is not None
+        and NOT_ROUNDED.search(tensor.name) is None
+    )
+
+
+def room_for_tokens(gpu: int, size: CheckpointSize) -> int:
+    """Return how many tokens of all attempts fit a GPU with our kernels; 0 if the weights do not.
+
+    Args:
+        gpu: bytes of the GPU's memory.
+        size: sizes of the checkpoint.
+    """
+    room = int(gpu * GPU_SHARE) - GPU_OVERHEAD - size.loaded_bytes(1)
+    room -= ATTEMPTS * size.window_bytes_per_sequence
+    return max(0, room // max(size.kv_bytes_per_token, 1))
+
+
+def memory_table(folder: Path, sizes: tuple[int, ...] = GPU_SIZES) -> str:
+    """Return the table for GPUs of given sizes, in GiB.
+
+    Raises:
+        ModelError: the engine cannot run the checkpoint.
+        OSError: a file is missing.
+    """
+    kinds = kinds_of_weights(folder)
+    rows = []
+    for gib in sizes:
+        machine = Machine(gib * GIB, 1, 0)
+        for kind in kinds:
+            room = room_for_tokens(machine.gpu, kind.size)
+            each = min(room // ATTEMPTS, kind.size.max_positions)
+            fits = each >= MIN_TOKENS
+            rows.append(
+                (
+                    f"{gib} GiB",
+                    kind.name,
+                    f"{kind.size.loaded_bytes(1) / 1e9:.1f}",
+                    f"{room:,}" if room else "does not fit",
+                    f"{each:,}" if fits else "too few",
+                )
+            )
+    return format_table(COLUMNS, rows)
