@@ -67,6 +67,7 @@ def run_reference(model: PreTrainedModel, rows: list[Row], deadline: float) -> N
         options: dict[str, Any] = {"max_time": max(1.0, deadline - time.monotonic())}
         options |= {"max_new_tokens": rows[0].params.max_new_tokens, "pad_token_id": 0}
         options |= {"logits_processor": [EngineNoise(rows)], "stopping_criteria": [TurnEnd(rows)]}
+        options["repetition_penalty"] = 1.0  # a checkpoint may suggest another; the engine has none
         model.generate(ids.clamp(0), attention_mask=(ids >= 0).long(), do_sample=False, **options)
         for row in [row for row in rows if not row.waits]:
             row.attempt.end(Ending.TIME, 0.0)
