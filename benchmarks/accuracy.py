@@ -109,6 +109,7 @@ def run_arms(options: argparse.Namespace, folder: Path) -> dict[str, list[ArmRes
     from support.accuracy.round_schedule import RoundSchedule
 
     backend = make_backend(options.model, options.config, options.rows, options.device)
+    print(backend.engine.table(), file=sys.stderr)
 
     def run(arm: Arm, name: str, problems: Sequence[Problem], seconds: float) -> ArmResult:
         place = folder / name / arm.name.replace(" ", "_")
