@@ -170,11 +170,14 @@ def loop_records(engine: Records, rows: list[Row]) -> Records:
         rows: rows of the loop, in the order in which `make_rows` made them for these problems.
     """
     from eightfold.solver.attempts.attempt_trace import attempt_record
+    from eightfold.solver.attempts.draft_counts import DraftCounts
 
     records, rest = [], list(rows)
     for problem, tries in engine:
         own, rest = rest[: len(tries)], rest[len(tries) :]
-        made = [attempt_record(row.attempt, row.attempt.statistics()) for row in own]
+        made = [
+            attempt_record(row.attempt, row.attempt.statistics(), DraftCounts()) for row in own
+        ]
         records.append((problem, made))
     return records
 

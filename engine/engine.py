@@ -352,6 +352,7 @@ class Engine:
         ]
         room = min(full_attention, default=running * self.max_context)
         each = min(self.max_context, room // running)
+        drafts = [] if self._speculator is None else [f"drafts: {self._speculator.summary()}"]
         sizes = [f"{name:<16}{size / 2**30:8.2f} GiB" for name, size in self.bytes_of.items()]
         return "\n".join(
             [
@@ -360,6 +361,7 @@ class Engine:
                 *([f"stored: {self._stored_weights}"] if self._stored_weights else []),
                 f"context: {room} tokens in all, {each} for each of {running} sequences at once, "
                 f"at most {self.max_context} for one",
+                *drafts,
             ]
         )
 

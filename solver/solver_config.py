@@ -87,6 +87,8 @@ class SolverConfig:
         entropy: record the entropy of each token, which two of the rules need.
         max_tokens: tokens that an attempt may write in all; None leaves only the context as limit.
         problems: number of problems solved at the same time, for the size of the engine.
+        speculate: what drafts tokens for the engine to verify, as in `EngineConfig`; no token
+            depends on it. Not read if `engine` is given.
         engine: settings of the engine; None derives them from attempts and problems.
 
     Raises:
@@ -115,6 +117,7 @@ class SolverConfig:
     entropy: bool = True
     max_tokens: int | None = None
     problems: int = 1
+    speculate: str = "auto"
     engine: EngineConfig | None = None
 
     def __post_init__(self) -> None:
@@ -143,6 +146,11 @@ class SolverConfig:
         )
         self._check_type(whole, Integral, "a whole number")
         self._check_type(("time", "tool_timeout"), Real, "a number of seconds")
+        if not isinstance(self.speculate, str) or not self.speculate:
+            raise SolverError(
+                "speculate must be 'auto', 'off', 'ngram' or a drafter's folder, not "
+                f"{self.speculate!r}."
+            )
         if not isinstance(self.tool, bool):
             raise SolverError(f"tool must be True or False, not {self.tool!r}.")
         if self.max_tokens is not None:

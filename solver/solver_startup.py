@@ -123,7 +123,9 @@ def _start_engine(config: SolverConfig, folder: Path) -> EngineLike:
 
     _limit_threads(folder)
     try:
-        settings = config.engine or EngineConfig(max_running=config.running)
+        settings = config.engine or EngineConfig(
+            max_running=config.running, speculate=config.speculate
+        )
         return Engine(folder, replace(settings, rewind_tokens=REWIND_TOKENS))
     except ModelError:
         raise

@@ -308,8 +308,9 @@ class Scheduler:
         pauses = reason == "pause"
         self.counters.sampled_tokens += count
         self.counters.dropped_tokens += len(drawn) - count
-        # Drafts behind a pause were right, but are no longer tokens of the sequence.
-        seq.computed = min(seq.computed, len(seq.tokens))
+        # Right drafts behind a pause are no tokens of the sequence. A running one has one token to
+        # compute.
+        seq.computed = min(seq.computed, len(seq.tokens) - (reason is None))
         seq.max_computed = min(seq.max_computed, len(seq.tokens))
         self._events.append(
             Event(

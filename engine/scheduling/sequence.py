@@ -81,6 +81,9 @@ class Sequence:
     def extend(self, drawn: Iterable[int], max_context: int) -> tuple[int, str | None]:
         """Append drawn tokens up to the first one that pauses or finishes the sequence.
 
+        A token that finishes it is only taken if it is the first. Behind others it is left to the
+        next step, which draws it again: who reads those others may still rewind the sequence.
+
         Returns:
             The number of tokens appended, and ``"pause"``, why the sequence finishes, or ``None``.
         """
@@ -90,6 +93,10 @@ class Sequence:
             self.sampled += 1
             count += 1
             reason = self.finish_reason(max_context)
+            if reason is not None and count > 1:
+                self.tokens.pop()
+                self.sampled -= 1
+                return count - 1, None
             if reason is None and token in self.params.pause_token_ids:
                 reason = "pause"
             if reason is not None:

@@ -44,6 +44,11 @@ class Speculator:
         """True if the next step may have drafts."""
         return not self._rest
 
+    def summary(self) -> str:
+        """Return the drafter and what steps cost, for the start-up table."""
+        costs = "always verified" if self.costs is None else f"steps of {self.costs.summary()}"
+        return f"{self.drafter.name}, up to {self._max_drafts}; {costs}"
+
     def propose(self, sequences: list[Sequence], rooms: list[int]) -> list[DraftTree]:
         """Return the drafts of each sequence that are worth verifying (see ``DraftSource``)."""
         none = [NO_DRAFTS] * len(sequences)

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from .dummy_step import Runner
 
 CONTEXT = 256  # tokens of each sequence
-WARMUP_STEPS, STEPS = 2, 4
+WARMUP_STEPS, STEPS = 1, 3
+MAX_CPU_ROWS = 32  # where more rows never pay
 
 
 def measure_step_costs(runner: "Runner", config: EngineConfig, max_context: int) -> StepCosts:
@@ -28,6 +29,8 @@ def measure_step_costs(runner: "Runner", config: EngineConfig, max_context: int)
     most = min(
         MAX_DRAFT_STEP_ROWS, config.max_step_tokens, config.max_running * (1 + config.max_drafts)
     )
+    if runner.device.type == "cpu":
+        most = min(most, MAX_CPU_ROWS)
     rows = 1
     while rows <= most:
         sequences = min(rows, 1 << (config.max_running.bit_length() - 1))

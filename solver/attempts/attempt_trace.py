@@ -7,14 +7,18 @@ from typing import Any
 from .attempt import Attempt, Turn
 from .attempt_statistics import AttemptStatistics
 from .calls.call_record import CallRecord
+from .draft_counts import DraftCounts
 
 
-def attempt_record(attempt: Attempt, statistics: AttemptStatistics) -> dict[str, Any]:
+def attempt_record(
+    attempt: Attempt, statistics: AttemptStatistics, drafts: DraftCounts
+) -> dict[str, Any]:
     """Return an ended attempt as an object that JSON can encode.
 
     Args:
         attempt: the attempt.
         statistics: its statistics, as `attempt.statistics()` returns them.
+        drafts: counts of the drafts made for it.
     """
     return {
         "attempt": attempt.index,
@@ -26,6 +30,8 @@ def attempt_record(attempt: Attempt, statistics: AttemptStatistics) -> dict[str,
         "answer": attempt.answer,
         "nudged": attempt.nudged,
         "tokens": attempt.tokens,
+        "drafted": drafts.drafted,
+        "accepted": drafts.accepted,
         "calls": statistics.calls,
         "errors": statistics.errors,
         "error_kinds": [call.error for call in attempt.calls if call.error],

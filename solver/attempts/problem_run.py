@@ -18,6 +18,7 @@ from .attempt_statistics import AttemptStatistics
 from .attempt_trace import attempt_record
 from .calls.call_record import CallRecord
 from .calls.python_tool import PythonTool
+from .draft_counts import DraftCounts
 from .problem_plan import ProblemPlan, SharedParts
 from .problem_progress import Progress, RunningCalls, attempt_progress
 from .problem_result import Result
@@ -75,6 +76,7 @@ class ProblemRun:
         self._seqs: dict[int, int] = {}  # sequences of running attempts
         self._statistics: dict[int, AttemptStatistics] = {}  # of ended attempts
         self._records: dict[int, dict[str, Any]] = {}  # of ended attempts, made when first needed
+        self._drafts = [DraftCounts() for _ in self.attempts]
         self._running: dict[int, RunningCalls] = {}  # the last calls that the tool was given
         self._outcome = vote([], plan.rule)
         self._prompt: list[int] = []
@@ -172,7 +174,9 @@ class ProblemRun:
     def _record(self, attempt: Attempt) -> dict[str, Any]:
         index = attempt.index
         if index not in self._records:
-            self._records[index] = attempt_record(attempt, self._statistics[index])
+            self._records[index] = attempt_record(
+                attempt, self._statistics[index], self._drafts[index]
+            )
         return self._records[index]
 
     # The interface `Listener` of the engine's loop
@@ -244,24 +248,37 @@ class ProblemRun:
                 self._on_end(attempt)
 
     def _on_event(self, attempt: Attempt, event: Event) -> None:
+        self._drafts[attempt.index].add(event.drafted, event.accepted)
+        # One token after the other: code that ends in the middle ends what the event adds.
+        for index in range(len(event.tokens) - 1):
+            attempt.add_tokens(event.tokens[index : index + 1], event.entropies[index : index + 1])
+            action: Action = attempt.stop_at_code(self._now())
+            if action is not None or attempt.over:
+                self._perform(attempt, action, len(event.tokens) - 1 - index)
+                return
         if event.tokens:
-            attempt.add_tokens(event.tokens, event.entropies)
+            attempt.add_tokens(event.tokens[-1:], event.entropies[-1:])
         if event.status == "finished":
             self._seqs.pop(attempt.index, None)
             attempt.on_finish(event.reason or "", self._now())
             self._on_end(attempt)
             return
         paused = event.status == "paused"
-        action: Action = attempt.stop_at_code(self._now(), len(event.tokens), paused)
+        action = attempt.stop_at_code(self._now(), min(1, len(event.tokens)), paused)
         if paused and action is None and not attempt.over:
             action = attempt.on_pause(self._now())
         if paused or action is not None or attempt.over:
             self._perform(attempt, action)
 
-    def _perform(self, attempt: Attempt, action: Action) -> None:
+    def _perform(self, attempt: Attempt, action: Action, unread: int = 0) -> None:
+        """Do what an attempt asks for.
+
+        Args:
+            unread: tokens at the end of its sequence that the attempt was not given.
+        """
         if isinstance(action, CallTools):
             if action.rewind is not None:
-                self._rewind(attempt, action.rewind)
+                self._rewind(attempt, action.rewind + unread)
             attempt.await_results()
             self._running[attempt.index] = RunningCalls(action.calls, self._now())
             self._tools[attempt.index].run(

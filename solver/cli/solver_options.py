@@ -92,6 +92,13 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
         help="how long the model is asked to think; only for gpt-oss, whose default here is high",
     )
     add("--prompts", metavar="FILE", help="TOML file that replaces sentences of the prompt")
+    add(
+        "--speculate",
+        default=default.speculate,
+        metavar="DRAFTER",
+        help="what drafts tokens to verify: auto, off, ngram or a drafter's folder; tokens stay "
+        "the same (%(default)s)",
+    )
     add("--max-tokens", type=int, metavar="N", help="most tokens an attempt may generate in all")
     add("--device", choices=("cpu", "cuda"), help="default: cuda if there is a GPU")
     add(
@@ -140,7 +147,7 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
             "top_p",
         ),
         *("top_k", "min_p", "rule", "tool_timeout", "kernels", "reasoning_effort", "prompts"),
-        "max_tokens",
+        *("max_tokens", "speculate"),
     )
     values = {name: getattr(options, name) for name in names} | changes
     config = SolverConfig(**values)
@@ -155,7 +162,7 @@ def _engine_config(options: argparse.Namespace, running: int) -> EngineConfig | 
     from eightfold.engine import EngineConfig
 
     try:
-        return EngineConfig(max_running=running, **values)
+        return EngineConfig(max_running=running, speculate=options.speculate, **values)
     except ValueError as error:
         raise SolverError(str(error)) from error
 

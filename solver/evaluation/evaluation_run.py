@@ -12,6 +12,7 @@ from eightfold.common.counted_noun import counted
 from eightfold.common.error_text import one_line
 
 from ..attempts.attempt import Ending
+from ..attempts.draft_counts import sum_drafts
 from ..attempts.engine_loop import EngineLostError
 from ..attempts.problem_progress import UnderWay
 from ..display.progress_display import ProgressDisplay
@@ -275,6 +276,7 @@ def problem_record(problem: Problem, result: Result, granted: float) -> dict[str
         "granted": round(granted, 3),
         "seconds": round(result.seconds, 3),
         "tokens": result.tokens,
+        **sum_drafts(result.attempts),
         "calls": result.calls,
         "errors": result.errors,
         "faults": list(result.faults),

@@ -19,6 +19,7 @@ from eightfold.common.file_errors import path_in_errors
 from eightfold.sandbox.platform_support import check_platform
 
 from ...attempts.attempt import Ending
+from ...attempts.draft_counts import drafts_text, sum_drafts
 from ...display.progress_display import ProgressDisplay
 from ...display.progress_text import duration, votes_text
 from ...model_defaults import read_model_inputs
@@ -226,6 +227,9 @@ def print_result(result: Result, startup: float) -> None:
         f"time: {result.seconds:.1f} s after {startup:.1f} s to start; "
         f"{counted(result.tokens, 'token')}, {speed:.0f} tokens/s; ended by: {result.stopped}"
     )
+    drafts = drafts_text(sum_drafts(result.attempts))
+    if drafts:
+        print(drafts)
 
 
 def result_json(result: Result, startup: float) -> dict[str, Any]:
@@ -237,6 +241,7 @@ def result_json(result: Result, startup: float) -> dict[str, Any]:
         "attempts": [{key: record[key] for key in keys} for record in result.attempts],
         "seconds": round(result.seconds, 3),
         "tokens": result.tokens,
+        **sum_drafts(result.attempts),
         "startup_seconds": round(startup, 3),
         "calls": result.calls,
         "errors": result.errors,

@@ -1,0 +1,197 @@
+"""Speculation: tokens a step on recorded attempts, and the speed of steps with drafts on a GPU.
+
+    python benchmarks/speculation.py --traces FOLDER            # on any CPU
+    python benchmarks/speculation.py --contexts 1024,7000       # on one GPU, plain decoding beside
+
+The n-gram drafter is measured on recorded attempts that are sampled again in lockstep (the folder
+holds ``tokens.npz``: ``pN_prompt`` and ``pN_aM``, token ids in the Harmony format). On a GPU, a
+model in the shapes of Gemma-4-31B with random bf16 weights decodes without drafts, then with drafts
+that are all right, with drafts thinned to the acceptance that is published for the 31B's own
+drafter (whose cost is not included), and with the n-gram drafter. The last line is one JSON object.
+"""
+
+import argparse
+import gc
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from support.speculation.recorded_attempts import SavedSteps, load_attempts, replay_attempts
+
+from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
+
+# Share of right drafts by depth, given that those before are right: gemma-4-31B-it-assistant
+# (ik_llama.cpp #1993), which makes 3.2 tokens a step with 3 drafts.
+PUBLISHED_ACCEPTANCE = (0.91, 0.80, 0.75, 0.66, 0.60)
+# vLLM with the same model and its drafter on one H100 in bf16 at temperature 0, as jarvislabs.ai
+# reported on 2026-05-12: tokens a second without and with 8 drafts.
+VLLM_H100 = {"1 sequence": (40.3, 125.3), "16 sequences": (375, 953)}
+KINDS = {"tree of 7": (True, 7), "line of 7": (False, 7), "line of 3": (False, 3),
+         "tree of 15": (True, 15)}  # fmt: skip
+
+
+def measure_traces(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Replay recorded attempts with the n-gram drafter; print and return the figures."""
+    result = {}
+    for name, (branches, drafts) in KINDS.items():
+        found = SavedSteps()
+        for problem in arguments.problems:
+            attempts = load_attempts(arguments.traces, problem)[: arguments.batch]
+            replay_attempts(attempts, NgramDrafter(branches), drafts, arguments.tokens, found)
+        if found.steps:
+            result[name] = found.figures()
+            print(f"n-gram, {name}: {result[name]}", flush=True)
+    return result
+
+
+def divergence(plain: dict[int, list[int]], other: dict[int, list[int]]) -> dict[str, Any]:
+    """Return how often larger batches round a token into another one, per token compared."""
+    compared = diverged = 0
+    for seq, tokens in plain.items():
+        pairs = list(zip(tokens, other[seq], strict=False))
+        equal = next((i for i, (a, b) in enumerate(pairs) if a != b), len(pairs))
+        compared += min(equal + 1, len(pairs))
+        diverged += equal < len(pairs)
+    return {"diverged": diverged, "compared": compared, "share": round(diverged / compared, 5)}
+
+
+def measure_context(
+    engine: Any, context: int, arguments: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Measure one context length; print and return the figures by kind of drafts."""
+    from decode import random_prompts
+    from support.speculation.drafted_decode import ConstantDrafter, DraftedDecode
+    from support.step_profile import profile
+
+    from eightfold.engine.speculation.replay_drafter import ReplayDrafter
+
+    prompts = random_prompts(arguments.batch, context)
+    decode = DraftedDecode(engine, prompts)
+    found: dict[str, dict[str, Any]] = {}
+
+    def measure(name: str, drafter: Any, drafts: int, running: int | None = None) -> None:
+        decode.set_drafter(drafter, drafts)
+        found[name] = decode.measure(arguments.tokens, running)
+        decode.pause()
+        plain = found["plain" if running is None else "one alone, plain"]
+        found[name]["speedup"] = round(found[name]["tokens_per_s"] / plain["tokens_per_s"], 3)
+        print(f"context {context}, {name}: {found[name]}", flush=True)
+
+    def replay(acceptance: tuple[float, ...] = ()) -> ReplayDrafter:
+        records = {
+            (tuple(prompt), seed): prompt + decode.tokens.get(decode.seqs[seed], [])
+            for seed, prompt in enumerate(prompts)
+        }
+        return ReplayDrafter(records, 50_000, acceptance)
+
+    measure("plain", None, 0)
+    plain_tokens = decode.tokens
+    for drafts in (3, 7):
+        # Recorded with as many rows as the replay has, so that both round alike.
+        measure(f"wrong drafts, k={drafts}", ConstantDrafter(), drafts)
+        if drafts == 7:
+            found["rounding"] = divergence(plain_tokens, decode.tokens)
+            print(f"context {context}, tokens of 8 and 64 rows: {found['rounding']}", flush=True)
+        recorded = replay()
+        measure(f"replay, k={drafts}", recorded, drafts)
+        if drafts == 3 or context == arguments.contexts[0]:
+            thinned = ReplayDrafter(recorded._records, 50_000, PUBLISHED_ACCEPTANCE)
+            measure(f"thinned replay, k={drafts}", thinned, drafts)
+    measure("n-gram, k=7", NgramDrafter(branches=False), 7)
+    decode.set_drafter(NgramDrafter(branches=False), 7)
+    for seq in decode.seqs:
+        engine.resume(seq, [])
+    for _ in range(8):
+        engine.step()
+    _, idle = profile(engine, steps=8)
+    found["n-gram, k=7"]["idle_share"] = round(idle, 4)
+    print(f"context {context}, device idle with n-gram drafts: {idle:.2%}", flush=True)
+    decode.pause()
+    measure("one alone, plain", None, 0, running=1)
+    measure("one alone, wrong drafts", ConstantDrafter(), 7, running=1)
+    measure("one alone, replay, k=7", replay(), 7, running=1)
+    for seq in decode.seqs:
+        engine.cancel(seq)
+    while engine.has_work():
+        engine.step()
+    return found
+
+
+def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Measure steps with drafts of the random model; print and return the figures."""
+    import torch
+    from support.random_model import random_model
+    from support.speculation.drafted_decode import ConstantDrafter, drafting_config
+
+    from eightfold.engine import Engine
+    from eightfold.engine.startup.step_timing import measure_step_costs
+
+    model = random_model(arguments.model, torch.device("cuda"))
+    room = max(arguments.contexts) + 2 * arguments.tokens + 64
+    config = drafting_config(arguments.batch, room, 2 * arguments.tokens)
+    engine = Engine(model, config, ConstantDrafter())
+    print(engine.table(), flush=True)
+    costs = measure_step_costs(engine._runner, config, engine.max_context)
+    print(f"steps by rows: {costs.summary()}", flush=True)
+    result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "costs": costs.summary()}
+    for context in arguments.contexts:
+        result[str(context)] = measure_context(engine, context, arguments)
+    del engine
+    gc.collect()
+    return result
+
+
+def positive_ints(text: str) -> list[int]:
+    """Parse whole numbers of at least 0, separated by commas, for argparse."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers")
+    return [int(part) for part in parts]
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's options; exit with code 2 and one sentence if they are wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--traces", type=Path, help="folder of recorded attempts, for a CPU")
+    parser.add_argument(
+        "--problems", type=positive_ints, default="0,1,2,3,4,5,6,7,8,9",
+        help="problems of the folder (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--model", default="gemma-4-31b-shapes", help="shapes (%(default)s)")
+    parser.add_argument(
+        "--contexts", type=positive_ints, default="1024,7000",
+        help="tokens of each prompt on a GPU (%(default)s)",
+    )  # fmt: skip
+    parser.add_argument("--batch", type=int, default=8, help="sequences (%(default)s)")
+    parser.add_argument(
+        "--tokens", type=int, help="tokens of each sequence (160 on a GPU, all of a recording)"
+    )
+    arguments = parser.parse_args()
+    if arguments.tokens is None:
+        arguments.tokens = 160 if arguments.traces is None else 1 << 30
+    if arguments.tokens < 1 or arguments.batch < 1:
+        parser.error("--tokens and --batch must be at least 1")
+    if arguments.traces is not None and not (arguments.traces / "tokens.npz").is_file():
+        parser.error(f"{arguments.traces} holds no tokens.npz")
+    return arguments
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if arguments.traces is not None:
+        result = {"ngram": measure_traces(arguments)}
+    else:
+        import torch
+
+        if not torch.cuda.is_available():
+            print("without --traces, benchmarks/speculation.py needs a GPU.", file=sys.stderr)
+            return 2
+        result = measure_gpu(arguments)
+        print(f"vLLM, one H100, plain and with its drafter, tokens a second: {VLLM_H100}")
+    print(json.dumps(result))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
