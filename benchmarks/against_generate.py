@@ -175,9 +175,7 @@ def loop_records(engine: Records, rows: list[Row]) -> Records:
     records, rest = [], list(rows)
     for problem, tries in engine:
         own, rest = rest[: len(tries)], rest[len(tries) :]
-        made = [
-            attempt_record(row.attempt, row.attempt.statistics(), DraftCounts()) for row in own
-        ]
+        made = [attempt_record(row.attempt, row.attempt.statistics(), DraftCounts()) for row in own]
         records.append((problem, made))
     return records
 
