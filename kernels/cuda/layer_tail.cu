@@ -7,8 +7,9 @@
 //     y = h W2^T               residual, x3 = norms of y
 //     out = x3 W3^T
 //
-// A layer with experts takes two launches: the output projection, norms and the router; and after
-// the experts the norms of their sum and the next layer's first linear layer.
+// If y has no norm of its own, the layers that compute y add it to the residual by themselves. The
+// norm of the residual then costs no wait: x is the residual times the norm's weight, and the layer
+// that takes it divides its results by the root mean square.
 //
 // A launch per linear layer leaves memory idle while its last programs finish, the next launch
 // starts and its inputs arrive. Weights depend on nothing, so here one warp of each program streams
@@ -32,10 +33,11 @@
 
 constexpr int STAGES = 4;
 constexpr int BLOCK = 64 * 128, X_BLOCK = ROWS * 128;  // bytes of 64 weight rows, of x
-constexpr int SHARED = 232448, BARRIERS = 1024, RING_BYTES = SHARED - BARRIERS;
+constexpr int SHARED = 232448, BARRIERS = ROWS > 8 ? 2560 : 1024, RING_BYTES = SHARED - BARRIERS;
 constexpr int SLOTS = 32;  // at most in use at once
 constexpr u64 EVICT_FIRST = 0x12F0000000000000;  // createpolicy.fractional.L2::evict_first
-enum OutputKind { BFLOAT16, GATED, FLOAT32 };  // GATED: act(gate) * up in bf16
+// GATED: act(gate) * up in bf16. ADDED: the output is added to the residual.
+enum OutputKind { BFLOAT16, GATED, FLOAT32, ADDED };
 
 // One linear layer, and the norms that make its input. linear_chain.py mirrors both structs.
 struct __align__(64) Stage {
@@ -53,6 +55,12 @@ struct __align__(64) Stage {
     int tiles, steps;  // number of tiles; slots of each, or pairs of slots if gated
     OutputKind kind;
     int parts;  // of y; 0 if it is bf16
+    // If the kind is ADDED: residual = (residual + output + bias) * scale; `normed` takes it times
+    // next_norm; and `squares`, [tiles][ROWS], the sums of its squares. The division by the root
+    // mean square is left to the layer that takes `normed`: it multiplies its output by `factor`,
+    // which it computes from `squares` if `square_tiles` is not 0.
+    float* squares;
+    int square_tiles;
 };
 
 struct __align__(64) LayerTail {
@@ -69,6 +77,8 @@ struct Ring {
     u64 stored, noted;  // a tile's results written (128 threads); noted by the counting warp (1)
     u32 ends[2][SLOTS];  // positions at which slots end, for each of the two warps that fill them
     float sums[2][4];  // of each warp, for the two norms
+    float squares[4][ROWS];  // of each warp
+    float factor[ROWS];
 };
 static_assert(sizeof(Ring) <= BARRIERS, "shared memory");
 
@@ -218,15 +228,99 @@ __device__ __forceinline__ float activation(float x) {
     return x * (1.0f - 1.0f / (exp2_fast(2.0f * 1.4426950408889634f * inner) + 1.0f));
 }
 
+__device__ __forceinline__ float rsqrt_fast(float x) {
+    float y;
+    asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+// Row of x and weight row within the tile of a thread's i-th result.
+__device__ __forceinline__ int row_of_x(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2; }
+__device__ __forceinline__ int row_of_tile(int i) {
+    return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + i % 4 / 2 * 8;
+}
+
+// One over the root mean square of each row of x, from the sums that tiles have left. Each row is
+// added up by 128 / ROWS neighboring threads. Called when the input has been read.
+__device__ __forceinline__ void load_factors(const LayerTail& tail, const Stage& stage,
+                                             Ring& ring) {
+    constexpr int EACH = 128 / ROWS;
+    const int row = threadIdx.x / EACH;
+    float total = 0.0f;
+    for (int tile = threadIdx.x % EACH; tile < stage.square_tiles; tile += EACH) {
+        float value;
+        asm volatile("ld.global.cg.f32 %0, [%1];"
+                     : "=f"(value) : "l"(stage.squares + tile * ROWS + row) : "memory");
+        total += value;
+    }
+#pragma unroll
+    for (int lanes = EACH / 2; lanes; lanes /= 2) total += __shfl_xor_sync(~0u, total, lanes);
+    sync_warp_group(1);  // the factors of an earlier stage are no longer read
+    if (threadIdx.x % EACH == 0) ring.factor[row] = rsqrt_fast(total / WIDTH + tail.eps);
+    sync_warp_group(1);
+}
+
+// Adds a tile's results to the residual, and leaves the sums of its squares.
+__device__ __forceinline__ void add_to_residual(const LayerTail& tail, const Stage& stage,
+                                                int tile, Ring& ring,
+                                                const float (&d)[ROWS / 2],
+                                                const u32 (&before)[ROWS / 2]) {
+    float squares[ROWS / 4] = {};
+#pragma unroll
+    for (int i = 0; i < ROWS / 2; ++i) {
+        const int m = row_of_x(i), row = row_of_tile(i), column = first_row(stage, tile) + row;
+        // The last tile may overlap the one before it.
+        if (m >= tail.rows || row >= stage.tile_rows || column < tile * stage.tile_rows) continue;
+        const float bias = stage.out_bias ? to_float(stage.out_bias[column]) : 0.0f;
+        const float sum = (bf16_low(before[i]) + d[i] + bias) * stage.scale;
+        const u32 rounded = pack_bf16(sum, 0.0f);
+        const float value = bf16_low(rounded);
+        const u64 at = (u64)m * WIDTH + column;
+        stage.residual[at] = (bf16)rounded;
+        const float weight = stage.next_norm ? to_float(stage.next_norm[column]) + tail.norm_offset
+                                             : 1.0f;
+        stage.normed[at] = (bf16)pack_bf16(value * weight, 0.0f);
+        squares[i / 4 * 2 + i % 2] += value * value;
+    }
+#pragma unroll
+    for (int j = 0; j < ROWS / 4; ++j) {
+#pragma unroll
+        for (int lanes = 4; lanes < 32; lanes *= 2)
+            squares[j] += __shfl_xor_sync(~0u, squares[j], lanes);
+        if (threadIdx.x % 32 < 4)
+            ring.squares[threadIdx.x / 32][j / 2 * 8 + threadIdx.x % 4 * 2 + j % 2] = squares[j];
+    }
+    sync_warp_group(1);
+    if (threadIdx.x < ROWS) {
+        float total = 0.0f;
+#pragma unroll
+        for (int warp = 0; warp < 4; ++warp) total += ring.squares[warp][threadIdx.x];
+        stage.squares[tile * ROWS + threadIdx.x] = total;
+    }
+    sync_warp_group(1);
+}
+
 // Computes this program's tiles of one stage. Called by the four computing warps.
 template <OutputKind KIND>
 __device__ __forceinline__ void linear(const LayerTail& tail, int index, Ring& ring, u32 base,
                                        u32& number, u32& at, u32& stored) {
     const Stage& stage = tail.stages[index];
     const Layout layout(stage);
-    const int lane = threadIdx.x % 32, first = threadIdx.x / 32 * 16 + lane / 4;
+    const bool scaled = KIND != ADDED && stage.square_tiles;
     for (int tile = blockIdx.x; tile < stage.tiles; tile += gridDim.x) {
         float d[ROWS / 2], up[KIND == GATED ? ROWS / 2 : 4];
+        u32 before[KIND == ADDED ? ROWS / 2 : 1];
+        if constexpr (KIND == ADDED) {
+#pragma unroll
+            for (int i = 0; i < ROWS / 2; ++i) {
+                const int m = min(row_of_x(i), tail.rows - 1);
+                const int row = min(row_of_tile(i), stage.tile_rows - 1);
+                asm volatile("{.reg .b16 v; ld.global.cg.b16 v, [%1]; cvt.u32.u16 %0, v;}"
+                             : "=r"(before[i])
+                             : "l"(stage.residual + (u64)m * WIDTH + first_row(stage, tile) + row)
+                             : "memory");
+            }
+        }
         for (int step = 0; step < stage.steps; ++step) {
             const bool fresh = step == 0;
             accumulate_slot(d, ring, layout, base + layout.next(at), number++, fresh, fresh);
@@ -235,13 +329,16 @@ __device__ __forceinline__ void linear(const LayerTail& tail, int index, Ring& r
         }
         wgmma_wait<0>();
         barrier_arrive_warp(ring.empty[(number - 1) % SLOTS]);
+        if (scaled && tile == blockIdx.x) load_factors(tail, stage, ring);
+        if constexpr (KIND == ADDED) add_to_residual(tail, stage, tile, ring, d, before);
 #pragma unroll
-        for (int i = 0; i < ROWS / 2; ++i) {
-            const int m = i / 4 * 8 + lane % 4 * 2 + i % 2, row = first + i % 4 / 2 * 8;
+        for (int i = 0; i < (KIND == ADDED ? 0 : ROWS / 2); ++i) {
+            const int m = row_of_x(i), row = row_of_tile(i);
             const int column = first_row(stage, tile) + row;
             const u64 at = (u64)m * stage.outputs + column;
-            float value = d[i];
-            if constexpr (KIND == GATED) value = activation(value) * up[i];
+            const float factor = scaled ? ring.factor[m] : 1.0f;
+            float value = d[i] * factor;
+            if constexpr (KIND == GATED) value = activation(value) * (up[i] * factor);
             if (m >= tail.rows || row >= stage.tile_rows) continue;
             if (KIND != GATED && stage.out_bias) value += to_float(stage.out_bias[column]);
             if constexpr (KIND == FLOAT32)
@@ -262,11 +359,6 @@ __device__ __forceinline__ float sum(float value, float (&sums)[4]) {
     if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
     sync_warp_group(1);
     return sums[0] + sums[1] + sums[2] + sums[3];
-}
-__device__ __forceinline__ float rsqrt_fast(float x) {
-    float y;
-    asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
 }
 __device__ __forceinline__ u32 load_l2(const bf16* at) {
     u32 v;
@@ -393,8 +485,10 @@ layer_tail(const __grid_constant__ LayerTail tail) {
                 linear<BFLOAT16>(tail, index, ring, base, number, at, stored);
             else if (kind == GATED)
                 linear<GATED>(tail, index, ring, base, number, at, stored);
-            else
+            else if (kind == FLOAT32)
                 linear<FLOAT32>(tail, index, ring, base, number, at, stored);
+            else
+                linear<ADDED>(tail, index, ring, base, number, at, stored);
         }
     }
 }

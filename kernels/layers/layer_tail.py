@@ -85,6 +85,7 @@ def layer_tail(
     out: torch.Tensor | None,
     counters: torch.Tensor,
     *,
+    squares: torch.Tensor | None = None,
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> None:
@@ -99,6 +100,7 @@ def layer_tail(
         out: output, [rows, n], in bfloat16, or in float32 for logits; ``None`` without
             ``following``.
         counters: int32 [8], zero.
+        squares: as in ``linear_chain``.
         eps: added to the mean square in the norms.
         pdl: launch with programmatic dependent launch. The launch before must not write weights.
 
@@ -108,7 +110,8 @@ def layer_tail(
     y, normed, hidden = buffers
     linear_chain(
         attended, residual, weights.linears, normed, (y, hidden, y, out), counters,
-        activation=weights.activation, norm_offset=weights.norm_offset, eps=eps, pdl=pdl,
+        squares=squares, activation=weights.activation, norm_offset=weights.norm_offset, eps=eps,
+        pdl=pdl,
     )  # fmt: skip
 
 

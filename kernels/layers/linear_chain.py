@@ -27,7 +27,7 @@ SHARED_BYTES, THREADS = 232448, 224
 MAX_WIDTH = 8192  # 128 threads hold a row in registers to compute its norms
 MAX_LINEARS = 4
 COUNTERS = 2 * MAX_LINEARS  # int32 counters for a launch, zero when it starts
-BFLOAT16, GATED, FLOAT32 = range(3)  # OutputKind in layer_tail.cu
+BFLOAT16, GATED, FLOAT32, ADDED = range(4)  # OutputKind in layer_tail.cu
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,8 @@ class _Stage(ctypes.Structure):  # Stage in layer_tail.cu
         ("next_norm", ctypes.c_void_p), ("residual", ctypes.c_void_p), ("normed", ctypes.c_void_p),
         ("scale", ctypes.c_float), ("outputs", ctypes.c_int), ("tile_rows", ctypes.c_int),
         ("tiles", ctypes.c_int), ("steps", ctypes.c_int), ("kind", ctypes.c_int),
-        ("parts", ctypes.c_int), ("pad", ctypes.c_ubyte * 36),
+        ("parts", ctypes.c_int), ("squares", ctypes.c_void_p), ("square_tiles", ctypes.c_int),
+        ("pad", ctypes.c_ubyte * 20),
     )  # fmt: skip
 
 
@@ -144,12 +145,17 @@ def linear_chain(
     outs: Sequence[torch.Tensor | None],
     counters: torch.Tensor,
     *,
+    squares: torch.Tensor | None = None,
     activation: str = "gelu_tanh",
     norm_offset: float = 0.0,
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> None:
     """Compute linear layers one after another, each from the output of the one before.
+
+    With ``squares``, norms without a ``post`` weight cost no time of their own: the layer before
+    them adds to the residual and leaves sums of squares, ``normed`` holds the residual times the
+    norm's weight, and the layer behind them divides its results by the root mean square.
 
     Args:
         x: [rows, in], 1 to 64 rows; the input of the first layer, or, if that has norms, their y:
@@ -160,6 +166,8 @@ def linear_chain(
         outs: output of each layer, [rows, out], in bfloat16, or in float32 for the last one;
             ``None`` without a weight.
         counters: int32 [8], zero.
+        squares: float32, ``squares_size`` elements, overwritten; ``None`` to compute every norm by
+            itself.
         activation: of gated layers, a key of ``linear_few_rows.ACTIVATIONS``.
         norm_offset: what is added to the weights of all norms.
         eps: added to the mean square in the norms.
@@ -169,7 +177,7 @@ def linear_chain(
         ValueError: a shape, dtype or device is not supported.
     """
     require_activation(activation)
-    _check(x, residual, linears, normed, outs, counters)
+    _check(x, residual, linears, normed, outs, counters, squares)
     rows, width = residual.shape
     padded = max(8, 1 << (rows - 1).bit_length())
     chain = _LayerTail(
@@ -180,10 +188,33 @@ def linear_chain(
     for index, (linear, out) in enumerate(zip(linears, outs, strict=True)):
         chain.stages[index] = _stage(before, residual, normed, linear, out, padded)
         before = before if out is None else out
+        if squares is not None and index and _defers(linear):
+            _defer_norm(chain.stages[index - 1], chain.stages[index], squares)
     kernel = _kernel(residual.device, padded, width, activation)
     require(kernel is not None, "linear_chain needs a Hopper GPU; call linear_chain_fits first.")
     assert kernel is not None
     kernel.launch(multiprocessor_count(residual.device), THREADS, (chain,), pdl)
+
+
+def squares_size(width: int, device: torch.device) -> int:
+    """Return the float32 elements of ``squares`` for a residual of so many columns."""
+    tile_rows = _tile_rows(width, multiprocessor_count(device))
+    return -(-width // tile_rows) * MAX_ROWS
+
+
+def _defers(linear: ChainLinear) -> bool:
+    """Return whether the norms before a layer can be divided among it and the layer before."""
+    return linear.norms is not None and linear.norms.post is None and linear.weight is not None
+
+
+def _defer_norm(before: _Stage, stage: _Stage, squares: torch.Tensor) -> None:
+    """Let the layer before add to the residual, and this one divide by the root mean square."""
+    before.kind, before.out_bias, before.scale = ADDED, stage.bias, stage.scale
+    before.residual, before.normed = stage.residual, stage.normed
+    before.next_norm, before.squares = stage.next_norm, squares.data_ptr()
+    stage.y, stage.squares = None, squares.data_ptr()
+    # A residual that no norm follows is taken as it is.
+    stage.square_tiles = before.tiles if stage.next_norm else 0
 
 
 def _check(
@@ -193,6 +224,7 @@ def _check(
     normed: torch.Tensor,
     outs: Sequence[torch.Tensor | None],
     counters: torch.Tensor,
+    squares: torch.Tensor | None,
 ) -> None:
     """Raise ValueError unless the tensors of a call of ``linear_chain`` fit together."""
     rows, width = residual.shape
@@ -233,6 +265,14 @@ def _check(
             require(not linear.gated, "A gated layer cannot have a bias.")
             _require_shape(linear.bias, (columns,))
         before = out
+    require(
+        squares is None
+        or (
+            squares.dtype == torch.float32
+            and squares.numel() >= squares_size(width, residual.device)
+        ),
+        "squares must be float32 and hold squares_size elements.",
+    )
     require(
         counters.dtype == torch.int32 and counters.numel() >= COUNTERS,
         f"counters must hold {COUNTERS} int32 elements.",

@@ -1,7 +1,8 @@
-"""Layers of few rows on Hopper: everything between two attentions in one or two chains of linears.
+"""Dense layers of few rows on Hopper: everything between two attentions in chains of linears.
 
-A dense layer takes one chain, from its output projection to the next layer's q/k/v. Experts, and
-the activation of a layer's own input of the token, come between two chains.
+A layer takes one chain, from its output projection to the next layer's q/k/v. The activation of a
+layer's own input of the token comes between two chains. Layers with experts have none: their linear
+layers are so small that separate launches are faster.
 """
 
 from dataclasses import dataclass, replace
@@ -14,10 +15,11 @@ from eightfold.kernels.layers.linear_chain import (
     ChainNorms,
     linear_chain,
     linear_chain_fits,
+    squares_size,
 )
+from eightfold.kernels.quantized.stored_matrix import StoredMatrix
 
 from .activation_buffers import ActivationBuffers, narrow
-from .expert_runner import ExpertRunner
 from .layer_weights import FusedLayer
 from .per_layer_inputs import PerLayerInputs
 
@@ -26,7 +28,7 @@ CHAINS = 2  # of a layer, at most
 
 @dataclass(frozen=True, slots=True)
 class LayerTail:
-    """The chains of one layer: ``first`` from its attention on, ``second`` behind its experts."""
+    """The chains of one layer: ``first`` from its attention on, ``second`` behind its own input."""
 
     first: tuple[ChainLinear, ...]
     second: tuple[ChainLinear, ...]
@@ -34,6 +36,9 @@ class LayerTail:
 
 class DecodeTails:
     """The tails of all layers.
+
+    Attributes:
+        fits: True if there is a kernel for all of them.
 
     Args:
         head: the language model's head, [vocabulary, hidden].
@@ -48,19 +53,23 @@ class DecodeTails:
         final_norm: torch.Tensor,
         head: torch.Tensor,
         buffers: ActivationBuffers,
-        experts: ExpertRunner | None,
         inputs: PerLayerInputs | None,
         *,
         norm_offset: float,
         activation: str,
         eps: float,
     ) -> None:
-        self._layers, self._buffers = layers, buffers
-        self._experts, self._inputs = experts, inputs
+        self._layers, self._buffers, self._inputs = layers, buffers, inputs
         self._norm_offset, self._activation, self._eps = norm_offset, activation, eps
         self.counters = torch.zeros(
             len(layers), CHAINS, COUNTERS, dtype=torch.int32, device=head.device
         )
+        self._squares = torch.empty(squares_size(head.shape[1], head.device), device=head.device)
+        self._tails: list[LayerTail] = []
+        self.fits = False
+        stored = any(isinstance(layer.out, StoredMatrix) for layer in layers)
+        if stored or any(layer.experts is not None for layer in layers):
+            return
         following = [(layer.input_norm, layer.qkv) for layer in layers[1:]]
         self._tails = [
             self._tail(layer, norm, weight)
@@ -74,7 +83,7 @@ class DecodeTails:
         self, layer: FusedLayer, next_norm: torch.Tensor | None, following: torch.Tensor
     ) -> LayerTail:
         """Divide what follows a layer's attention into chains."""
-        stored, block, own = self._stored, layer.experts, layer.per_layer_input
+        stored, own = self._stored, layer.per_layer_input
         before = ChainNorms(
             stored(layer.post_attention_norm), stored(layer.pre_feedforward_norm),
             layer.out_bias,
@@ -82,21 +91,17 @@ class DecodeTails:
         after = ChainNorms(
             stored(layer.post_feedforward_norm), stored(next_norm), scale=layer.scalar
         )
-        first = [ChainLinear(layer.out)]
-        if layer.gate_up is not None and layer.down is not None:
-            first += [ChainLinear(layer.gate_up, before, gated=True), ChainLinear(layer.down)]
-        elif block is not None:
-            bias = None if block.router_bias is None else block.router_bias.to(layer.out.dtype)
-            first.append(ChainLinear(block.router, before, bias))
-        last = ChainLinear(following, after)
+        first = [
+            ChainLinear(layer.out),
+            ChainLinear(layer.gate_up, before, gated=True),
+            ChainLinear(layer.down),
+        ]
         if own is not None:
             first.append(ChainLinear(own.gate, replace(after, next=None, scale=1.0)))
             after = ChainNorms(stored(own.norm), stored(next_norm), scale=layer.scalar)
             second = (ChainLinear(own.projection), ChainLinear(following, after))
             return LayerTail(tuple(first), second)
-        if block is not None:
-            return LayerTail(tuple(first), (last,))
-        return LayerTail((*first, last), ())
+        return LayerTail((*first, ChainLinear(following, after)), ())
 
     def _stored(self, norm: torch.Tensor | None) -> torch.Tensor | None:
         """A norm's weight as the kernel takes it: in bfloat16, without the offset."""
@@ -114,32 +119,14 @@ class DecodeTails:
         """
         layer, tail, counters = self._layers[index], self._tails[index], self.counters[index]
         rows, buffers = len(attended), self._buffers
-        residual, x, y = buffers.residual[:rows], buffers.x[:rows], buffers.y[:rows]
-        outs: list[torch.Tensor | None] = [y]
-        logits = None
-        if layer.down is not None:
-            outs += [narrow(buffers.hidden, rows, layer.down.shape[1]), y]
-        elif layer.experts is not None and self._experts is not None:
-            logits = self._experts.few_logits(rows)
-            outs.append(logits)
-        inputs, own = self._inputs, layer.per_layer_input
-        if own is not None and inputs is not None:
-            outs.append(inputs.gated(rows))
-        if not tail.second:
+        y = buffers.y[:rows]
+        assert layer.down is not None
+        outs = [y, narrow(buffers.hidden, rows, layer.down.shape[1]), y]
+        if self._inputs is None or not tail.second:
             self._chain(attended, tail.first, [*outs, out], counters[0])
             return
-        self._chain(attended, tail.first, outs, counters[0])
-        added = y
-        if layer.experts is not None and self._experts is not None:
-            if logits is not None:
-                added = self._experts.forward(layer, x, logits, y)
-            else:
-                added = self._experts.beside_dense(layer, residual, y)
-        if own is not None and inputs is not None:
-            added = inputs.activate(index, rows)
-            self._chain(added, tail.second, [y, out], counters[1])
-        else:
-            self._chain(added, tail.second, [out], counters[1])
+        self._chain(attended, tail.first, [*outs, self._inputs.gated(rows)], counters[0])
+        self._chain(self._inputs.activate(index, rows), tail.second, [y, out], counters[1])
 
     def _chain(
         self,
@@ -153,5 +140,6 @@ class DecodeTails:
             linears = (*linears[:-1], replace(linears[-1], weight=None))
         linear_chain(
             x, self._buffers.residual[:rows], linears, self._buffers.x[:rows], outs, counters,
-            activation=self._activation, norm_offset=self._norm_offset, eps=self._eps, pdl=True,
+            squares=self._squares, activation=self._activation, norm_offset=self._norm_offset,
+            eps=self._eps, pdl=True,
         )  # fmt: skip

@@ -1,9 +1,12 @@
 """Runs the experts of a layer, and the dense block beside them if there is one."""
 
+from collections.abc import Callable
+
 import torch
 
 from eightfold.kernels.experts.experts_forward import experts_forward, experts_workspace_size
 from eightfold.kernels.experts.router import route
+from eightfold.kernels.layers.expert_norms import join_branches, norms_and_router
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
 from eightfold.kernels.layers.rms_norm import add_rms_norm
 
@@ -16,6 +19,8 @@ class ExpertRunner:
     """The memory in which the experts of all layers are computed.
 
     Attributes:
+        residual: memory for the residual of few rows, beside that of the decoder: norms are written
+            to the one while the other is read.
         chosen: experts that the latest step of single tokens chose, int32
             [layers, rows, top_k].
 
@@ -46,6 +51,7 @@ class ExpertRunner:
         )
         self._weights = torch.zeros(rows, first.top_k, device=device)
         self._parts = torch.empty(first.top_k * few * hidden, device=device)
+        self.residual = torch.zeros(few, hidden, device=device, dtype=like.dtype)
         self._branches = torch.empty(
             3 if first.branch is not None else 0, rows, hidden, device=device, dtype=like.dtype
         )
@@ -63,13 +69,8 @@ class ExpertRunner:
             if bias is None:
                 return torch.mm(x, block.router.T, out=out)
             return torch.addmm(bias, x, block.router.T, out=out)
-        few = self.few_logits(rows)
-        linear_few_rows(x, block.router, few, bias=bias, pdl=True)
-        return few
-
-    def few_logits(self, rows: int) -> torch.Tensor:
-        """Return the buffer for the logits of few rows, float32 [rows, experts]."""
-        return self._few_logits[:rows]
+        few = self._few_logits[:rows]
+        return linear_few_rows(x, block.router, few, bias=bias, pdl=True)
 
     def forward(
         self,
@@ -100,6 +101,49 @@ class ExpertRunner:
         if rows <= MAX_ROWS:
             out = self._parts[: block.top_k * rows * hidden].view(block.top_k, rows, hidden)
         return experts_forward(x, ids, weights, block.weights, out, self._workspace, pdl=True)
+
+    def few_rows(
+        self,
+        layer: FusedLayer,
+        next_norm: torch.Tensor,
+        y: torch.Tensor,
+        residuals: tuple[torch.Tensor, torch.Tensor],
+        x: torch.Tensor,
+        dense: Callable[[], None],
+    ) -> None:
+        """Run what follows the output projection of a layer with experts, for few rows.
+
+        Args:
+            next_norm: [hidden], the norm before the next layer.
+            y: [rows, hidden], output of the projection; overwritten.
+            residuals: the residual, and memory for the new one, [rows, hidden].
+            x: [rows, hidden], receives the input of the next layer.
+            dense: computes the dense block beside the experts from x into y.
+        """
+        block, rows, eps = layer.experts, len(y), self._eps
+        assert block is not None
+        assert layer.pre_feedforward_norm is not None
+        residual, logits, own, branch = residuals[1], self._few_logits[:rows], block.branch, None
+        if own is not None:
+            expert_x, spare, _ = (narrow(each, rows, x.shape[1]) for each in self._branches)
+            branch = (own.router, own.pre_experts, expert_x)
+        norms_and_router(
+            y, residuals[0], residual, layer.post_attention_norm, layer.pre_feedforward_norm, x,
+            block.router, logits, bias=layer.out_bias, router_bias=block.router_bias,
+            branch=branch, eps=eps, pdl=True,
+        )  # fmt: skip
+        if own is None:
+            parts = self.forward(layer, x, logits, y)
+            add_rms_norm(
+                parts, residual, layer.post_feedforward_norm, next_norm, x, scale=layer.scalar,
+                eps=eps, pdl=True,
+            )  # fmt: skip
+            return
+        assert layer.post_feedforward_norm is not None
+        dense()
+        parts = self.forward(layer, expert_x, logits, spare)
+        norms = (own.post_dense, own.post_experts, layer.post_feedforward_norm, next_norm)
+        join_branches(y, parts, residual, norms, x, scale=layer.scalar, eps=eps, pdl=True)
 
     def beside_dense(
         self, layer: FusedLayer, residual: torch.Tensor, dense: torch.Tensor

@@ -8,6 +8,7 @@ q/k/v (see ``decode_tails``). Full-attention layers of Gemma 4 with ``attention_
 copy of keys and values: the cache holds the normalized vector alone (see ``one_copy_keys``).
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -99,9 +100,8 @@ class FusedDecoder:
         self._workspace = decode_workspace(architecture, limits, page_size, device)
         self._logits = torch.empty(limits.decode_rows, vocabulary, device=device)
         self.tails = DecodeTails(
-            self.layers, self._final_norm, self._head, self.buffers, self.experts,
-            self._per_layer_inputs, norm_offset=family.norm_offset, activation=activation,
-            eps=self.eps,
+            self.layers, self._final_norm, self._head, self.buffers, self._per_layer_inputs,
+            norm_offset=family.norm_offset, activation=activation, eps=self.eps,
         )  # fmt: skip
 
     def _expert_runner(self, limits: RunnerLimits) -> ExpertRunner | None:
@@ -185,6 +185,7 @@ class FusedDecoder:
         residual, x, y = (
             part[:count] for part in (self.buffers.residual, self.buffers.x, self.buffers.y)
         )
+        other = residual if self.experts is None else self.experts.residual[:count]
         norms = [layer.input_norm for layer in self.layers[1:]] + [self._final_norm]
         for i, (layer, next_norm) in enumerate(zip(self.layers, norms, strict=True)):
             normed = residual if layer.input_norm is None else x
@@ -194,20 +195,27 @@ class FusedDecoder:
                 return
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
             self._linear.linear(attended, layer.out, y)
+            if layer.experts is not None and self.experts is not None and count <= MAX_ROWS:
+                dense = partial(self._dense, layer, x, y)
+                self.experts.few_rows(layer, next_norm, y, (residual, other), x, dense)
+                residual, other = other, residual
+                continue
             normed = self._add(
-                y, layer.post_attention_norm, layer.pre_feedforward_norm, bias=layer.out_bias
-            )
-            added, own = self._feedforward(layer, normed, y), layer.per_layer_input
+                y, residual, layer.post_attention_norm, layer.pre_feedforward_norm,
+                bias=layer.out_bias,
+            )  # fmt: skip
+            added, own = self._feedforward(layer, normed, residual, y), layer.per_layer_input
             post_norm = layer.post_feedforward_norm
             if own is not None and self._per_layer_inputs is not None:
-                self._add(added, post_norm, None)
+                self._add(added, residual, post_norm, None)
                 self._per_layer_inputs.add(i, own, residual, y, self._linear)
                 added, post_norm = y, own.norm
-            self._add(added, post_norm, next_norm, scale=layer.scalar)
+            self._add(added, residual, post_norm, next_norm, scale=layer.scalar)
 
     def _add(
         self,
         y: torch.Tensor,
+        residual: torch.Tensor,
         post_norm: torch.Tensor | None,
         next_norm: torch.Tensor | None,
         *,
@@ -215,9 +223,7 @@ class FusedDecoder:
         scale: float = 1.0,
     ) -> torch.Tensor:
         """Add y to the residual, and return what the next linear layer takes."""
-        count = y.shape[-2]
-        residual, x = self.buffers.residual[:count], self.buffers.x[:count]
-        out = None if next_norm is None else x
+        out = None if next_norm is None else self.buffers.x[: y.shape[-2]]
         add_rms_norm(
             y, residual, post_norm, next_norm, out, bias=bias, scale=scale, eps=self.eps, pdl=True
         )
@@ -267,17 +273,24 @@ class FusedDecoder:
         )
         return query
 
-    def _feedforward(self, layer: FusedLayer, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    def _feedforward(
+        self, layer: FusedLayer, x: torch.Tensor, residual: torch.Tensor, y: torch.Tensor
+    ) -> torch.Tensor:
         """Compute the feed-forward block from x; returns what ``add_rms_norm`` takes as y."""
-        if layer.gate_up is not None and layer.down is not None:
-            rows, linear, inner = x.shape[0], self._linear, layer.down.shape[1]
-            hidden = narrow(self.buffers.hidden, rows, inner)
-            gate_up = self.buffers.gate_up(rows, inner) if linear.writes_gate_up(rows) else None
-            linear.gated(x, layer.gate_up, hidden, gate_up)
-            linear.linear(hidden, layer.down, y)
+        self._dense(layer, x, y)
         if layer.experts is None:
             return y
         assert self.experts is not None
         if layer.experts.branch is not None:
-            return self.experts.beside_dense(layer, self.buffers.residual[: x.shape[0]], y)
+            return self.experts.beside_dense(layer, residual, y)
         return self.experts.forward(layer, x, self.experts.logits(x, layer.experts), y)
+
+    def _dense(self, layer: FusedLayer, x: torch.Tensor, y: torch.Tensor) -> None:
+        """Compute the dense block from x into y, if the layer has one."""
+        if layer.gate_up is None or layer.down is None:
+            return
+        rows, linear, inner = x.shape[0], self._linear, layer.down.shape[1]
+        hidden = narrow(self.buffers.hidden, rows, inner)
+        gate_up = self.buffers.gate_up(rows, inner) if linear.writes_gate_up(rows) else None
+        linear.gated(x, layer.gate_up, hidden, gate_up)
+        linear.linear(hidden, layer.down, y)

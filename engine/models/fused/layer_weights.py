@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from eightfold.kernels.attention.one_copy_keys import OneCopy, fold_key_weight
+from eightfold.kernels.quantized.stored_matrix import Weight
 
 from ...inspection.families import Family
 from ...inspection.kv_geometry import LayerSpec
@@ -52,9 +53,9 @@ class FusedLayer:
     """
 
     spec: LayerSpec
-    qkv: torch.Tensor
+    qkv: Weight
     qkv_bias: torch.Tensor | None
-    out: torch.Tensor
+    out: Weight
     out_bias: torch.Tensor | None
     q_norm: torch.Tensor | None
     k_norm: torch.Tensor | None
@@ -65,8 +66,8 @@ class FusedLayer:
     post_attention_norm: torch.Tensor | None
     pre_feedforward_norm: torch.Tensor | None
     post_feedforward_norm: torch.Tensor | None
-    gate_up: torch.Tensor | None
-    down: torch.Tensor | None
+    gate_up: Weight | None
+    down: Weight | None
     experts: ExpertBlock | None
     per_layer_input: PerLayerInput | None
     scalar: float
@@ -112,7 +113,8 @@ def make_fused_layer(
     reader.read_modules("self_attn", family.qkv)
     reader.read_modules("mlp", family.gate_up)
     scalar = reader.get(family.layer_scalar) if family.layer_scalar else None
-    out = reader["self_attn.o_proj.weight"]
+    out = reader.weight("self_attn.o_proj")
+    assert out is not None
     fused = FusedLayer(
         spec=spec,
         qkv=join_weights(joined[0]),
@@ -129,7 +131,7 @@ def make_fused_layer(
         pre_feedforward_norm=reader.norm(family.pre_feedforward_norm, family.norm_offset),
         post_feedforward_norm=reader.norm(family.post_feedforward_norm, family.norm_offset),
         gate_up=join_weights(joined[1]) if len(joined) > 1 else None,
-        down=reader.get("mlp.down_proj.weight"),
+        down=reader.weight("mlp.down_proj"),
         experts=make_expert_block(module, reader, family, options, for_warmup=for_warmup),
         per_layer_input=_per_layer_input(reader),
         scalar=1.0 if scalar is None or scalar.is_meta else float(scalar),

@@ -9,6 +9,8 @@ from eightfold.kernels.layers.linear_many_rows import (
     linear_many_rows,
     linear_many_rows_fits,
 )
+from eightfold.kernels.quantized.stored_matrix import StoredMatrix, Weight
+from eightfold.kernels.quantized.stored_product import stored_product
 
 from .layer_weights import FusedLayer
 
@@ -28,25 +30,31 @@ class LinearDispatch:
         self._gated = [layer.gate_up for layer in layers if layer.gate_up is not None]
         plain = [weight for layer in layers for weight in (layer.qkv, layer.out, layer.down)]
         self._many_rows_fits = all(
-            linear_many_rows_fits(weight) for weight in plain if weight is not None
+            isinstance(weight, torch.Tensor) and linear_many_rows_fits(weight)
+            for weight in plain
+            if weight is not None
         ) and all(
-            linear_many_rows_fits(weight, gated=True, activation=activation)
+            isinstance(weight, torch.Tensor)
+            and linear_many_rows_fits(weight, gated=True, activation=activation)
             for weight in self._gated
         )
 
     def writes_gate_up(self, rows: int) -> bool:
         """Return True if a layer writes gate and up to memory before they are multiplied."""
         return rows > MAX_ROWS and not all(
-            self._fills(rows, weight, True) for weight in self._gated
+            isinstance(weight, StoredMatrix) or self._fills(rows, weight, True)
+            for weight in self._gated
         )
 
     def _fills(self, rows: int, weight: torch.Tensor, gated: bool) -> bool:
         return self._many_rows_fits and fills_tiles(rows, weight, gated=gated)
 
-    def linear(self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor) -> None:
+    def linear(self, x: torch.Tensor, weight: Weight, out: torch.Tensor) -> None:
         """Compute ``out = x @ weight.T``: x [rows, in], weight [out, in], out [rows, out]."""
         rows = x.shape[0]
-        if rows <= MAX_ROWS:
+        if isinstance(weight, StoredMatrix):
+            stored_product(x, weight, out, pdl=True)
+        elif rows <= MAX_ROWS:
             linear_few_rows(x, weight, out, pdl=True)
         elif self._fills(rows, weight, False):
             linear_many_rows(x, weight, out, pdl=True)
@@ -54,7 +62,7 @@ class LinearDispatch:
             torch.mm(x, weight.T, out=out)
 
     def gated(
-        self, x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, gate_up: torch.Tensor | None
+        self, x: torch.Tensor, weight: Weight, out: torch.Tensor, gate_up: torch.Tensor | None
     ) -> None:
         """Compute ``out = activation(x @ gate.T) * (x @ up.T)``.
 
@@ -66,7 +74,9 @@ class LinearDispatch:
                 ``None``.
         """
         rows, activation = x.shape[0], self._activation
-        if rows <= MAX_ROWS:
+        if isinstance(weight, StoredMatrix):
+            stored_product(x, weight, out, gated=True, activation=activation, pdl=True)
+        elif rows <= MAX_ROWS:
             linear_few_rows(x, weight, out, gated=True, activation=activation, pdl=True)
         elif gate_up is None:
             linear_many_rows(x, weight, out, gated=True, activation=activation, pdl=True)

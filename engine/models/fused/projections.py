@@ -7,8 +7,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from eightfold.kernels.quantized.stored_matrix import StoredMatrix, Weight, join_matrices
+
 from ...inspection.families import FAMILIES, Family
 from ...inspection.meta_model import allocate_parameters
+from ...model_errors import UnsupportedModelError
+from ...quantization.stored_linear import StoredLinear
 
 
 def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
@@ -18,7 +22,9 @@ def decoder_layers(model: PreTrainedModel) -> nn.ModuleList:
     return layers
 
 
-def joined_projections(layer: nn.Module, family: Family) -> Iterator[list[nn.Linear]]:
+def joined_projections(
+    layer: nn.Module, family: Family
+) -> Iterator[list[nn.Linear | StoredLinear]]:
     """Yield the projections of a layer that are computed as one product: q/k/v, then gate/up.
 
     A layer that shares keys and values has no projections for them, one with one copy has none for
@@ -35,7 +41,10 @@ def allocate_joined(model: PreTrainedModel, device: torch.device, dtype: torch.d
     """Allocate parameters so that joined projections are contiguous (see ``Allocate``)."""
     family = FAMILIES[model.config.model_type]
     for layer in decoder_layers(model):
-        for projections in joined_projections(layer, family):
+        for found in joined_projections(layer, family):
+            projections = [each for each in found if isinstance(each, nn.Linear)]
+            if len(projections) < len(found):
+                continue
             sizes = [projection.out_features for projection in projections]
             joined = torch.empty(sum(sizes), projections[0].in_features, dtype=dtype, device=device)
             for projection, part in zip(projections, joined.split(sizes), strict=True):
@@ -43,11 +52,18 @@ def allocate_joined(model: PreTrainedModel, device: torch.device, dtype: torch.d
     allocate_parameters(model, device, dtype)
 
 
-def join_weights(projections: list[nn.Linear]) -> torch.Tensor:
+def join_weights(projections: list[nn.Linear | StoredLinear]) -> Weight:
     """Return one tensor [sum of out, in] of which the projections' weights are views.
 
-    Weights that are contiguous already (see :func:`allocate_joined`) are not copied.
+    Weights that are contiguous already (see :func:`allocate_joined`) are not copied. Those of
+    projections that are stored quantized become one matrix, which the first projection keeps.
+
+    Raises:
+        UnsupportedModelError: if projections are stored in different ways.
     """
+    stored = [each for each in projections if isinstance(each, StoredLinear)]
+    if stored:
+        return _join_stored(stored, len(projections))
     weights = [projection.weight for projection in projections]
     base, rows = weights[0].data, sum(weight.shape[0] for weight in weights)
     address = base.data_ptr()
@@ -72,14 +88,33 @@ def join_weights(projections: list[nn.Linear]) -> torch.Tensor:
     return joined
 
 
-def join_biases(projections: list[nn.Linear]) -> torch.Tensor | None:
+def _join_stored(projections: list[StoredLinear], count: int) -> StoredMatrix:
+    try:
+        if len(projections) < count:
+            raise ValueError("Some of the projections are not quantized.")
+        joined = join_matrices([projection.matrix for projection in projections])
+    except ValueError as error:
+        raise UnsupportedModelError(
+            "The fused decoder needs projections that it joins to be stored in the same way; set "
+            "fused to False."
+        ) from error
+    if count > 1:
+        for projection in projections:
+            del projection.matrix
+        if joined.codes.is_cuda:
+            torch.cuda.empty_cache()
+    return joined
+
+
+def join_biases(projections: list[nn.Linear | StoredLinear]) -> torch.Tensor | None:
     """Return the biases of joined projections, [sum of out], copied; ``None`` if there are none."""
     biases = [projection.bias for projection in projections]
-    if all(bias is None for bias in biases):
+    given = [bias for bias in biases if bias is not None]
+    if not given:
         return None
     return torch.cat(
         [
-            projection.weight.new_zeros(projection.out_features) if bias is None else bias.data
+            given[0].new_zeros(projection.out_features) if bias is None else bias.data
             for projection, bias in zip(projections, biases, strict=True)
         ]
     )

@@ -5,7 +5,10 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
+from eightfold.kernels.quantized.stored_matrix import Weight
+
 from ...inspection.meta_model import named_tensors
+from ...quantization.stored_linear import StoredLinear
 
 
 class TensorReader:
@@ -17,7 +20,11 @@ class TensorReader:
 
     def __init__(self, module: nn.Module) -> None:
         self._tensors = named_tensors(module)
-        self._unread = set(self._tensors)
+        # A layer that is stored quantized has no tensors, but a matrix.
+        self._stored = {
+            name: child for name, child in module.named_modules() if isinstance(child, StoredLinear)
+        }
+        self._unread = set(self._tensors) | {f"{name}.matrix" for name in self._stored}
 
     def __contains__(self, name: str) -> bool:
         return name in self._tensors
@@ -29,6 +36,13 @@ class TensorReader:
     def get(self, name: str) -> torch.Tensor | None:
         """Return a tensor; ``None`` if the module has none of this name."""
         return self[name] if name in self._tensors else None
+
+    def weight(self, name: str) -> Weight | None:
+        """Return the weight of a linear layer, [out, in]; ``None`` if there is none."""
+        if name in self._stored:
+            self._unread.discard(f"{name}.matrix")
+            return self._stored[name].matrix
+        return self.get(f"{name}.weight")
 
     def norm(self, name: str, offset: float = 0.0) -> torch.Tensor | None:
         """Return the weight of a norm, with an offset in float32; ``None`` if there is none."""

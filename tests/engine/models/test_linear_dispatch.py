@@ -48,7 +48,7 @@ def test_linear_layers_of_any_number_of_rows(
     qkv = narrow(buffers.qkv, rows, layer.qkv.shape[0])
     dispatch.linear(x, layer.qkv, qkv)
     assert relative_error(qkv, x.double() @ layer.qkv.double().T) < LIMIT
-    made._feedforward(layer, x, y)
+    made._dense(layer, x, y)
     hidden = gated_gelu_reference(x.double() @ layer.gate_up.double().T)
     assert relative_error(y, hidden @ layer.down.double().T) < LIMIT
     assert torch.equal(x, before)

@@ -17,8 +17,10 @@ from eightfold.kernels.attention.triton_kernels.paged_decode_kernel import paged
 from eightfold.kernels.attention.triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 from eightfold.kernels.attention.triton_kernels.split_combine_kernel import split_combine_kernel
 from eightfold.kernels.layers import (
+    expert_norms,
     gated_activation,
     linear_few_rows,
+    per_layer_inputs,
     rms_norm,
     rotary_embedding,
     token_embedding,
@@ -157,6 +159,23 @@ def layers() -> Iterator[Build]:
     yield rotary_embedding.norm_rope_and_cache_kernel, LAYER | folded, heads | one_copy, 4
     row = {"N": 5376, "BLOCK": 8192, "ZBLOCK": 1024, "HAS_NORM": True, "PDL": True}
     yield token_embedding.embed_rms_norm_kernel, LAYER, row, 16
+    yield (
+        per_layer_inputs.per_layer_inputs_kernel,
+        LAYER | {"projected": B} | dict.fromkeys(("projection_scale", "embedding_scale"), "fp32"),
+        {"WIDTH": 256, "LAYERS": 35, "BLOCK": 256, "PDL": True},
+        2,
+    )
+    experts = dict.fromkeys(
+        ("residual_out", "router_weight", "expert_weight", "expert_x", "router", "router_bias",
+         "dense", "experts", "dense_weight"), B,
+    ) | {"logits": F}  # fmt: skip
+    router = {
+        "N": 2816, "BLOCK": 4096, "EXPERTS": 128, "EACH": 4, "HAS_BIAS": True, "HAS_POST": True,
+        "BRANCH": True, "HAS_ROUTER_BIAS": True, "PDL": True,
+    }  # fmt: skip
+    yield expert_norms.norms_and_router_kernel, LAYER | experts | {"router_weight": F}, router, 8
+    branches = {"N": 2816, "BLOCK": 4096, "PARTS": 8, "PDL": True}
+    yield expert_norms.join_branches_kernel, LAYER | experts | {"experts": F}, branches, 16
     yield token_embedding.fill_sampled_tokens_kernel, LAYER, {"BLOCK": 1024}, 4
     gated = {"N": 21504, "BLOCK": 2048, "SILU": False, "PDL": True}
     yield gated_activation.gated_activation_kernel, LAYER | {"up": B}, gated, 8

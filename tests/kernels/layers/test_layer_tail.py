@@ -15,6 +15,7 @@ from eightfold.kernels.layers.layer_tail import (
     layer_tail_fits,
     layer_tail_reference,
 )
+from eightfold.kernels.layers.linear_chain import squares_size
 
 LIMIT = 6e-3
 
@@ -41,7 +42,11 @@ def weights_of(attended: int, width: int, inner: int, following: int) -> LayerTa
 
 
 def run(
-    weights: LayerTailWeights, attended: torch.Tensor, residual: torch.Tensor, dtype: torch.dtype
+    weights: LayerTailWeights,
+    attended: torch.Tensor,
+    residual: torch.Tensor,
+    dtype: torch.dtype,
+    squares: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
     """Return (residual, normed, out), written into memory that was NaN, with a row to spare."""
     rows, width = residual.shape
@@ -55,6 +60,10 @@ def run(
     layer_tail(
         attended, residual[:rows], weights, (y[:rows], normed[:rows], hidden[:rows]),
         out[:rows] if n else None, torch.zeros(8, dtype=torch.int32, device=DEVICE),
+        squares=(
+            torch.full((squares_size(width, residual.device),), float("nan"), device=DEVICE)
+            if squares else None
+        ),
     )  # fmt: skip
     torch.cuda.synchronize()
     for tensor in (y, normed, hidden, out, residual):
@@ -87,15 +96,52 @@ def test_matches_float64(shape: tuple[int, int, int, int], dtype: torch.dtype, r
 
 @needs_hopper
 @pytest.mark.timeout(60)
-def test_results_repeat_and_do_not_depend_on_the_batch() -> None:
+@pytest.mark.parametrize("squares", [False, True])
+@pytest.mark.parametrize("rows", [1, 8, 13, 33, 64])
+@pytest.mark.parametrize(
+    ("shape", "absent"),
+    [
+        ((256, 320, 704, 96), ("post_attention", "post_feedforward")),
+        ((4096, 2880, 2880, 5120), ("post_attention", "post_feedforward")),
+        ((1024, 2048, 3072, 1600), ("pre_feedforward", "next_norm")),
+        ((1024, 2048, 3072, 1600), ("post_attention", "pre_feedforward", "post_feedforward")),
+        ((4096, 5120, 8704, 0), ("post_attention", "post_feedforward")),
+    ],
+)
+def test_families_without_some_norms(
+    shape: tuple[int, int, int, int], absent: tuple[str, ...], rows: int, squares: bool
+) -> None:
+    whole = weights_of(*shape)
+    weights = replace(
+        whole, **dict.fromkeys(absent), output_bias=randn(shape[1]), activation="silu",
+        norm_offset=1.0,
+    )  # fmt: skip
+    assert layer_tail_fits(weights)
+    attended, residual = randn(rows, shape[0]), randn(rows, shape[1])
+    found = run(weights, attended, residual, torch.bfloat16, squares)
+    wanted = layer_tail_reference(attended, residual, weights)
+    assert relative_error(found[0], wanted[0]) < LIMIT
+    if wanted[2] is None:
+        assert relative_error(found[1], wanted[1]) < LIMIT
+    else:
+        assert found[2] is not None
+        assert relative_error(found[2], wanted[2]) < LIMIT
+
+
+@needs_hopper
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("squares", [False, True])
+def test_results_repeat_and_do_not_depend_on_the_batch(squares: bool) -> None:
     weights = weights_of(1024, 2560, 5120, 2048)
+    if squares:
+        weights = replace(weights, post_attention=None, post_feedforward=None)
     attended, residual = randn(64, 1024), randn(64, 2560)
-    whole = run(weights, attended, residual, torch.bfloat16)
+    whole = run(weights, attended, residual, torch.bfloat16, squares)
     for _ in range(20):
-        again = run(weights, attended, residual, torch.bfloat16)
+        again = run(weights, attended, residual, torch.bfloat16, squares)
         assert all(torch.equal(a, b) for a, b in zip(again, whole, strict=True))
     for rows in (1, 8, 9, 16, 32):
-        part = run(weights, attended[:rows], residual[:rows], torch.bfloat16)
+        part = run(weights, attended[:rows], residual[:rows], torch.bfloat16, squares)
         assert all(torch.equal(a, b[:rows]) for a, b in zip(part, whole, strict=True))
 
 
@@ -109,9 +155,9 @@ def test_unsupported_weights_do_not_fit() -> None:
 def test_unsupported_calls_are_refused() -> None:
     weights = weights_of(128, 256, 64, 0)
     rows, counters = randn(8, 256), torch.zeros(8, dtype=torch.int32, device=DEVICE)
-    with pytest.raises(ValueError, match=r"out and weights\.following go together"):
+    with pytest.raises(ValueError, match="An output and a weight go together"):
         layer_tail(randn(8, 128), rows, weights, (rows, rows, randn(8, 64)), rows, counters)
-    with pytest.raises(ValueError, match=r"attended is .* must be contiguous bfloat16"):
+    with pytest.raises(ValueError, match=r"x is .* must be contiguous bfloat16"):
         layer_tail(randn(8, 64), rows, weights, (rows, rows, randn(8, 64)), None, counters)
     whole = (randn(8, 128), rows)
     after = ((rows, rows, randn(8, 64)), None, counters)

@@ -8,6 +8,12 @@ import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, relative_error
 from helpers.kernel_cases.layer_cases import LIMIT, LINEAR_LIMIT, poisoned, randn
 
+from eightfold.kernels.layers.expert_norms import (
+    join_branches,
+    join_branches_reference,
+    norms_and_router,
+    norms_and_router_reference,
+)
 from eightfold.kernels.layers.gated_activation import (
     gated_activation,
     gated_activation_reference,
@@ -19,6 +25,10 @@ from eightfold.kernels.layers.linear_few_rows import (
     LinearConfig,
     linear_few_rows,
     linear_few_rows_reference,
+)
+from eightfold.kernels.layers.per_layer_inputs import (
+    combine_per_layer_inputs,
+    combine_per_layer_inputs_reference,
 )
 from eightfold.kernels.layers.rms_norm import add_rms_norm, add_rms_norm_reference
 from eightfold.kernels.layers.rotary_embedding import (
@@ -176,6 +186,56 @@ def test_gated_layers_of_both_activations(activation: str) -> None:
         ValueError, match="There is no activation 'relu'; use one of gelu_tanh, silu"
     ):
         gated_activation(gate, up, out, "relu")
+
+
+@pytest.mark.parametrize("branch", [False, True])
+def test_norms_and_router(branch: bool) -> None:
+    rows, n, experts = 3, 336, 10
+    y, residual, weight, router = (
+        randn(rows, n),
+        randn(rows, n, seed=2),
+        randn(n),
+        randn(experts, n),
+    )
+    post, bias = (randn(n, seed=4), None) if branch else (None, randn(n, seed=4))
+    router_bias = None if branch else randn(experts, seed=5)
+    norms = (randn(n, seed=6), randn(n, seed=7)) if branch else None
+    kept, new, x, expert_x = residual.clone(), *(poisoned(rows, n) for _ in range(3))
+    logits = poisoned(rows, experts, dtype=torch.float32)
+    norms_and_router(
+        y, residual, new, post, weight, x, router, logits, bias=bias, router_bias=router_bias,
+        branch=None if norms is None else (*norms, expert_x),
+    )  # fmt: skip
+    wanted = norms_and_router_reference(
+        y, kept, post, weight, router, bias=bias, router_bias=router_bias, branch=norms
+    )
+    found = (new, x, expert_x if branch else x, logits)
+    for mine, each in zip(found, wanted, strict=True):
+        assert relative_error(mine, each) < LIMIT
+    assert torch.equal(residual, kept)
+    with pytest.raises(ValueError, match="must be other memory"):
+        norms_and_router(y, residual, residual, None, weight, x, router, logits)
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_join_branches(parts: int) -> None:
+    rows, n = 3, 336
+    experts = randn(rows, n, seed=1) if parts == 1 else randn(parts, rows, n).float()
+    dense, residual, out = randn(rows, n), randn(rows, n, seed=2), poisoned(rows, n)
+    norms = (randn(n), randn(n, seed=3), randn(n, seed=4), randn(n, seed=5))
+    wanted = join_branches_reference(dense, experts, residual, norms, scale=0.7)
+    join_branches(dense, experts, residual, norms, out, scale=0.7)
+    assert relative_error(residual, wanted[0]) < LIMIT
+    assert relative_error(out, wanted[1]) < LIMIT
+
+
+def test_combine_per_layer_inputs() -> None:
+    tokens = torch.tensor([3, 49, 0], dtype=torch.int32, device=DEVICE)
+    projected, table, weight, out = randn(3, 5 * 24), randn(50, 5 * 24), randn(24), poisoned(3, 120)
+    scales = {"projection_scale": 0.3, "embedding_scale": 4.0, "scale": 0.7}
+    combine_per_layer_inputs(tokens, projected, table, weight, out, **scales)
+    wanted = combine_per_layer_inputs_reference(tokens, projected, table, weight, **scales)
+    assert relative_error(out, wanted) < LIMIT
 
 
 def test_embed_rms_norm() -> None:
