@@ -246,8 +246,8 @@ class TurnReader:
         if block.language != "python":
             inner = self._calls_in(block, ended)
             if not block.language and block.closed and not inner and shows_code(block.content):
-                calls = (checked_call(block.content),)
-                return Span(Kind.CODE, at, block.end, calls, labeled=False)
+                inner = (checked_call(block.content),)
+                return Span(Kind.CODE, at, block.end, inner, labeled=False)
             return Span(Kind.CALL if inner else Kind.TEXT, block.start, block.end, inner)
         calls: Calls = (MalformedCall("the block is not closed"),)
         if block.closed or ended:

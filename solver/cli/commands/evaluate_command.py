@@ -167,7 +167,7 @@ def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) 
     folder = None if options.model is None else inputs.folder
     model = "bundled" if folder is None else str(folder.resolve())
     prompts = inputs.prompts
-    texts = {f"prompt_{name}": text for name, text in prompts.texts.items()}
+    texts: dict[str, Any] = {f"prompt_{name}": text for name, text in prompts.texts.items()}
     texts |= {"prompt_set": prompts.default_set, "prompt_sets": sets_digest()}
     return {"model": model, "problems": digest, **texts, **chosen}
 
