@@ -130,6 +130,17 @@ def test_an_output_that_the_model_invents_is_replaced_by_the_real_one(per_step: 
     assert result.tokens == sum(len(turn["tokens"]) + turn["rewound"] for turn in turns)
 
 
+def test_traces_do_not_depend_on_how_many_tokens_a_step_brings() -> None:
+    """As with drafts: code that ends among right drafts ends the turn there."""
+    found = []
+    for per_step in (1, 2, 5, 9):
+        result, engine, _ = solve([[INVENTED, call("b"), boxed(42)]], per_step=per_step)
+        turns = result.attempts[0]["turns"]
+        kept = [{k: turn[k] for k in ("tokens", "stopped", "rewound", "appended")} for turn in turns]
+        found.append((kept, engine.sequences[0].tokens, result.answer))
+    assert found[1:] == found[:1] * 3
+
+
 def test_several_blocks_are_run_one_after_another() -> None:
     texts = [f"```python\nprint({i})\n```\n```output\n" for i in range(3)]
     result, _, pool = solve([[*texts, boxed(5)]], per_step=1)

@@ -1,0 +1,136 @@
+"""The n-gram drafter: what it finds in an attempt's own past and in its siblings."""
+
+import random
+
+import pytest
+
+from eightfold.engine.sampling_params import SamplingParams
+from eightfold.engine.scheduling.sequence import Sequence
+from eightfold.engine.speculation.drafter import Draft
+from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
+from eightfold.engine.speculation.ngram.token_history import ORDERS, TokenHistory
+
+PROMPT = [2, 3, 4]
+
+
+def sequence(number: int, tokens: list[int], prompt: int = len(PROMPT)) -> Sequence:
+    return Sequence(number, tokens, prompt, SamplingParams(), frozenset())
+
+
+def draft(drafter: NgramDrafter, seq: Sequence, count: int = 7) -> Draft:
+    (found,) = drafter.draft([seq], count)
+    found.tree.check()
+    assert found.chances is not None
+    assert len(found.chances) == len(found.tree) <= count
+    assert all(0 < chance <= 1 for chance in found.chances)
+    assert list(found.chances) == sorted(found.chances, reverse=True)
+    return found
+
+
+def test_a_repeated_passage_is_drafted() -> None:
+    drafter = NgramDrafter(branches=False)
+    seq = sequence(0, [*PROMPT, 10, 11, 12, 13, 14, 15, 20, 10, 11, 12])
+    drafter.observe([seq])
+    assert draft(drafter, seq).tree.tokens[:3] == (13, 14, 15)
+    assert draft(drafter, seq, 2).tree.tokens == (13, 14)
+
+
+def test_nothing_is_drafted_for_what_is_new_or_unobserved() -> None:
+    drafter = NgramDrafter()
+    seq = sequence(0, [*PROMPT, 10, 11, 12])
+    assert not drafter.draft([seq], 7)[0].tree
+    drafter.observe([seq])
+    assert not draft(drafter, seq).tree
+
+
+def test_siblings_help_and_strangers_do_not() -> None:
+    drafter = NgramDrafter(branches=False)
+    passage = [30, 31, 32, 33, 34]
+    first = sequence(0, [*PROMPT, *passage])
+    sibling = sequence(1, [*PROMPT, 9, 30, 31])
+    stranger = sequence(2, [7, 7, 7, 9, 30, 31])
+    drafter.observe([first, sibling, stranger])
+    assert draft(drafter, sibling).tree.tokens == (32, 33, 34)
+    assert not draft(drafter, stranger).tree
+
+
+def test_a_tree_has_both_continuations_the_likelier_one_first() -> None:
+    drafter = NgramDrafter()
+    tokens = [*PROMPT, 5, 6, 7, 11, 5, 6, 8, 12, 5, 6, 7, 13, 14, 5, 6]
+    seq = sequence(0, tokens)
+    drafter.observe([seq])
+    tree = draft(drafter, seq).tree
+    children = [t for t, parent in zip(tree.tokens, tree.parents, strict=True) if parent == 0]
+    assert children[:2] == [7, 8]
+    line = NgramDrafter(branches=False)
+    line.observe([seq])
+    assert draft(line, seq).tree.is_line
+
+
+def test_longer_contexts_decide_against_frequent_short_ones() -> None:
+    drafter = NgramDrafter(branches=False)
+    noise = [9, 50, 8, 9, 50, 8, 9, 50, 8]
+    seq = sequence(0, [*PROMPT, 40, 41, 42, 9, 60, *noise, 40, 41, 42, 9])
+    drafter.observe([seq])
+    assert draft(drafter, seq, 1).tree.tokens == (60,)
+
+
+def test_tokens_that_come_later_are_found_and_rewound_ones_forgotten() -> None:
+    drafter = NgramDrafter(branches=False)
+    seq = sequence(0, [*PROMPT, 10, 11])
+    drafter.observe([seq])
+    seq.tokens += [12, 13, 14, 10, 11]
+    drafter.observe([seq])
+    assert draft(drafter, seq).tree.tokens[:2] == (12, 13)
+    del seq.tokens[5:]
+    drafter.observe([seq])
+    assert not draft(drafter, seq).tree
+    seq.tokens += [22, 23, 10, 11]
+    drafter.observe([seq])
+    assert draft(drafter, seq).tree.tokens[:2] == (22, 23)
+
+
+def test_the_history_of_a_problem_ends_with_its_last_attempt() -> None:
+    drafter = NgramDrafter()
+    seqs = [sequence(number, [*PROMPT, 10, 11, 12]) for number in range(2)]
+    drafter.observe(seqs)
+    drafter.forget(seqs[0])
+    assert drafter._histories
+    drafter.forget(seqs[1])
+    drafter.forget(seqs[1])
+    assert not drafter._histories
+    assert not drafter._attempts
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_places_are_those_of_the_same_context(order: int) -> None:
+    generator = random.Random(order)
+    history = TokenHistory()
+    texts: list[list[int]] = [[generator.randint(0, 3) for _ in range(60)] for _ in range(3)]
+    for text in texts:
+        history.extend(history.add_attempt(text, 0))
+    context = texts[2][-order:]
+    expected = {
+        number << 32 | position
+        for number, text in enumerate(texts)
+        for position in range(order, len(text))
+        if text[position - order : position] == context
+    }
+    assert set(history.places(texts[2], order, 10_000)) == expected
+    newest = list(history.places(texts[2], order, 4))
+    assert newest == sorted(expected, reverse=True)[: len(newest)]
+
+
+def test_storms_of_growing_and_rewound_attempts_never_fail() -> None:
+    generator = random.Random(0)
+    drafter = NgramDrafter()
+    seqs = [sequence(number, list(PROMPT)) for number in range(4)]
+    for _ in range(600):
+        seq = generator.choice(seqs)
+        if generator.random() < 0.1:
+            del seq.tokens[generator.randint(1, len(seq.tokens)) :]
+        seq.tokens += [generator.randint(0, 5) for _ in range(generator.randint(0, 4))]
+        drafter.observe(generator.sample(seqs, 2))
+        for one in seqs:
+            if one.id in drafter._attempts:
+                draft(drafter, one, generator.randint(0, 15))
