@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import asyncio
 import codeop
+import inspect
 import os
 import signal
 import subprocess
@@ -192,6 +193,7 @@ class CellKernel(IPythonKernel):
     """The kernel, which runs one cell at a time and answers each."""
 
     shell_class = Type(CellShell)
+    shut_down = False  # True once a client has asked for it
     restorer: StateRestorer
     receiver: RequestReceiver
     reply: dict[str, Any]  # to the latest execute request
@@ -201,6 +203,12 @@ class CellKernel(IPythonKernel):
         receiver = self.receiver  # a cell can delete the attribute
         await super().execute_request(stream, ident, parent)
         receiver.answer(parent["header"]["msg_id"], self.reply)
+
+    async def do_shutdown(self, restart: bool) -> dict[str, Any]:
+        """Shut down, as a client has asked."""
+        self.shut_down = True
+        reply: Any = super().do_shutdown(restart)
+        return dict(await reply if inspect.isawaitable(reply) else reply)
 
     def raw_input(self, prompt: str = "") -> str:
         """Refuse ``input()``."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
+from pathlib import Path
 from typing import Any
 
 from ipykernel.kernelapp import IPKernelApp
@@ -11,6 +13,27 @@ from traitlets import Type
 
 from .cell_streams import CurrentCell
 from .ipython_kernel import CellKernel
+
+
+def connection_info(spec: dict[str, Any], sockets: Path, slot: int) -> dict[str, Any]:
+    """Return a kernel's Jupyter connection; a port of 0 lets the kernel choose.
+
+    Args:
+        spec: the pool's settings, with the kernel's ``key``.
+        sockets: the folder of its sockets, as it sees it.
+        slot: its number, from which its ports derive.
+    """
+    names = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
+    if spec["transport"] == "ipc":
+        ip, ports = str(sockets / "k"), range(1, 6)
+    else:
+        first = spec["first_port"]
+        ip = "127.0.0.1"
+        ports = range(first + 5 * slot, first + 5 * slot + 5) if first else range(0, 1)
+    info: dict[str, Any] = dict(zip(names, ports, strict=False))
+    info = {name: info.get(name, 0) for name in names}
+    scheme = {"signature_scheme": "hmac-sha256", "kernel_name": "eightfold"}
+    return {**info, **scheme, "transport": spec["transport"], "ip": ip, "key": spec["key"]}
 
 
 class CellApp(IPKernelApp):
@@ -73,11 +96,8 @@ class CellApp(IPKernelApp):
         """Serve until the kernel is shut down."""
         self.kernel.start()
         self.io_loop = IOLoop.current()
-        while True:
-            try:
+        while not self.kernel.shut_down:
+            # A task or a callback of a cell may stop the loop, or call exit(). asyncio hands that
+            # to whoever awaits the task, and lets it end the loop as well.
+            with contextlib.suppress(SystemExit, KeyboardInterrupt):
                 self.io_loop.start()
-                return
-            except (SystemExit, KeyboardInterrupt):
-                # A task or a callback of a cell has called exit(). asyncio hands it to whoever
-                # awaits the task, and lets it end the loop as well.
-                continue

@@ -16,7 +16,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import time
 import traceback
@@ -26,11 +25,13 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
 
+from ..isolation.kernel_folder import make_kernel_folder, remove_tree, start_removal
 from ..isolation.process_tree import child_pids
 from ..sandbox_errors import PermanentError
 from .process_setup import write_interpreter_links
 
 if TYPE_CHECKING:
+    from ..isolation.control_group import ControlGroups
     from ..isolation.namespaces import ViewSettings
     from ..isolation.privilege_drop import Places
 
@@ -38,16 +39,21 @@ PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 MAX_REQUEST_BYTES = 1 << 16
 POLL_MILLISECONDS = 1000  # between two checks of the parent and of orphans
 CLOSE_SECONDS = 5  # longest wait for killed kernels to end
+FIRST_PROCESSES = 2  # of a kernel's process namespace, and the kernel
 MAX_KILL_ROUNDS = 200  # rounds of killing what a dead kernel has left, a millisecond apart
 
 
 @dataclass
 class _KernelChild:
-    """A kernel: its folder, the number that its user and ports derive from, and its own user."""
+    """A kernel: its folder, the number that its user and ports derive from, and its own user.
+
+    The control group is None if the machine delegates none.
+    """
 
     folder: Path
     slot: int
     uid: int | None
+    group: Path | None
 
 
 class Template:
@@ -70,6 +76,7 @@ class Template:
         self.folder_count = 0
         self.view_settings: ViewSettings | None = None  # None if kernels have no namespaces
         self.without_namespaces: str | None = "isolate=False"
+        self.groups: ControlGroups | None = None
         self.pidfd = os.pidfd_open(os.getpid())
         self.wake_read, self.wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.lock = os.open(self.root / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -84,6 +91,7 @@ class Template:
         try:
             write_interpreter_links(self.root / "bin")
             if self.settings["isolate"]:
+                self.make_groups()
                 self.enter_namespaces()
             if start == "fork":
                 from .kernel_main import preload
@@ -99,6 +107,20 @@ class Template:
             self.serve()
         finally:
             self.close()
+
+    def make_groups(self) -> None:
+        """Make a control group for kernels, if the machine delegates one."""
+        from ..isolation import control_group
+
+        limits = self.settings["limits"]
+        files = [Path("/proc/self", name).read_text() for name in ("mountinfo", "cgroup")]
+        try:
+            parent = control_group.find_parent(*files)
+            self.groups = control_group.ControlGroups(
+                limits["memory"], limits["processes"] + FIRST_PROCESSES, parent
+            )
+        except OSError as error:
+            self.settings["without_group"] = getattr(error, "reason", str(error))
 
     def enter_namespaces(self) -> None:
         """Enter the namespaces that all kernels share, if the machine allows all of them."""
@@ -178,23 +200,27 @@ class Template:
         uid = private_uid(os.getpid(), slot) if self.settings["isolate"] else None
         self.folder_count += 1
         folder = self.root / str(self.folder_count)
+        group = None
         try:
-            _make_folder(folder, uid, scratch=self.view_settings is None)
+            if self.groups is not None:
+                group = self.groups.create(folder.name)
+            make_kernel_folder(folder, uid, scratch=self.view_settings is None)
             fork = os.fork if self.view_settings is None else namespaces.fork_first_process
             pid = fork()
         except OSError:
-            self.remove(folder)
+            self.remove(folder, group)
             raise
+        child = _KernelChild(folder, slot, uid, group)
         if pid == 0:
-            self.become_kernel(request, fds, _KernelChild(folder, slot, uid))
-        self.kernels[pid] = _KernelChild(folder, slot, uid)
+            self.become_kernel(request, fds, child)
+        self.kernels[pid] = child
         return pid
 
     def become_kernel(self, request: dict[str, Any], fds: list[int], child: _KernelChild) -> None:
         """Run a kernel in the child process; never return."""
         code = 1
         try:
-            from ..isolation import privilege_drop
+            from ..isolation import control_group, privilege_drop
 
             for number in (signal.SIGCHLD, signal.SIGTERM):
                 signal.signal(number, signal.SIG_DFL)
@@ -202,6 +228,8 @@ class Template:
             signal.pthread_sigmask(signal.SIG_SETMASK, ())
             privilege_drop.die_with_parent(self.pidfd)
             self.control.close()
+            if child.group is not None:
+                control_group.enter(child.group)
             if self.view_settings is not None:
                 self.enter_own_namespaces(fds[1], child)
             for fd in (self.wake_read, self.wake_write, self.lock):
@@ -217,10 +245,11 @@ class Template:
                 from .kernel_main import preload
 
                 self.namespace = preload()
+            from .kernel_app import connection_info
             from .kernel_main import run_kernel
 
             sockets = isolation.places.sockets
-            connection = _connection_info({**self.settings, **request}, sockets, child.slot)
+            connection = connection_info({**self.settings, **request}, sockets, child.slot)
             spec = {**self.settings, "connection": connection}
             run_kernel(spec, self.namespace, fds, isolation)
             code = 0
@@ -307,18 +336,19 @@ class Template:
             if kernel.uid is not None:
                 from ..isolation.kernel_users import kill_all_of
 
-                kill_all_of(kernel.uid)
+                with contextlib.suppress(OSError):  # too many processes at present
+                    kill_all_of(kernel.uid)
             time.sleep(0.001)
-        self.remove(kernel.folder)
+        self.remove(kernel.folder, kernel.group)
 
-    def remove(self, folder: Path) -> None:
-        """Start a program that removes a kernel's folder: for a hostile one it takes seconds."""
-        # Not shutil.rmtree, which may close descriptors that are not its own in a very deep folder.
-        script = 'rm -rf "$1" || { chmod -R u+rwX "$1"; rm -rf "$1"; }'
+    def remove(self, folder: Path, group: Path | None) -> None:
+        """Remove a kernel's group and, by a program as it may take seconds, its folder."""
+        if group is not None:
+            from ..isolation import control_group
+
+            control_group.remove(group)
         with contextlib.suppress(OSError):
-            command = ["sh", "-c", script, "sh", str(folder)]
-            quiet = [(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)]
-            self.removers.add(os.posix_spawnp("sh", command, os.environ, file_actions=quiet))
+            self.removers.add(start_removal(folder))
 
     def kill_orphans(self) -> int:
         """Kill the children that kernels have left behind; return how many."""
@@ -342,6 +372,8 @@ class Template:
         while self.kernels and time.monotonic() < deadline:
             self.reap()
             time.sleep(0.002)
+        if self.groups is not None:
+            self.groups.close()
         if self.view_settings is not None:
             from ..isolation.mount_calls import unmount
 
@@ -355,39 +387,6 @@ def _send_pidfd(report: int, kernel: int) -> None:
     with socket.socket(fileno=os.dup(report)) as connected:
         socket.send_fds(connected, [b"{}"], [pidfd])
     os.close(pidfd)
-
-
-def _connection_info(spec: dict[str, Any], sockets: Path, slot: int) -> dict[str, Any]:
-    """Return a kernel's Jupyter connection; a port of 0 lets the kernel choose."""
-    names = ("shell_port", "iopub_port", "stdin_port", "hb_port", "control_port")
-    if spec["transport"] == "ipc":
-        ip, ports = str(sockets / "k"), range(1, 6)
-    else:
-        first = spec["first_port"]
-        ip = "127.0.0.1"
-        ports = range(first + 5 * slot, first + 5 * slot + 5) if first else range(0, 1)
-    info: dict[str, Any] = dict(zip(names, ports, strict=False))
-    info = {name: info.get(name, 0) for name in names}
-    scheme = {"signature_scheme": "hmac-sha256", "kernel_name": "eightfold"}
-    return {**info, **scheme, "transport": spec["transport"], "ip": ip, "key": spec["key"]}
-
-
-def _make_folder(folder: Path, uid: int | None, *, scratch: bool) -> None:
-    """Create a kernel's folder: in it the kernel's user owns the sockets and the scratch folder."""
-    folder.mkdir(mode=0o711)
-    for name in ("run", "scratch") if scratch else ("run",):
-        (folder / name).mkdir(mode=0o700)
-        if uid is not None:
-            os.chown(folder / name, uid, uid)
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a folder whatever its owner did to it: very deep, or without permissions."""
-    # Not shutil.rmtree, which may close descriptors that are not its own in a very deep folder.
-    if path.exists():
-        for command in (["chmod", "-R", "u+rwX", str(path)], ["rm", "-rf", str(path)]):
-            with contextlib.suppress(OSError):
-                subprocess.run(command, stderr=subprocess.DEVNULL, check=False)
 
 
 def main() -> None:

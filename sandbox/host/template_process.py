@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from ..guest.template_main import remove_tree
+from ..isolation.kernel_folder import remove_tree
 from ..pool_config import PoolConfig
 from ..sandbox_errors import SandboxError
 from ..text.shared_text_page import create_page

@@ -256,7 +256,11 @@ class Isolation:
             os.nice(self.limits["nice"])
             # With autogroups, Linux compares the priorities of sessions, and a kernel has its own.
             Path("/proc/self/autogroup").write_text(str(self.limits["nice"]))
-        self.active["limits"] = f"{self.limits['memory'] >> 20} MiB, {self.limits['cpu']} s"
+        whole = "control group"
+        if self.spec.get("without_group"):
+            whole = f"added up by the pool's monitor, as {self.spec['without_group']}"
+        each = f"{self.limits['memory'] >> 20} MiB, {self.limits['cpu']} s for each process"
+        self.active["limits"] = f"{each}; all together: {whole}" if self.isolate else each
 
     def _become_user(self) -> None:
         """Take on a user without rights, and give up all capabilities."""

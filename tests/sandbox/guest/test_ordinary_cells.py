@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 
 import pytest
+from helpers.cell_programs import check_program
 
 from eightfold.sandbox import KernelPool, PoolConfig
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
@@ -92,6 +93,14 @@ PROGRAMS = {  # name: (cells, text of the last one)
             "await asyncio.sleep(0.01)\nx",
         ),
         "4",
+    ),
+    "a stopped loop": (
+        (
+            "import asyncio\nx = 6\nasyncio.get_event_loop().stop()",
+            "asyncio.get_running_loop().call_soon(asyncio.get_running_loop().stop)",
+            "await asyncio.sleep(0.01)\nx",
+        ),
+        "6",
     ),
     "recursion through lru_cache": (
         (
@@ -194,15 +203,6 @@ def test_a_program_gives_its_output(pool: KernelPool, name: str) -> None:
     check_program(pool, *PROGRAMS[name])
 
 
-def check_program(pool: KernelPool, cells: tuple[str, ...], text: str) -> None:
-    """Run the cells of a program in a kernel, and check the text of the last one."""
-    with pool.lease(timeout=60) as kernel:
-        for cell in cells:
-            result = kernel.execute(cell)
-        assert result.text == text
-        assert kernel.execute("6 * 7").text == "42"
-
-
 @pytest.mark.parametrize("name", LONG_SOURCES)
 def test_a_long_source_runs(pool: KernelPool, name: str) -> None:
     code, text = LONG_SOURCES[name]
@@ -213,7 +213,7 @@ def test_a_long_source_runs(pool: KernelPool, name: str) -> None:
 
 
 def test_a_source_that_is_too_deep_fails_and_keeps_the_kernel(pool: KernelPool) -> None:
-    for code in ("+".join(["1"] * 200_000), "-" * 200_000 + "1", "(" * 10_000 + ")" * 10_000):
+    for code in ("+".join(["1"] * 35_000), "-" * 35_000 + "1", "(" * 10_000 + ")" * 10_000):
         with pool.lease(timeout=60) as kernel:
             kernel.execute("x = 5")
             result = kernel.execute(code)
@@ -269,88 +269,9 @@ def test_what_a_cell_breaks_swallows_no_later_output(pool: KernelPool) -> None:
             assert kernel.execute("print('a')\ndisplay(3)\n5").text == "a\n3\n5", code
 
 
-PARALLEL = {  # name: (cells, text of the last one)
-    "multiprocessing.Pool": (
-        ("import multiprocessing as mp\nwith mp.Pool(4) as p: print(p.map(abs, range(-4, 0)))",),
-        "[4, 3, 2, 1]",
-    ),
-    "a spawned pool": (
-        (
-            "import multiprocessing as mp\n"
-            "with mp.get_context('spawn').Pool(2) as p: print(p.map(abs, [-1, -2]))",
-        ),
-        "[1, 2]",
-    ),
-    "ProcessPoolExecutor": (
-        (
-            "from concurrent.futures import ProcessPoolExecutor\ndef f(x): return x * x\n"
-            "with ProcessPoolExecutor(4) as p: print(list(p.map(f, range(5))))",
-        ),
-        "[0, 1, 4, 9, 16]",
-    ),
-    "Queue and Value": (
-        (
-            "import multiprocessing as mp\nq, v = mp.Queue(), mp.Value('i', 0)\n"
-            "def f():\n    with v.get_lock(): v.value += 1\n    q.put(v.value)",
-            "ps = [mp.Process(target=f) for _ in range(4)]\nfor p in ps: p.start()\n"
-            "got = sorted(q.get() for _ in ps)\nfor p in ps: p.join()\ngot, v.value",
-        ),
-        "([1, 2, 3, 4], 4)",
-    ),
-    "locks, events and a time limit": (
-        (
-            "import multiprocessing as mp, queue\ne, s = mp.Event(), mp.BoundedSemaphore(1)\n"
-            "p = mp.Process(target=e.set); p.start(); p.join()\nr = [e.is_set(), s.acquire()]\n"
-            "r.append(s.acquire(timeout=0.01)); s.release()\ntry: s.release()\n"
-            "except ValueError: r.append('bounded')\ntry: mp.Queue().get(timeout=0.01)\n"
-            "except queue.Empty: r.append('empty')\n"
-            "l = mp.RLock()\nwith l:\n    with l: r.append(1)\nr",
-        ),
-        "[True, True, False, 'bounded', 'empty', 1]",
-    ),
-    "a database": (
-        (
-            "import sqlite3\nc = sqlite3.connect('a.db')\nc.execute('create table t (x)')\n"
-            "c.execute('insert into t values (3)'); c.commit()\n"
-            "c.execute('select x from t').fetchall()",
-        ),
-        "[(3,)]",
-    ),
-}
-
-
-@pytest.mark.parametrize("name", PARALLEL)
-def test_processes_compute_together(pool: KernelPool, name: str) -> None:
-    check_program(pool, *PARALLEL[name])
-
-
-def test_the_own_semaphores_do_what_those_of_python_do(pool: KernelPool) -> None:
-    install = "from eightfold.sandbox.guest import semaphores; semaphores.install()"
-    for name, (cells, text) in PARALLEL.items():
-        if name == "a spawned pool":  # a new interpreter has Python's own semaphores
-            continue
-        with pool.lease(timeout=60) as kernel:
-            assert kernel.execute(install).status == "ok"
-            for cell in cells:
-                result = kernel.execute(cell)
-            assert result.text == text, name
-
-
 def test_a_plot_is_made_without_noise(pool: KernelPool) -> None:
     pytest.importorskip("matplotlib")
     code = "import matplotlib.pyplot as plt, os\nx = plt.plot([1, 2, 3]); plt.show()\n"
     with pool.lease(timeout=60) as kernel:
         result = kernel.execute(code + "plt.savefig('a.png'); os.path.getsize('a.png') > 999")
         assert result.text == "True"
-
-
-def test_a_solver_may_have_many_workers(pool: KernelPool) -> None:
-    pytest.importorskip("ortools")
-    code = (
-        "from ortools.sat.python import cp_model\nm = cp_model.CpModel()\n"
-        "x, y = m.new_int_var(0, 100, 'x'), m.new_int_var(0, 100, 'y')\n"
-        "m.add(3 * x + 2 * y <= 77); m.maximize(5 * x + 3 * y)\ns = cp_model.CpSolver()\n"
-        "s.parameters.num_workers = 64\nd = s.solve(m)\ns.objective_value"
-    )
-    with pool.lease(timeout=60) as kernel:
-        assert kernel.execute(code).text == "128.0"
