@@ -28,6 +28,7 @@ from .grouped_kernels import (
 )
 from .grouping import PairGroups, group_pairs, grouping_sizes
 from .many_rows import ManyRowsConfig, many_rows_fits, many_rows_forward
+from .mxfp4_stream import StreamConfig, mxfp4_stream, mxfp4_stream_fits
 
 MOST_FEW_ROWS = 64
 LARGE_SHARED_BYTES = 200_000
@@ -65,7 +66,7 @@ class ExpertConfig:
     down: ExpertTiles
 
 
-Configuration = FewRowsConfig | ManyRowsConfig | ExpertConfig
+Configuration = StreamConfig | FewRowsConfig | ManyRowsConfig | ExpertConfig
 
 
 def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
@@ -115,7 +116,7 @@ def _workspace_sizes(
 ) -> list[int]:
     """Float32 elements of counts, order, tiles, permuted x, h, and parts."""
     pairs, per_float = rows * top_k, 4 // dtype.itemsize
-    if isinstance(config, FewRowsConfig):
+    if isinstance(config, StreamConfig | FewRowsConfig):
         return [0, 0, 0, 0, -(-pairs * experts.inner // per_float), pairs * experts.hidden]
     permuted = rows * _row_width(experts.hidden, experts) if experts.is_mxfp4 else 0
     h = pairs * _row_width(experts.inner, experts)
@@ -178,7 +179,9 @@ def experts_forward(
     h = h.view(x.dtype)
     if out.dim() == 3:
         parts = out
-    if isinstance(config, FewRowsConfig):
+    if isinstance(config, StreamConfig):
+        mxfp4_stream(x, ids, weights, experts, h, parts, config, pdl=pdl)
+    elif isinstance(config, FewRowsConfig):
         few_rows_forward(x, ids, weights, experts, h, parts, config, pdl=pdl)
     else:
         groups = group_pairs(
@@ -188,7 +191,7 @@ def experts_forward(
             planes = isinstance(config, ExpertConfig)
             x = _permute_columns(x, permuted.view(x.dtype), planes, pdl)
         if isinstance(config, ManyRowsConfig):
-            many_rows_forward(x, groups, weights, experts, h, parts, config, pdl=pdl)
+            many_rows_forward(x, groups, weights, experts, h, parts, pdl=pdl)
         else:
             _gate_up(x, groups, experts, h, top_k, config, pdl)
             _down(h, groups, weights, experts, parts, config, pdl)
@@ -303,6 +306,12 @@ def _check(
         workspace.numel() >= needed,
         f"The workspace has {workspace.numel()} elements; it needs {needed}.",
     )
+    if isinstance(config, StreamConfig):
+        require(
+            mxfp4_stream_fits(rows, top_k, experts, config),
+            "mxfp4_stream_fits does not accept these experts; use another configuration.",
+        )
+        return
     if isinstance(config, FewRowsConfig):
         require(
             few_rows_fits(rows, top_k, experts, config),
@@ -311,7 +320,7 @@ def _check(
         return
     if isinstance(config, ManyRowsConfig):
         require(
-            many_rows_fits(top_k, experts, config),
+            many_rows_fits(top_k, experts),
             "many_rows_fits does not accept these experts; use the configuration of tile_config.",
         )
         return

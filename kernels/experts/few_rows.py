@@ -4,15 +4,16 @@ import ctypes
 import functools
 import logging
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
 from ..cuda.cuda_driver import CudaError, CudaKernel
 from ..cuda.nvrtc import compile_cubin
-from .expert_weights import ExpertWeights
+from .expert_weights import Activation, ExpertWeights
 from .grouping import most_tiles
 
-SOURCE = "../experts/few_rows.cu"
+SOURCE = "../experts/cuda/few_rows.cu"
 MIN_CAPABILITY, DEPENDENT_LAUNCH = (8, 0), (9, 0)
 MOST_PAIRS = 2048  # that the kernel looks through for its expert's
 
@@ -54,7 +55,7 @@ def few_rows_config(experts: ExpertWeights) -> FewRowsConfig:
     if experts.is_mxfp4:
         tiles = FewRowsTiles(4, 2, 1, 5)
         return FewRowsConfig(8, tiles, tiles)
-    return FewRowsConfig(8, FewRowsTiles(4, 2, 2, 4), FewRowsTiles(4, 1, 4, 5))
+    return FewRowsConfig(8, FewRowsTiles(4, 2, 2, 4), FewRowsTiles(4, 2, 1, 5))
 
 
 def kernel_defines(
@@ -68,7 +69,7 @@ def kernel_defines(
         ("GATED", int(gated)),
         ("INTERLEAVED", int(experts.interleaved)),
         ("HAS_BIAS", int(bias is not None)),
-        ("ACTIVATION", ("silu", "gelu_tanh", "clamped_swiglu").index(experts.activation)),
+        ("ACTIVATION", get_args(Activation).index(experts.activation)),
         ("INPUTS", columns[0 if gated else 1]),
         ("OUTPUTS", columns[1 if gated else 0]),
         ("EXPERTS", experts.experts),

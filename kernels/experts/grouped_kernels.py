@@ -33,7 +33,7 @@ def permute_columns_kernel(
 ):  # fmt: skip
     """out [rows, PADDED] = x [rows, K] with permuted columns, zero where x has none.
 
-    PLANES is ``permuted_column``'s order; otherwise it is that of ``place_of`` in many_rows.cu.
+    PLANES is ``permuted_column``'s order; otherwise that of ``place_of`` in many_rows_mxfp4.cu.
     """
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)

@@ -12,8 +12,9 @@ import triton.language as tl
 
 from ..triton_launch import next_power_of_2, pdl_launch_dependents, pdl_options, pdl_wait
 
-PAIRS = 512  # of a program
+PAIRS = 256  # of a program
 LANES = 64  # pairs, or tiles, at a time
+PROGRAMS = 16  # whose counts are read at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,7 @@ def count_pairs_kernel(
 def place_pairs_kernel(
     ids, counts, order, tiles, pairs, programs, most,
     EXPERTS: tl.constexpr, EP: tl.constexpr, PAIRS: tl.constexpr, LANES: tl.constexpr,
-    TILE_ROWS: tl.constexpr, ALONE: tl.constexpr, PDL: tl.constexpr,
+    PROGRAMS: tl.constexpr, TILE_ROWS: tl.constexpr, ALONE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Write the sorted positions of a program's pairs; the first program also writes the tiles."""
     pdl_launch_dependents(PDL)
@@ -83,10 +84,12 @@ def place_pairs_kernel(
         for at in range(begin, last, LANES):
             total += tl.sum(_one_hot(ids, at + lane, last, pairs, EXPERTS, EP), 0)
     else:
-        for program in range(programs):
-            count = tl.load(counts + program * EP + expert)
-            total += count
-            before += tl.where(program < tl.program_id(0), count, 0)
+        for at in range(0, programs, PROGRAMS):
+            program = at + tl.arange(0, PROGRAMS)
+            places = counts + program[:, None] * EP + expert[None, :]
+            count = tl.load(places, mask=(program < programs)[:, None], other=0)
+            total += tl.sum(count, 0)
+            before += tl.sum(tl.where((program < tl.program_id(0))[:, None], count, 0), 0)
     first = tl.cumsum(total, 0) - total
     offset = first + before
     for at in range(begin, last, LANES):
@@ -142,6 +145,7 @@ def group_pairs(
         )
     place_pairs_kernel[(programs,)](
         ids, ids if alone else counts, order, tiles, pairs, programs, tiles.numel() // 3,
-        **sizes, TILE_ROWS=tile_rows, ALONE=alone, num_warps=8, **pdl_options(pdl),
+        **sizes, PROGRAMS=PROGRAMS, TILE_ROWS=tile_rows, ALONE=alone, num_warps=8,
+        **pdl_options(pdl),
     )  # fmt: skip
     return PairGroups(order, tiles.view(3, -1), tile_rows)

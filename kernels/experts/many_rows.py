@@ -1,21 +1,29 @@
-"""The experts in MXFP4 of many rows by the CUDA kernel ``many_rows.cu``."""
+"""The experts of many rows by the CUDA kernels ``many_rows_bf16.cu`` and ``many_rows_mxfp4.cu``."""
 
 import ctypes
 import functools
 import logging
 from dataclasses import dataclass
+from typing import get_args
 
 import torch
 
 from ..cuda.cuda_driver import CudaError, CudaKernel
 from ..cuda.nvrtc import compile_cubin, is_hopper
-from .expert_weights import ExpertWeights
+from .expert_weights import Activation, ExpertWeights
 from .grouping import PairGroups
+from .mxfp4_reference import BLOCK
 
-SOURCE = "../experts/many_rows.cu"
+SOURCES = {
+    False: "../experts/cuda/many_rows_bf16.cu",
+    True: "../experts/cuda/many_rows_mxfp4.cu",
+}
+"""By whether weights are in MXFP4."""
 THREADS = 256
+WEIGHT_ROWS = 256  # of a program
 MOST_ROWS = 128  # pairs of a tile
-SLOT_BYTES = 32768
+RING_BYTES = {False: 229376, True: 204800}
+SHARED_BYTES = 230400  # beside what the kernel declares
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,38 +31,45 @@ class ManyRowsConfig:
     """Configuration of both products.
 
     Attributes:
-        slots: chunks of x in the ring, at least 4.
         tile_rows: most pairs of a tile, at most 128.
     """
 
-    slots: int = 5
     tile_rows: int = MOST_ROWS
 
 
 def kernel_defines(
-    experts: ExpertWeights, top_k: int, slots: int, gated: bool
+    experts: ExpertWeights, top_k: int, gated: bool
 ) -> tuple[tuple[str, object], ...]:
     """Return the kernel's macros."""
     bias = experts.gate_up_bias if gated else experts.down_bias
     columns = (experts.hidden, experts.inner)
     return (
+        ("MXFP4", int(experts.is_mxfp4)),
         ("GATED", int(gated)),
+        ("INTERLEAVED", int(experts.interleaved)),
+        ("ACTIVATION", get_args(Activation).index(experts.activation)),
         ("HAS_BIAS", int(bias is not None)),
         ("INPUTS", columns[0 if gated else 1]),
         ("OUTPUTS", columns[1 if gated else 0]),
         ("TOP_K", top_k),
-        ("SLOTS", slots),
     )
+
+
+def _shared_bytes(inputs: int, packed: bool) -> int:
+    """Dynamic shared memory: the ring, all scales of MXFP4, and what aligns them."""
+    return RING_BYTES[packed] + (WEIGHT_ROWS * (inputs // BLOCK) if packed else 0) + 1024
 
 
 @functools.cache
 def _load_kernel(
     device: torch.device, defines: tuple[tuple[str, object], ...]
 ) -> CudaKernel | None:
-    shared = int(str(dict(defines)["SLOTS"])) * SLOT_BYTES + 1024
+    macros = dict(defines)
+    packed = macros["MXFP4"] == 1
+    shared = _shared_bytes(int(str(macros["INPUTS"])), packed)
     try:
         with torch.cuda.device(device):
-            cubin = compile_cubin(SOURCE, dict(defines))
+            cubin = compile_cubin(SOURCES[packed], macros)
             return CudaKernel(cubin, "experts_many_rows", shared)
     except CudaError as error:
         message = "The CUDA kernel for experts is not available, so Triton's runs. The reason: %s"
@@ -62,30 +77,30 @@ def _load_kernel(
         return None
 
 
-def _kernels(
-    top_k: int, experts: ExpertWeights, config: ManyRowsConfig
-) -> tuple[CudaKernel | None, CudaKernel | None]:
+def _kernels(top_k: int, experts: ExpertWeights) -> tuple[CudaKernel | None, CudaKernel | None]:
     device = experts.gate_up_rows.device
-    gate_up = kernel_defines(experts, top_k, config.slots, True)
-    down = kernel_defines(experts, top_k, config.slots, False)
+    gate_up = kernel_defines(experts, top_k, True)
+    down = kernel_defines(experts, top_k, False)
     return _load_kernel(device, gate_up), _load_kernel(device, down)
 
 
-def many_rows_fits(
-    top_k: int, experts: ExpertWeights, config: ManyRowsConfig | None = None
-) -> bool:
+def many_rows_fits(top_k: int, experts: ExpertWeights) -> bool:
     """Return whether ``many_rows_forward`` supports these experts.
 
     Compiles the kernels.
     """
     biases = (experts.gate_up_bias, experts.down_bias)
+    widths = (experts.hidden, experts.inner)
+    packed = experts.is_mxfp4
     return (
         is_hopper(experts.gate_up_rows.device)
-        and experts.is_mxfp4
-        and experts.interleaved
-        and experts.activation == "clamped_swiglu"
+        and experts.gate_up_rows.dtype in (torch.bfloat16, torch.uint8)
+        and (not packed or (experts.interleaved and experts.activation == "clamped_swiglu"))
+        and all(width % (16 if packed else 8) == 0 for width in widths)
+        and _shared_bytes(max(widths), packed) <= SHARED_BYTES
         and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
-        and all(each is not None for each in _kernels(top_k, experts, config or ManyRowsConfig()))
+        and all(each.data_ptr() % 16 == 0 for each in (experts.gate_up_rows, experts.down_rows))
+        and all(each is not None for each in _kernels(top_k, experts))
     )
 
 
@@ -96,24 +111,22 @@ def many_rows_forward(
     experts: ExpertWeights,
     h: torch.Tensor,
     parts: torch.Tensor,
-    config: ManyRowsConfig,
     *,
     pdl: bool,
 ) -> None:
     """Compute the weighted outputs of all pairs.
 
     Args:
-        x: bfloat16 [rows, hidden padded to 128], columns permuted in chunks of 128.
+        x: bfloat16 [rows, hidden]; for MXFP4 padded to 128, columns permuted in chunks of 128.
         groups: the pairs, sorted.
         weights: float32 [rows, top_k].
         experts: ``many_rows_fits`` accepts them.
-        h: bfloat16 memory of pairs times inner, padded to 128.
+        h: bfloat16 memory of pairs times inner, for MXFP4 padded to 128.
         parts: float32 [top_k, rows, hidden], written.
-        config: configuration.
         pdl: launch with programmatic dependent launch.
     """
     rows, top_k = weights.shape
-    gate_up, down = _kernels(top_k, experts, config)
+    gate_up, down = _kernels(top_k, experts)
     assert gate_up is not None
     assert down is not None
     tiles = groups.tiles.shape[1]

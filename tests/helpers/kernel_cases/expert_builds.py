@@ -51,7 +51,12 @@ def small() -> Iterator[Build]:
     yield router.route_kernel, TYPES, experts | options, 1
     pairs = {"EXPERTS": 128, "EP": 128, "PAIRS": grouping.PAIRS, "LANES": grouping.LANES}
     yield grouping.count_pairs_kernel, TYPES, pairs, 8
-    yield grouping.place_pairs_kernel, TYPES, pairs | {"TILE_ROWS": 16, "ALONE": False}, 8
+    yield (
+        grouping.place_pairs_kernel,
+        TYPES,
+        pairs | {"PROGRAMS": 16, "TILE_ROWS": 16, "ALONE": False},
+        8,
+    )
     rows = {"N": 2880, "TOP_K": 4, "BLOCK": 1024}
     yield grouped_kernels.add_parts_kernel, TYPES, rows, 4
     padded = {"K": 2880, "PADDED": 2944, "BLOCK": 4096, "PLANES": True}

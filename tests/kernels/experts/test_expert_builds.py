@@ -11,7 +11,7 @@ import torch
 from helpers.kernel_cases.kernel_devices import CUDA
 
 from eightfold.kernels.cuda import nvrtc
-from eightfold.kernels.experts import few_rows, many_rows
+from eightfold.kernels.experts import few_rows, many_rows, mxfp4_stream
 from eightfold.kernels.experts.expert_weights import ExpertWeights
 
 BUILDS = Path(__file__).parents[2] / "helpers" / "kernel_cases" / "expert_builds.py"
@@ -97,9 +97,18 @@ def test_few_rows_compiles_for_other_gpus(capability: int, tmp_path: Path) -> No
 
 
 @needs_nvcc
-def test_many_rows_compiles_without_spills(tmp_path: Path) -> None:
-    slots = many_rows.ManyRowsConfig().slots
-    defines = many_rows.kernel_defines(gpt_oss_experts(), 4, slots, True)
-    report = compile_with_nvcc(many_rows.SOURCE, defines, tmp_path)
+@pytest.mark.parametrize("experts", [gpt_oss_experts(), qwen_experts()], ids=["mxfp4", "bf16"])
+def test_many_rows_compiles_without_spills(experts: ExpertWeights, tmp_path: Path) -> None:
+    defines = many_rows.kernel_defines(experts, 4, True)
+    report = compile_with_nvcc(many_rows.SOURCES[experts.is_mxfp4], defines, tmp_path)
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
     assert "serialized" not in report, "matrix products wait for one another"
+
+
+@needs_nvcc
+@pytest.mark.parametrize("gated", [True, False])
+def test_mxfp4_stream_compiles_without_spills(gated: bool, tmp_path: Path) -> None:
+    stages = mxfp4_stream.StreamConfig().stages
+    defines = mxfp4_stream.kernel_defines(gpt_oss_experts(), 4, stages, gated)
+    report = compile_with_nvcc(mxfp4_stream.SOURCE, defines, tmp_path)
+    assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report

@@ -138,7 +138,7 @@ def test_all_rows_to_one_expert_and_own_configuration() -> None:
 
 def test_many_pairs_take_several_programs() -> None:
     weights = plain_experts(4, 16, 16)
-    x, (ids, share) = randn(180, 16), random_routes(180, 3, 4)
+    x, (ids, share) = randn(190, 16), random_routes(190, 3, 4)
     config = ExpertConfig(128, ExpertTiles(16, 16, 4, 2), ExpertTiles(16, 16, 4, 2))
     out = run(x, ids, share, weights, config)
     assert relative_error(out, experts_reference(x, ids, share, weights)) < LIMIT

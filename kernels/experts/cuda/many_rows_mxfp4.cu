@@ -1,30 +1,36 @@
 // One product of a layer's experts in MXFP4 for many rows, on Hopper.
 //
-// A program computes a tile of at most 128 sorted pairs of one expert by COLUMNS outputs. Two warp
+// A program computes a tile of at most 128 sorted pairs of one expert by 256 weight rows. Two warp
 // groups take weight rows as the matrix instruction's left operand, from registers, where they are
-// expanded just before; x comes through a ring in shared memory. A lane reads 16 consecutive bytes
-// of a weight row, so the columns of x are permuted (`place_of`). The number of columns that
-// the instruction computes is the next multiple of 32 pairs.
+// expanded just before; codes and x come through a ring in shared memory, and all scales are there
+// from the start. A lane takes 16 consecutive bytes of a weight row, so the columns of x are
+// permuted (`place_of`). The instruction computes the next multiple of 32 pairs.
 //
 // Sums run over ascending chunks of 128 columns within one program: results repeat bit for bit.
 //
 // Macros: GATED (gate and up rows take turns), HAS_BIAS (0 or 1); ACTIVATION (2: clamped SwiGLU);
-// INPUTS and OUTPUTS, columns of both sides; TOP_K; SLOTS of the ring.
+// INPUTS and OUTPUTS, columns of both sides; TOP_K.
 #include "hopper.cuh"
 
 typedef unsigned char u8;
 constexpr int GROUPS = 2, TILES = 2;  // warp groups, and 64 weight rows at a time of each
 constexpr int THREADS = GROUPS * 128, MOST_ROWS = 128;
 constexpr int ROWS = GATED ? 2 * OUTPUTS : OUTPUTS;  // weight rows of an expert
-constexpr int OUTS = GATED ? 32 : 64;  // outputs of 64 weight rows
-constexpr int COLUMNS = GROUPS * TILES * OUTS;
-constexpr int BLOCKS = (OUTPUTS + COLUMNS - 1) / COLUMNS;
+constexpr int WEIGHT_ROWS = GROUPS * TILES * 64;  // of a program
+constexpr int BLOCKS = (ROWS + WEIGHT_ROWS - 1) / WEIGHT_ROWS;
 constexpr int PIECES = INPUTS / 32;  // of 16 bytes in a weight row
 constexpr int CHUNKS = (PIECES + 3) / 4;
 constexpr int X_ROW = CHUNKS * 128;  // columns of a row of x in memory
-constexpr int SLOT = MOST_ROWS * 256, PITCH = 272;
-constexpr int AHEAD = SLOTS - 2;  // chunks of x on their way
-static_assert(!GATED || COLUMNS == 128, "a program writes whole chunks");
+constexpr int PITCH = 272;  // bytes of a row of results on its way to memory
+constexpr int RING = 204800, WEIGHT_BYTES = WEIGHT_ROWS * 64;  // of a chunk
+constexpr int SCALE_BYTES = WEIGHT_ROWS * PIECES;
+static_assert(ROWS % 16 == 0, "scales are copied by 16 bytes");
+
+// The ring for N pairs: a slot holds a chunk of x, in two halves of 64 columns, and of the codes.
+template <int N> struct Ring {
+    static constexpr int X_BYTES = N * 256, SLOT = X_BYTES + WEIGHT_BYTES;
+    static constexpr int SLOTS = RING / SLOT, AHEAD = SLOTS - 2;  // chunks on their way
+};
 
 __device__ __forceinline__ u32 expand(u32 word, int j, u32 factor) {
     u32 size = j == 0 ? word << 6 : j == 1 ? word << 2 : j == 2 ? word >> 2 : word >> 6;
@@ -48,14 +54,16 @@ __device__ __forceinline__ int place_of(int c) {
     int lane = c / 32, word = c % 32 / 8, code = c % 8;
     return 16 * (2 * word + code % 4 / 2) + 2 * lane + code / 4 + 8 * (code % 2);
 }
-__device__ __forceinline__ void copy_async(u32 to, const void* from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"((u64)from) : "memory");
+// Copies 16 bytes, or writes zeros.
+__device__ __forceinline__ void copy_async(u32 to, const void* from, bool live) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 ::"r"(to), "l"((u64)from), "r"(live ? 16 : 0) : "memory");
 }
 __device__ __forceinline__ void copy_commit() {
     asm volatile("cp.async.commit_group;" ::: "memory");
 }
-__device__ __forceinline__ void copy_wait() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(AHEAD - 1) : "memory");
+template <int LATEST> __device__ __forceinline__ void copy_wait() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(LATEST) : "memory");
 }
 
 #define D16_0 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
@@ -97,51 +105,37 @@ struct Tile {
     int places[MOST_ROWS];  // of the second product's results
     float weights[MOST_ROWS];
 };
-// A lane's weights of a chunk: rows `half` 0 and 1 of each 64.
-struct Weights {
-    uint4 words[TILES][2];
-    u32 factors[TILES][2];
-};
-
-__device__ __forceinline__ int weight_row(int column, int tile, int half) {
-    if (GATED) return 2 * min(column + tile * OUTS, OUTPUTS - 1) + half;
-    return min(column + tile * OUTS + half * 8, OUTPUTS - 1);
-}
-
-// `column` is the lane's first output. Chunks beyond the last are zero.
-__device__ __forceinline__ void load_weights(Weights& to, const u8* w, const u8* scales, int column,
-                                             int chunk) {
-    const int piece = chunk * 4 + threadIdx.x % 4;
-#pragma unroll
-    for (int tile = 0; tile < TILES; tile++)
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            int at = weight_row(column, tile, half) * PIECES + piece;
-            uint4 words = {0, 0, 0, 0};
-            u32 scale = 0;
-            if (piece < PIECES) {
-                words = __ldg((const uint4*)w + at);
-                scale = __ldg(scales + at);
-            }
-            to.words[tile][half] = words;
-            to.factors[tile][half] = ((scale + 62) << 7) * 0x10001u;
-        }
-}
 
 __device__ __forceinline__ u32 word_of(const uint4& v, int i) {
     return i == 0 ? v.x : i == 1 ? v.y : i == 2 ? v.z : v.w;
 }
+// Weight rows 2 * u and 2 * u + 1 of a program belong to one lane. This is the lane's first u; that
+// of the next 64 weight rows is 32 more.
+__device__ __forceinline__ int first_u() {
+    return threadIdx.x / 128 * (TILES * 32) + threadIdx.x / 32 % 4 * 8 + threadIdx.x % 32 / 4;
+}
 
+// Starts the copies of a chunk. `w` is the program's first weight row, of which `left` follow.
 template <int N>
-__device__ __forceinline__ void load_x(u32 slot, const bf16* x, const u32 (&offsets)[MOST_ROWS / 16],
-                                       int chunk) {
-    const int piece = threadIdx.x % 16, first = threadIdx.x / 16;
+__device__ __forceinline__ void load_chunk(u32 slot, const bf16* x,
+                                           const u32 (&offsets)[MOST_ROWS / 16], const u8* w,
+                                           int left, int chunk) {
     if (chunk < CHUNKS) {
+        const int piece = threadIdx.x % 16, first = threadIdx.x / 16;
 #pragma unroll
         for (int i = 0; i < N / 16; i++) {
             const int row = first + 16 * i;
             copy_async(slot + piece / 8 * (N * 128) + row * 128 + ((piece % 8) ^ (row % 8)) * 16,
-                       (const u8*)x + offsets[i] + chunk * 256 + piece * 16);
+                       (const u8*)x + offsets[i] + chunk * 256 + piece * 16, true);
+        }
+#pragma unroll
+        for (int i = 0; i < WEIGHT_ROWS * 4 / THREADS; i++) {
+            const int row = threadIdx.x / 4 + i * (THREADS / 4), at = chunk * 4 + threadIdx.x % 4;
+            const int from = min(row, left - 1) * PIECES + min(at, PIECES - 1);
+            // Rows of the same parity lie together, so that lanes read without bank conflicts.
+            const int place = row % 2 * (WEIGHT_ROWS / 2) + row / 2;
+            copy_async(slot + Ring<N>::X_BYTES + place * 64 + threadIdx.x % 4 * 16,
+                       w + (u64)from * 16, at < PIECES);
         }
     }
     copy_commit();
@@ -149,37 +143,53 @@ __device__ __forceinline__ void load_x(u32 slot, const bf16* x, const u32 (&offs
 
 // d [TILES][N / 2]: this warp group's weight rows times N rows of x.
 template <int N>
-__device__ __forceinline__ void multiply(float (&d)[TILES][N / 2], u32 ring, const bf16* x,
-                                         const u8* w, const u8* scales, int column,
+__device__ __forceinline__ void multiply(float (&d)[TILES][N / 2], u8* shared, const bf16* x,
+                                         const u8* w, const u8* scales, int left,
                                          const Tile& tile) {
+    typedef Ring<N> Ring;
+    const u32 ring = shared_address(shared);
+    const u8* own_scales = shared + RING;
     u32 offsets[MOST_ROWS / 16];
 #pragma unroll
     for (int i = 0; i < MOST_ROWS / 16; i++)
         offsets[i] = (u32)tile.x_rows[threadIdx.x / 16 + 16 * i] * (X_ROW * 2);
+    for (int i = threadIdx.x; i < min(left, WEIGHT_ROWS) * PIECES / 16; i += THREADS)
+        copy_async(ring + RING + i * 16, scales + i * 16, true);
 #pragma unroll
-    for (int chunk = 0; chunk < AHEAD; chunk++) load_x<N>(ring + chunk * SLOT, x, offsets, chunk);
-    Weights next;
-    load_weights(next, w, scales, column, 0);
+    for (int chunk = 0; chunk < Ring::AHEAD; chunk++)
+        load_chunk<N>(ring + chunk * Ring::SLOT, x, offsets, w, left, chunk);
     u32 a[2][TILES][4];
 #pragma unroll 1
     for (int chunk = 0; chunk < CHUNKS; chunk++) {
-        const Weights now = next;
-        load_weights(next, w, scales, column, chunk + 1);
-        copy_wait();
+        copy_wait<Ring::AHEAD - 1>();
         fence_async_proxy();
         __syncthreads();
         // The last product of the chunk before may still run; those of the one before it have ended
         // in both warp groups, so its slot is free.
-        load_x<N>(ring + (chunk + AHEAD) % SLOTS * SLOT, x, offsets, chunk + AHEAD);
-        const u32 slot = ring + chunk % SLOTS * SLOT;
+        load_chunk<N>(ring + (chunk + Ring::AHEAD) % Ring::SLOTS * Ring::SLOT, x, offsets, w, left,
+                      chunk + Ring::AHEAD);
+        const u32 slot = ring + chunk % Ring::SLOTS * Ring::SLOT;
+        uint4 words[TILES][2];
+        u32 factors[TILES][2];
+        const int piece = min(chunk * 4 + (int)threadIdx.x % 4, PIECES - 1);
+#pragma unroll
+        for (int t = 0; t < TILES; t++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int u = first_u() + t * 32;
+                words[t][half] = load_shared(slot + Ring::X_BYTES + threadIdx.x % 4 * 16 +
+                                             (half * (WEIGHT_ROWS / 2) + u) * 64);
+                const u32 scale = own_scales[(2 * u + half) * PIECES + piece];
+                factors[t][half] = ((scale + 62) << 7) * 0x10001u;
+            }
 #pragma unroll
         for (int step = 0; step < 8; step++) {
 #pragma unroll
             for (int t = 0; t < TILES; t++)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
-                    a[step % 2][t][i] = expand(word_of(now.words[t][i % 2], step / 2),
-                                               step % 2 * 2 + i / 2, now.factors[t][i % 2]);
+                    a[step % 2][t][i] = expand(word_of(words[t][i % 2], step / 2),
+                                               step % 2 * 2 + i / 2, factors[t][i % 2]);
             wgmma_fence();
 #pragma unroll
             for (int t = 0; t < TILES; t++)
@@ -199,30 +209,33 @@ template <int N>
 __device__ __forceinline__ void compute(u8* shared, const bf16* x, const u8* w, const u8* scales,
                                         const bf16* bias, void* out, const Tile& tile, int begin,
                                         int rows, int block) {
-    const int warp = threadIdx.x / 32 % 4, group = threadIdx.x / 128;
-    const int first = group * TILES * OUTS + warp * (OUTS / 4) + threadIdx.x % 32 / 4;
-    const int column = block * COLUMNS + first;
+    const int left = ROWS - block * WEIGHT_ROWS;  // weight rows from the program's first one on
     float d[TILES][N / 2];
-    multiply<N>(d, shared_address(shared), x, w, scales, column, tile);
+    multiply<N>(d, shared, x, w, scales, left, tile);
 #pragma unroll
     for (int t = 0; t < TILES; t++) {
+        const int u = first_u() + t * 32;
+        const bool live = 2 * u < left;
         float added[2] = {};
-        if (HAS_BIAS)
-            for (int half = 0; half < 2; half++)
-                added[half] = to_float(bias[weight_row(column, t, half)]);
+        if (HAS_BIAS && live)
+            for (int half = 0; half < 2; half++) added[half] = to_float(bias[2 * u + half]);
 #pragma unroll
-        for (int i = 0; i < N / 2; i++) {
-            // Registers 0 and 1 of four are two pairs of row `half` 0, registers 2 and 3 of 1.
-            const int pair = i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2, half = i % 4 / 2;
-            d[t][i] = d[t][i] * 18446744073709551616.0f + added[half];  // 2^64
-            if (GATED && half == 1) {
-                float h = activate(d[t][i - 2], d[t][i]);
-                if (column + t * OUTS >= OUTPUTS) h = 0.0f;
-                *(bf16*)(shared + pair * PITCH + place_of(first + t * OUTS) * 2) = to_bf16(h);
+        for (int i = 0; i < N / 2; i += 4) {
+#pragma unroll
+            for (int j = 0; j < 2; j++) {
+                // Registers i + j and i + j + 2 are one pair's results of the two weight rows.
+                const int pair = i / 4 * 8 + threadIdx.x % 4 * 2 + j;
+                const float low = d[t][i + j] * 18446744073709551616.0f + added[0];  // 2^64
+                const float high = d[t][i + j + 2] * 18446744073709551616.0f + added[1];
+                if (GATED) {
+                    const float h = live ? activate(low, high) : 0.0f;
+                    *(bf16*)(shared + pair * PITCH + place_of(u) * 2) = to_bf16(h);
+                } else if (live && pair < rows) {
+                    float* to = (float*)out + (u64)tile.places[pair] * OUTPUTS +
+                                block * WEIGHT_ROWS + 2 * u;
+                    *(float2*)to = {low * tile.weights[pair], high * tile.weights[pair]};
+                }
             }
-            const int n = column + t * OUTS + half * 8;
-            if (!GATED && pair < rows && n < OUTPUTS)
-                ((float*)out)[(u64)tile.places[pair] * OUTPUTS + n] = d[t][i] * tile.weights[pair];
         }
     }
     if (GATED) {
@@ -255,9 +268,10 @@ experts_many_rows(const bf16* x, const int* order, const int* tiles, const float
         tile.weights[i] = weights[pair];
     }
     __syncthreads();
-    w += (u64)expert * ROWS * (PIECES * 16);
-    scales += (u64)expert * ROWS * PIECES;
-    bias += (u64)expert * ROWS;
+    const u64 first = (u64)expert * ROWS + block * WEIGHT_ROWS;
+    w += first * (PIECES * 16);
+    scales += first * PIECES;
+    bias += first;
     if (amount <= 32) compute<32>(shared, x, w, scales, bias, out, tile, begin, amount, block);
     else if (amount <= 64) compute<64>(shared, x, w, scales, bias, out, tile, begin, amount, block);
     else if (amount <= 96) compute<96>(shared, x, w, scales, bias, out, tile, begin, amount, block);
