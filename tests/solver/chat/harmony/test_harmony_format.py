@@ -5,11 +5,14 @@ from __future__ import annotations
 import pytest
 from helpers.solver_cases.call_checks import assert_calls
 from helpers.solver_cases.chat_tokenizers import harmony
+from helpers.solver_cases.code_strategies import PROGRAMS
+from hypothesis import given, settings
 
 from eightfold.solver.chat import ProtocolError, load_protocol
 from eightfold.solver.chat.format_registry import without_tool
 from eightfold.solver.chat.prompt_texts import Prompts
 from eightfold.solver.chat.template_options import TemplateOptions
+from eightfold.solver.chat.tool_call import Call
 from eightfold.solver.chat.turn_reading import TurnReading
 
 PROTOCOL = load_protocol(harmony(), Prompts())
@@ -136,6 +139,15 @@ def test_calls(text: str, calls: list[str | None]) -> None:
     assert_calls(PROTOCOL.parse_calls(text), calls)
 
 
+@settings(max_examples=100, deadline=None)
+@given(code=PROGRAMS)
+def test_code_is_unchanged(code: str) -> None:
+    ids = PROTOCOL._encode(THOUGHT + TO_PYTHON) + PROTOCOL.untrusted_text.encode(code)
+    ids += PROTOCOL._encode("<|call|>")
+    assert PROTOCOL.read_turn("", ids).calls == (Call(code),)
+    assert not any(PROTOCOL.early_stop("", ids[:n], 1) for n in range(1, len(ids)))
+
+
 @pytest.mark.parametrize(
     ("text", "final", "draft"),
     [
@@ -190,6 +202,8 @@ def test_no_output_yields_a_control_token() -> None:
     frame = PROTOCOL.tool_response([""])
     assert sum(index in control for index in reply.ids) == sum(index in control for index in frame)
     assert output in PROTOCOL.decode(reply.ids)
+    ordinary = PROTOCOL.tokenizer.encode(output, split_special_tokens=True)
+    assert PROTOCOL.untrusted_text.encode(output) == ordinary
 
 
 @pytest.mark.parametrize(
