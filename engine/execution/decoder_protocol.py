@@ -1,6 +1,6 @@
 """The protocol of models that the GPU runner runs, and their memory for decode steps."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -47,6 +47,14 @@ class Decoder(Protocol):
             rows: int32 [R], rows that logits are wanted of; ``None`` for all. If it is empty, the
                 step only writes the cache.
         """
+
+
+@runtime_checkable
+class UncertainCapture(Protocol):
+    """A decoder whose steps may turn out not to be capturable, as transformers' modules may."""
+
+    def give_up_graphs(self, error: Exception) -> None:
+        """Take note that the capture of a step failed: steps run without graphs from now on."""
 
 
 def decode_workspace(

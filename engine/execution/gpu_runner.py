@@ -13,7 +13,7 @@ from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_wor
 
 from ..inspection.architecture import Architecture
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
-from .decoder_protocol import Decoder
+from .decoder_protocol import Decoder, UncertainCapture
 from .gpu_batch import RowLayout, page_table_width, paged_arrays
 from .in_flight_step import InFlightStep, SampledTokens
 from .kv_cache import KVCache
@@ -104,10 +104,36 @@ class GpuRunner:
 
     @torch.inference_mode()
     def capture_graphs(self) -> None:
-        """Capture the decode steps, largest first, so that later ones fit into its memory."""
-        if self.graph_pool:
+        """Capture the decode steps, largest first, so that later ones fit into its memory.
+
+        transformers' modules may turn out not to be capturable. Then steps run without graphs, and
+        the decoder's ``path_reason`` names the module.
+        """
+        if not self.graph_pool:
+            return
+        try:
+            if isinstance(self.decoder, UncertainCapture):
+                self._run_without_waiting(*self.limits.decode_sizes[-1])
             for sequences, rows in self.limits.decode_sizes:
                 self._graph(RowLayout.of_size(sequences, rows))
+        except RuntimeError as error:
+            if not isinstance(self.decoder, UncertainCapture) or isinstance(
+                error, torch.OutOfMemoryError
+            ):
+                raise
+            self.decoder.give_up_graphs(error)
+            self.graph_pool = None
+            self._graphs.clear()
+            torch.cuda.synchronize(self.device)
+
+    def _run_without_waiting(self, sequences: int, rows: int) -> None:
+        """Run a dummy decode step; raise RuntimeError if it waits for the device."""
+        self.compile(sequences, rows)  # kernels may wait when they compile
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            self.compile(sequences, rows)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
 
     @torch.inference_mode()
     def compile(self, sequences: int, rows: int) -> None:

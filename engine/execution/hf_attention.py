@@ -1,6 +1,7 @@
 """Paged attention for transformers' modules, registered in its attention interface."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,8 +21,11 @@ from .kv_cache import KVCache
 
 if TYPE_CHECKING:
     from eightfold.kernels.attention.attention_dispatch import PagedBatch
+    from eightfold.kernels.module_ops.rotate_and_write import RotaryLayout
 
 NAME = "eightfold"
+Rotation = tuple[torch.Tensor, torch.Tensor, "RotaryLayout"]
+"""cos and sin of a step's tokens, [T, width] each, and the elements of a head that they rotate."""
 
 
 class StepContext:
@@ -38,13 +42,24 @@ class StepContext:
 
 
 class PagedAttentionLayer:
-    """Attention of one layer over its part of the cache."""
+    """Attention of one layer over its part of the cache.
+
+    Attributes:
+        rotation: rotation that the next call still has to apply to queries and keys; ``None`` if
+            the model has rotated them. Only the GPU kernels take one.
+    """
 
     def __init__(self, spec: LayerSpec, cache: KVCache, context: StepContext) -> None:
         self.spec = spec
         self.cache = cache
         self.context = context
+        self.rotation: Rotation | None = None
         self._last_batches: object = None
+
+    def take_rotation(self) -> Rotation | None:
+        """Return the rotation of the next call, which forgets it."""
+        rotation, self.rotation = self.rotation, None
+        return rotation
 
     def attend(
         self,
@@ -77,25 +92,39 @@ class PagedAttentionLayer:
         queries = query[0].transpose(0, 1)
         new = (key[0].transpose(0, 1), value[0].transpose(0, 1))
         if isinstance(batch, TorchAttentionBatch):
+            assert self.rotation is None
             if self.spec.owns_kv:
                 write_kv_cache(*new, keys, values, batch.write_slots)
             out = torch_paged_attention(queries, keys, values, batch, scale, softcap, sinks)
             return out.unsqueeze(0)
-        if self.spec.owns_kv:
-            # Padding rows are written to the null page, which no sequence reads.
-            write_kv_cache(*new, keys, values, batch.slot_mapping.clamp(min=0).long())
         if softcap is not None:
             raise NotImplementedError("The GPU kernels have no softcap on attention scores.")
-        return self._attend_with_kernels(queries.contiguous(), batch, scale, sinks).unsqueeze(0)
+        written = new if self.spec.owns_kv else (None, None)
+        return self._attend_with_kernels(queries, written, batch, scale, sinks).unsqueeze(0)
 
     def _attend_with_kernels(
-        self, queries: torch.Tensor, batch: "PagedBatch", scale: float, sinks: torch.Tensor | None
+        self,
+        queries: torch.Tensor,
+        written: tuple[torch.Tensor | None, torch.Tensor | None],
+        batch: "PagedBatch",
+        scale: float,
+        sinks: torch.Tensor | None,
     ) -> torch.Tensor:
         from eightfold.kernels.attention.attention_dispatch import attend
+        from eightfold.kernels.module_ops.rotate_and_write import rotate_and_write
 
-        out = torch.zeros_like(queries)  # padding rows are not written, and must stay finite
+        keys, values = self.cache.layers[self.spec.index]
+        assert values is not None
+        rotation = self.take_rotation()
+        queries = rotate_and_write(
+            queries, *written, rotation and rotation[:2], rotation and rotation[2],
+            batch.slot_mapping, keys, values, pdl=True,
+        )  # fmt: skip
+        # Padding rows after chunks are not written, and must stay finite.
+        chunks = batch.query_starts.shape[0] > 1
+        out = torch.zeros_like(queries) if chunks else torch.empty_like(queries)
         attend(
-            queries, *self.cache.layers[self.spec.index], batch, out,
+            queries, keys, values, batch, out,
             window=self.spec.window, scale=scale, sinks=sinks, workspace=self.context.workspace,
         )  # fmt: skip
         return out
@@ -145,4 +174,24 @@ def attach(model: PreTrainedModel, architecture: Architecture, cache: KVCache) -
     for spec, module in zip(architecture.layers, attention_modules(model), strict=True):
         module.eightfold_layer = PagedAttentionLayer(spec, cache, context)  # type: ignore[assignment]
     model.set_attn_implementation(NAME)
+    return context
+
+
+def attach_drafter(
+    drafter: PreTrainedModel, sources: Sequence[LayerSpec], cache: KVCache
+) -> StepContext:
+    """Replace a drafter's attention by attention over its model's cache, which it only reads.
+
+    Args:
+        sources: for each of its layers, the model's layer whose keys and values it reads.
+
+    Returns:
+        As :func:`attach`.
+    """
+    AttentionInterface.register(NAME, attention_forward)
+    context = StepContext()
+    for source, module in zip(sources, attention_modules(drafter), strict=True):
+        spec = replace(source, source=-1)  # whoever has no keys of its own writes none
+        module.eightfold_layer = PagedAttentionLayer(spec, cache, context)  # type: ignore[assignment]
+    drafter.set_attn_implementation(NAME)
     return context

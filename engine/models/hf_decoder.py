@@ -1,8 +1,11 @@
 """Any model that the engine can page, run by transformers' own modules on a GPU."""
 
+import logging
+
 import torch
 from transformers import PreTrainedModel
 
+from eightfold.common.error_text import first_line
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
 
 from ..execution.decoder_protocol import decode_workspace
@@ -10,16 +13,25 @@ from ..execution.hf_attention import attach
 from ..execution.kv_cache import KVCache
 from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
+from .transformers_modules.fused_modules import fuse_modules
+from .transformers_modules.host_decisions import module_at_fault
+
+logger = logging.getLogger(__name__)
 
 
 class HFDecoder:
     """transformers' modules over the GPU attention kernels; a ``Decoder``.
 
-    Attaches the cache to the model for good.
+    Modules of known kinds are replaced by fused ones (see ``fuse_modules``). Attaches the cache to
+    the model for good.
+
+    Attributes:
+        capturable: True if no module reads values on the host.
+        path: "graph" if decode steps can be captured, else "plain".
+        path_reason: why, as a clause.
     """
 
     softcap = 0.0
-    capturable = False
 
     def __init__(
         self,
@@ -33,6 +45,19 @@ class HFDecoder:
         self._context.workspace = decode_workspace(
             architecture, limits, cache.page_size, model.device
         )
+        fused = fuse_modules(model, limits.max_context)
+        self.capturable = fused.decision is None
+        kinds = ", ".join(f"{count} {kind}" for kind, count in fused.replaced.items() if count)
+        self.path = "graph" if self.capturable else "plain"
+        self.path_reason = fused.decision or f"transformers' modules, of which {kinds} are fused"
+        logger.info("%s runs as %s: %s", type(model).__name__, self.path, self.path_reason)
+
+    def give_up_graphs(self, error: Exception) -> None:
+        """Take note that the capture of a step failed, and in which module."""
+        self.capturable, self.path = False, "plain"
+        module = module_at_fault(error, self._model)
+        self.path_reason = f"{module} cannot be captured: {first_line(error)}"
+        logger.warning("decode steps run without graphs: %s", self.path_reason)
 
     def logits(
         self,

@@ -1,0 +1,1 @@
+"""Kernels for parts of transformers' modules, which pass on strided tensors."""
