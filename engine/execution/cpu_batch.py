@@ -92,9 +92,11 @@ def _attention_batch(
             decode_rows += range(row, row + entry.count)
             decode_slots += _row_slots(entry, visible, window)
         else:
-            shown = _tensor(_causal_mask(entry, visible, window), device)
+            shown = None
+            if entry.start > 0 or (window is not None and entry.count > window):
+                shown = _tensor(_causal_mask(entry, visible, window), device)
             chunks.append(PrefillChunk(row, row + entry.count, _tensor(slots, device), shown))
-    padded, mask = _pad(decode_slots) if decode_slots else (None, None)
+    padded, mask = pad_slots(decode_slots) if decode_slots else (None, None)
     return TorchAttentionBatch(
         write_slots=_tensor(np.concatenate(write), device),
         decode_rows=_tensor(np.array(decode_rows), device) if decode_rows else None,
@@ -128,7 +130,7 @@ def _causal_mask(entry: ScheduledTokens, visible: VisiblePages, window: int | No
     return mask
 
 
-def _pad(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+def pad_slots(rows: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Stack rows of slots, with a mask."""
     lengths = np.array([len(row) for row in rows])
     width = -(-int(lengths.max()) // KEY_BLOCK) * KEY_BLOCK

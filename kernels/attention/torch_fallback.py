@@ -21,7 +21,8 @@ class PrefillChunk:
         begin: first row of the step that belongs to the chunk.
         end: the row after its last.
         slots: int64 [L], slots of the keys in order of position.
-        mask: bool [end - begin, L], True for visible keys; ``None`` if every row sees every key.
+        mask: bool [end - begin, L], True for visible keys; ``None`` if the chunk begins its
+            sequence, so that row i sees the first i + 1 keys.
     """
 
     begin: int
@@ -107,7 +108,9 @@ def torch_paged_attention(
             for flat in (flat_keys, flat_values)
         )
         sink = None if sinks is None else sinks[:, :, None, None]
-        attended = _attention(query, key, value, chunk.mask, scale, softcap, sink)
+        attended = _attention(
+            query, key, value, chunk.mask, scale, softcap, sink, causal=chunk.mask is None
+        )
         out[chunk.begin : chunk.end] = attended.permute(2, 0, 1, 3).flatten(1, 2)
     return out
 
@@ -149,10 +152,16 @@ def _attention(
     scale: float,
     softcap: float | None,
     sink: torch.Tensor | None,
+    causal: bool = False,
 ) -> torch.Tensor:
     """[..., rows, head_dim] x [..., L, head_dim] -> [..., rows, value_dim]."""
     if softcap is None and sink is None:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale)
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=causal, scale=scale
+        )
+    if causal:
+        rows, keys = query.shape[-2], key.shape[-2]
+        mask = torch.ones(rows, keys, dtype=torch.bool, device=query.device).tril_()
     scores = (query @ key.transpose(-1, -2)).float() * scale
     if softcap is not None:
         scores = softcap * torch.tanh(scores / softcap)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .philox_noise import exponential_noise, philox, philox_vocabulary
+from .philox_noise import exponential_noise, philox, vocabulary_noise
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,28 +60,40 @@ def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
     if batch.all_greedy:
         return logits.argmax(dim=-1)
     greedy = batch.temperature == 0
-    scaled = logits / torch.where(greedy, 1.0, batch.temperature)[:, None]
-    tokens: torch.Tensor | None
+    temperature = torch.where(greedy, 1.0, batch.temperature)[:, None]
     if batch.any_filtered:
-        values, tokens = _sort_descending(scaled, batch.max_top_k)
-        values = _filter(values, batch)
+        values, tokens = _sort_descending(logits / temperature, batch.max_top_k)
+        noise = _noise_of(batch, tokens, logits.shape[1])
+        winner = (_filter(values, batch) - noise.log()).argmax(dim=-1, keepdim=True)
+        drawn = tokens.gather(1, winner)[:, 0]
     else:
-        values = scaled
-        tokens = None
-    noise = exponential_noise(_random_bits(batch, tokens, logits.shape[1]))
-    winner = (values - noise.log()).argmax(dim=-1, keepdim=True)
-    drawn = winner if tokens is None else tokens.gather(1, winner)
-    return torch.where(greedy, logits.argmax(dim=-1), drawn[:, 0])
+        drawn = _draw_from_all(logits, temperature, batch)
+    return torch.where(greedy, logits.argmax(dim=-1), drawn)
 
 
-def _random_bits(
-    batch: SamplingBatch, tokens: torch.Tensor | None, vocab_size: int
+def _draw_from_all(
+    logits: torch.Tensor, temperature: torch.Tensor, batch: SamplingBatch
 ) -> torch.Tensor:
-    """Return random bits of the given tokens [R, K], or of the whole vocabulary."""
-    if tokens is not None and tokens.shape[1] * 4 < vocab_size:
-        return philox(batch.seeds[:, None], batch.positions[:, None], tokens)
-    bits = philox_vocabulary(batch.seeds, batch.positions, vocab_size)
-    return bits if tokens is None else bits.gather(1, tokens)
+    """Draw from the whole vocabulary, a part at a time."""
+    drawn = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    most = torch.full((len(logits),), float("-inf"), device=logits.device)
+    for first, noise in vocabulary_noise(batch.seeds, batch.positions, logits.shape[1]):
+        part = logits[:, first : first + noise.shape[1]] / temperature
+        value, winner = part.sub_(noise.log_()).max(dim=-1)
+        drawn = torch.where(value > most, winner + first, drawn)
+        most = torch.maximum(most, value)
+    return drawn
+
+
+def _noise_of(batch: SamplingBatch, tokens: torch.Tensor, vocab_size: int) -> torch.Tensor:
+    """Return the exponential noise of the given tokens, [R, K]."""
+    if tokens.shape[1] * 4 < vocab_size:
+        bits = philox(batch.seeds[:, None], batch.positions[:, None], tokens)
+        return exponential_noise(bits)
+    noise = torch.empty(len(tokens), vocab_size, device=tokens.device)
+    for first, part in vocabulary_noise(batch.seeds, batch.positions, vocab_size):
+        noise[:, first : first + part.shape[1]] = part
+    return noise.gather(1, tokens)
 
 
 def _sort_descending(scaled: torch.Tensor, max_top_k: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -15,7 +15,8 @@ from eightfold.engine.execution.cpu_batch import sampling_batch
 from eightfold.engine.sampling_params import MIN_TEMPERATURE, SamplingParams
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
-from eightfold.kernels.sampling.philox_noise import exponential_noise, philox, philox_vocabulary
+from eightfold.kernels.sampling import philox_noise
+from eightfold.kernels.sampling.philox_noise import exponential_noise, philox, vocabulary_noise
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch, entropy, sample
 
 CPU = torch.device("cpu")
@@ -26,7 +27,7 @@ def batch(params: list[SamplingParams], positions: list[int] | None = None) -> S
     for index, param in enumerate(params):
         position = positions[index] if positions else index
         seq = Sequence(index, [], 0, param, frozenset())
-        scheduled.append(ScheduledTokens(seq, 0, position, True, False, 0))
+        scheduled.append(ScheduledTokens(seq, position - 1, 1, True, False, 0))
     return sampling_batch(scheduled)
 
 
@@ -51,12 +52,34 @@ def test_philox_known_answers() -> None:
     assert len(set(bits.tolist())) == 1000
 
 
-def test_philox_vocabulary_gives_each_token_the_bits_of_philox() -> None:
+@pytest.mark.parametrize("elements", [1, 10, 1 << 16])
+def test_vocabulary_noise_gives_each_token_the_noise_of_philox(
+    elements: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(philox_noise, "CHUNK_ELEMENTS", elements)
     seeds, positions = torch.tensor([3, 2**62 + 5]), torch.tensor([0, 77])
-    together = philox_vocabulary(seeds, positions, 30)
-    alone = philox(seeds[:, None], positions[:, None], torch.arange(30)[None, :])
-    assert together.shape == (2, 30)
-    assert (together == alone).all()
+    parts = list(vocabulary_noise(seeds, positions, 30))
+    assert [first for first, _ in parts] == list(range(0, 30, max(4, 4 * (elements // 2))))
+    together = torch.cat([noise for _, noise in parts], dim=1)
+    alone = exponential_noise(philox(seeds[:, None], positions[:, None], torch.arange(30)[None, :]))
+    assert torch.equal(together, alone)
+
+
+def test_parts_of_the_vocabulary_change_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All tokens are drawn as if the noise of the whole vocabulary were there at once."""
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(9, 1003, generator=generator) * 3
+    params = [SamplingParams(temperature=0.3 * (i % 3), seed=i, top_k=0) for i in range(9)]
+    settings = batch(params, positions=list(range(1, 10)))
+    tokens = torch.arange(1003)[None, :]
+    noise = exponential_noise(philox(settings.seeds[:, None], settings.positions[:, None], tokens))
+    scaled = logits / settings.temperature.clamp(min=1e-9)[:, None]
+    wanted = torch.where(
+        settings.temperature == 0, logits.argmax(-1), (scaled - noise.log()).argmax(-1)
+    )
+    for elements in (1, 100, 1 << 16):
+        monkeypatch.setattr(philox_noise, "CHUNK_ELEMENTS", elements)
+        assert torch.equal(sample(logits, settings), wanted)
 
 
 def test_philox_uses_all_64_bits_of_the_seed() -> None:
