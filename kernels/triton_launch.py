@@ -4,15 +4,18 @@ Programmatic dependent launch (PDL): a kernel launched with it may start while t
 in the stream still runs. It calls ``pdl_wait`` before it reads what earlier kernels wrote, and
 before it writes anything. It calls ``pdl_launch_dependents`` as soon as the next kernel may take
 free multiprocessors. Before the wait it touches constants (weights) only, so that an early start
-costs no bandwidth.
+costs no bandwidth. GPUs before Hopper have neither PDL nor bulk copies: there it is left out.
 """
 
 import functools
+from typing import Any
 
 import torch
 import triton
 import triton.language as tl
 from triton.language.extra import cuda as tl_cuda
+
+from .supported_gpus import DEPENDENT_LAUNCH_MIN_CAPABILITY
 
 FLOAT_DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -30,8 +33,11 @@ def pdl_launch_dependents(PDL: tl.constexpr):
 
 
 def pdl_options(pdl: bool) -> dict[str, bool]:
-    """Return launch options: ``PDL`` for the kernel and ``launch_pdl`` for the launcher."""
-    if not pdl or _is_interpreted():
+    """Return launch options: ``PDL`` for the kernel and ``launch_pdl`` for the launcher.
+
+    Dependent launch is left out on GPUs that do not have it.
+    """
+    if not pdl or _is_interpreted() or not _current_gpu_is_hopper_or_newer():
         return {"PDL": False}
     return {"PDL": True, "launch_pdl": True}
 
@@ -39,6 +45,30 @@ def pdl_options(pdl: bool) -> dict[str, bool]:
 def _is_interpreted() -> bool:
     """Return whether kernels run in Triton's interpreter (``TRITON_INTERPRET=1`` at import)."""
     return not isinstance(pdl_wait, triton.JITFunction)
+
+
+def _current_gpu_is_hopper_or_newer() -> bool:
+    return torch.cuda.is_available() and hopper_or_newer(
+        torch.device("cuda", torch.cuda.current_device())
+    )
+
+
+@functools.cache
+def hopper_or_newer(device: torch.device) -> bool:
+    """Return whether a device has dependent launch and bulk copies; False for the CPU."""
+    if device.type != "cuda":
+        return False
+    major, minor = torch.cuda.get_device_capability(device)
+    return major + minor / 10 >= DEPENDENT_LAUNCH_MIN_CAPABILITY
+
+
+@functools.cache
+def shared_memory_bytes(device: torch.device) -> int:
+    """Return the shared memory that a program can have; that of an H100 for the CPU."""
+    if device.type != "cuda":
+        return 232448
+    properties: Any = torch.cuda.get_device_properties(device)
+    return int(properties.shared_memory_per_block_optin)
 
 
 @functools.cache

@@ -26,7 +26,8 @@ def test_gpus_run_the_kernels_or_plain_pytorch(
     caplog.set_level(logging.INFO, "eightfold.engine.startup.device_selection")
     architecture = inspect_architecture(read_config(folder))
     gpu = torch.device("cuda")
-    for found, runs in (((7, 5), False), ((8, 9), False), ((9, 0), True), ((12, 0), False)):
+    for found in ((7, 5), (8, 0), (8, 9), (9, 0), (12, 0), (13, 0)):
+        runs = (8, 0) <= found < (13, 0)
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, found=found: found)
         assert uses_kernels(gpu, EngineConfig(), architecture) is runs
         assert not uses_kernels(gpu, EngineConfig(kernels=False), architecture)
@@ -38,7 +39,7 @@ def test_gpus_run_the_kernels_or_plain_pytorch(
         if not runs:
             with pytest.raises(UnsupportedModelError, match=r"compute capability .* at None"):
                 uses_kernels(gpu, EngineConfig(kernels=True), architecture)
-    assert "plain PyTorch: a GPU of compute capability 8.9" in caplog.text
+    assert "plain PyTorch: a GPU of compute capability 7.5" in caplog.text
     with pytest.raises(UnsupportedModelError, match="no GPU in use"):
         Engine(folder, EngineConfig(device="cpu", kernels=True))
     with pytest.raises(ValueError, match="fused layers need the GPU kernels"):

@@ -20,7 +20,7 @@ from eightfold.solver.kaggle.machine_sizing import GB
         ("15360, 7.5\n15360, 7.5\n", 15360, 7.5),  # T4
         ("23034, 8.9\n", 23034, 8.9),  # L4
         ("16384, 6.0\n", 16384, 6.0),  # P100
-        ("32607, 12.0\n81559, 9.0\n97887, 12.0\n", 81559, 9.0),
+        ("32607, 12.0\n81559, 9.0\n97887, 13.0\n", 81559, 9.0),
         ("32607, 12.0\n143771, 9.0\n183359, 10.0\n", 183359, 10.0),
         ("", 0, 0.0),
     ],
@@ -37,7 +37,7 @@ def test_a_gpu_of_unknown_size_is_passed_over(capsys: pytest.CaptureFixture[str]
     assert best_gpu("No devices were found\n") == (0, 0.0)
 
 
-@pytest.mark.parametrize("capability", [7.5, 12.0])
+@pytest.mark.parametrize("capability", [7.5, 13.0])
 @pytest.mark.parametrize("trial", [None, True])
 def test_pytorch_is_tried_on_a_gpu_that_does_not_run_our_kernels(
     capability: float,
