@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.engine_cases import tiny_models
+from helpers.engine_cases import family_configs, tiny_models
 from helpers.engine_cases.engine_driver import run_until_idle
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, relative_error
+from transformers import PreTrainedModel
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 
@@ -36,9 +37,32 @@ def record_logits(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> list[torch
     return found
 
 
-@pytest.mark.parametrize("name", [*tiny_models.FUSED_BUILDERS, *tiny_models.WIDE_BUILDERS])
+def build(name: str) -> PreTrainedModel:
+    """Return a model of tiny_models, or on a GPU one of a family, wide enough for all kernels."""
+    if name not in family_configs.CONFIGS:
+        return tiny_models.build(name)
+    config = family_configs.CONFIGS[name]()
+    config.hidden_size, config.intermediate_size = 256, 512
+    if hasattr(config, "moe_intermediate_size"):
+        config.moe_intermediate_size = 256
+    if getattr(config, "hidden_size_per_layer_input", 0):
+        config.hidden_size_per_layer_input = 64
+    if config.model_type != "gemma4_text":  # whose layers have heads of their own
+        config.head_dim = 64
+    torch.manual_seed(0)
+    return family_configs.build(config)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *tiny_models.FUSED_BUILDERS,
+        *tiny_models.WIDE_BUILDERS,
+        *(family_configs.CONFIGS if CUDA else ()),
+    ],
+)
 def test_logits(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = tiny_models.build(name)
+    model = build(name)
     exact, plain = copy.deepcopy(model).float().to(DEVICE), copy.deepcopy(model).to(DEVICE, DTYPE)
     config = EngineConfig(
         device=DEVICE, fused=True, max_step_tokens=24, max_running=1, max_context=128,
