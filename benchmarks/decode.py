@@ -22,7 +22,13 @@ from typing import Any
 
 import torch
 from support.model_shapes import SHAPES
-from support.random_model import kv_bytes, random_model, step_bytes, step_operations
+from support.random_model import (
+    expert_counts,
+    kv_bytes,
+    random_model,
+    step_bytes,
+    step_operations,
+)
 from support.read_bandwidth import product_rate, read_bandwidth
 from support.step_profile import print_profile, print_shares, profile
 from support.verification_step import verification_seconds
@@ -56,10 +62,14 @@ class Bench:
         cancel_all(self.engine, self.submitted)
 
     def touched(self, batch: int) -> float:
-        """Return the different experts that a step's rows choose in a layer, on average."""
+        """Return the different experts that a step's rows choose in a layer, on average.
+
+        transformers' modules do not record them; independent, even choices are assumed then.
+        """
         experts = getattr(self.engine._runner.decoder, "experts", None)
         if experts is None:
-            return 0.0
+            total, chosen = expert_counts(self.model.config)
+            return total * (1 - (1 - chosen / total) ** batch) if total else 0.0
         counts = []
         for _ in range(4):
             self.engine.step()

@@ -103,6 +103,16 @@ def step_bytes(
     return {kind: size for kind, size in found.items() if size}
 
 
+def expert_counts(config: transformers.PretrainedConfig) -> tuple[int, int]:
+    """Return how many experts a layer has, and how many of them a row chooses; 0 if none."""
+    found = (("num_experts", "num_local_experts"), ("num_experts_per_tok", "top_k_experts"))
+    total, chosen = (
+        next((int(getattr(config, name)) for name in names if getattr(config, name, None)), 0)
+        for names in found
+    )
+    return total, chosen
+
+
 def step_operations(model: transformers.PreTrainedModel, rows: int) -> int:
     """Return the operations of a step's products; those of attention are not counted.
 
@@ -110,12 +120,8 @@ def step_operations(model: transformers.PreTrainedModel, rows: int) -> int:
         model: the model.
         rows: rows of the step, all of which go through the head.
     """
-    total = 0
+    total, (_, chosen) = 0, expert_counts(model.config)
     embeddings = {id(model.get_input_embeddings().weight)} - {id(model.lm_head.weight)}
-    config = model.config
-    chosen = int(
-        getattr(config, "num_experts_per_tok", 0) or getattr(config, "top_k_experts", 0) or 0
-    )
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or id(parameter) in embeddings or "embed_tokens_per_layer" in name:
             continue
