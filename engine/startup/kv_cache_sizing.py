@@ -79,11 +79,12 @@ def _for_cpu(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig
 ) -> SizedRunner:
     page_size, itemsize = config.page_size or CPU_PAGE_SIZE, model.dtype.itemsize
+    weights = _weight_bytes(model)
     runner = make_cpu_runner(model, architecture, page_size)
     budget = int(_host_memory() * (config.memory_fraction or CPU_MEMORY_FRACTION))
     groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
     runner.cache.allocate(groups)
-    bytes_of = _bytes_of(model, config, runner.cache, 0, 0)
+    bytes_of = _bytes_of(model, weights, config, runner.cache, 0, 0)
     return SizedRunner(runner, groups, page_size, context, bytes_of)
 
 
@@ -91,7 +92,7 @@ def _for_plain_gpu(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig
 ) -> SizedRunner:
     """For transformers' modules in plain PyTorch on a GPU."""
-    device, itemsize = model.device, model.dtype.itemsize
+    device, itemsize, weights = model.device, model.dtype.itemsize, _weight_bytes(model)
     page_size = config.page_size or CPU_PAGE_SIZE
     free = _free_memory(device, config)
     _, context = size_page_groups(architecture, config, page_size, itemsize, free)
@@ -103,7 +104,7 @@ def _for_plain_gpu(
         raise ModelError(_no_room(config))
     groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
     runner.cache.allocate(groups)
-    bytes_of = _bytes_of(model, config, runner.cache, 0, step)
+    bytes_of = _bytes_of(model, weights, config, runner.cache, 0, step)
     return SizedRunner(runner, groups, page_size, min(context, max_context), bytes_of)
 
 
@@ -143,7 +144,7 @@ def _for_kernels(
 
     from ..execution.gpu_runner import flash_attn_candidates
 
-    device, itemsize = model.device, model.dtype.itemsize
+    device, itemsize, weights = model.device, model.dtype.itemsize, _weight_bytes(model)
     page_size = config.page_size or GPU_PAGE_SIZE
     # A first sizing, of all free memory, bounds the context that tables are made for.
     free = _free_memory(device, config)
@@ -166,7 +167,7 @@ def _for_kernels(
     groups, context = size_page_groups(architecture, config, page_size, itemsize, budget)
     runner.cache.allocate(groups)
     runner.capture_graphs()
-    bytes_of = _bytes_of(model, config, runner.cache, buffers, step)
+    bytes_of = _bytes_of(model, weights, config, runner.cache, buffers, step)
     return SizedRunner(runner, groups, page_size, min(context, limits.max_context), bytes_of)
 
 
@@ -248,13 +249,22 @@ def _sliding_pages(config: EngineConfig, kept: int, page_size: int) -> int:
     return (config.max_running - 1) * held + chunk + config.max_running + 1
 
 
+def _weight_bytes(model: PreTrainedModel) -> int:
+    """Bytes of a model's tensors, of which runners may join some and drop the parts."""
+    plain = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
+    return sum(plain.values()) + sum(layer.matrix.nbytes for layer in stored_linears(model))
+
+
 def _bytes_of(
-    model: PreTrainedModel, config: EngineConfig, cache: KVCache, buffers: int, step: int
+    model: PreTrainedModel,
+    weights: int,
+    config: EngineConfig,
+    cache: KVCache,
+    buffers: int,
+    step: int,
 ) -> dict[str, int]:
-    weights = {t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}
-    stored = sum(layer.matrix.nbytes for layer in stored_linears(model))
     found = {
-        "weights": sum(weights.values()) + stored,
+        "weights": weights,
         "buffers": buffers,
         "largest step": step,
         "KV cache": cache.nbytes,

@@ -11,12 +11,13 @@ from ..execution.hf_attention import attach
 from ..execution.kv_cache import KVCache
 from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
-from ..inspection.families import unfused_reason
+from ..inspection.families import FAMILIES, unfused_reason
 from ..inspection.kv_geometry import one_copy_layers
 from ..inspection.meta_model import Allocate
 from ..model_errors import UnsupportedModelError
 from ..models.cpu_linear import use_onednn_linear
-from ..quantization.quantization_config import MXFP4
+from ..quantization.meta_modules import stored_linears
+from ..quantization.quantization_config import MXFP4, Quantization
 from ..scheduling.pages.page_pool import PageGroup
 from .device_selection import missing_kernels_reason
 
@@ -60,7 +61,7 @@ def choose_fused(architecture: Architecture, config: EngineConfig, kernels: bool
     layers = one_copy_layers(architecture.config.to_dict(), architecture.layers)
     stored = architecture.quantization
     if reason is None and stored is not None and stored.method != MXFP4:
-        reason = f"its linear layers are stored in {stored}"
+        reason = _stored_reason(architecture, stored)
     if reason is None and architecture.softcap:
         reason = "it caps its attention scores"
     if reason is None and layers is None:
@@ -77,6 +78,18 @@ def choose_fused(architecture: Architecture, config: EngineConfig, kernels: bool
             "None."
         )
     return FusedChoice(None, str(reason))
+
+
+def _stored_reason(architecture: Architecture, stored: Quantization) -> str | None:
+    """Return why the fused decoder cannot run quantized linear layers; ``None`` if it can."""
+    options = architecture.config.to_dict()
+    experts = FAMILIES[architecture.config.model_type].experts
+    has_experts = experts is not None and (
+        not experts.enabled_by or bool(options.get(experts.enabled_by))
+    )
+    if has_experts or options.get("hidden_size_per_layer_input"):
+        return f"its linear layers are stored in {stored}, and it has more than dense blocks"
+    return None
 
 
 def execution_path(
@@ -138,13 +151,14 @@ def make_gpu_runner(
     Args:
         fused: True for the fused layers, else transformers' modules run over the kernels.
         for_warmup: True if the weights are not there yet: nothing is captured then, and attention
-            alone stands in for transformers' modules.
+            alone stands in for transformers' modules and for quantized layers.
     """
     from ..execution.gpu_runner import GpuRunner
 
     cache = _placeholder_cache(model, architecture, page_size)
     decoder: Decoder
-    if fused:
+    # Quantized weights are only joined once they are there.
+    if fused and not (for_warmup and any(stored_linears(model))):
         from ..models.fused.fused_decoder import FusedDecoder
 
         decoder = FusedDecoder(model, architecture, limits, page_size, for_warmup=for_warmup)

@@ -66,6 +66,11 @@ class StoredMatrix:
         return self.codes.shape[1] * (1 if self.is_fp8 else 2)
 
     @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns, as of the expanded matrix."""
+        return self.rows, self.columns
+
+    @property
     def groups(self) -> int:
         """Number of scales of a row."""
         return -(-self.columns // self.columns_per_scale)
@@ -94,6 +99,45 @@ class StoredMatrix:
         if self.groups == 1:
             return values
         return values.repeat_interleave(self.columns_per_scale, dim=1)[:, : self.columns]
+
+
+Weight = torch.Tensor | StoredMatrix
+"""The weight of a linear layer, [out, in]."""
+
+
+def join_matrices(matrices: list[StoredMatrix]) -> StoredMatrix:
+    """Return one matrix with the rows of several, one after another, copied unless there is one.
+
+    Raises:
+        ValueError: if they are not stored in the same way.
+    """
+    first = matrices[0]
+    if len(matrices) == 1:
+        return first
+    kinds = {(each.is_fp8, each.columns, each.columns_per_scale) for each in matrices}
+    if len(kinds) > 1 or len({each.zeros is None for each in matrices}) > 1:
+        raise ValueError("Matrices that are stored in different ways cannot be joined.")
+    shared = first.rows_per_scale
+    if any(each.rows_per_scale != shared or each.rows % shared for each in matrices[:-1]):
+        shared = 1
+    if matrices[-1].rows_per_scale != shared or first.groups == 1:
+        shared = 1
+    parts = [
+        each.scales
+        if shared == each.rows_per_scale
+        else each.scales.repeat_interleave(each.rows_per_scale, dim=0)[: each.rows]
+        for each in matrices
+    ]
+    widest = torch.float32 if any(part.dtype == torch.float32 for part in parts) else parts[0].dtype
+    zeros = [each.zeros for each in matrices if each.zeros is not None]
+    codes = torch.cat([each.codes.view(torch.uint8) for each in matrices])
+    return StoredMatrix(
+        codes.view(first.codes.dtype),
+        torch.cat([part.to(widest) for part in parts]),
+        torch.cat(zeros) if zeros else None,
+        shared,
+        first.columns_per_scale,
+    )
 
 
 def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:

@@ -206,11 +206,16 @@ def fp8_expanded(weight: torch.Tensor) -> torch.Tensor:
     return round_to_fp8(weight).expand(torch.float32)
 
 
-def save_plain(folder: Path) -> None:
-    """Write a checkpoint in bfloat16 whose layers are wide enough for every format."""
+def save_plain(folder: Path, **changes: object) -> None:
+    """Write a checkpoint in bfloat16 whose layers are wide enough for every format.
+
+    Args:
+        folder: an existing folder.
+        changes: values of the configuration that replace the usual ones.
+    """
     torch.manual_seed(0)
     settings = {**tiny_models.COMMON, "hidden_size": 128, "intermediate_size": 384}
-    config = transformers.LlamaConfig(**settings, num_hidden_layers=LAYERS)
+    config = transformers.LlamaConfig(**{**settings, "num_hidden_layers": LAYERS, **changes})
     model = tiny_models.randomize(transformers.LlamaForCausalLM(config), 20.0)
     model.to(torch.bfloat16).save_pretrained(folder)
 

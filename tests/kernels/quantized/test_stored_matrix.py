@@ -8,6 +8,7 @@ from eightfold.kernels.quantized.stored_matrix import (
     FP8_MAX,
     MIDDLE,
     StoredMatrix,
+    join_matrices,
     pack_nibbles,
     round_to_fp8,
     round_to_int4,
@@ -81,6 +82,36 @@ def test_rounding_to_int4(symmetric: bool) -> None:
     error = (matrix.expand(torch.float32) - weight).abs()
     assert bool((error <= steps * 0.501).all())
     assert (matrix.zeros is None) == symmetric
+
+
+@pytest.mark.parametrize(
+    ("rows", "rows_per_scale", "columns_per_scale"),
+    [((3, 5), (1, 1), 0), ((3, 5), (3, 5), 0), ((256, 130), (128, 128), 64), ((6, 8), (4, 4), 64)],
+)
+def test_joined_matrices(
+    rows: tuple[int, int], rows_per_scale: tuple[int, int], columns_per_scale: int
+) -> None:
+    parts = []
+    for seed, (n, shared) in enumerate(zip(rows, rows_per_scale, strict=True)):
+        codes = torch.randn(n, 128, generator=generator(seed)).to(FP8)
+        shape = (-(-n // shared), 128 // (columns_per_scale or 128))
+        scales = torch.rand(shape, generator=generator(seed + 9))
+        parts.append(StoredMatrix(codes, scales, None, shared, columns_per_scale))
+    joined = join_matrices(parts)
+    assert joined.shape == (sum(rows), 128)
+    expected = torch.cat([part.expand(torch.float32) for part in parts])
+    assert torch.equal(joined.expand(torch.float32), expected)
+    assert join_matrices(parts[:1]) is parts[0]
+
+
+def test_joined_matrices_of_4_bits() -> None:
+    weights = [torch.randn(n, 64, generator=generator(n)) for n in (4, 6)]
+    for symmetric in (True, False):
+        parts = [round_to_int4(weight, 32, symmetric=symmetric) for weight in weights]
+        expected = torch.cat([part.expand(torch.float32) for part in parts])
+        assert torch.equal(join_matrices(parts).expand(torch.float32), expected)
+    with pytest.raises(ValueError, match="cannot be joined"):
+        join_matrices([parts[0], round_to_fp8(weights[0])])
 
 
 def test_wrong_shapes_and_types_are_refused() -> None:
