@@ -38,23 +38,50 @@ def test_a_row_does_not_depend_on_the_rows_beside_it() -> None:
             assert torch.equal(layer(rows[:count]), together[:count])
 
 
-def test_only_linear_layers_are_replaced_and_weights_are_kept(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_only_linear_layers_are_replaced_and_weights_are_kept() -> None:
     model = tiny_models.build("llama")
     weights = {name: id(parameter) for name, parameter in model.named_parameters()}
     linear = [name for name, child in model.named_modules() if type(child) is nn.Linear]
-    monkeypatch.setattr(cpu_linear, "MAX_WEIGHT_BYTES", 1)
-    assert not use_onednn_linear(model)
-    assert not any(isinstance(child, OneDNNLinear) for child in model.modules())
-    monkeypatch.undo()
     assert use_onednn_linear(model)
     found = [name for name, child in model.named_modules() if isinstance(child, OneDNNLinear)]
     assert found == linear
     assert {name: id(parameter) for name, parameter in model.named_parameters()} == weights
 
 
+def test_the_plain_weights_of_large_models_are_let_go_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_models.build("llama")
+    tokens = torch.arange(20)[None]
+    with torch.inference_mode():
+        wanted = model(tokens).logits
+        weight = model.model.layers[0].mlp.up_proj.weight.clone()
+        monkeypatch.setattr(cpu_linear, "MAX_KEPT_BYTES", 1)
+        assert use_onednn_linear(model)
+        torch.testing.assert_close(model(tokens).logits, wanted, atol=1e-4, rtol=1e-4)
+    layer = model.model.layers[0].mlp.up_proj
+    assert torch.equal(layer.weight, weight)
+    assert not [name for name, _ in model.named_parameters() if "proj" in name]
+    with pytest.raises(AttributeError):
+        _ = layer.other
+
+
+@pytest.mark.skipif(
+    not torch.ops.mkldnn._is_mkldnn_bf16_supported(), reason="the CPU has no bfloat16"
+)
+def test_bfloat16() -> None:
+    torch.manual_seed(0)
+    plain = nn.Linear(320, 768, dtype=torch.bfloat16)
+    model = nn.Sequential(plain)
+    assert use_onednn_linear(model)
+    assert isinstance(model[0], OneDNNLinear)
+    rows = torch.randn(64, 320).bfloat16()
+    with torch.inference_mode():
+        together = model(rows)
+        torch.testing.assert_close(together, plain(rows), atol=1e-2, rtol=1e-2)
+        for count in (1, 2, 7, 8, 17):
+            torch.testing.assert_close(model(rows[:count]), together[:count], atol=1e-2, rtol=1e-2)
+
+
 def test_layers_of_other_dtypes_are_kept() -> None:
-    model = tiny_models.build("llama").to(torch.bfloat16)
+    model = tiny_models.build("llama").half()
     use_onednn_linear(model)
     assert not any(isinstance(child, OneDNNLinear) for child in model.modules())
