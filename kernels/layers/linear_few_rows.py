@@ -10,7 +10,7 @@ weight rows into L2. With dependent launch this fills the time that the small ke
 take.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -21,15 +21,18 @@ from triton.tools.tensor_descriptor import TensorDescriptor
 
 from ..triton_launch import (
     FLOAT_DTYPES,
+    hopper_or_newer,
     pdl_launch_dependents,
     pdl_options,
     pdl_wait,
     require,
     require_tensor,
     require_tile,
+    shared_memory_bytes,
 )
 
 MAX_ROWS = 64
+RESERVED_BYTES = 2048  # of shared memory, for barriers and the store
 ACTIVATIONS = {"gelu_tanh": partial(F.gelu, approximate="tanh"), "silu": F.silu}
 """Activations of gated layers, by name, as PyTorch computes them."""
 
@@ -184,7 +187,7 @@ def linear_few_rows(
         gated: compute ``activation(x @ gate.T) * (x @ up.T)``.
         activation: a key of ``ACTIVATIONS``.
         bias: [N]; only if neither gated nor split.
-        config: launch configuration; ``None`` for ``linear_config``.
+        config: launch configuration; ``None`` for ``linear_config``, as far as the GPU allows.
         pdl: launch with programmatic dependent launch.
 
     Returns:
@@ -196,7 +199,8 @@ def linear_few_rows(
     require_tensor("x", x, FLOAT_DTYPES, 2)
     require_tensor("weight", weight, x.dtype, 2)
     (rows, inner), n = x.shape, weight.shape[0] // (2 if gated else 1)
-    config = config or linear_config(rows, n, inner, gated)
+    if config is None:
+        config = fit_config(linear_config(rows, n, inner, gated), rows, gated, x)
     _check(x, weight, out, n, gated, config)
     require_activation(activation)
     require(
@@ -274,6 +278,21 @@ def linear_config(rows: int, n: int, inner: int, gated: bool) -> LinearConfig:
     if rows <= 16 and n > 16384 and inner % 256 == 0:
         return LinearConfig(64, 256, 4, 5, tma=True)
     return LinearConfig(64, 128, 4, 5, tma=True)
+
+
+def fit_config(config: LinearConfig, rows: int, gated: bool, x: torch.Tensor) -> LinearConfig:
+    """Return a configuration without what a GPU lacks: bulk copies, and memory for its stages.
+
+    Args:
+        rows: rows of x.
+        x: tensor on the device, of the weights' dtype.
+    """
+    if not hopper_or_newer(x.device):
+        config = replace(config, tma=False, prefetch=0)
+    weight_rows = config.tile_n * (2 if gated else 1)
+    stage = (weight_rows + _padded_rows(rows)) * config.tile_k * x.element_size()
+    most = (shared_memory_bytes(x.device) - RESERVED_BYTES) // stage
+    return replace(config, stages=max(1, min(config.stages, most)))
 
 
 def linear_few_rows_reference(

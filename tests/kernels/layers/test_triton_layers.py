@@ -8,6 +8,7 @@ import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, relative_error
 from helpers.kernel_cases.layer_cases import LIMIT, LINEAR_LIMIT, poisoned, randn
 
+import eightfold.kernels.layers.linear_few_rows as linear_few_rows_module
 from eightfold.kernels.layers.expert_norms import (
     join_branches,
     join_branches_reference,
@@ -23,6 +24,8 @@ from eightfold.kernels.layers.gated_activation import (
 from eightfold.kernels.layers.linear_few_rows import (
     ACTIVATIONS,
     LinearConfig,
+    fit_config,
+    linear_config,
     linear_few_rows,
     linear_few_rows_reference,
 )
@@ -65,6 +68,25 @@ def test_linear_few_rows(
     linear_few_rows(x, weight, out, gated=gated, config=config)
     whole = out if splits == 1 else out.sum(0)
     assert relative_error(whole, linear_few_rows_reference(x, weight, gated)) < LINEAR_LIMIT
+
+
+@pytest.mark.parametrize("shared", [101376, 166912, 232448])  # of 8.6 and 12.0, 8.0, 9.0
+@pytest.mark.parametrize("rows", [8, 64])
+def test_configurations_fit_every_gpu(
+    rows: int, shared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = shared == 232448
+    monkeypatch.setattr(linear_few_rows_module, "shared_memory_bytes", lambda _: shared)
+    monkeypatch.setattr(linear_few_rows_module, "hopper_or_newer", lambda _: newer)
+    x = torch.empty(rows, 1, dtype=torch.bfloat16)
+    shapes = [(21504, 5376, True), (16384, 5376, False), (262144, 5376, False)]
+    shapes += [(5120, 2880, False), (2048, 4096, False), (5376, 21504, False)]
+    for n, inner, gated in shapes:
+        config = fit_config(linear_config(rows, n, inner, gated), rows, gated, x)
+        tiles = config.tile_n * (2 if gated else 1) + (16 if rows <= 16 else 64)
+        assert config.stages >= 1
+        assert config.stages * tiles * config.tile_k * 2 < shared
+        assert newer or (not config.tma and not config.prefetch)
 
 
 @pytest.mark.parametrize("parts", [1, 3])
