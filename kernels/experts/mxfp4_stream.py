@@ -14,13 +14,12 @@ from .expert_weights import ExpertWeights
 from .mxfp4_reference import BLOCK, BLOCK_BYTES
 
 SOURCE = "../experts/cuda/mxfp4_stream.cu"
-THREADS = 480
 MOST_PAIRS = 2048  # that the kernel looks through
 TILE_PAIRS = 8  # pairs of one expert that are computed together
 MOST_TILES = 16  # of a program
 ROWS_AT_ONCE = 32  # weight rows
 SHARED_BYTES = 232448
-OTHER_BYTES = 34000  # of shared memory, beside the ring and x
+OTHER_BYTES = 7168  # of shared memory, beside the ring, x and the parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +28,23 @@ class StreamConfig:
 
     Attributes:
         stages: parts of the ring, each of 32 weight rows.
+        consumers: warps that multiply; they divide the columns in chunks of 128.
     """
 
     stages: int = 3
+    consumers: int = 12
 
 
-def shared_bytes(inputs: int, stages: int) -> int:
+def shared_bytes(inputs: int, config: StreamConfig) -> int:
     """Return the dynamic shared memory of a program."""
     blocks = inputs // BLOCK
-    ring = stages * ROWS_AT_ONCE * blocks * (BLOCK_BYTES + 1)
-    return ring + TILE_PAIRS * (inputs * 2 + 16) + OTHER_BYTES
+    ring = config.stages * ROWS_AT_ONCE * blocks * (BLOCK_BYTES + 1)
+    parts = config.consumers * 2048
+    return ring + TILE_PAIRS * (inputs * 2 + 16) + parts + OTHER_BYTES
 
 
 def kernel_defines(
-    experts: ExpertWeights, top_k: int, stages: int, gated: bool
+    experts: ExpertWeights, top_k: int, config: StreamConfig, gated: bool
 ) -> tuple[tuple[str, object], ...]:
     """Return the kernel's macros."""
     bias = experts.gate_up_bias if gated else experts.down_bias
@@ -54,7 +56,8 @@ def kernel_defines(
         ("OUTPUTS", columns[1 if gated else 0]),
         ("EXPERTS", experts.experts),
         ("TOP_K", top_k),
-        ("STAGES", stages),
+        ("STAGES", config.stages),
+        ("CONSUMERS", config.consumers),
     )
 
 
@@ -63,7 +66,8 @@ def _load_kernel(
     device: torch.device, defines: tuple[tuple[str, object], ...]
 ) -> CudaKernel | None:
     macros = dict(defines)
-    shared = shared_bytes(int(str(macros["INPUTS"])), int(str(macros["STAGES"])))
+    config = StreamConfig(int(str(macros["STAGES"])), int(str(macros["CONSUMERS"])))
+    shared = shared_bytes(int(str(macros["INPUTS"])), config)
     try:
         with torch.cuda.device(device):
             return CudaKernel(compile_cubin(SOURCE, macros), "experts_mxfp4_stream", shared)
@@ -77,8 +81,8 @@ def _kernels(
     top_k: int, experts: ExpertWeights, config: StreamConfig
 ) -> tuple[CudaKernel | None, CudaKernel | None]:
     device = experts.gate_up_rows.device
-    gate_up = kernel_defines(experts, top_k, config.stages, True)
-    down = kernel_defines(experts, top_k, config.stages, False)
+    gate_up = kernel_defines(experts, top_k, config, True)
+    down = kernel_defines(experts, top_k, config, False)
     return _load_kernel(device, gate_up), _load_kernel(device, down)
 
 
@@ -101,7 +105,7 @@ def mxfp4_stream_fits(
         and rows * top_k <= MOST_PAIRS
         and experts.inner % 16 == 0
         and experts.hidden % ROWS_AT_ONCE == 0
-        and shared_bytes(widest, config.stages) <= SHARED_BYTES
+        and shared_bytes(widest, config) <= SHARED_BYTES
         and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
         and all(each is not None and each.data_ptr() % 16 == 0 for each in stored)
         and all(kernel is not None for kernel in _kernels(top_k, experts, config))
@@ -135,13 +139,14 @@ def mxfp4_stream(
     gate_up, down = _kernels(top_k, experts, config)
     assert gate_up is not None
     assert down is not None
+    threads = 32 * (config.consumers + 3)  # two finish, one copies
     programs, amount = multiprocessor_count(x.device), ctypes.c_int(rows)
     stored = (experts.gate_up_rows, experts.gate_up_scales, experts.gate_up_bias)
     arguments = [*_pointers((x, ids, weights, *stored, h)), amount]
-    gate_up.launch(programs, THREADS, arguments, pdl)
+    gate_up.launch(programs, threads, arguments, pdl)
     stored = (experts.down_rows, experts.down_scales, experts.down_bias)
     arguments = [*_pointers((h, ids, weights, *stored, parts)), amount]
-    down.launch(programs, THREADS, arguments, pdl)
+    down.launch(programs, threads, arguments, pdl)
 
 
 def _pointers(tensors: tuple[torch.Tensor | None, ...]) -> list[ctypes.c_void_p]:

@@ -11,11 +11,11 @@
 // from this, and x follows. Results repeat bit for bit.
 //
 // Macros: GATED (gate and up rows take turns), HAS_BIAS (0 or 1); INPUTS and OUTPUTS, columns of
-// both sides; EXPERTS; TOP_K; STAGES of the ring.
+// both sides; EXPERTS; TOP_K; STAGES of the ring; CONSUMERS.
 #include "hopper.cuh"
 
 typedef unsigned char u8;
-constexpr int CONSUMERS = 12, FINISHERS = 2, WARPS = CONSUMERS + FINISHERS + 1;
+constexpr int FINISHERS = 2, WARPS = CONSUMERS + FINISHERS + 1;
 constexpr int THREADS = WARPS * 32, ROWS_AT_ONCE = 32, PAIRS = 8;
 constexpr int ROWS = GATED ? 2 * OUTPUTS : OUTPUTS;  // weight rows of an expert
 constexpr int ITEMS = ROWS / ROWS_AT_ONCE;  // of a tile
