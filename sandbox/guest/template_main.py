@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from eightfold.common.error_text import one_line
 
 from ..isolation.kernel_folder import make_kernel_folder, remove_tree, start_removal
+from ..isolation.kernel_users import check_room, kill_all_of, private_uid
 from ..isolation.process_tree import child_pids
 from ..sandbox_errors import PermanentError
 from .process_setup import write_interpreter_links
@@ -89,6 +91,7 @@ class Template:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         start, why = self.settings["start"], None
         try:
+            check_room()
             write_interpreter_links(self.root / "bin")
             if self.settings["isolate"]:
                 self.make_groups()
@@ -116,9 +119,8 @@ class Template:
         files = [Path("/proc/self", name).read_text() for name in ("mountinfo", "cgroup")]
         try:
             parent = control_group.find_parent(*files)
-            self.groups = control_group.ControlGroups(
-                limits["memory"], limits["processes"] + FIRST_PROCESSES, parent
-            )
+            processes = limits["processes"] + FIRST_PROCESSES
+            self.groups = control_group.ControlGroups(limits["memory"], processes, parent)
         except OSError as error:
             self.settings["without_group"] = getattr(error, "reason", str(error))
 
@@ -192,7 +194,6 @@ class Template:
             fds: the descriptors that `run_kernel` takes.
         """
         from ..isolation import namespaces
-        from ..isolation.kernel_users import check_room, private_uid
 
         check_room()
         used = {kernel.slot for kernel in self.kernels.values()}
@@ -205,8 +206,7 @@ class Template:
             if self.groups is not None:
                 group = self.groups.create(folder.name)
             make_kernel_folder(folder, uid, scratch=self.view_settings is None)
-            fork = os.fork if self.view_settings is None else namespaces.fork_first_process
-            pid = fork()
+            pid = os.fork() if self.view_settings is None else namespaces.fork_first_process()
         except OSError:
             self.remove(folder, group)
             raise
@@ -258,6 +258,8 @@ class Template:
                 report: dict[str, Any] = {"error": one_line(error, 500)}
                 report["trace"] = traceback.format_exc()[-2000:]
                 report["errno"] = getattr(error, "errno", None)
+                if report["errno"] == errno.EMFILE:
+                    report["error"] += "; raise the limit on open files (ulimit -n)"
                 report["permanent"] = isinstance(error, PermanentError)
                 os.write(fds[1], json.dumps(report).encode())
         finally:
@@ -334,8 +336,6 @@ class Template:
             if not self.kill_orphans():
                 break
             if kernel.uid is not None:
-                from ..isolation.kernel_users import kill_all_of
-
                 with contextlib.suppress(OSError):  # too many processes at present
                     kill_all_of(kernel.uid)
             time.sleep(0.001)

@@ -14,6 +14,7 @@ from .kernel_process import KernelProcess
 from .pool_state import PoolState
 
 INTERVAL = 0.25  # seconds between two checks
+FIRST_PROCESSES = 2  # in a process namespace, and of a user: they are no cell's
 SCAN_PAUSE = 40  # times as long as a look at a kernel's folder took, no other follows
 MAX_ENTRIES = 20_000  # files and folders that a kernel's scratch folder may hold
 SOCKET_BYTES = 256 << 10  # what a socket can hold, with Linux's usual buffers of 208 KiB
@@ -66,7 +67,7 @@ class LimitMonitor:
         self, process: KernelProcess, pids: list[int], resident: int, count_deleted: bool
     ) -> str | None:
         """Return the reason why this kernel must be killed, or None."""
-        if len(pids) > self._limits.processes:
+        if process_tree.thread_count(pids) > self._limits.processes + FIRST_PROCESSES:
             return TOO_MANY_PROCESSES
         # `resident` counts shared pages in every process; most kernels are below the limit even so.
         limit = self._limits.memory

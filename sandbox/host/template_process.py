@@ -220,7 +220,11 @@ class TemplateProcess:
         return json.loads(data), list(fds)
 
     def _ended_error(self) -> SandboxError:
-        return SandboxError(f"The sandbox's template ended: {self._last_words() or 'no message'}.")
+        words = self._last_words()
+        last = words.rpartition("\n")[2].rstrip(".") or "no message"  # that of an exception
+        error = SandboxError(f"The sandbox's template ended: {last}.")
+        error.add_note(words)
+        return error
 
     def _last_words(self) -> str:
         """Return the end of what the template wrote to stderr."""

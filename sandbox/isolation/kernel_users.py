@@ -37,9 +37,10 @@ def check_room() -> None:
         OSError: RLIMIT_NPROC leaves too few.
     """
     limit, _ = resource.getrlimit(resource.RLIMIT_NPROC)
-    if os.geteuid() == 0 or limit == resource.RLIM_INFINITY or limit > _WIDE_LIMIT:
+    if limit == resource.RLIM_INFINITY or limit > _WIDE_LIMIT:
         return
-    left = limit - threads_of_user(os.geteuid())
+    # Root's kernels have users of their own, who run nothing yet.
+    left = limit - (threads_of_user(os.geteuid()) if os.geteuid() else 0)
     if left < KERNEL_THREADS:
         raise OSError(
             errno.EAGAIN,

@@ -51,6 +51,15 @@ def tree_pids(pid: int) -> list[int]:
     return found[:MAX_PROCESSES]
 
 
+def thread_count(pids: Iterable[int]) -> int:
+    """Return the number of threads of the processes."""
+    count = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            count += os.stat(f"/proc/{pid}/task").st_nlink - 2
+    return count
+
+
 def resident_bytes(pids: Iterable[int]) -> int:
     """Return the memory of the processes with their page tables and what is swapped out.
 

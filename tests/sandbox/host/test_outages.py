@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cell_waits import wait_until
+from helpers.open_interpreters import SOURCES, interpreters, package_folders, runs_as
 
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 from eightfold.sandbox.host import kernel_pool
@@ -148,10 +149,16 @@ except Exception as error:
 """
 
 
-def on_odd_machine(what: str) -> object:
+def on_odd_machine(what: str, python: str = sys.executable, uid: int | None = None) -> object:
     """Return the texts of three cells, or the error, on a machine with a peculiarity."""
     run = subprocess.run(
-        [sys.executable, "-c", ODD, what], capture_output=True, text=True, timeout=120
+        [python, "-c", ODD, what],
+        user=uid,
+        env={**os.environ, "PYTHONPATH": ":".join([SOURCES, *package_folders()])},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
     )
     assert run.returncode == 0, run.stderr
     return json.loads(run.stdout.splitlines()[-1])
@@ -171,10 +178,24 @@ def test_a_missing_call_is_named(call: str) -> None:
     assert message.count(". ") == 0
 
 
-def test_too_few_descriptors_are_named() -> None:
-    message = on_odd_machine("RLIMIT_NOFILE 16")
-    assert isinstance(message, str)
-    assert "open files" in message
+@pytest.mark.parametrize(
+    ("limit", "name"),
+    [
+        ("RLIMIT_NOFILE 10", "open files"),
+        ("RLIMIT_NOFILE 24", "ulimit -n"),
+        ("RLIMIT_NPROC 4", "ulimit -u"),
+        ("RLIMIT_NPROC 12", "ulimit -u"),
+    ],
+)
+def test_a_limit_that_is_too_low_is_named(limit: str, name: str) -> None:
+    messages = [on_odd_machine(limit)]
+    python = next(filter(lambda path: runs_as(path, 65_533), interpreters()), None)
+    if limit == "RLIMIT_NPROC 12" and os.geteuid() == 0 and python is not None:
+        messages.append(on_odd_machine(limit, python, 65_533))
+    for message in messages:
+        assert isinstance(message, str)
+        assert name in message
+        assert "\n" not in message
 
 
 def test_a_closed_pool_is_no_outage() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from helpers.cell_waits import wait_until
+from helpers.open_interpreters import SOURCES, interpreters, package_folders, runs_as
 
 from eightfold import common, sandbox
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
@@ -60,8 +61,7 @@ TEXTS = ["42", "[1, 2]", "(3, 'abc')", "'g'", "5", "True"]
 
 def run_without(python: str, *protections: str) -> subprocess.CompletedProcess[str]:
     """Run `DOCTOR` with an interpreter."""
-    own = str(Path(sandbox.__path__[0]).parent.parent)
-    paths = [own, *package_folders()]
+    paths = [SOURCES, *package_folders()]
     return subprocess.run(
         [python, "-c", DOCTOR, *protections],
         input=json.dumps(CELLS),
@@ -205,31 +205,3 @@ def test_a_pool_of_a_plain_user(tmp_path_factory: pytest.TempPathFactory) -> Non
         wait_until(lambda: not list(folder.glob("eightfold-sandbox-*")))
     finally:
         subprocess.run(["rm", "-rf", str(folder)], check=True)
-
-
-def interpreters() -> list[str]:
-    """Return this interpreter and the system's of the same version."""
-    name = f"python{sys.version_info[0]}.{sys.version_info[1]}"
-    return [sys.executable, f"/usr/bin/{name}", f"/usr/local/bin/{name}"]
-
-
-def runs_as(python: str, uid: int) -> bool:
-    """Return whether a user can start this interpreter and read what the sandbox imports."""
-    try:
-        found = subprocess.run(
-            [python, "-c", "import zmq, ipykernel, numpy, sympy"],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": ":".join(package_folders())},
-            user=uid,
-            group=uid,
-            extra_groups=[],
-            cwd="/",
-            stderr=subprocess.DEVNULL,
-        )
-    except OSError:
-        return False
-    return found.returncode == 0
-
-
-def package_folders() -> list[str]:
-    """Return the folders of installed packages."""
-    return [path for path in sys.path if "site-packages" in path]

@@ -16,6 +16,7 @@ def test_a_process_tree_is_found_and_measured() -> None:
         child = int(parent.stdout.readline())
         assert process_tree.tree_pids(parent.pid) == [parent.pid, child]
         assert child in process_tree.tree_pids(os.getpid())
+        assert process_tree.thread_count([parent.pid, child]) == 2
         assert (
             0
             < process_tree.proportional_bytes([parent.pid])
