@@ -23,6 +23,7 @@ from typing import Any
 import torch
 from support.model_shapes import SHAPES
 from support.random_model import (
+    STORED,
     expert_counts,
     kv_bytes,
     random_model,
@@ -213,6 +214,7 @@ def engine_config(arguments: argparse.Namespace) -> EngineConfig:
         max_step_tokens=arguments.chunk,
         max_context=arguments.max_context,
         memory_fraction=arguments.memory_fraction,
+        gpu_memory_bytes=arguments.gpu_memory and arguments.gpu_memory << 20,
         prefix_cache=False,
         fused=None if arguments.path == "fused" else False,
     )
@@ -228,7 +230,7 @@ def make_bench(arguments: argparse.Namespace, result: dict[str, Any]) -> Bench:
     bandwidth, rate = read_bandwidth(device), product_rate(device)
     name = torch.cuda.get_device_name()
     print(f"{name}, reads {bandwidth / 1e12:.3f} TB/s, computes {rate / 1e12:.0f} TFLOP/s")
-    model = random_model(arguments.model, device)
+    model = random_model(arguments.model, device, arguments.weights)
     torch.cuda.synchronize()
     begin = time.perf_counter()
     engine = Engine(model, engine_config(arguments))
@@ -245,7 +247,8 @@ def make_bench(arguments: argparse.Namespace, result: dict[str, Any]) -> Bench:
         )
     print(f"engine created in {created:.1f} s, first token after {ready:.1f} s", flush=True)
     result |= {
-        "device": name, "model": arguments.model, "path": arguments.path, "bandwidth": bandwidth,
+        "device": name, "model": arguments.model, "weights": arguments.weights,
+        "path": arguments.path, "bandwidth": bandwidth,
         "operations_per_s": rate, "first_token_s": round(ready, 1), "kv_tokens": room,
         "bytes": engine.bytes_of,
     }  # fmt: skip
@@ -328,6 +331,15 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--memory-fraction", type=float, help="share of the free memory that the KV cache may take"
+    )
+    parser.add_argument(
+        "--weights", choices=sorted(STORED), help="linear layers in this format, not in bfloat16"
+    )
+    parser.add_argument(
+        "--gpu-memory",
+        type=positive_int,
+        metavar="MIB",
+        help="most of the GPU's memory to use, for the room on a smaller one (an H100 has 81559)",
     )
     parser.add_argument("--compare", choices=["hf"], help="also time transformers' generate")
     arguments = parser.parse_args()

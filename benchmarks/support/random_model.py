@@ -13,17 +13,42 @@ from support.model_shapes import SHAPES
 from torch import nn
 
 from eightfold.engine.inspection.families import FAMILIES
-from eightfold.engine.quantization.meta_modules import use_stored_weights
+from eightfold.engine.quantization.meta_modules import stored_linears, use_stored_weights
 from eightfold.engine.quantization.quantization_config import read_quantization
 
 ROUTER_SPREAD = 0.3
 MXFP4_SCALES = (117, 122)  # 2^-10 to 2^-6: weights of about the deviation that others have
+INT4_DEVIATION = 4.6  # of codes from 0 to 15
+# Linear layers in the formats of the releases on Hugging Face.
+STORED = {
+    "fp8": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel"}),
+    "w4a16": (
+        "pack-quantized",
+        {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 32},
+    ),
+}
 
 
-def random_model(name: str, device: torch.device) -> transformers.PreTrainedModel:
-    """Return a causal language model in bfloat16 whose activations stay of order one."""
+def random_model(
+    name: str, device: torch.device, weights: str | None = None
+) -> transformers.PreTrainedModel:
+    """Return a causal language model in bfloat16 whose activations stay of order one.
+
+    Args:
+        name: a key of `SHAPES`.
+        device: the device.
+        weights: a key of `STORED`, for linear layers in that format; None for bfloat16. The model's
+            `stored_sizes` then are their bytes and their elements.
+    """
     torch.manual_seed(0)
     config = SHAPES[name]()
+    if weights is not None:
+        stored_as, format = STORED[weights]
+        group = {"targets": ["Linear"], "weights": format}
+        config.quantization_config = {
+            "quant_method": "compressed-tensors", "format": stored_as, "ignore": ["lm_head"],
+            "config_groups": {"group_0": group},
+        }  # fmt: skip
     quantization = read_quantization(config.to_dict())
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -38,7 +63,8 @@ def random_model(name: str, device: torch.device) -> transformers.PreTrainedMode
         for key, meta in list(module.named_parameters(recurse=False)):
             if module is model.lm_head and tied:
                 continue
-            dtype = meta.dtype if meta.dtype == torch.uint8 else torch.bfloat16
+            plain = meta.dtype in (torch.bfloat16, torch.float32) and "_scale" not in key
+            dtype = torch.bfloat16 if plain else meta.dtype
             tensor = torch.empty(meta.shape, dtype=dtype, device=device)
             _fill(f"{path}.{key}", tensor, offset, config)
             setattr(module, key, nn.Parameter(tensor, requires_grad=False))
@@ -46,13 +72,31 @@ def random_model(name: str, device: torch.device) -> transformers.PreTrainedMode
             setattr(module, key, buffer.to(device))
     if tied:
         model.lm_head.weight = model.get_input_embeddings().weight
+    for layer in stored_linears(model):
+        layer.finish_loading()
+    matrices = [layer.matrix for layer in stored_linears(model)]
+    model.stored_sizes = (
+        sum(matrix.nbytes for matrix in matrices),
+        sum(matrix.rows * matrix.columns for matrix in matrices),
+    )
     return model.eval()
 
 
 def _fill(
     name: str, tensor: torch.Tensor, offset: float, config: transformers.PretrainedConfig
 ) -> None:
-    if tensor.dtype == torch.uint8:
+    if name.endswith("weight_scale"):
+        grouped = tensor.shape[-1] > 1
+        scale = config.hidden_size**-0.5 / (INT4_DEVIATION if grouped else 1)
+        tensor.fill_(torch.tensor(scale).bfloat16())  # as they are stored
+    elif tensor.dtype == torch.float8_e4m3fn:
+        for part in tensor.split(4096):
+            part.copy_(torch.randn(part.shape, device=tensor.device))
+    elif tensor.dtype == torch.int32:
+        tensor.random_(-(2**31), 2**31 - 1)
+    elif tensor.dtype == torch.int64:
+        tensor.fill_(0)
+    elif tensor.dtype == torch.uint8:
         bounds = MXFP4_SCALES if name.endswith("_scales") else (0, 256)
         tensor.random_(*bounds)
     elif "norm" in name or name.endswith("scale"):
@@ -85,7 +129,7 @@ def step_bytes(
         lengths: tokens of each sequence.
         experts_touched: different experts that the rows of a step choose in one layer.
     """
-    weights = experts = 0
+    weights, experts = getattr(model, "stored_sizes", (0, 0))[0], 0
     embeddings = {id(model.get_input_embeddings().weight)}
     per_layer = getattr(model.base_model, "embed_tokens_per_layer", None)
     if per_layer is not None:
@@ -120,7 +164,7 @@ def step_operations(model: transformers.PreTrainedModel, rows: int) -> int:
         model: the model.
         rows: rows of the step, all of which go through the head.
     """
-    total, (_, chosen) = 0, expert_counts(model.config)
+    total, (_, chosen) = getattr(model, "stored_sizes", (0, 0))[1], expert_counts(model.config)
     embeddings = {id(model.get_input_embeddings().weight)} - {id(model.lm_head.weight)}
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or id(parameter) in embeddings or "embed_tokens_per_layer" in name:
