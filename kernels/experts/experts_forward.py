@@ -31,6 +31,7 @@ from .many_rows import ManyRowsConfig, many_rows_fits, many_rows_forward
 from .mxfp4_stream import StreamConfig, mxfp4_stream, mxfp4_stream_fits
 
 MOST_FEW_ROWS = 64
+SMALLEST_TILE = 16
 LARGE_SHARED_BYTES = 200_000
 
 
@@ -127,15 +128,15 @@ def _workspace_sizes(
 
 
 def experts_workspace_size(
-    rows: int,
-    top_k: int,
-    experts: ExpertWeights,
-    dtype: torch.dtype = torch.bfloat16,
-    config: Configuration | None = None,
+    rows: int, top_k: int, experts: ExpertWeights, dtype: torch.dtype = torch.bfloat16
 ) -> int:
-    """Return the float32 elements of workspace that ``experts_forward`` needs for so many rows."""
-    config = config or expert_config(rows, top_k, experts)
-    return workspace_size(_workspace_sizes(rows, top_k, experts, config, dtype))
+    """Return the float32 elements of workspace that ``experts_forward`` needs.
+
+    They suffice for any configuration and for fewer rows too.
+    """
+    tiles = ExpertTiles(16, 16, 4, 2)
+    smallest = ExpertConfig(SMALLEST_TILE, tiles, tiles)  # which needs the longest list of tiles
+    return workspace_size(_workspace_sizes(rows, top_k, experts, smallest, dtype))
 
 
 def experts_forward(
