@@ -34,6 +34,13 @@ class Mxfp4Experts(nn.Module):
         UnsupportedModelError: if a width is not a multiple of 32.
     """
 
+    gate_up_proj_blocks: torch.Tensor
+    gate_up_proj_scales: torch.Tensor
+    gate_up_proj_bias: torch.Tensor
+    down_proj_blocks: torch.Tensor
+    down_proj_scales: torch.Tensor
+    down_proj_bias: torch.Tensor
+
     def __init__(self, experts: nn.Module) -> None:
         super().__init__()
         source: Any = experts

@@ -42,6 +42,7 @@ class StoredLinear(nn.Module):
     """
 
     matrix: StoredMatrix
+    bias: torch.Tensor | None
 
     def __init__(self, linear: nn.Linear, stored: LinearFormat) -> None:
         super().__init__()

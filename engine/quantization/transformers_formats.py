@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .compressed_tensors import UnreadFormatError
-from .linear_format import FP8_BLOCK, INT4_GROUPS, LinearFormat
+from .linear_format import FP8_BLOCK, INT4_GROUPS, LinearFormat, Packing
 
 _FP8_KEYS = frozenset(
     {
@@ -54,10 +54,11 @@ def read_gptq(entry: Mapping[str, Any]) -> LinearFormat:
         raise UnreadFormatError("columns in the order of activations (desc_act)")
     if entry.get("lm_head") or entry.get("dynamic"):
         raise UnreadFormatError("a quantized head, or modules of different kinds")
-    stored_as = entry.get("checkpoint_format") or "gptq"
-    if stored_as not in ("gptq", "gptq_v2"):
+    versions: dict[str, Packing] = {"gptq": "gptq", "gptq_v2": "gptq_v2"}
+    stored_as = str(entry.get("checkpoint_format") or "gptq")
+    if stored_as not in versions:
         raise UnreadFormatError(f"the checkpoint_format {stored_as!r}")
-    return LinearFormat(stored_as, 1, group, symmetric=False)
+    return LinearFormat(versions[stored_as], 1, group, symmetric=False)
 
 
 def read_awq(entry: Mapping[str, Any]) -> LinearFormat:

@@ -1,5 +1,7 @@
 """Linear layers whose weights are a stored matrix, by the kernel that suits the number of rows."""
 
+from collections.abc import Callable
+
 import torch
 
 from ..layers.gated_activation import gated_activation
@@ -90,7 +92,8 @@ def _many_rows(
     weight = triton_expand(matrix, x.new_empty(matrix.rows, matrix.columns))
     if gated:
         both = x @ weight.T
-        return gated_activation(*both.chunk(2, dim=1), out, activation)
+        gate, up = both.chunk(2, dim=1)
+        return gated_activation(gate, up, out, activation)
     if out.dtype != x.dtype:
         out.copy_(x @ weight.T)
     else:
@@ -106,4 +109,5 @@ def stored_product_reference(
     if not gated:
         return product
     gate, up = product.chunk(2, dim=1)
-    return ACTIVATIONS[activation](gate) * up
+    act: Callable[[torch.Tensor], torch.Tensor] = ACTIVATIONS[activation]  # type: ignore[assignment]
+    return act(gate) * up

@@ -17,7 +17,7 @@ from eightfold.kernels.layers.linear_chain import (
     linear_chain_fits,
     squares_size,
 )
-from eightfold.kernels.quantized.stored_matrix import StoredMatrix
+from eightfold.kernels.quantized.stored_matrix import StoredMatrix, Weight
 
 from .activation_buffers import ActivationBuffers, narrow
 from .layer_weights import FusedLayer
@@ -67,7 +67,8 @@ class DecodeTails:
         self._squares = torch.empty(squares_size(head.shape[1], head.device), device=head.device)
         self._tails: list[LayerTail] = []
         self.fits = False
-        stored = any(isinstance(layer.out, StoredMatrix) for layer in layers)
+        weights = [w for each in layers for w in (each.qkv, each.out, each.gate_up, each.down)]
+        stored = any(isinstance(weight, StoredMatrix) for weight in weights)
         if stored or any(layer.experts is not None for layer in layers):
             return
         following = [(layer.input_norm, layer.qkv) for layer in layers[1:]]
@@ -80,7 +81,7 @@ class DecodeTails:
         self.fits = all(linear_chain_fits(chain, width, activation) for chain in chains)
 
     def _tail(
-        self, layer: FusedLayer, next_norm: torch.Tensor | None, following: torch.Tensor
+        self, layer: FusedLayer, next_norm: torch.Tensor | None, following: Weight
     ) -> LayerTail:
         """Divide what follows a layer's attention into chains."""
         stored, own = self._stored, layer.per_layer_input
@@ -92,16 +93,16 @@ class DecodeTails:
             stored(layer.post_feedforward_norm), stored(next_norm), scale=layer.scalar
         )
         first = [
-            ChainLinear(layer.out),
-            ChainLinear(layer.gate_up, before, gated=True),
-            ChainLinear(layer.down),
+            ChainLinear(_plain(layer.out)),
+            ChainLinear(_plain(layer.gate_up), before, gated=True),
+            ChainLinear(_plain(layer.down)),
         ]
         if own is not None:
             first.append(ChainLinear(own.gate, replace(after, next=None, scale=1.0)))
             after = ChainNorms(stored(own.norm), stored(next_norm), scale=layer.scalar)
-            second = (ChainLinear(own.projection), ChainLinear(following, after))
+            second = (ChainLinear(own.projection), ChainLinear(_plain(following), after))
             return LayerTail(tuple(first), second)
-        return LayerTail((*first, ChainLinear(following, after)), ())
+        return LayerTail((*first, ChainLinear(_plain(following), after)), ())
 
     def _stored(self, norm: torch.Tensor | None) -> torch.Tensor | None:
         """A norm's weight as the kernel takes it: in bfloat16, without the offset."""
@@ -143,3 +144,9 @@ class DecodeTails:
             squares=self._squares, activation=self._activation, norm_offset=self._norm_offset,
             eps=self._eps, pdl=True,
         )  # fmt: skip
+
+
+def _plain(weight: Weight | None) -> torch.Tensor | None:
+    """Return a weight of which the caller knows that it is not quantized."""
+    assert not isinstance(weight, StoredMatrix)
+    return weight

@@ -55,8 +55,8 @@ def allocate_joined(model: PreTrainedModel, device: torch.device, dtype: torch.d
 def join_weights(projections: list[nn.Linear | StoredLinear]) -> Weight:
     """Return one tensor [sum of out, in] of which the projections' weights are views.
 
-    Weights that are contiguous already (see :func:`allocate_joined`) are not copied. Those of
-    projections that are stored quantized become one matrix, which the first projection keeps.
+    Weights that are contiguous already (see :func:`allocate_joined`) are not copied. Those
+    that are stored quantized become one matrix, and the projections lose theirs.
 
     Raises:
         UnsupportedModelError: if projections are stored in different ways.
@@ -64,7 +64,8 @@ def join_weights(projections: list[nn.Linear | StoredLinear]) -> Weight:
     stored = [each for each in projections if isinstance(each, StoredLinear)]
     if stored:
         return _join_stored(stored, len(projections))
-    weights = [projection.weight for projection in projections]
+    plain = [each for each in projections if isinstance(each, nn.Linear)]
+    weights = [projection.weight for projection in plain]
     base, rows = weights[0].data, sum(weight.shape[0] for weight in weights)
     address = base.data_ptr()
     for weight in weights:
@@ -77,7 +78,7 @@ def join_weights(projections: list[nn.Linear | StoredLinear]) -> Weight:
         return base.as_strided((rows, base.shape[1]), (base.shape[1], 1))
     joined = torch.cat([weight.data for weight in weights])
     begin = 0
-    for projection in projections:
+    for projection in plain:
         end = begin + projection.weight.shape[0]
         projection.weight.data = joined[begin:end]
         begin = end
@@ -108,7 +109,7 @@ def _join_stored(projections: list[StoredLinear], count: int) -> StoredMatrix:
 
 def join_biases(projections: list[nn.Linear | StoredLinear]) -> torch.Tensor | None:
     """Return the biases of joined projections, [sum of out], copied; ``None`` if there are none."""
-    biases = [projection.bias for projection in projections]
+    biases: list[torch.Tensor | None] = [projection.bias for projection in projections]
     given = [bias for bias in biases if bias is not None]
     if not given:
         return None
