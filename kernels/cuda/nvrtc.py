@@ -35,22 +35,27 @@ def load_kernel(
     defines: tuple[tuple[str, object], ...],
     shared_bytes: int,
     fallback: str,
+    source: str | None = None,
+    architecture: str = ARCHITECTURE,
 ) -> CudaKernel | None:
     """Compile and load a kernel, once for each device and set of macros.
 
     Args:
-        device: a Hopper GPU.
-        name: name of the kernel: an ``extern "C"`` function of this name in the file ``name.cu``.
+        device: a GPU that runs code for the architecture.
+        name: name of the kernel, an ``extern "C"`` function.
         defines: macros, as names and values.
         shared_bytes: dynamic shared memory of each thread block, in bytes.
         fallback: what happens without the kernel, as a clause for the log.
+        source: path of the source file from this folder on; ``None`` for ``name.cu``.
+        architecture: NVRTC's name of the GPUs that are to run the code.
 
     Returns:
         The kernel; ``None``, after one warning, if it cannot be compiled or loaded.
     """
     try:
         with torch.cuda.device(device):
-            return CudaKernel(compile_cubin(f"{name}.cu", dict(defines)), name, shared_bytes)
+            cubin = compile_cubin(source or f"{name}.cu", dict(defines), architecture)
+            return CudaKernel(cubin, name, shared_bytes)
     except CudaError as error:
         message = "The CUDA kernel %s is not available, so %s. The reason: %s"
         logging.getLogger(__name__).warning(message, name, fallback, error)
@@ -63,7 +68,7 @@ def compile_cubin(
     """Compile a source file to machine code. No GPU is needed.
 
     Args:
-        source: name of a ``.cu`` file in this folder. It can include this folder's headers.
+        source: path of a ``.cu`` file from this folder on. It can include this folder's headers.
         defines: macros, by name.
         architecture: NVRTC's name of the GPUs that are to run the code.
 

@@ -173,9 +173,12 @@ def experts_forward(
         ValueError: a shape or dtype does not fit.
     """
     (rows, hidden), top_k = x.shape, ids.shape[1]
-    config = config or expert_config(rows, top_k, experts)
+    if config is None:
+        config = expert_config(rows, top_k, experts)
+    else:
+        _check_config(config, rows, top_k, experts)
     sizes = _workspace_sizes(rows, top_k, experts, config, x.dtype)
-    _check(x, ids, weights, experts, out, workspace, sizes, config)
+    _check(x, ids, weights, experts, out, workspace, sizes)
     *grouping, permuted, h, parts = split_workspace(workspace, sizes)
     h = h.view(x.dtype)
     if out.dim() == 3:
@@ -274,7 +277,6 @@ def _check(
     out: torch.Tensor,
     workspace: torch.Tensor,
     sizes: list[int],
-    config: Configuration,
 ) -> None:
     """Raise ValueError unless the tensors and the configuration of a call fit together."""
     require_tensor("x", x, FLOAT_DTYPES, 2)
@@ -307,23 +309,19 @@ def _check(
         workspace.numel() >= needed,
         f"The workspace has {workspace.numel()} elements; it needs {needed}.",
     )
+
+
+def _check_config(config: Configuration, rows: int, top_k: int, experts: ExpertWeights) -> None:
+    """Raise ValueError unless a configuration that the caller chose can be used."""
+    fits = True
     if isinstance(config, StreamConfig):
-        require(
-            mxfp4_stream_fits(rows, top_k, experts, config),
-            "mxfp4_stream_fits does not accept these experts; use another configuration.",
-        )
-        return
-    if isinstance(config, FewRowsConfig):
-        require(
-            few_rows_fits(rows, top_k, experts, config),
-            "few_rows_fits does not accept these experts; use the configuration of tile_config.",
-        )
-        return
-    if isinstance(config, ManyRowsConfig):
-        require(
-            many_rows_fits(top_k, experts),
-            "many_rows_fits does not accept these experts; use the configuration of tile_config.",
-        )
+        fits = mxfp4_stream_fits(rows, top_k, experts, config)
+    elif isinstance(config, FewRowsConfig):
+        fits = few_rows_fits(rows, top_k, experts, config)
+    elif isinstance(config, ManyRowsConfig):
+        fits = many_rows_fits(top_k, experts)
+    require(fits, f"{config} does not fit these experts; use the configuration of tile_config.")
+    if not isinstance(config, ExpertConfig):
         return
     require_tile("tile_rows", config.tile_rows)
     for name, tiles in (("gate_up", config.gate_up), ("down", config.down)):

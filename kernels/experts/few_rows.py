@@ -1,18 +1,17 @@
 """The experts of few rows by the CUDA kernel ``few_rows.cu``, which is bound by reading weights."""
 
 import ctypes
-import functools
-import logging
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 
-from ..cuda.cuda_driver import CudaError, CudaKernel
-from ..cuda.nvrtc import compile_cubin
+from ..cuda.cuda_driver import CudaKernel
+from ..cuda.nvrtc import load_kernel
 from .expert_weights import Activation, ExpertWeights
 from .grouping import most_tiles
 
+FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/few_rows.cu"
 MIN_CAPABILITY, DEPENDENT_LAUNCH = (8, 0), (9, 0)
 MOST_PAIRS = 2048  # that the kernel looks through for its expert's
@@ -82,21 +81,13 @@ def kernel_defines(
     )
 
 
-@functools.cache
 def _load_kernel(
     device: torch.device, defines: tuple[tuple[str, object], ...]
 ) -> CudaKernel | None:
     capability = torch.cuda.get_device_capability(device)
-    macros = dict(defines) | {"PDL": int(capability >= DEPENDENT_LAUNCH)}
+    macros = (*defines, ("PDL", int(capability >= DEPENDENT_LAUNCH)))
     architecture = "sm_{}{}".format(*capability)
-    try:
-        with torch.cuda.device(device):
-            cubin = compile_cubin(SOURCE, macros, architecture)
-            return CudaKernel(cubin, "experts_few_rows", 0)
-    except CudaError as error:
-        message = "The CUDA kernel for experts is not available, so Triton's runs. The reason: %s"
-        logging.getLogger(__name__).warning(message, error)
-        return None
+    return load_kernel(device, "experts_few_rows", macros, 0, FALLBACK, SOURCE, architecture)
 
 
 def few_rows_fits(

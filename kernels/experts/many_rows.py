@@ -1,19 +1,18 @@
 """The experts of many rows by the CUDA kernels ``many_rows_bf16.cu`` and ``many_rows_mxfp4.cu``."""
 
 import ctypes
-import functools
-import logging
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 
-from ..cuda.cuda_driver import CudaError, CudaKernel
-from ..cuda.nvrtc import compile_cubin, is_hopper
+from ..cuda.cuda_driver import CudaKernel
+from ..cuda.nvrtc import is_hopper, load_kernel
 from .expert_weights import Activation, ExpertWeights
 from .grouping import PairGroups
 from .mxfp4_reference import BLOCK
 
+FALLBACK = "another kernel computes experts"
 SOURCES = {
     False: "../experts/cuda/many_rows_bf16.cu",
     True: "../experts/cuda/many_rows_mxfp4.cu",
@@ -60,21 +59,13 @@ def _shared_bytes(inputs: int, packed: bool) -> int:
     return RING_BYTES[packed] + (WEIGHT_ROWS * (inputs // BLOCK) if packed else 0) + 1024
 
 
-@functools.cache
 def _load_kernel(
     device: torch.device, defines: tuple[tuple[str, object], ...]
 ) -> CudaKernel | None:
     macros = dict(defines)
     packed = macros["MXFP4"] == 1
     shared = _shared_bytes(int(str(macros["INPUTS"])), packed)
-    try:
-        with torch.cuda.device(device):
-            cubin = compile_cubin(SOURCES[packed], macros)
-            return CudaKernel(cubin, "experts_many_rows", shared)
-    except CudaError as error:
-        message = "The CUDA kernel for experts is not available, so Triton's runs. The reason: %s"
-        logging.getLogger(__name__).warning(message, error)
-        return None
+    return load_kernel(device, "experts_many_rows", defines, shared, FALLBACK, SOURCES[packed])
 
 
 def _kernels(top_k: int, experts: ExpertWeights) -> tuple[CudaKernel | None, CudaKernel | None]:

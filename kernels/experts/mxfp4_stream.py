@@ -1,18 +1,17 @@
 """The experts in MXFP4 of few rows by the Hopper kernel ``mxfp4_stream.cu``."""
 
 import ctypes
-import functools
-import logging
 from dataclasses import dataclass
 
 import torch
 
-from ..cuda.cuda_driver import CudaError, CudaKernel
-from ..cuda.nvrtc import compile_cubin, is_hopper
+from ..cuda.cuda_driver import CudaKernel
+from ..cuda.nvrtc import is_hopper, load_kernel
 from ..triton_launch import multiprocessor_count
 from .expert_weights import ExpertWeights
 from .mxfp4_reference import BLOCK, BLOCK_BYTES
 
+FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/mxfp4_stream.cu"
 MOST_PAIRS = 2048  # that the kernel looks through
 TILE_PAIRS = 8  # pairs of one expert that are computed together
@@ -61,20 +60,13 @@ def kernel_defines(
     )
 
 
-@functools.cache
 def _load_kernel(
     device: torch.device, defines: tuple[tuple[str, object], ...]
 ) -> CudaKernel | None:
     macros = dict(defines)
     config = StreamConfig(int(str(macros["STAGES"])), int(str(macros["CONSUMERS"])))
     shared = shared_bytes(int(str(macros["INPUTS"])), config)
-    try:
-        with torch.cuda.device(device):
-            return CudaKernel(compile_cubin(SOURCE, macros), "experts_mxfp4_stream", shared)
-    except CudaError as error:
-        message = "The CUDA kernel for experts is not available; another runs. The reason: %s"
-        logging.getLogger(__name__).warning(message, error)
-        return None
+    return load_kernel(device, "experts_mxfp4_stream", defines, shared, FALLBACK, SOURCE)
 
 
 def _kernels(
