@@ -1,6 +1,5 @@
 """A layer's experts: group pairs, gate and up with activation, down with weighting, and the sum."""
 
-import functools
 from dataclasses import dataclass, replace
 
 import torch
@@ -32,7 +31,7 @@ from .mxfp4_stream import StreamConfig, mxfp4_stream, mxfp4_stream_fits
 
 MOST_FEW_ROWS = 64
 SMALLEST_TILE = 16
-LARGE_SHARED_BYTES = 200_000
+LARGE_TILES = (9, 10)  # compute capabilities, without the minor one
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +94,8 @@ def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
     return ExpertConfig(128, tiles, tiles)
 
 
-@functools.cache
 def _takes_large_tiles(device: torch.device) -> bool:
-    if device.type != "cuda":
-        return True
-    shared = torch.cuda.get_device_properties(device).shared_memory_per_block_optin
-    return int(shared) >= LARGE_SHARED_BYTES
+    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in LARGE_TILES
 
 
 def _row_width(columns: int, experts: ExpertWeights) -> int:
