@@ -87,8 +87,11 @@ class HarmonyFormat(ChatProtocol):
                 return stop
         if not self._ends_with_fence(tokens, new):
             return None
-        messages = self._messages_in(opener, tokens)
-        return self._stop_in(messages[-1], opener, tokens) if messages else None
+        # Only the message that is being written is read: thoughts may be long, and full of fences.
+        last_start = _last_index(tokens, self._ids.ids[Control.START])
+        offset = last_start if last_start is not None else -len(self._encode(opener))
+        messages = self._messages_in(opener if offset < 0 else "", tokens[max(0, offset) :])
+        return self._stop_in(messages[-1], offset, tokens) if messages else None
 
     def reply_to_calls(
         self, opener: str, tokens: Sequence[int], outputs: Sequence[str], stopped: bool
@@ -160,15 +163,14 @@ class HarmonyFormat(ChatProtocol):
         return self._reader.read(message.text, ended=False).code_end()
 
     def _stop_in(
-        self, message: HarmonyMessage, opener: str, tokens: Sequence[int]
+        self, message: HarmonyMessage, offset: int, tokens: Sequence[int]
     ) -> EarlyStop | None:
-        """Return where code ends in a message, in tokens of the turn."""
+        """Return where code ends in a message whose indices are `offset` less than the turn's."""
         end = self._end_in(message)
         if end is None:
             return None
         calls = self._reader.read(message.text[:end], ended=False).calls()
-        before = len(self._encode(opener)) if opener else 0
-        start, kept = message.body - before, message.stop - before
+        start, kept = max(0, message.body + offset), message.stop + offset
         while kept > start + 1 and len(self._ids.text(tokens[start : kept - 1])) >= end:
             kept -= 1
         return EarlyStop(kept, tuple(calls)) if calls else None
@@ -192,7 +194,7 @@ class HarmonyFormat(ChatProtocol):
         call = None
         for message in self._messages_in(opener, tokens):
             if message.from_model and message.header.tool is not None:
-                call = message
+                call = message if message.body < message.stop else call
             elif not message.from_model and call is not None:
                 return EarlyStop(call.stop - before, message_calls(call, self._reader))
         return None
@@ -246,3 +248,8 @@ class HarmonyFormat(ChatProtocol):
     def _tool_framing(self, opening: list[dict[str, Any]], ends: Sequence[str]) -> Framing:
         head = "<|start|>python to=assistant<|channel|>analysis<|message|>"
         return Framing(head, f"<|end|>{head}", "<|end|><|start|>assistant")
+
+
+def _last_index(tokens: Sequence[int], token: int) -> int | None:
+    """Return the last index of a token, or None if it is not there."""
+    return len(tokens) - 1 - tokens[::-1].index(token) if token in tokens else None

@@ -104,3 +104,14 @@ def split_channel(text: str) -> tuple[str | None, str]:
     """Return the channel that a text begins with, None if it names none, and the rest."""
     named = _CHANNEL.match(text)
     return (named[1].lower(), text[named.end() :]) if named else (None, text)
+
+
+def split_recipient(text: str) -> tuple[str | None, str]:
+    """Return the recipient that a text begins with, None if it names none, and the rest.
+
+    A content type behind the recipient is no part of the rest.
+    """
+    named = re.compile(rf"\s*{_RECIPIENT.pattern}(?:\s*(?:{'|'.join(CONTENT_TYPES)})\b)?").match(
+        text
+    )
+    return (named[1], text[named.end() :]) if named else (None, text)

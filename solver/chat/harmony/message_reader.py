@@ -21,7 +21,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from .control_tokens import TURN_ENDS, Control, HarmonyVocabulary
-from .message_header import ASSISTANT, MessageHeader, read_header, split_channel, split_role
+from .message_header import (
+    ASSISTANT,
+    MessageHeader,
+    read_header,
+    split_channel,
+    split_recipient,
+    split_role,
+)
 
 ENDS = (Control.END, *TURN_ENDS)
 HEADER_WORDS = 4  # words in front of a channel that can be those of a header
@@ -148,10 +155,11 @@ def _headless(draft: _Draft, stop: int, kind: Control | None) -> Iterator[Harmon
     for part in draft.texts(Control.CHANNEL):
         named, rest = split_channel(part)
         channel, text = named or channel, f"{text} {rest}"
+    recipient, text = split_recipient(text)
     if not text.strip() and (kind is None or not draft.begun):
         return  # the beginning of a header, or nothing between two messages
     note = "a header without content" if draft.begun else "text behind an end token"
-    header = MessageHeader(role, channel)
+    header = MessageHeader(role, channel, recipient)
     notes = (note, *draft.notes)
     yield HarmonyMessage(header, text.strip(), draft.start, stop, stop, kind, notes)
 
@@ -162,5 +170,5 @@ def _prose(draft: _Draft, stop: int) -> Iterator[HarmonyMessage]:
     if draft.begun or len(before.split()) <= HEADER_WORDS:
         return
     note = "text behind an end token"
-    yield HarmonyMessage(MessageHeader(), before, draft.start, stop, stop, None, (note,))
-    draft.parts[0] = None, ""
+    yield HarmonyMessage(MessageHeader(), before, draft.start, stop, stop, Control.MESSAGE, (note,))
+    draft.parts[0], draft.start = (None, ""), stop

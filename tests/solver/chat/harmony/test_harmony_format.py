@@ -110,6 +110,11 @@ def test_only_return_and_call_and_the_end_of_text_stop() -> None:
         ("<|call|>", [None]),
         ("<|channel|>analysis<|call|>", [None]),
         (FINAL + "It is \\boxed{5}.<|call|>", []),
+        # The message token is missing.
+        ("<|channel|>analysis to=python code print(1)<|call|>", ["print(1)"]),
+        ("<|channel|>analysis to=python\nx = 1\nx<|call|>", ["x = 1\nx"]),
+        (" to=python<|channel|>analysis<|call|>", [None]),
+        ("<|channel|>analysis to=browser code 1<|call|>", [None]),
         # The call token is missing.
         (TO_PYTHON + "print(1)<|return|>", ["print(1)"]),
         (TO_PYTHON + "print(1)<|endoftext|>", ["print(1)"]),
@@ -271,6 +276,12 @@ def test_a_model_that_invents_an_output_is_stopped(
 )
 def test_nothing_else_stops_a_turn(text: str) -> None:
     assert stop_of(text) is None
+
+
+def test_a_message_behind_others_is_stopped_at_its_own_tokens() -> None:
+    opener = "<|channel|>final<|message|>"
+    before = "So.<|end|><|start|>assistant" + THOUGHT
+    assert stop_of(f"{before}{FINAL}{BLOCK}\n7", opener) == (before + FINAL + BLOCK, ["print(1)\n"])
 
 
 def test_a_turn_goes_on_in_the_message_that_was_stopped() -> None:
