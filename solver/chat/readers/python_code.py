@@ -24,6 +24,8 @@ _FIRST_PROMPT = re.compile(r"\s*(?:>>> |In \[\d+\]: )")
 _LINE_END = re.compile(r"[^\n]*")
 
 
+MAX_SHOWN = 20_000
+
 CALLS_AHEAD = 8
 """Number of following calls that may turn out to stand in a string of the code before them."""
 
@@ -49,8 +51,11 @@ def is_python(code: str) -> bool:
 
 
 def shows_code(code: str) -> bool:
-    """Return True if text can be nothing but Python: it imports, defines, loops or prints."""
-    if not is_python(code):
+    """Return True if text can be nothing but Python: it imports, defines, loops or prints.
+
+    Of longer texts than `MAX_SHOWN` characters that is not said.
+    """
+    if len(code) > MAX_SHOWN or not is_python(code):
         return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
