@@ -24,7 +24,8 @@ from .sampling_params import SamplingParams
 from .scheduling.pages.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
 from .speculation.drafter import Drafter
-from .speculation.drafter_choice import make_drafter
+from .speculation.drafter_choice import choose_drafter, load_drafter
+from .speculation.mtp.assistant_checkpoint import AssistantCheckpoint
 from .speculation.speculator import Speculator
 from .startup.device_selection import (
     model_device,
@@ -85,11 +86,11 @@ class Engine:
         fused = choice.architecture
         # Decode kernels take lines of drafts, as many for each sequence.
         lines = kernels or fused is not None
-        drafter = drafter or make_drafter(config.speculate, branches=not lines)
         if lines and drafter is not None and drafter.branches:
             raise ValueError(
                 f"The GPU kernels verify lines of drafts, but {drafter.name} branches."
             )
+        drafting = drafter or choose_drafter(config.speculate, architecture, lines)
         try:
             if not isinstance(model, PreTrainedModel):
                 dtype, allocate = select_dtype(config.dtype, device), parameter_allocator(fused)
@@ -113,7 +114,7 @@ class Engine:
         self._stored_weights = describe_stored_weights(model)
         self._runner = sized.runner
         self.path = execution_path(sized.runner, choice, architecture, config)
-        self._speculator = self._make_speculator(drafter, lines)
+        self._speculator = self._make_speculator(drafting, lines)
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(
@@ -129,10 +130,13 @@ class Engine:
         self._early_events: list[Event] = []  # of a step committed before the next was launched
         self._changed = threading.Condition()
 
-    def _make_speculator(self, drafter: Drafter | None, uniform: bool) -> Speculator | None:
+    def _make_speculator(
+        self, drafting: Drafter | AssistantCheckpoint | None, uniform: bool
+    ) -> Speculator | None:
         """Return what decides about drafts; ``None`` without a drafter."""
-        if drafter is None:
+        if drafting is None:
             return None
+        drafter = load_drafter(drafting, self._runner)
         costs = None
         if not self.config.always_draft:
             costs = measure_step_costs(self._runner, self.config, self.max_context)

@@ -3,12 +3,13 @@
 from itertools import accumulate
 
 import torch
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import PreTrainedModel
 
 from eightfold.kernels.sampling.torch_sampler import entropy, sample
 
-from ..scheduling.scheduled_step import StepPlan
+from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from .cpu_batch import CpuBatch, make_cpu_batch
 from .hf_attention import StepContext
 from .in_flight_step import InFlightStep
@@ -34,6 +35,17 @@ class CpuRunner:
         self._context = context
         self._last_tokens: torch.Tensor | None = None
         self._last_row: dict[int, int] = {}
+        # Position of the first of some rows of a sequence, and the states that gave their draws.
+        self.hidden: dict[int, tuple[int, torch.Tensor]] = {}
+        self._head_input: torch.Tensor | None = None
+
+    def keep_hidden(self) -> None:
+        """Keep the input of the model's head for each sequence's last draws, in ``hidden``."""
+
+        def keep(module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            self._head_input = inputs[0]
+
+        self.model.get_output_embeddings().register_forward_pre_hook(keep)
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> InFlightStep:
@@ -43,6 +55,7 @@ class CpuRunner:
         batch = make_cpu_batch(scheduled, cache.windows, cache.page_size, self.device)
         self._fill_carried(batch)
         logits = self._forward(batch)
+        self._store_hidden(scheduled)
         sampling = [entry for entry in scheduled if entry.samples]
         ends = accumulate(entry.draw_count for entry in sampling)
         self._last_row = {e.seq.id: end - 1 for e, end in zip(sampling, ends, strict=True)}
@@ -51,6 +64,18 @@ class CpuRunner:
         self._last_tokens = sample(logits, batch.sampling)
         entropies = entropy(logits) if batch.entropy else None
         return InFlightStep(plan, self._last_tokens, entropies, None, logits.isnan().any())
+
+    def _store_hidden(self, scheduled: list[ScheduledTokens]) -> None:
+        if self._head_input is None:
+            return
+        row = 0
+        for entry in scheduled:
+            if entry.samples:
+                rows = self._head_input[0, row : row + entry.draw_count]
+                row += entry.draw_count
+                first = entry.start + entry.count - entry.draw_count
+                if entry.seq.id >= 0:  # not a dummy
+                    self.hidden[entry.seq.id] = (first, rows)
 
     def _fill_carried(self, batch: CpuBatch) -> None:
         if batch.carried:

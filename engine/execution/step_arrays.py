@@ -39,7 +39,8 @@ def token_arrays(
         rows: total, padding included.
     """
     tokens, positions = np.zeros(rows, dtype), np.zeros(rows, dtype)
-    carried, sample_rows = [], []
+    carried: list[tuple[int, int]] = []
+    sample_rows: list[int] = []
     for entry, row in zip(scheduled, row_starts, strict=True):
         end, after = entry.start + entry.count, row + entry.count
         known = [*entry.seq.tokens[entry.start : end], *entry.drafts.tokens]

@@ -27,10 +27,13 @@ class Drafter(Protocol):
     Attributes:
         name: how results and the start-up table call it.
         branches: True if drafts may be trees.
+        gives_chances: True if drafts come with their chances. Otherwise each draft costs so much
+            that only as many are asked for as will be verified.
     """
 
     name: str
     branches: bool
+    gives_chances: bool
 
     def draft(self, sequences: list[Sequence], count: int) -> list[Draft]:
         """Return up to ``count`` drafts for each sequence."""

@@ -1,32 +1,65 @@
 """Makes the drafter that the settings name."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from ..inspection.architecture import Architecture
 from ..model_errors import UnsupportedModelError
 from .drafter import Drafter
+from .mtp.assistant_checkpoint import AssistantCheckpoint, read_assistant
 from .ngram.ngram_drafter import NgramDrafter
 
+if TYPE_CHECKING:
+    from ..execution.cpu_runner import CpuRunner
+    from ..execution.gpu_runner import GpuRunner
 
-def make_drafter(speculate: str, branches: bool) -> Drafter | None:
-    """Return the drafter that ``EngineConfig.speculate`` names, or ``None`` for none.
+
+def choose_drafter(
+    speculate: str, architecture: Architecture, lines: bool
+) -> Drafter | AssistantCheckpoint | None:
+    """Return what ``EngineConfig.speculate`` names, before any weight is read.
 
     Args:
-        branches: True if steps can verify trees of drafts.
+        architecture: the model's.
+        lines: True if the GPU kernels verify drafts, which then must be lines.
+
+    Returns:
+        The drafter, the checkpoint of one with weights, or ``None`` for none.
 
     Raises:
         ValueError: if the name is neither a drafter nor a folder.
-        UnsupportedModelError: if the folder holds a drafter that the engine cannot run.
+        CheckpointError: if the folder's files are missing or broken.
+        UnsupportedModelError: if the folder holds no drafter, one of another model, or one that
+            cannot run here.
     """
     if speculate == "off":
         return None
     if speculate in ("auto", "ngram"):
-        return NgramDrafter(branches)
+        return NgramDrafter(branches=not lines)
     if not Path(speculate).is_dir():
         raise ValueError(
             f"speculate must be 'auto', 'off', 'ngram' or a drafter's folder, and {speculate!r} is "
             "not a folder."
         )
-    raise UnsupportedModelError(
-        f"Drafters with weights, such as the one in {speculate}, cannot be run yet; use 'ngram', "
-        "which needs none, or 'off'."
-    )
+    checkpoint = read_assistant(speculate, architecture)
+    if lines:
+        raise UnsupportedModelError(
+            f"The drafter in {speculate} runs in plain PyTorch only so far, not beside the GPU "
+            "kernels; use 'ngram'."
+        )
+    return checkpoint
+
+
+def load_drafter(chosen: Drafter | AssistantCheckpoint, runner: "CpuRunner | GpuRunner") -> Drafter:
+    """Return the drafter, with its weights if it has any.
+
+    Raises:
+        CheckpointError: if tensors are missing, unexpected, misshapen or broken.
+    """
+    if not isinstance(chosen, AssistantCheckpoint):
+        return chosen
+    from ..execution.cpu_runner import CpuRunner
+    from .mtp.assistant_drafter import AssistantDrafter
+
+    assert isinstance(runner, CpuRunner)
+    return AssistantDrafter(chosen, runner)

@@ -17,6 +17,7 @@ class ReplayDrafter:
 
     name = "replay"
     branches = False
+    gives_chances = False
 
     def __init__(
         self,

@@ -6,7 +6,7 @@ from ..scheduling.draft_tree import NO_DRAFTS, DraftTree
 from ..scheduling.sequence import Sequence
 from .acceptance_rates import AcceptanceRates
 from .draft_budget import DraftBudget
-from .drafter import Drafter
+from .drafter import Draft, Drafter
 from .step_costs import StepCosts
 
 # After so many steps in a row in which no draft paid, nothing is drafted for a while: at first for
@@ -57,21 +57,32 @@ class Speculator:
             most = min(most, self._budget.most_drafts(len(sequences)))
         if self._rest or not most or max(rooms) < 1:
             return none
+        if self._budget is not None and not self.drafter.gives_chances:
+            expected = Draft(DraftTree.line([0] * most))
+            most = max(self._affordable(sequences, [expected] * len(sequences)))
+            if not most:
+                return none
         began = time.perf_counter()
         drafts = self.drafter.draft(sequences, most)
-        chances = [
-            self._rates.chances(seq.id, draft) for seq, draft in zip(sequences, drafts, strict=True)
-        ]
         counts = [len(draft.tree) for draft in drafts]
-        if self._budget is not None:
-            counts = self._budget.counts(chances, self._overhead)
-            self._count_vain(any(counts))
+        if self._budget is not None and self.drafter.gives_chances:
+            counts = self._affordable(sequences, drafts)
         self._drafting = time.perf_counter() - began
         found = []
         for seq, draft, count in zip(sequences, drafts, counts, strict=True):
             self._promised[seq.id] = self._rates.raw_chances(draft)
             found.append(draft.tree.limited(len(draft.tree), count))
         return found
+
+    def _affordable(self, sequences: list[Sequence], drafts: list[Draft]) -> list[int]:
+        """Return how many drafts of each sequence pay."""
+        assert self._budget is not None
+        chances = [
+            self._rates.chances(seq.id, draft) for seq, draft in zip(sequences, drafts, strict=True)
+        ]
+        counts = self._budget.counts(chances, self._overhead)
+        self._count_vain(any(counts))
+        return counts
 
     def record(self, seq: Sequence, drafts: DraftTree, accepted: int) -> None:
         """Learn from the drafts of a step (see ``DraftSource``)."""

@@ -15,7 +15,7 @@ SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "top_k": 64, "sto
 class ConstantDrafter:
     """Always the same token: drafts that cost what drafts cost and are hardly ever right."""
 
-    name, branches = "constant", False
+    name, branches, gives_chances = "constant", False, False
 
     def draft(self, sequences: list[Sequence], count: int) -> list[Draft]:
         """Return ``count`` equal drafts for each sequence."""

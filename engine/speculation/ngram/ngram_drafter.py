@@ -33,6 +33,7 @@ class NgramDrafter:
     """
 
     name = "ngram"
+    gives_chances = True
 
     def __init__(self, branches: bool = True) -> None:
         self.branches = branches
@@ -71,7 +72,9 @@ class NgramDrafter:
         if seq.id not in self._attempts:
             return Draft()
         history = self._histories[self._attempts[seq.id][0]]
-        tokens, parents, chances = [], [], []
+        tokens: list[int] = []
+        parents: list[int] = []
+        chances: list[float] = []
         waiting: list[tuple[float, int, int, int, Occurrences]] = []
         self._expand(history, _occurrences(history, seq.tokens), 0, 1.0, waiting)
         while waiting and len(tokens) < count:

@@ -79,7 +79,7 @@ def test_promises_of_a_drafter_are_corrected() -> None:
 class VainDrafter:
     """Drafts what is never right."""
 
-    name, branches = "vain", False
+    name, branches, gives_chances = "vain", False, True
 
     def __init__(self) -> None:
         self.asked = self.observed = 0

@@ -1,0 +1,1 @@
+"""Gemma 4's own drafters, the ``-assistant`` checkpoints: few layers over the model's own cache."""

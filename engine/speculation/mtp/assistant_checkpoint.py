@@ -1,0 +1,132 @@
+"""A drafter's checkpoint: whether it fits its model, and its weights."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PretrainedConfig, PreTrainedModel
+
+from eightfold.common.error_text import first_line
+
+from ...inspection.architecture import Architecture
+from ...inspection.kv_geometry import LayerSpec, read_layers
+from ...loading.checkpoint import parse_config
+from ...loading.model_folder import check_model_folder
+from ...loading.safetensors_headers import read_stored_tensors
+from ...model_errors import CheckpointError, UnsupportedModelError
+
+MODEL_TYPES = ("gemma4_assistant", "gemma4_unified_assistant")
+
+
+@dataclass(frozen=True, slots=True)
+class AssistantCheckpoint:
+    """A checkpoint of a drafter that fits its model; no weight is read yet.
+
+    Attributes:
+        folder: the checkpoint's folder.
+        config: its configuration.
+        sources: for each of its layers, the layer of the model whose cache it reads.
+        suppressed: tokens that it must not draft.
+    """
+
+    folder: Path
+    config: PretrainedConfig
+    sources: tuple[LayerSpec, ...]
+    suppressed: tuple[int, ...]
+
+    def load(self, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+        """Read the weights.
+
+        Raises:
+            CheckpointError: if tensors are missing, unexpected, misshapen or broken.
+        """
+        from transformers import Gemma4AssistantForCausalLM
+
+        read_stored_tensors(self.folder)  # names damaged files
+        try:
+            model, info = Gemma4AssistantForCausalLM.from_pretrained(
+                self.folder,
+                config=self.config,
+                dtype=dtype,
+                local_files_only=True,
+                output_loading_info=True,
+            )
+        except (OSError, RuntimeError, ValueError) as error:
+            raise CheckpointError(
+                f"The drafter in {self.folder} cannot be loaded: {first_line(error)}"
+            ) from error
+        for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+            names = sorted(str(name) for name in info.get(fault) or ())
+            if names:
+                raise CheckpointError(
+                    f"The drafter in {self.folder} has {fault.replace('_keys', '')} tensors, such "
+                    f"as {names[0]}; get its checkpoint again."
+                )
+        return model.to(device).eval()
+
+
+def read_assistant(folder: str | Path, architecture: Architecture) -> AssistantCheckpoint:
+    """Read a drafter's configuration and check that it fits a model.
+
+    Raises:
+        CheckpointError: if files are missing or the configuration cannot be read.
+        UnsupportedModelError: if it is no drafter, or one of another model.
+    """
+    folder = Path(folder)
+    check_model_folder(folder)
+    config = parse_config(folder)
+    if config.model_type not in MODEL_TYPES:
+        raise UnsupportedModelError(
+            f"{folder} holds a {config.model_type} model, which is no drafter; give the folder of "
+            "an -assistant checkpoint, or use 'ngram'."
+        )
+    text: Any = config.get_text_config()
+    target: Any = architecture.config
+    for name, mine, other in (
+        ("a vocabulary", text.vocab_size, target.vocab_size),
+        ("a backbone width", config.backbone_hidden_size, target.hidden_size),
+    ):
+        if mine != other:
+            raise _misfit(folder, f"{name} of {mine}", str(other))
+    # As if its layers had keys of their own, which says what keys they read.
+    layers = read_layers({**text.to_dict(), "num_kv_shared_layers": 0})
+    sources = tuple(_source(folder, layer, architecture) for layer in layers)
+    return AssistantCheckpoint(folder, config, sources, _suppressed(folder))
+
+
+def _source(folder: Path, mine: LayerSpec, architecture: Architecture) -> LayerSpec:
+    """Return the model's last layer of a layer's kind that has keys and values of its own."""
+    own = [layer for layer in architecture.layers if layer.owns_kv]
+    found = [layer for layer in own if (layer.window is None) == (mine.window is None)]
+    if not found:
+        kind = "full-attention" if mine.window is None else "sliding-window"
+        raise _misfit(folder, f"{kind} layers", "none")
+    theirs = found[-1]
+    shapes = [(layer.window, layer.kv_heads, layer.head_dim) for layer in (mine, theirs)]
+    if shapes[0] != shapes[1]:
+        raise _misfit(
+            folder,
+            f"window, key heads and head width of {shapes[0]} in layer {mine.index}",
+            str(shapes[1]),
+        )
+    return theirs
+
+
+def _misfit(folder: Path, mine: str, other: str) -> UnsupportedModelError:
+    return UnsupportedModelError(
+        f"The drafter in {folder} does not fit the model: it has {mine}, the model has {other}; "
+        "give the drafter of this model, or use 'ngram'."
+    )
+
+
+def _suppressed(folder: Path) -> tuple[int, ...]:
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return ()
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")).get("suppress_tokens") or ()
+        return tuple(int(token) for token in found)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path} cannot be used: {first_line(error)}.") from error

@@ -1,0 +1,196 @@
+"""Gemma 4's own drafters: drafts against transformers' module, whole runs, and refusals."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import run_until_idle
+from safetensors.torch import load_file, save_file
+
+from eightfold.engine import (
+    CheckpointError,
+    Engine,
+    EngineConfig,
+    SamplingParams,
+    UnsupportedModelError,
+)
+from eightfold.engine.inspection.architecture import inspect_architecture
+from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
+from eightfold.engine.speculation.speculator import Speculator
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(transformers, "Gemma4AssistantForCausalLM"),
+    reason="this transformers has no Gemma 4 drafters",
+)
+PROMPT = [9, 11, 40, 3, 77, 12, 8, 8, 90, 31, 5, 6, 7, 99, 100, 21, 22, 23, 24, 25]
+
+
+def assistant(folder: Path, ordered: bool = False, **changes: Any) -> Any:
+    """Save a random drafter for the tiny Gemma 4 and return it."""
+    torch.manual_seed(5)
+    text = {
+        **tiny_models.COMMON,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "num_global_key_value_heads": 1,
+        "attention_k_eq_v": True,
+        "sliding_window": tiny_models.WINDOW,
+        "hidden_size_per_layer_input": 0,
+        "vocab_size_per_layer_input": 0,
+        "layer_types": ["sliding_attention", "full_attention"],
+        **changes.pop("text", {}),
+    }
+    settings = {"backbone_hidden_size": 32, "use_ordered_embeddings": ordered, **changes}
+    config = transformers.Gemma4AssistantConfig(
+        text_config=transformers.Gemma4TextConfig(**text),
+        num_centroids=16,
+        centroid_intermediate_top_k=4,
+        **settings,
+    )
+    model = tiny_models.randomize(transformers.Gemma4AssistantForCausalLM(config))
+    if ordered:
+        model.masked_embedding.token_ordering.copy_(torch.randperm(tiny_models.VOCABULARY))
+    model.save_pretrained(folder)
+    return model
+
+
+def engine(folder: Path, **changes: Any) -> Engine:
+    settings = {
+        "device": "cpu", "max_context": 128, "page_size": 4, "max_running": 4, "max_drafts": 3,
+        "max_step_tokens": 64, "always_draft": True, "speculate": str(folder),
+    }  # fmt: skip
+    return Engine(tiny_models.build("gemma4"), EngineConfig(**{**settings, **changes}))
+
+
+@torch.inference_mode()
+def reference_drafts(model: Any, tokens: list[int], count: int) -> list[int]:
+    """Greedy drafts of transformers' module over the dense keys and values of the model."""
+    target = tiny_models.build("gemma4")
+    end = len(tokens) - 1
+    output = target.model(torch.tensor([tokens[:end]]), use_cache=True)
+    hidden = output.last_hidden_state[:, -1:]
+    shared = {}
+    for index, kind in enumerate(target.config.layer_types):
+        layer = output.past_key_values.layers[index]
+        shared[kind] = (layer.keys, layer.values)
+    shared["sliding_attention"] = tuple(
+        part[:, :, -(tiny_models.WINDOW - 1) :] for part in shared["sliding_attention"]
+    )
+    newest, found = tokens[-1], []
+    for _ in range(count):
+        embedded = target.get_input_embeddings()(torch.tensor([[newest]]))
+        step = model(
+            inputs_embeds=torch.cat([embedded, hidden], dim=-1),
+            position_ids=torch.tensor([[end - 1]]),
+            shared_kv_states=shared,
+        )
+        hidden, newest = step.last_hidden_state, int(step.logits[0, -1].argmax())
+        found.append(newest)
+    return found
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_drafts_are_those_of_transformers(ordered: bool, tmp_path: Path) -> None:
+    model = assistant(tmp_path, ordered)
+    own = engine(tmp_path)
+    drafts: dict[int, tuple[int, ...]] = {}  # by number of tokens before them
+    assert isinstance(own._speculator, Speculator)
+    propose = own._speculator.propose
+
+    def recorded(sequences: Any, rooms: Any) -> Any:
+        trees = propose(sequences, rooms)
+        drafts[len(sequences[0].tokens)] = trees[0].tokens
+        return trees
+
+    own._speculator.propose = recorded  # type: ignore[method-assign]
+    seq = own.submit(PROMPT, SamplingParams(temperature=0, max_new_tokens=24, stop_token_ids=()))
+    tokens = PROMPT + run_until_idle(own)[seq]
+    checked = [length for length, line in drafts.items() if len(line) == 3]
+    assert len(checked) > 10
+    wrong = [
+        length
+        for length in checked
+        if list(drafts[length]) != reference_drafts(model, tokens[:length], 3)
+    ]
+    # Which centroids are the nearest may be decided by rounding.
+    assert len(wrong) <= int(ordered), wrong
+
+
+def test_tokens_are_those_without_drafts(tmp_path: Path) -> None:
+    assistant(tmp_path)
+    found = []
+    for speculate in ("off", str(tmp_path)):
+        own = engine(tmp_path, speculate=speculate)
+        for seed in range(3):
+            params = SamplingParams(
+                temperature=0.8, top_k=40, seed=seed, max_new_tokens=30, stop_token_ids=(),
+                pause_token_ids=(5, 6, 7, 8, 9, 10, 11), entropy=True,
+            )  # fmt: skip
+            own.submit(PROMPT[: 5 + 4 * seed], params)
+        tokens = run_until_idle(own)
+        for seq in list(own._scheduler.sequences):
+            own.resume(seq, [3, 4, 5, 6])
+        later = run_until_idle(own)
+        found.append((tokens, later))
+        if speculate != "off":
+            assert own.stats()["drafted_tokens"] > 30
+            assert own.stats()["recomputed_tokens"] == 0
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"backbone_hidden_size": 48}, "a backbone width of 48, the model has 32"),
+        ({"text": {"vocab_size": 64, "pad_token_id": 0}}, "a vocabulary of 64, the model has 128"),
+        ({"text": {"sliding_window": 8}}, r"\(8, 2, 8\) in layer 0, the model has \(16, 2, 8\)"),
+        ({"text": {"global_head_dim": 32}}, r"\(None, 1, 32\) in layer 1"),
+    ],
+)
+def test_a_drafter_of_another_model_is_refused(
+    changes: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    assistant(tmp_path, **changes)
+    (tmp_path / "model.safetensors").write_bytes(b"never read")
+    architecture = inspect_architecture(tiny_models.build("gemma4").config)
+    with pytest.raises(UnsupportedModelError, match=f"does not fit the model: it has .*{said}"):
+        read_assistant(tmp_path, architecture)
+
+
+def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_models.save("llama", tmp_path / "llama")
+    with pytest.raises(UnsupportedModelError, match="a llama model, which is no drafter"):
+        engine(tmp_path / "llama")
+    with pytest.raises(ValueError, match="is not a folder"):
+        engine(tmp_path / "nothing")
+    assistant(tmp_path / "drafter", text={"sliding_window": 8, "global_head_dim": 32})
+    with pytest.raises(UnsupportedModelError, match="in plain PyTorch only"):
+        Engine(
+            tiny_models.build("gemma4_one_copy"),
+            EngineConfig(device="cpu", fused=True, speculate=str(tmp_path / "drafter")),
+        )
+
+
+def test_damaged_drafters_are_named(tmp_path: Path) -> None:
+    assistant(tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    whole = path.read_bytes()
+    del tensors["model.layers.1.mlp.up_proj.weight"]
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"missing tensors.*layers\.1\.mlp\.up_proj"):
+        engine(tmp_path)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        engine(tmp_path)
+    path.write_bytes(whole)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": "x"}))
+    with pytest.raises(CheckpointError, match=r"generation_config\.json"):
+        engine(tmp_path)
