@@ -183,23 +183,39 @@ def experts_forward(
     elif isinstance(config, FewRowsConfig):
         few_rows_forward(x, ids, weights, experts, h, parts, config, pdl=pdl)
     else:
-        groups = group_pairs(
-            ids, experts.experts, config.tile_rows, [p.view(torch.int32) for p in grouping], pdl=pdl
-        )
-        if experts.is_mxfp4:
-            planes = isinstance(config, ExpertConfig)
-            x = _permute_columns(x, permuted.view(x.dtype), planes, pdl)
-        if isinstance(config, ManyRowsConfig):
-            many_rows_forward(x, groups, weights, experts, h, parts, pdl=pdl)
-        else:
-            _gate_up(x, groups, experts, h, top_k, config, pdl)
-            _down(h, groups, weights, experts, parts, config, pdl)
+        _grouped_forward(x, ids, weights, experts, (*grouping, permuted), h, parts, config, pdl)
     if out.dim() == 2:
         block = min(1024, next_power_of_2(hidden))
         add_parts_kernel[(rows * -(-hidden // block),)](
             parts, out, rows, N=hidden, TOP_K=top_k, BLOCK=block, num_warps=4, **pdl_options(pdl)
         )
     return out
+
+
+def _grouped_forward(
+    x: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    experts: ExpertWeights,
+    memory: tuple[torch.Tensor, ...],
+    h: torch.Tensor,
+    parts: torch.Tensor,
+    config: ManyRowsConfig | ExpertConfig,
+    pdl: bool,
+) -> None:
+    """Compute the weighted outputs of all pairs in tiles of grouped pairs."""
+    *grouping, permuted = memory
+    groups = group_pairs(
+        ids, experts.experts, config.tile_rows, [p.view(torch.int32) for p in grouping], pdl=pdl
+    )
+    if experts.is_mxfp4:
+        planes = isinstance(config, ExpertConfig)
+        x = _permute_columns(x, permuted.view(x.dtype), planes, pdl)
+    if isinstance(config, ManyRowsConfig):
+        many_rows_forward(x, groups, weights, experts, h, parts, pdl=pdl)
+        return
+    _gate_up(x, groups, experts, h, ids.shape[1], config, pdl)
+    _down(h, groups, weights, experts, parts, config, pdl)
 
 
 def _permute_columns(
