@@ -90,11 +90,13 @@ class Turn:
 
         Boxes that these part do not stand in one line.
         """
-        visible = ""
+        visible, end = "", 0
         for span in self._shown():
             if span.kind is Kind.TEXT:
                 text = self.text[span.start : span.end]
-                visible += "\n" * ("boxed" in visible and "boxed" in text) + text
+                parted = span.start > end and "boxed" in visible and "boxed" in text
+                visible += "\n" * parted + text
+                end = span.end
         return visible
 
     def calls(self) -> list[Call | MalformedCall]:
