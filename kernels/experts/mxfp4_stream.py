@@ -14,7 +14,6 @@ from .mxfp4_reference import BLOCK, BLOCK_BYTES
 FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/mxfp4_stream.cu"
 MOST_PAIRS = 2048  # that the kernel looks through
-TILE_PAIRS = 8  # pairs of one expert that are computed together
 MOST_TILES = 16  # of a program
 ROWS_AT_ONCE = 32  # weight rows
 SHARED_BYTES = 232448
@@ -28,18 +27,20 @@ class StreamConfig:
     Attributes:
         stages: parts of the ring, each of 32 weight rows.
         consumers: warps that multiply; they divide the columns in chunks of 128.
+        tile_rows: most pairs of one expert that are computed together, 8 or 16.
     """
 
     stages: int = 3
     consumers: int = 12
+    tile_rows: int = 8
 
 
 def shared_bytes(inputs: int, config: StreamConfig) -> int:
     """Return the dynamic shared memory of a program."""
     blocks = inputs // BLOCK
     ring = config.stages * ROWS_AT_ONCE * blocks * (BLOCK_BYTES + 1)
-    parts = config.consumers * 2048
-    return ring + TILE_PAIRS * (inputs * 2 + 16) + parts + OTHER_BYTES
+    parts = config.consumers * config.tile_rows * 256
+    return ring + config.tile_rows * (inputs * 2 + 16) + parts + OTHER_BYTES
 
 
 def kernel_defines(
@@ -57,6 +58,7 @@ def kernel_defines(
         ("TOP_K", top_k),
         ("STAGES", config.stages),
         ("CONSUMERS", config.consumers),
+        ("TILES_N", config.tile_rows // 8),
     )
 
 
@@ -64,7 +66,8 @@ def _load_kernel(
     device: torch.device, defines: tuple[tuple[str, object], ...]
 ) -> CudaKernel | None:
     macros = dict(defines)
-    config = StreamConfig(int(str(macros["STAGES"])), int(str(macros["CONSUMERS"])))
+    stages, consumers, tiles = (int(str(macros[n])) for n in ("STAGES", "CONSUMERS", "TILES_N"))
+    config = StreamConfig(stages, consumers, tiles * 8)
     shared = shared_bytes(int(str(macros["INPUTS"])), config)
     return load_kernel(device, "experts_mxfp4_stream", defines, shared, FALLBACK, SOURCE)
 

@@ -3,20 +3,20 @@
 // One program runs on each multiprocessor and takes a contiguous part of all touched experts'
 // weight rows, so that it reads memory as one stream. One warp copies weight rows in bulk into a
 // ring, ahead of the computation. CONSUMERS warps divide the columns among themselves: each takes
-// codes from the ring to registers, expands them there, and multiplies 32 weight rows by 8 rows of x
-// (m16n8k16). Two more warps add the parts in the order of the warps and finish the results, while
+// codes from the ring to registers, expands them there, and multiplies 32 weight rows by 8 rows of x,
+// or 16 (m16n8k16). Two more warps add the parts in the order of the warps and finish the results, while
 // the next rows are multiplied.
 //
 // A lane takes 16 consecutive bytes of a weight row; columns are summed in the order that results
 // from this, and x follows. Results repeat bit for bit.
 //
 // Macros: GATED (gate and up rows take turns), HAS_BIAS (0 or 1); INPUTS and OUTPUTS, columns of
-// both sides; EXPERTS; TOP_K; STAGES of the ring; CONSUMERS.
+// both sides; EXPERTS; TOP_K; STAGES of the ring; CONSUMERS; TILES_N groups of 8 pairs.
 #include "hopper.cuh"
 
 typedef unsigned char u8;
 constexpr int FINISHERS = 2, WARPS = CONSUMERS + FINISHERS + 1;
-constexpr int THREADS = WARPS * 32, ROWS_AT_ONCE = 32, PAIRS = 8;
+constexpr int THREADS = WARPS * 32, ROWS_AT_ONCE = 32, PAIRS = 8 * TILES_N;
 constexpr int ROWS = GATED ? 2 * OUTPUTS : OUTPUTS;  // weight rows of an expert
 constexpr int ITEMS = ROWS / ROWS_AT_ONCE;  // of a tile
 constexpr int PIECES = INPUTS / 32;  // of 16 bytes in a weight row
@@ -29,7 +29,7 @@ constexpr int MOST_IDS = 2048, MOST_TILES = 16;
 static_assert(ROWS % ROWS_AT_ONCE == 0 && INPUTS % 32 == 0, "no partial stages");
 
 struct Shared {
-    float parts[2][CONSUMERS][2][4][32];
+    float parts[2][CONSUMERS][2][TILES_N][4][32];
     u64 full[STAGES], empty[STAGES], x_full, x_empty, parts_full[2], parts_empty[2];
     int count[EACH * 32];
     int pairs[MOST_TILES][PAIRS], expert[MOST_TILES], rows[MOST_TILES];
@@ -205,30 +205,43 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
             last = tile;
             changes++;
         }
-        float sums[2][4] = {};
+        float sums[2][TILES_N][4] = {};
 #pragma unroll
         for (int c = 0; c < EACH_CHUNKS; c++) {
             const int piece = (warp + c * CONSUMERS) * 4 + lane % 4;
-            Piece b[4];
+            Piece b[4][TILES_N];
+#pragma unroll
+            for (int i = 0; i < 4; i++)
+#pragma unroll
+                for (int n = 0; n < TILES_N; n++) {
+                    const u8* at = x_rows + (n * 8 + group) * X_PITCH + piece * 64 + i * 16;
+                    b[i][n] = Piece{};
+                    if (piece < PIECES) b[i][n] = load_piece(at);
+                }
 #pragma unroll
             for (int i = 0; i < 4; i++) {
-                b[i] = Piece{};
-                if (piece < PIECES) b[i] = load_piece(x_rows + group * X_PITCH + piece * 64 + i * 16);
-            }
+                u32 columns[TILES_N][4];
 #pragma unroll
-            for (int i = 0; i < 4; i++) {
-                const u32 b0 = halves(b[i].word[0], b[i].word[2], 0x5410);
-                const u32 b1 = halves(b[i].word[0], b[i].word[2], 0x7632);
-                const u32 b2 = halves(b[i].word[1], b[i].word[3], 0x5410);
-                const u32 b3 = halves(b[i].word[1], b[i].word[3], 0x7632);
+                for (int n = 0; n < TILES_N; n++)
+#pragma unroll
+                    for (int j = 0; j < 2; j++) {
+                        const u32 even = b[i][n].word[j], odd = b[i][n].word[j + 2];
+                        columns[n][2 * j] = halves(even, odd, 0x5410);
+                        columns[n][2 * j + 1] = halves(even, odd, 0x7632);
+                    }
 #pragma unroll
                 for (int m = 0; m < 2; m++) {
                     const u32 low = codes[c][m][0].word[i], high = codes[c][m][1].word[i];
                     const u32 fl = factors[c][m][0], fh = factors[c][m][1];
-                    multiply(sums[m], expand<0>(low, fl), expand<0>(high, fh), expand<1>(low, fl),
-                             expand<1>(high, fh), b0, b1);
-                    multiply(sums[m], expand<2>(low, fl), expand<2>(high, fh), expand<3>(low, fl),
-                             expand<3>(high, fh), b2, b3);
+                    const u32 a[8] = {
+                        expand<0>(low, fl), expand<0>(high, fh), expand<1>(low, fl),
+                        expand<1>(high, fh), expand<2>(low, fl), expand<2>(high, fh),
+                        expand<3>(low, fl), expand<3>(high, fh)};
+#pragma unroll
+                    for (int n = 0; n < TILES_N; n++) {
+                        multiply(sums[m][n], a[0], a[1], a[2], a[3], columns[n][0], columns[n][1]);
+                        multiply(sums[m][n], a[4], a[5], a[6], a[7], columns[n][2], columns[n][3]);
+                    }
                 }
             }
         }
@@ -237,7 +250,10 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
 #pragma unroll
         for (int m = 0; m < 2; m++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) shared.parts[side][warp][m][i][lane] = sums[m][i];
+            for (int n = 0; n < TILES_N; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    shared.parts[side][warp][m][n][i][lane] = sums[m][n][i];
         barrier_arrive_warp(shared.parts_full[side]);
     }
 }
@@ -250,7 +266,7 @@ __device__ __forceinline__ void finish(Shared& shared, Range range, const float*
         const int tile = item / ITEMS - first, side = number % 2;
         // This lane's weight rows are `row` and `row` + 1.
         const int row = item % ITEMS * ROWS_AT_ONCE + m * 16 + lane / 4 * 2;
-        float sum[4] = {}, added[2] = {};
+        float sum[TILES_N][4] = {}, added[2] = {};
         if (HAS_BIAS)
             for (int half = 0; half < 2; half++)
                 added[half] = to_float(bias[(u64)shared.expert[tile] * ROWS + row + half]);
@@ -258,15 +274,17 @@ __device__ __forceinline__ void finish(Shared& shared, Range range, const float*
 #pragma unroll
         for (int part = 0; part < CONSUMERS; part++)
 #pragma unroll
-            for (int i = 0; i < 4; i++) sum[i] += shared.parts[side][part][m][i][lane];
+            for (int n = 0; n < TILES_N; n++)
+#pragma unroll
+                for (int i = 0; i < 4; i++) sum[n][i] += shared.parts[side][part][m][n][i][lane];
         barrier_arrive_warp(shared.parts_empty[side]);
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const int place = lane % 4 * 2 + i;
+        for (int ni = 0; ni < 2 * TILES_N; ni++) {
+            const int n = ni / 2, i = ni % 2, place = n * 8 + lane % 4 * 2 + i;
             if (place >= shared.rows[tile]) continue;
             const int pair = shared.pairs[tile][place];
-            const float low = sum[i] * 18446744073709551616.0f + added[0];  // 2^64
-            const float high = sum[i + 2] * 18446744073709551616.0f + added[1];
+            const float low = sum[n][i] * 18446744073709551616.0f + added[0];  // 2^64
+            const float high = sum[n][i + 2] * 18446744073709551616.0f + added[1];
             if (GATED) {
                 ((bf16*)out)[(u64)pair * OUTPUTS + row / 2] = to_bf16(activate(low, high));
             } else {
