@@ -19,6 +19,7 @@ from helpers.solver_cases.scripted_engine import (
 from eightfold.engine import EngineConfig
 from eightfold.solver import Result, Solver, SolverConfig, SolverError
 from eightfold.solver.attempts.problem_progress import Progress
+from eightfold.solver.chat import ProtocolError
 
 
 def test_unusable_problems_are_refused_with_the_reason() -> None:
@@ -42,11 +43,16 @@ def test_unusable_problems_are_refused_with_the_reason() -> None:
      {"rule": "best"}, {"top_p": 0}, {"temperature": -1}, {"low": 5, "high": 4}, {"kernels": 0},
      {"turns": -1}, {"seed": -1}, {"max_tokens": 0}, {"output_limit": 3}, {"attempts": "8"},
      {"attempts": 2.5}, {"attempts": True}, {"time": None}, {"low": "a"}, {"max_tokens": 1.5},
-     {"problems": 0}],
+     {"problems": 0}, {"reasoning_effort": "extreme"}],
 )  # fmt: skip
 def test_error_message_names_the_wrong_setting(bad: dict[str, Any]) -> None:
     with pytest.raises(SolverError, match=next(iter(bad))):
         SolverConfig(**bad)
+
+
+def test_a_reasoning_effort_is_refused_for_models_without() -> None:
+    with pytest.raises(ProtocolError, match="format gemma4 have no reasoning efforts"):
+        scripted_solver(ScriptedEngine([]), reasoning_effort="low")
 
 
 def test_engine_has_room_for_attempts_times_problems() -> None:
