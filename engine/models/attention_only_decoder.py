@@ -1,20 +1,26 @@
-"""A decoder that only attends: stands in for transformers' modules while kernels compile."""
+"""A decoder that stands in for transformers' modules while kernels compile."""
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
+from eightfold.kernels.layers.linear_few_rows import ACTIVATIONS, linear_few_rows
+from eightfold.kernels.module_ops.rotate_and_write import RotaryLayout, rotate_and_write
+from eightfold.kernels.module_ops.strided_rms_norm import strided_rms_norm
 
 from ..execution.decoder_protocol import decode_workspace
 from ..execution.kv_cache import KVCache
 from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture, attention_modules
+from .transformers_modules.linear_modules import few_rows, linear
 
 
 class AttentionOnlyDecoder:
     """A ``Decoder`` for a model whose weights are not there yet.
 
-    The kernels that ``HFDecoder`` launches are those of attention alone. transformers' modules
+    It launches the kernels that ``HFDecoder`` will launch: attention in each kind of layer, and
+    what replaces modules (see ``fuse_modules``), for each shape of a weight. transformers' modules
     cannot run before the load: weights of any value might break them.
     """
 
@@ -36,6 +42,15 @@ class AttentionOnlyDecoder:
             for layer, module in zip(architecture.layers, attention_modules(model), strict=True)
         }
         self._workspace = decode_workspace(architecture, limits, page_size, model.device)
+        self._linear = {
+            (tuple(module.weight.shape), module.bias is None): module
+            for module in model.modules()
+            if type(module) is nn.Linear
+        }
+        self._norms = {
+            len(parameter) for name, parameter in model.named_parameters()
+            if parameter.dim() == 1 and name.endswith("norm.weight")
+        }  # fmt: skip
 
     def logits(
         self,
@@ -49,10 +64,33 @@ class AttentionOnlyDecoder:
         for layer, sinks in self._layers.values():
             keys, values = cache.layers[layer.index]
             query = keys.new_zeros(len(tokens), self._heads, layer.head_dim)
+            angles = keys.new_zeros(len(tokens), layer.head_dim)
+            rotate_and_write(
+                query, query[:, : layer.kv_heads], query[:, : layer.kv_heads], (angles, angles),
+                RotaryLayout(layer.head_dim // 2, False, 1), batches[layer.window].slot_mapping,
+                keys, keys if values is None else values, pdl=True,
+            )  # fmt: skip
             attend(
                 query, keys, values, batches[layer.window], torch.zeros_like(query),
                 window=layer.window, scale=layer.head_dim**-0.5, sinks=sinks,
                 workspace=self._workspace,
             )  # fmt: skip
+        self._run_modules(len(tokens), keys)
         count = len(tokens) if rows is None else len(rows)
         return keys.new_zeros(count, self._vocabulary)
+
+    def _run_modules(self, rows: int, like: torch.Tensor) -> None:
+        """Launch what replaces modules, on zeros."""
+        for size in self._norms:
+            factor = torch.zeros(size, device=like.device)
+            strided_rms_norm(like.new_zeros(rows, size), factor, eps=1e-6, pdl=True)
+        for module in self._linear.values():
+            x = like.new_zeros(rows, module.in_features)
+            linear(x, module.weight, module.bias)
+            pairs = module.out_features // 2
+            if few_rows(rows, x) and module.bias is None and not pairs % 64:
+                out = like.new_empty(rows, pairs)
+                for activation in ACTIVATIONS:
+                    linear_few_rows(
+                        x, module.weight, out, gated=True, activation=activation, pdl=True
+                    )

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from eightfold.common.error_text import first_line
 from eightfold.kernels.supported_gpus import (
     BFLOAT16_MIN_CAPABILITY,
+    experience,
     is_supported,
     unsupported_reason,
 )
@@ -108,6 +109,11 @@ def missing_kernels_reason(device: torch.device, architecture: Architecture) -> 
         return f"{architecture.config.model_type} caps its attention scores"
     capability = _capability(device)
     return None if is_supported(capability) else unsupported_reason(capability)
+
+
+def kernels_experience(device: torch.device) -> str:
+    """Return as a clause on what GPUs the kernels have run, for the start-up table."""
+    return experience(_capability(device))
 
 
 def select_dtype(name: str | None, device: torch.device) -> torch.dtype | None:

@@ -19,7 +19,7 @@ from ..models.cpu_linear import use_onednn_linear
 from ..quantization.meta_modules import stored_linears
 from ..quantization.quantization_config import MXFP4, Quantization
 from ..scheduling.pages.page_pool import PageGroup
-from .device_selection import missing_kernels_reason
+from .device_selection import kernels_experience, missing_kernels_reason
 
 if TYPE_CHECKING:
     from ..execution.decoder_protocol import Decoder
@@ -110,6 +110,8 @@ def execution_path(
         return f"plain, PyTorch's own kernels, because {why}"
     decoder = runner.decoder
     chosen = f"{decoder.path}, {decoder.path_reason}"
+    if runner.device.type == "cuda":
+        chosen = f"{chosen}; {kernels_experience(runner.device)}"
     return chosen if choice.architecture else f"{chosen}; not fused, because {choice.reason}"
 
 

@@ -4,11 +4,19 @@ from dataclasses import dataclass
 
 import torch
 
-from ..triton_launch import next_power_of_2, require, require_tensor, require_tile
+from ..triton_launch import (
+    next_power_of_2,
+    require,
+    require_tensor,
+    require_tile,
+    shared_memory_bytes,
+)
 from .attention_shapes import PagedInputs, PagedShape
 from .hopper import hopper_one_copy, hopper_prefill
 from .one_copy_keys import OneCopy
 from .triton_kernels.paged_prefill_kernel import paged_prefill_kernel
+
+LARGE_SHARED = 160 << 10  # bytes that the tiles of wide heads need
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +40,18 @@ class PrefillConfig:
     use_hopper: bool = False
 
 
-def default_prefill_config(head_dim: int) -> PrefillConfig:
-    """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md)."""
+def default_prefill_config(head_dim: int, shared_bytes: int = LARGE_SHARED) -> PrefillConfig:
+    """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md).
+
+    Args:
+        head_dim: width of a head.
+        shared_bytes: shared memory that a program can have. With less than that of an A100 the
+            tiles of wide heads are smaller.
+    """
+    if shared_bytes < LARGE_SHARED and head_dim > 256:
+        return PrefillConfig(query_rows=32, tile=16, warps=4, stages=1)
+    if shared_bytes < LARGE_SHARED and head_dim > 128:
+        return PrefillConfig(query_rows=64, tile=32, warps=8, stages=2)
     if head_dim > 256:
         return PrefillConfig(query_rows=64, tile=32, warps=8, stages=2, use_hopper=True)
     return PrefillConfig(stages=2 if head_dim > 128 else 3, use_hopper=True)
@@ -84,7 +102,7 @@ def paged_prefill(
         q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks, one_copy
     )
     shape = _check(inputs, query_starts, out)
-    config = config or default_prefill_config(shape.head_dim)
+    config = config or default_prefill_config(shape.head_dim, shared_memory_bytes(q.device))
     if not (config.use_hopper and _launch_hopper(inputs, shape, query_starts, out)):
         _launch_triton(inputs, shape, query_starts, config, out)
     return out

@@ -103,8 +103,8 @@ def rotate_and_write_kernel(
             tl.store(key_cache + to, x.to(key_cache.dtype.element_ty), mask=written)
         else:
             base = token.to(tl.int64) * v_token + head.to(tl.int64) * v_head
-            x = tl.load(v + base[:, None] + d[None, :], mask=live, other=0.0)
-            tl.store(value_cache + to, x.to(value_cache.dtype.element_ty), mask=written)
+            value = tl.load(v + base[:, None] + d[None, :], mask=live, other=0.0)
+            tl.store(value_cache + to, value.to(value_cache.dtype.element_ty), mask=written)
 
 
 def rotate_and_write(

@@ -11,7 +11,12 @@ from helpers.engine_cases import tiny_models
 from eightfold.engine import Engine, EngineConfig, ModelError, UnsupportedModelError
 from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.loading.checkpoint import read_config
-from eightfold.engine.startup.device_selection import select_device, select_dtype, uses_kernels
+from eightfold.engine.startup.device_selection import (
+    kernels_experience,
+    select_device,
+    select_dtype,
+    uses_kernels,
+)
 
 
 @pytest.fixture
@@ -44,6 +49,20 @@ def test_gpus_run_the_kernels_or_plain_pytorch(
         Engine(folder, EngineConfig(device="cpu", kernels=True))
     with pytest.raises(ValueError, match="fused layers need the GPU kernels"):
         EngineConfig(kernels=False, fused=True)
+
+
+@pytest.mark.parametrize(
+    ("capability", "words"),
+    [
+        ((9, 0), "the kernels have run on an H100 and an H200"),
+        ((8, 9), "the kernels have only been compiled for compute capability 8.9, not run"),
+    ],
+)
+def test_the_start_says_where_the_kernels_have_run(
+    capability: tuple[int, int], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert kernels_experience(torch.device("cuda")) == words
 
 
 def test_a_gpu_that_pytorch_has_no_code_for_is_reported(
