@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles for Hopper; no GPU is needed. About 15 seconds."""
+"""Every Triton kernel compiles within each GPU's limits; no GPU is needed. About 40 seconds."""
 
 import os
 import subprocess
@@ -12,9 +12,16 @@ BUILDS = Path(__file__).parents[1] / "helpers" / "kernel_cases" / "triton_builds
 
 
 @pytest.mark.skipif(CUDA, reason="on a GPU the other tests compile the kernels")
-def test_triton_kernels_compile_for_hopper() -> None:
+def test_triton_kernels_compile_for_every_gpu() -> None:
     environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, str(BUILDS)]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("built") > 20
+    runs = [
+        subprocess.Popen(
+            [sys.executable, str(BUILDS), *capabilities],
+            env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for capabilities in (("90", "89"), ("80", "86", "100", "120"))
+    ]  # fmt: skip
+    for run, least in zip(runs, (50, 80), strict=True):
+        said, _ = run.communicate(timeout=600)
+        assert run.returncode == 0, said
+        assert said.count("built") > least

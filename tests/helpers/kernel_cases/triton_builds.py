@@ -1,7 +1,11 @@
-"""Compile every Triton kernel for Hopper in Gemma-4-31B's shapes. No GPU is needed.
+"""Compile every Triton kernel in Gemma-4-31B's shapes for a GPU. No GPU is needed.
+
+    python triton_builds.py CAPABILITY...    (80, 86, 89, 90, 100 or 120)
 
 The interpreter accepts code that the compiler refuses. Run this in a process of its own, without
-``TRITON_INTERPRET``. It prints one line per kernel and exits with 1 if any does not compile.
+``TRITON_INTERPRET``. It prints one line per kernel, with the bytes of shared memory and of stack,
+and exits with 1 if any does not compile or exceeds the GPU's limits. For Hopper all variants are
+compiled, for the others one of each kernel.
 """
 
 import sys
@@ -9,10 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import triton
+from expert_builds import SHARED_BYTES, stack_bytes
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from eightfold.kernels.attention.flash_attn.flash_attn_prefill import gather_windows_kernel
+from eightfold.kernels.attention.paged_prefill import default_prefill_config
 from eightfold.kernels.attention.triton_kernels.paged_decode_kernel import paged_decode_kernel
 from eightfold.kernels.attention.triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 from eightfold.kernels.attention.triton_kernels.split_combine_kernel import split_combine_kernel
@@ -25,6 +31,7 @@ from eightfold.kernels.layers import (
     rotary_embedding,
     token_embedding,
 )
+from eightfold.kernels.module_ops import rotate_and_write, strided_rms_norm
 from eightfold.kernels.sampling import (
     candidate_sampler,
     row_entropy,
@@ -32,7 +39,8 @@ from eightfold.kernels.sampling import (
     triton_sampler,
 )
 
-HOPPER = GPUTarget("cuda", 90, 32)
+# Bytes. Attention to one copy spills registers; on Hopper it only stands in for CUDA C++.
+MAX_STACK = 1024
 F, I, L, B = "*fp32", "*i32", "*i64", "*bf16"  # noqa: E741
 INTEGERS = dict.fromkeys(
     ("vocab_size", "rows", "step", "sequences", "page_table_stride", "M", "N"), "i32"
@@ -83,7 +91,16 @@ def sampling() -> Iterator[Build]:
     yield row_entropy.merge_entropy_kernel, SAMPLER | own, entropy, 1
 
 
-def attention() -> Iterator[Build]:
+def prefill_tiles(capability: int, head_dim: int, group: int) -> tuple[dict[str, int], int]:
+    """Return the tiles that ``paged_prefill`` uses on a GPU, and its warps."""
+    config = default_prefill_config(head_dim, SHARED_BYTES[capability])
+    return {
+        "BLOCK_ROWS": config.query_rows, "BLOCK_TOKENS": config.query_rows // group,
+        "TILE": config.tile, "STAGES": config.stages,
+    }, config.warps  # fmt: skip
+
+
+def attention(capability: int) -> Iterator[Build]:
     shared = {
         "HEADS": 32, "PAGE_SIZE": 64, "PADDED_SEQUENCES": 16, "HAS_SINKS": False, "PDL": True,
         "Q_LEN": 1,
@@ -98,14 +115,38 @@ def attention() -> Iterator[Build]:
     }  # fmt: skip
     tiles = {"BLOCK_DIM": 256, "NUM_BLOCKS": 1, "BLOCK_ROWS": 16, "TILE": 32, "STAGES": 8}
     yield paged_decode_kernel, ATTENTION, window | tiles, 4
+    narrow = {"KV_HEADS": 8, "HEAD_DIM": 128, "BLOCK_DIM": 128, "SPLIT": 512, "STAGES": 5}
+    if capability == 90:
+        yield paged_decode_kernel, ATTENTION, window | tiles | narrow, 4
+    yield split_combine_kernel, ATTENTION, one_copy | {"BLOCK_DIM": 512, "BLOCK_SPLITS": 8}, 4
+    yield gather_windows_kernel, ATTENTION, window | {"BLOCK_ROWS": 32}, 4
+    chunks, warps = prefill_tiles(capability, 256, 2)
+    yield paged_prefill_kernel, ATTENTION, window | chunks | {"BLOCK_PAIRS": 16}, warps
+    if capability in (89, 100):  # as 8.6 and 9.0
+        return
     tiles |= {"BLOCK_DIM": 64, "NUM_BLOCKS": 8, "STAGES": 5}
     yield paged_decode_kernel, ATTENTION, one_copy | tiles, 4
-    yield split_combine_kernel, ATTENTION, one_copy | {"BLOCK_DIM": 512, "BLOCK_SPLITS": 8}, 4
-    tiles = {"BLOCK_ROWS": 128, "BLOCK_TOKENS": 64, "TILE": 64, "BLOCK_PAIRS": 16, "STAGES": 2}
-    yield paged_prefill_kernel, ATTENTION, window | tiles, 8
-    tiles |= {"BLOCK_DIM": 512, "BLOCK_ROWS": 64, "BLOCK_TOKENS": 8, "TILE": 32, "BLOCK_PAIRS": 64}
-    yield paged_prefill_kernel, ATTENTION, one_copy | tiles, 8
-    yield gather_windows_kernel, ATTENTION, window | {"BLOCK_ROWS": 32}, 4
+    chunks, warps = prefill_tiles(capability, 512, 8)
+    wide = {"BLOCK_DIM": 512, "BLOCK_PAIRS": 64}
+    yield paged_prefill_kernel, ATTENTION, one_copy | chunks | wide, warps
+
+
+def module_ops() -> Iterator[Build]:
+    strides = dict.fromkeys(
+        ("inner", "outer_stride", "inner_stride", "rotation_width", "q_token", "q_head", "k_token",
+         "k_head", "v_token", "v_head"), "i32",
+    )  # fmt: skip
+    rows = {"N": 4096, "BLOCK": 4096, "ROWS": 1, "HAS_WEIGHT": True, "PDL": True}
+    kinds = LAYER | strides | {"weight": F}
+    yield strided_rms_norm.strided_rms_norm_kernel, kinds, rows, 8
+    heads = {
+        "HEADS": 32, "KV_HEADS": 8, "HEAD_DIM": 128, "BLOCK_DIM": 128, "BLOCK_HEADS": 4,
+        "PAIRS": 64, "INTERLEAVED": False, "STEP": 1, "PDL": True,
+    }  # fmt: skip
+    kinds = ATTENTION | strides | {"slots": I, "q_out": B, "key_cache": B, "value_cache": B}
+    kinds |= {"cos": B, "sin": B}
+    yield rotate_and_write.rotate_and_write_kernel, kinds, heads, 4
+    yield rotate_and_write.rotate_and_write_kernel, kinds, heads | {"INTERLEAVED": True}, 4
 
 
 def layers() -> Iterator[Build]:
@@ -181,9 +222,37 @@ def layers() -> Iterator[Build]:
     yield gated_activation.gated_activation_kernel, LAYER | {"up": B}, gated, 8
 
 
-def builds() -> Iterator[Build]:
-    """All kernels, and again with 1 for every integer: Triton makes an integer of 1 a constant."""
-    for kernel, types, constants, warps in (*sampling(), *attention(), *layers()):
+def for_gpu(build: Build, capability: int) -> Build:
+    """Return a build without what a GPU lacks, as the launchers leave it out."""
+    kernel, types, constants, warps = build
+    constants = dict(constants)
+    if kernel is linear_few_rows.linear_few_rows_kernel:
+        stage = constants["BN"] * (2 if constants["GATED"] else 1) + constants["BM"]
+        most = (SHARED_BYTES[capability] - linear_few_rows.RESERVED_BYTES) // (
+            stage * constants["BK"] * 2
+        )
+        constants["STAGES"] = min(constants["STAGES"], most)
+        if capability < 90:
+            constants |= {"TMA": False, "PREFETCH": 0}
+            types = types | {"w": B}
+    if capability < 90 and "PDL" in constants:
+        constants["PDL"] = False
+    return kernel, types, constants, warps
+
+
+def builds(capability: int) -> Iterator[Build]:
+    """Return what is compiled for a GPU.
+
+    For Hopper these are all variants, and again with 1 for every integer, because Triton makes an
+    integer of 1 a constant. For the others it is one variant of each kernel, and all of attention.
+    """
+    seen = set()
+    attending = [*attention(capability)]
+    for build in (*sampling(), *attending, *layers(), *module_ops()):
+        kernel, types, constants, warps = for_gpu(build, capability)
+        if capability != 90 and kernel in seen and build not in attending:
+            continue
+        seen.add(kernel)
         yield kernel, types, constants, warps
         ones = {
             param.name: 1
@@ -192,27 +261,36 @@ def builds() -> Iterator[Build]:
             and param.name not in constants
             and not param.do_not_specialize
         }
-        if ones:
+        if ones and capability == 90:
             yield kernel, types, constants | ones, warps
 
 
-def main() -> int:
+def main(capability: int) -> int:
     failed = 0
-    for kernel, types, constants, warps in builds():
+    for kernel, types, constants, warps in builds(capability):
         names = kernel.arg_names
         source = ASTSource(
             kernel,
             {name: "constexpr" if name in constants else types[name] for name in names},
             {(names.index(name),): constants[name] for name in names if name in constants},
+            {
+                (index,): [["tt.divisibility", 16]]
+                for index, name in enumerate(names)
+                if name not in constants and types[name].startswith("*")
+            },
         )
         try:
-            triton.compile(source, target=HOPPER, options={"num_warps": warps})
-            print("built", kernel.fn.__name__)
+            target = GPUTarget("cuda", capability, 32)
+            built = triton.compile(source, target=target, options={"num_warps": warps})
+            shared, stack = built.metadata.shared, stack_bytes(built.asm["cubin"])
+            fits = shared <= SHARED_BYTES[capability] and stack <= MAX_STACK
+            failed += not fits
+            print("built" if fits else "FAILED", capability, kernel.fn.__name__, shared, stack)
         except Exception as error:
             failed += 1
-            print("FAILED", kernel.fn.__name__, error)
+            print("FAILED", capability, kernel.fn.__name__, error)
     return bool(failed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(max([main(int(capability)) for capability in sys.argv[1:]]))
