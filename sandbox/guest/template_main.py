@@ -9,7 +9,6 @@ outlive their parent become its children, and it kills each child that is not a 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import fcntl
 import json
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
 
+from ..isolation import namespaces
 from ..isolation.kernel_folder import make_kernel_folder, remove_tree, start_removal
 from ..isolation.kernel_users import check_room, kill_all_of, private_uid
 from ..isolation.process_tree import child_pids
@@ -35,9 +35,7 @@ from .process_setup import write_interpreter_links
 if TYPE_CHECKING:
     from ..isolation.control_group import ControlGroups
     from ..isolation.namespaces import ViewSettings
-    from ..isolation.privilege_drop import Places
 
-PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 MAX_REQUEST_BYTES = 1 << 16
 POLL_MILLISECONDS = 1000  # between two checks of the parent and of orphans
 CLOSE_SECONDS = 5  # longest wait for killed kernels to end
@@ -86,7 +84,7 @@ class Template:
 
     def run(self) -> None:
         """Import the libraries, then serve the pool until it is gone."""
-        ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        namespaces.adopt_orphans()
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         start, why = self.settings["start"], None
@@ -96,6 +94,8 @@ class Template:
             if self.settings["isolate"]:
                 self.make_groups()
                 self.enter_namespaces()
+            if self.view_settings is None:
+                self.leave_guardian()
             if start == "fork":
                 from .kernel_main import preload
 
@@ -106,7 +106,7 @@ class Template:
                     self.namespace, start = None, "plain"
             signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
             signal.signal(signal.SIGCHLD, lambda *_: None)
-            self.send({"ready": start, "why": why})
+            self.send({"ready": start, "why": why, "pid": os.getpid()})
             self.serve()
         finally:
             self.close()
@@ -126,7 +126,7 @@ class Template:
 
     def enter_namespaces(self) -> None:
         """Enter the namespaces that all kernels share, if the machine allows all of them."""
-        from ..isolation import namespaces, privilege_drop
+        from ..isolation import privilege_drop
 
         probe, view = self.root / "probe", self.root / "view"
         for folder in (probe, view):
@@ -142,6 +142,14 @@ class Template:
         if self.without_namespaces is None:
             namespaces.enter_shared(view_settings)
             self.view_settings = view_settings
+
+    def leave_guardian(self) -> None:
+        """Go on in a child of this process, which ends what a killed template leaves running."""
+        namespaces.fork_from_guardian((self.control.fileno(), self.lock))
+        self.settings["template"] = os.getpid()
+        self.parent = os.getppid()
+        os.close(self.pidfd)
+        self.pidfd = os.pidfd_open(os.getpid())
 
     def serve(self) -> None:
         """Answer requests and reap children until the pool is gone."""
@@ -193,8 +201,6 @@ class Template:
             request: the pool's request, with the kernel's ``key``.
             fds: the descriptors that `run_kernel` takes.
         """
-        from ..isolation import namespaces
-
         check_room()
         used = {kernel.slot for kernel in self.kernels.values()}
         slot = next(i for i in range(len(used) + 1) if i not in used)
@@ -235,8 +241,11 @@ class Template:
             for fd in (self.wake_read, self.wake_write, self.lock):
                 os.close(fd)
             os.setsid()
+            places = privilege_drop.kernel_places(
+                child.folder, self.root / "bin", own_root=self.view_settings is not None
+            )
             isolation = privilege_drop.Isolation(
-                self.settings, self.places(child.folder), child.uid, self.without_namespaces
+                self.settings, places, child.uid, self.without_namespaces
             )
             if self.view_settings is None:
                 isolation.parent = self.pidfd
@@ -248,8 +257,7 @@ class Template:
             from .kernel_app import connection_info
             from .kernel_main import run_kernel
 
-            sockets = isolation.places.sockets
-            connection = connection_info({**self.settings, **request}, sockets, child.slot)
+            connection = connection_info({**self.settings, **request}, places.sockets, child.slot)
             spec = {**self.settings, "connection": connection}
             run_kernel(spec, self.namespace, fds, isolation)
             code = 0
@@ -265,24 +273,11 @@ class Template:
         finally:
             os._exit(code)
 
-    def places(self, folder: Path) -> Places:
-        """Return the folders of a kernel, as it sees them itself."""
-        from ..isolation import folder_view
-        from ..isolation.privilege_drop import Places
-
-        if self.view_settings is None:
-            scratch = folder / "scratch"
-            return Places(scratch, scratch, folder / "run", self.root / "bin")
-        return Places(
-            folder_view.HOME, folder_view.TEMPORARY, folder_view.SOCKETS, folder_view.PROGRAMS
-        )
-
     def enter_own_namespaces(self, report: int, child: _KernelChild) -> None:
         """Enter the kernel's namespaces, and return in a second process, which becomes the kernel.
 
         This process stays, as the first one of its process namespace.
         """
-        from ..isolation import namespaces
         from ..isolation.folder_view import leave_old_root
 
         assert self.view_settings is not None
@@ -396,3 +391,4 @@ def main() -> None:
     sys.path.extend(path for path in settings["path"] if path not in sys.path)
     sys.argv[1:] = []
     Template(control, settings).run()
+    os._exit(0)  # to free what was imported would take longer than all the rest of the end

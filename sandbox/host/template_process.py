@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import select
+import signal
 import socket
 import subprocess
 import sys
@@ -95,6 +96,7 @@ class TemplateProcess:
         self.mode: str | None = None
         self.start_note: str | None = None
         self._ended = False
+        self._pid = 0  # known once it is warm: it may be a child of the process that is started
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
             "root": str(self.root),
@@ -130,8 +132,8 @@ class TemplateProcess:
 
     @property
     def pid(self) -> int:
-        """The process id."""
-        return self._process.pid
+        """The id of the template; until it is warm, that of the process that was started."""
+        return self._pid or self._process.pid
 
     def alive(self) -> bool:
         """Return whether the template can still answer."""
@@ -151,6 +153,7 @@ class TemplateProcess:
             return False
         message, _ = self._receive()
         self.mode, self.start_note = message["ready"], message["why"]
+        self._pid = message["pid"]
         return True
 
     def fork_kernel(self, timeout: float) -> KernelProcess:
@@ -236,6 +239,16 @@ class TemplateProcess:
             return (stream.read() or b"").decode("utf-8", "replace")[-2000:].strip()
         return ""
 
+    def _kill(self) -> None:
+        """Kill the template and, if it does not end with it, the process that was started."""
+        for pid in (self.pid, self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(CLOSE_SECONDS)
+                return
+        self._process.wait()
+
     def close(self) -> None:
         """End the template with all its kernels, and remove the pool's folder."""
         with contextlib.suppress(OSError):
@@ -244,8 +257,7 @@ class TemplateProcess:
         try:
             self._process.wait(0 if self._ended else CLOSE_SECONDS)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self._kill()
         if self._process.stderr is not None:
             self._process.stderr.close()
         if self.root.exists():

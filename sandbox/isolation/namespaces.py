@@ -9,8 +9,11 @@ without root its own user namespace, in which Linux counts its processes apart f
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import select
+import signal
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,11 +29,14 @@ from .mount_calls import (
     clone,
     unshare,
 )
+from .process_tree import child_pids
 
 SHOWN_UID = 1000  # user id that a kernel sees as its own within a user namespace
 PROBE_SECONDS = 5.0
 MAX_INHERITED_FDS = 1024  # descriptors that the template may hold
+MAX_GUARDIAN_ROUNDS = 1000  # of killing what a template has left; some fork meanwhile
 _CAP_SYS_ADMIN = 21
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -150,6 +156,40 @@ def fork_first_process() -> int:
         OSError: the system refuses.
     """
     return clone(CLONE_NEWPID)
+
+
+def fork_from_guardian(descriptors: Iterable[int]) -> None:
+    """Go on in a child, of which this process then ends all that it leaves running.
+
+    For machines that have no process namespaces. It returns in the child only.
+
+    Args:
+        descriptors: those that only the child may hold.
+    """
+    adopt_orphans()
+    child = os.fork()
+    if child == 0:
+        adopt_orphans()
+        return
+    for fd in descriptors:
+        os.close(fd)
+    while os.waitpid(-1, 0)[0] != child:
+        pass
+    for _ in range(MAX_GUARDIAN_ROUNDS):
+        left = child_pids(os.getpid())
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(pid, 0)
+        if not left:
+            break
+    os._exit(0)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of processes below this one whose own parents end."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def serve_as_first_process(kernel: int) -> None:

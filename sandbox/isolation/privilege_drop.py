@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..sandbox_errors import PermanentError
-from . import landlock_rules, mount_calls, namespaces, seccomp_filter, self_probe
+from . import folder_view, landlock_rules, mount_calls, namespaces, seccomp_filter, self_probe
 from .kernel_users import threads_of_user
 
 # linux/prctl.h and linux/capability.h
@@ -84,6 +84,14 @@ class Places:
     temporary: Path
     sockets: Path
     programs: Path
+
+
+def kernel_places(folder: Path, programs: Path, *, own_root: bool) -> Places:
+    """Return the places of a kernel whose folder in the pool's folder is `folder`."""
+    if own_root:
+        home, temporary = folder_view.HOME, folder_view.TEMPORARY
+        return Places(home, temporary, folder_view.SOCKETS, folder_view.PROGRAMS)
+    return Places(folder / "scratch", folder / "scratch", folder / "run", programs)
 
 
 def die_with_parent(parent: int) -> None:

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from helpers.cell_waits import RUNNING, wait_until, when_running
+from helpers.missing_calls import REFUSE_CALLS
 
 from eightfold.sandbox import Kernel, KernelPool, PoolConfig, SandboxError
 
@@ -123,8 +123,12 @@ def test_a_release_ends_the_running_cell_and_forbids_others() -> None:
         pool.lease()
 
 
-SCRIPT = """
+SCRIPT = (
+    REFUSE_CALLS
+    + """
 import json, sys, time
+if sys.argv[1].endswith("no namespaces"):
+    refuse_calls("namespaces")
 from eightfold.sandbox import KernelPool, PoolConfig
 pool = KernelPool(PoolConfig(size=2, spares=0))
 pool.wait_ready(2, timeout=60)
@@ -138,6 +142,7 @@ if sys.argv[1] == "end":
     sys.exit(0)
 time.sleep(60)
 """
+)
 
 
 ENDS = (
@@ -147,13 +152,15 @@ ENDS = (
     "SIGKILL",
     "SIGKILL of the template",
     "SIGKILL, and the template",
+    "SIGKILL of the template, no namespaces",
+    "SIGKILL, and the template, no namespaces",
 )
 
 
 @pytest.mark.parametrize("how", ENDS)
 def test_nothing_is_left_when_the_program_ends(how: str) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(SCRIPT), how],
+        [sys.executable, "-c", SCRIPT, how],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -168,11 +175,11 @@ def test_nothing_is_left_when_the_program_ends(how: str) -> None:
     if how.startswith("SIG"):
         assert len(left) >= 5  # the template, two kernels and two programs
         # The pool's program, or its template, or both.
-        if how != "SIGKILL of the template":
+        if not how.startswith("SIGKILL of the template"):
             process.send_signal(signal.SIGTERM if how == "SIGTERM" else signal.SIGKILL)
         if "template" in how:
             left[0].kill()
-    if how == "SIGKILL of the template":
+    if how.startswith("SIGKILL of the template"):
         assert not psutil.wait_procs(left, timeout=60)[1]
         process.kill()
     process.wait(60)

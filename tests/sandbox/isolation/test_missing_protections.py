@@ -10,30 +10,17 @@ from pathlib import Path
 
 import pytest
 from helpers.cell_waits import wait_until
+from helpers.missing_calls import REFUSE_CALLS
 from helpers.open_interpreters import SOURCES, interpreters, package_folders, runs_as
 
 from eightfold import common, sandbox
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 
-# Installs a filter below which the machine lacks some system calls, as an old Linux or a container
-# does.
-DOCTOR = """
-import ctypes, errno, json, platform, struct, sys
-column = {"x86_64": 0, "aarch64": 1}[platform.machine()]
-calls = {"namespaces": [(272, 97)], "Landlock": [(n, n) for n in (444, 445, 446)],
-         "seccomp": [(317, 277)]}
-step = lambda code, value, yes=0, no=0: struct.pack("<HBBI", code, yes, no, value)
-code = step(0x20, 0)
-for name in sys.argv[1:]:
-    for numbers in calls[name]:
-        code += step(0x15, numbers[column], 0, 1) + step(0x06, 0x00050000 | errno.ENOSYS)
-code += step(0x06, 0x7FFF0000)
-class Program(ctypes.Structure):
-    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
-libc = ctypes.CDLL(None, use_errno=True)
-libc.prctl(38, 1, 0, 0, 0)
-number = (317, 277)[column]
-assert libc.syscall(number, 1, 0, ctypes.byref(Program(len(code) // 8, code))) == 0
+DOCTOR = (
+    REFUSE_CALLS
+    + """
+import json, sys
+refuse_calls(*sys.argv[1:])
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 from eightfold.sandbox.doctor import doctor
 checks = {check.name: (check.active, check.tried) for check in doctor()}
@@ -48,6 +35,7 @@ with KernelPool(PoolConfig(size=1, spares=0, timeout=30)) as pool, pool.lease(ti
     namespaces = pool.stats()["active"]["namespaces"]
 print(json.dumps([checks, refusal, namespaces, texts]))
 """
+)
 CELLS = [
     "6 * 7",
     "import multiprocessing as mp\nwith mp.Pool(2) as pool: print(pool.map(abs, [-1, -2]))",
