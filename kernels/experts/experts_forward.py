@@ -176,7 +176,10 @@ def experts_forward(
     _check(x, ids, weights, experts, out, workspace, sizes)
     *grouping, permuted, h, parts = split_workspace(workspace, sizes)
     h = h.view(x.dtype)
-    if out.dim() == 3:
+    rounded = isinstance(config, ManyRowsConfig)
+    if rounded:
+        parts = parts.view(x.dtype)[: top_k * x.numel()]
+    elif out.dim() == 3:
         parts = out
     if isinstance(config, StreamConfig):
         mxfp4_stream(x, ids, weights, experts, h, parts, config, pdl=pdl)
@@ -184,7 +187,9 @@ def experts_forward(
         few_rows_forward(x, ids, weights, experts, h, parts, config, pdl=pdl)
     else:
         _grouped_forward(x, ids, weights, experts, (*grouping, permuted), h, parts, config, pdl)
-    if out.dim() == 2:
+    if out.dim() == 3 and rounded:
+        out.copy_(parts.view(out.shape))
+    elif out.dim() == 2:
         block = min(1024, next_power_of_2(hidden))
         add_parts_kernel[(rows * -(-hidden // block),)](
             parts, out, rows, N=hidden, TOP_K=top_k, BLOCK=block, num_warps=4, **pdl_options(pdl)

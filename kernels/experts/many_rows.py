@@ -113,7 +113,7 @@ def many_rows_forward(
         weights: float32 [rows, top_k].
         experts: ``many_rows_fits`` accepts them.
         h: bfloat16 memory of pairs times inner, for MXFP4 padded to 128.
-        parts: float32 [top_k, rows, hidden], written.
+        parts: bfloat16 [top_k, rows, hidden], written.
         pdl: launch with programmatic dependent launch.
     """
     rows, top_k = weights.shape

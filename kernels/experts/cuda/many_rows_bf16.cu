@@ -19,7 +19,8 @@ constexpr int WEIGHT_ROWS = GROUPS * TILES * 64;  // of a program
 constexpr int COLUMNS = GATED ? WEIGHT_ROWS / 2 : WEIGHT_ROWS;  // outputs of a program
 constexpr int BLOCKS = (OUTPUTS + COLUMNS - 1) / COLUMNS;
 constexpr int CHUNKS = (INPUTS + 63) / 64;
-constexpr int PITCH = 272;  // bytes of a row of results on its way to memory
+constexpr int OUT_ROW = OUTPUTS;  // columns of a row of results in memory
+constexpr int PITCH = COLUMNS * 2 + 16;  // bytes of a row of results on its way to memory
 constexpr int RING = 229376, WEIGHT_BYTES = WEIGHT_ROWS * 128;  // of a chunk
 static_assert(INPUTS % 8 == 0 && OUTPUTS % 8 == 0, "copies of 16 bytes");
 
@@ -166,7 +167,7 @@ __device__ __forceinline__ void multiply(float (&d)[TILES][N / 2], u32 ring, con
 
 template <int N>
 __device__ __forceinline__ void compute(u8* shared, const u8* x, const u8* w, u32 live,
-                                        const bf16* bias, void* out, const Tile& tile, int begin,
+                                        const bf16* bias, bf16* out, const Tile& tile, int begin,
                                         int rows, int block) {
     float d[TILES][N / 2];
     multiply<N>(d, shared_address(shared), x, w, live, tile);
@@ -175,14 +176,12 @@ __device__ __forceinline__ void compute(u8* shared, const u8* x, const u8* w, u3
         // This lane's weight rows are r and r + 8 of the program's.
         const int r = threadIdx.x / 128 * (TILES * 64) + t * 64 + threadIdx.x / 32 % 4 * 16 +
                       threadIdx.x % 32 / 4;
-        const int output = block * COLUMNS + (GATED ? r / 16 * 8 + r % 8 : r);
-        const bool first_live = weight_row_is_live(block, r);
-        const bool second_live = weight_row_is_live(block, r + 8);
+        const int column = GATED ? r / 16 * 8 + r % 8 : r;
         float added[2] = {};
-        if (HAS_BIAS) {
-            if (first_live) added[0] = to_float(bias[weight_row(block, r)]);
-            if (second_live) added[1] = to_float(bias[weight_row(block, r + 8)]);
-        }
+        if (HAS_BIAS)
+            for (int half = 0; half < 2; half++)
+                if (weight_row_is_live(block, r + half * 8))
+                    added[half] = to_float(bias[weight_row(block, r + half * 8)]);
 #pragma unroll
         for (int i = 0; i < N / 2; i += 4) {
 #pragma unroll
@@ -190,34 +189,34 @@ __device__ __forceinline__ void compute(u8* shared, const u8* x, const u8* w, u3
                 // Registers i + j and i + j + 2 are one pair's results of the two weight rows.
                 const int pair = i / 4 * 8 + threadIdx.x % 4 * 2 + j;
                 const float low = d[t][i + j] + added[0], high = d[t][i + j + 2] + added[1];
+                bf16* to = (bf16*)(shared + pair * PITCH) + column;
                 if (GATED) {
-                    const int column = output - block * COLUMNS;
-                    *(bf16*)(shared + pair * PITCH + column * 2) = to_bf16(activate(low, high));
-                } else if (pair < rows) {
-                    float* to = (float*)out + (u64)tile.places[pair] * OUTPUTS + output;
-                    if (first_live) to[0] = low * tile.weights[pair];
-                    if (second_live) to[8] = high * tile.weights[pair];
+                    to[0] = to_bf16(activate(low, high));
+                } else {
+                    to[0] = to_bf16(low * tile.weights[pair]);
+                    to[8] = to_bf16(high * tile.weights[pair]);
                 }
             }
         }
     }
-    if (GATED) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < rows * 16; i += THREADS) {
-            const int n = block * COLUMNS + i % 16 * 8;
-            if (n < OUTPUTS)
-                *(uint4*)((bf16*)out + (u64)(begin + i / 16) * OUTPUTS + n) =
-                    *(const uint4*)(shared + i / 16 * PITCH + i % 16 * 16);
-        }
+    __syncthreads();
+    // Rows of results leave by 16 bytes: to sorted pairs, or back to the pairs' places.
+    constexpr int PIECES_OUT = COLUMNS / 8;
+    for (int i = threadIdx.x; i < rows * PIECES_OUT; i += THREADS) {
+        const int pair = i / PIECES_OUT, n = block * COLUMNS + i % PIECES_OUT * 8;
+        const u64 row = GATED ? begin + pair : tile.places[pair];
+        if (n < OUT_ROW)
+            *(uint4*)(out + row * OUT_ROW + n) =
+                *(const uint4*)(shared + pair * PITCH + i % PIECES_OUT * 16);
     }
 }
 
 // x bfloat16 [rows, INPUTS] if GATED, else [pairs, INPUTS], sorted. `tiles` [3, most]: expert, first
-// sorted pair and number of pairs. out: bfloat16 [pairs, OUTPUTS], sorted, if GATED; else float32
+// sorted pair and number of pairs. out bfloat16: if GATED [pairs, OUTPUTS], sorted; else
 // [TOP_K, rows, OUTPUTS], weighted. `scales` stands for those that other formats have.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 experts_many_rows(const bf16* x, const int* order, const int* tiles, const float* weights,
-                  const u8* w, const u8* scales, const bf16* bias, void* out, int rows, int most) {
+                  const u8* w, const u8* scales, const bf16* bias, bf16* out, int rows, int most) {
     extern __shared__ __align__(1024) u8 memory[];
     __shared__ Tile tile;
     u8* shared = memory + (-shared_address(memory) & 1023);  // swizzling needs the alignment

@@ -21,10 +21,12 @@ constexpr int BLOCKS = (ROWS + WEIGHT_ROWS - 1) / WEIGHT_ROWS;
 constexpr int PIECES = INPUTS / 32;  // of 16 bytes in a weight row
 constexpr int CHUNKS = (PIECES + 3) / 4;
 constexpr int X_ROW = CHUNKS * 128;  // columns of a row of x in memory
-constexpr int PITCH = 272;  // bytes of a row of results on its way to memory
+constexpr int COLUMNS = GATED ? WEIGHT_ROWS / 2 : WEIGHT_ROWS;  // outputs of a program
+constexpr int OUT_ROW = GATED ? BLOCKS * 128 : OUTPUTS;  // columns of a row of results in memory
+constexpr int PITCH = COLUMNS * 2 + 16;  // bytes of a row of results on its way to memory
 constexpr int RING = 204800, WEIGHT_BYTES = WEIGHT_ROWS * 64;  // of a chunk
 constexpr int SCALE_BYTES = WEIGHT_ROWS * PIECES;
-static_assert(ROWS % 16 == 0, "scales are copied by 16 bytes");
+static_assert(ROWS % 16 == 0 && OUTPUTS % 8 == 0, "scales and results are copied by 16 bytes");
 
 // The ring for N pairs: a slot holds a chunk of x, in two halves of 64 columns, and of the codes.
 template <int N> struct Ring {
@@ -207,7 +209,7 @@ __device__ __forceinline__ void multiply(float (&d)[TILES][N / 2], u8* shared, c
 
 template <int N>
 __device__ __forceinline__ void compute(u8* shared, const bf16* x, const u8* w, const u8* scales,
-                                        const bf16* bias, void* out, const Tile& tile, int begin,
+                                        const bf16* bias, bf16* out, const Tile& tile, int begin,
                                         int rows, int block) {
     const int left = ROWS - block * WEIGHT_ROWS;  // weight rows from the program's first one on
     float d[TILES][N / 2];
@@ -230,28 +232,31 @@ __device__ __forceinline__ void compute(u8* shared, const bf16* x, const u8* w, 
                 if (GATED) {
                     const float h = live ? activate(low, high) : 0.0f;
                     *(bf16*)(shared + pair * PITCH + place_of(u) * 2) = to_bf16(h);
-                } else if (live && pair < rows) {
-                    float* to = (float*)out + (u64)tile.places[pair] * OUTPUTS +
-                                block * WEIGHT_ROWS + 2 * u;
-                    *(float2*)to = {low * tile.weights[pair], high * tile.weights[pair]};
+                } else {
+                    const float weight = tile.weights[pair];
+                    *(u32*)(shared + pair * PITCH + u * 4) = pack_bf16(low * weight, high * weight);
                 }
             }
         }
     }
-    if (GATED) {
-        __syncthreads();
-        for (int i = threadIdx.x; i < rows * 16; i += THREADS)
-            *(uint4*)((bf16*)out + ((u64)(begin + i / 16) * BLOCKS + block) * 128 + i % 16 * 8) =
-                *(const uint4*)(shared + i / 16 * PITCH + i % 16 * 16);
+    __syncthreads();
+    // Rows of results leave by 16 bytes: to sorted pairs, or back to the pairs' places.
+    constexpr int PIECES_OUT = COLUMNS / 8;
+    for (int i = threadIdx.x; i < rows * PIECES_OUT; i += THREADS) {
+        const int pair = i / PIECES_OUT, n = block * COLUMNS + i % PIECES_OUT * 8;
+        const u64 row = GATED ? begin + pair : tile.places[pair];
+        if (n < OUT_ROW)
+            *(uint4*)(out + row * OUT_ROW + n) =
+                *(const uint4*)(shared + pair * PITCH + i % PIECES_OUT * 16);
     }
 }
 
 // x bfloat16 [rows, X_ROW] if GATED, else [pairs, X_ROW], sorted; columns permuted, zero beyond
-// INPUTS. `tiles` [3, most]: expert, first sorted pair and number of pairs. out: bfloat16 [pairs,
-// BLOCKS * 128], sorted, permuted, if GATED; else float32 [TOP_K, rows, OUTPUTS], weighted.
+// INPUTS. `tiles` [3, most]: expert, first sorted pair and number of pairs. out bfloat16: if GATED
+// [pairs, OUT_ROW], sorted, columns permuted; else [TOP_K, rows, OUTPUTS], weighted.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 experts_many_rows(const bf16* x, const int* order, const int* tiles, const float* weights,
-                  const u8* w, const u8* scales, const bf16* bias, void* out, int rows, int most) {
+                  const u8* w, const u8* scales, const bf16* bias, bf16* out, int rows, int most) {
     extern __shared__ __align__(1024) u8 memory[];
     __shared__ Tile tile;
     u8* shared = memory + (-shared_address(memory) & 1023);  // swizzling needs the alignment
