@@ -39,8 +39,8 @@ class EngineConfig:
         prefix_cache: keep the pages of finished sequences for prompts that begin with the same
             tokens.
         kernels: attend and sample with the GPU kernels. ``None`` uses them if they support the GPU
-            (``eightfold.kernels.supported_gpus``) and the model (no capped attention scores), else
-            plain PyTorch. True raises an error if they do not.
+            (``eightfold.kernels.supported_gpus``), else plain PyTorch. True raises an error if they
+            do not.
         fused: run the layers with fused GPU kernels instead of the modules of transformers.
             ``None`` does so if the GPU kernels are used and the architecture has fused layers
             (dense Gemma 4). True raises an error if it has none.

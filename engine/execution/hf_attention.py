@@ -74,14 +74,14 @@ class PagedAttentionLayer:
 
         Args:
             query, key, value: [1, heads, T, head_dim].
-            softcap: cap of the scores, which only plain PyTorch applies.
+            softcap: cap of the scores; ``None`` for none.
             sinks: [heads], logits beside those of the keys.
 
         Returns:
             [1, T, heads, head_dim].
 
         Raises:
-            NotImplementedError: if the model attends twice in this layer, or caps scores on a GPU.
+            NotImplementedError: if the model attends twice in this layer.
         """
         if self._last_batches is self.context.batches:
             raise NotImplementedError(f"Layer {self.spec.index} attends twice in a step.")
@@ -97,18 +97,16 @@ class PagedAttentionLayer:
                 write_kv_cache(*new, keys, values, batch.write_slots)
             out = torch_paged_attention(queries, keys, values, batch, scale, softcap, sinks)
             return out.unsqueeze(0)
-        if softcap is not None:
-            raise NotImplementedError("The GPU kernels have no softcap on attention scores.")
         written = new if self.spec.owns_kv else (None, None)
-        return self._attend_with_kernels(queries, written, batch, scale, sinks).unsqueeze(0)
+        options = {"scale": scale, "sinks": sinks, "softcap": softcap or 0.0}
+        return self._attend_with_kernels(queries, written, batch, options).unsqueeze(0)
 
     def _attend_with_kernels(
         self,
         queries: torch.Tensor,
         written: tuple[torch.Tensor | None, torch.Tensor | None],
         batch: "PagedBatch",
-        scale: float,
-        sinks: torch.Tensor | None,
+        options: dict[str, Any],
     ) -> torch.Tensor:
         from eightfold.kernels.attention.attention_dispatch import attend
         from eightfold.kernels.module_ops.rotate_and_write import rotate_and_write
@@ -125,7 +123,7 @@ class PagedAttentionLayer:
         out = torch.zeros_like(queries) if chunks else torch.empty_like(queries)
         attend(
             queries, keys, values, batch, out,
-            window=self.spec.window, scale=scale, sinks=sinks, workspace=self.context.workspace,
+            window=self.spec.window, workspace=self.context.workspace, **options,
         )  # fmt: skip
         return out
 

@@ -37,7 +37,7 @@ class Architecture:
         layers: attention layers in order.
         max_positions: number of positions that the model was made for.
         wrapped: True if the checkpoint is a multimodal model around the text model.
-        softcap: True if attention scores are capped, which only plain PyTorch does.
+        softcap: True if attention scores are capped, which the fused decoder does not do.
         quantization: how the checkpoint's weights are stored; ``None`` if they are not quantized.
     """
 

@@ -105,8 +105,6 @@ def missing_kernels_reason(device: torch.device, architecture: Architecture) -> 
     """Return as a clause why the GPU kernels cannot run a model; ``None`` if they can."""
     if device.type != "cuda":
         return "there is no GPU in use"
-    if architecture.softcap:
-        return f"{architecture.config.model_type} caps its attention scores"
     capability = _capability(device)
     return None if is_supported(capability) else unsupported_reason(capability)
 

@@ -57,6 +57,7 @@ def attend(
     scale: float = 1.0,
     sinks: torch.Tensor | None = None,
     one_copy: OneCopy | None = None,
+    softcap: float = 0.0,
     workspace: torch.Tensor | None = None,
 ) -> None:
     """Compute the attention of a step's decode rows, then that of its prefill chunks.
@@ -72,6 +73,7 @@ def attend(
         scale: factor of the scores.
         sinks: [heads], logits that take weight but add no value.
         one_copy: what rebuilds keys from the one copy.
+        softcap: cap of the scores, as in ``paged_decode``; 0 for none.
         workspace: float32 memory, as in ``paged_decode``.
 
     Raises:
@@ -80,6 +82,7 @@ def attend(
     decodes, rows = batch.num_decodes, batch.num_decodes * batch.q_len
     shared: dict[str, Any] = {
         "window": window or 0, "scale": scale, "sinks": sinks, "one_copy": one_copy,
+        "softcap": softcap,
     }  # fmt: skip
     if rows:
         paged_decode(
@@ -95,7 +98,7 @@ def attend(
     )  # fmt: skip
     kv_heads, head_dim = keys.shape[2:]
     spec = AttentionSpec(query.shape[1], kv_heads, head_dim, window or 0)
-    if spec in batch.flash_attn_specs and sinks is None and values is not None:
+    if spec in batch.flash_attn_specs and sinks is None and values is not None and not softcap:
         flash_prefill(
             query, keys, values, *chunks, window=spec.window, scale=scale, first_pos=first_pos
         )

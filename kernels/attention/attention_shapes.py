@@ -48,6 +48,7 @@ class PagedInputs:
     first_pos: torch.Tensor | None = None
     sinks: torch.Tensor | None = None
     one_copy: OneCopy | None = None
+    softcap: float = 0.0
 
     def check(self, out: torch.Tensor) -> PagedShape:
         """Return the sizes of the call.

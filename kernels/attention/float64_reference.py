@@ -22,6 +22,7 @@ def paged_decode_reference(
     scale: float = 1.0,
     window: int = 0,
     q_len: int = 1,
+    softcap: float = 0.0,
 ) -> torch.Tensor:
     """Return what ``paged_decode`` computes from the same arguments, in float64."""
     page_size = key_cache.shape[1]
@@ -50,7 +51,7 @@ def paged_decode_reference(
             visible &= pos[None, :] > row_pos[:, None] - window
         out[rows] = _attention(
             query, keys.repeat_interleave(group, 1), values.repeat_interleave(group, 1), visible,
-            scale, sinks,
+            scale, sinks, softcap,
         )  # fmt: skip
     return out
 
@@ -62,9 +63,12 @@ def _attention(
     visible: torch.Tensor,
     scale: float,
     sinks: torch.Tensor | None,
+    softcap: float,
 ) -> torch.Tensor:
     """Attention of rows [R, heads, head_dim] to keys [K, heads, head_dim]; 0 if none is visible."""
     scores = torch.einsum("rhd,khd->hrk", query, keys) * scale
+    if softcap:
+        scores = softcap * torch.tanh(scores / softcap)
     scores = scores.masked_fill(~visible, float("-inf"))
     if sinks is not None:
         sink = sinks.double()[:, None, None].expand(-1, len(query), 1)

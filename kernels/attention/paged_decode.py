@@ -100,6 +100,7 @@ def paged_decode(
     first_pos: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     one_copy: OneCopy | None = None,
+    softcap: float = 0.0,
     workspace: torch.Tensor | None = None,
     config: DecodeConfig | None = None,
     pdl: bool = False,
@@ -123,6 +124,7 @@ def paged_decode(
             the page size; ``None`` for 0. Without a window it must be 0.
         sinks: [heads], logits that take weight but add no value.
         one_copy: what rebuilds keys from the cached vectors; ``None`` for a cache of keys.
+        softcap: scores become ``softcap * tanh(scores / softcap)``; 0 for no cap.
         workspace: float32, ``decode_workspace_size(...)`` elements for page tables of this width.
             It is needed if the configuration splits.
         config: launch configuration; ``None`` for ``default_decode_config``.
@@ -136,8 +138,9 @@ def paged_decode(
     """
     config = config or default_decode_config(window, one_copy is not None)
     inputs = PagedInputs(
-        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks, one_copy
-    )
+        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks, one_copy,
+        softcap,
+    )  # fmt: skip
     shape = _check(inputs, out, q_len, config)
     if config.split_tokens:
         _decode_in_splits(inputs, shape, q_len, config, pdl, out, workspace)
@@ -258,13 +261,14 @@ def _launch_triton(
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused,
         unused if inputs.sinks is None else inputs.sinks, out, unused if sums is None else sums,
-        unused if stats is None else stats, inputs.scale, shape.sequences,
-        inputs.page_table.stride(0),
+        unused if stats is None else stats, inputs.scale, inputs.softcap or 1.0,
+        shape.sequences, inputs.page_table.stride(0),
         HEADS=shape.heads, KV_HEADS=shape.kv_heads, HEAD_DIM=head_dim, BLOCK_DIM=block_dim,
         NUM_BLOCKS=-(-head_dim // block_dim), PAIRS=pairs, PAGE_SIZE=shape.page_size,
         TILE=config.tile, Q_LEN=q_len, BLOCK_ROWS=max(16, next_power_of_2(q_len * shape.group)),
         WINDOW=inputs.window, SPLIT=config.split_tokens, SHORT_SPLIT=config.short_split_tokens,
         PADDED_SEQUENCES=max(16, next_power_of_2(shape.sequences)), ONE_COPY=one_copy is not None,
         HAS_FIRST=inputs.first_pos is not None, HAS_SINKS=inputs.sinks is not None,
-        STAGES=config.stages, num_warps=config.warps, **pdl_options(pdl),
+        HAS_CAP=inputs.softcap != 0, STAGES=config.stages, num_warps=config.warps,
+        **pdl_options(pdl),
     )  # fmt: skip

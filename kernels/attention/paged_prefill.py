@@ -71,6 +71,7 @@ def paged_prefill(
     first_pos: torch.Tensor | None = None,
     sinks: torch.Tensor | None = None,
     one_copy: OneCopy | None = None,
+    softcap: float = 0.0,
     config: PrefillConfig | None = None,
 ) -> torch.Tensor:
     """Compute the attention of prefill chunks to their paged caches, their own keys included.
@@ -90,6 +91,7 @@ def paged_prefill(
         first_pos: as in ``paged_decode``.
         sinks: [heads], logits that take weight but add no value.
         one_copy: as in ``paged_decode``.
+        softcap: as in ``paged_decode``.
         config: launch configuration; ``None`` for ``default_prefill_config``.
 
     Returns:
@@ -99,8 +101,9 @@ def paged_prefill(
         ValueError: a shape, a dtype or an option does not fit the others.
     """
     inputs = PagedInputs(
-        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks, one_copy
-    )
+        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks, one_copy,
+        softcap,
+    )  # fmt: skip
     shape = _check(inputs, query_starts, out)
     config = config or default_prefill_config(shape.head_dim, shared_memory_bytes(q.device))
     if not (config.use_hopper and _launch_hopper(inputs, shape, query_starts, out)):
@@ -147,15 +150,15 @@ def _launch_triton(
         query_starts, inputs.seq_lens, unused if inputs.first_pos is None else inputs.first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused,
-        unused if inputs.sinks is None else inputs.sinks, out, inputs.scale, shape.sequences,
-        inputs.page_table.stride(0),
+        unused if inputs.sinks is None else inputs.sinks, out, inputs.scale, inputs.softcap or 1.0,
+        shape.sequences, inputs.page_table.stride(0),
         HEADS=shape.heads, KV_HEADS=shape.kv_heads, HEAD_DIM=head_dim,
         BLOCK_DIM=max(16, next_power_of_2(head_dim)), BLOCK_PAIRS=max(16, next_power_of_2(pairs)),
         PAIRS=pairs, PAGE_SIZE=shape.page_size, BLOCK_ROWS=config.query_rows,
         BLOCK_TOKENS=block_tokens, TILE=config.tile, WINDOW=inputs.window,
         PADDED_SEQUENCES=max(16, next_power_of_2(shape.sequences)), ONE_COPY=one_copy is not None,
         HAS_FIRST=inputs.first_pos is not None, HAS_SINKS=inputs.sinks is not None,
-        STAGES=config.stages, num_warps=config.warps,
+        HAS_CAP=inputs.softcap != 0, STAGES=config.stages, num_warps=config.warps,
     )  # fmt: skip
 
 

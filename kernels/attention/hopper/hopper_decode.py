@@ -80,6 +80,7 @@ def fits(
     tile = TILE_ELEMENTS // shape.head_dim
     return (
         inputs.one_copy is None
+        and not inputs.softcap
         and inputs.q.dtype == torch.bfloat16
         and (split_tokens > 0 or inputs.sinks is None or inputs.sinks.dtype == torch.bfloat16)
         and inputs.scale > 0

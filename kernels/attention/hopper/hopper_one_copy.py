@@ -41,6 +41,7 @@ def fits(
     return (
         one_copy is not None
         and not inputs.window
+        and not inputs.softcap
         and inputs.sinks is None
         and inputs.scale > 0
         and inputs.q.dtype == torch.bfloat16

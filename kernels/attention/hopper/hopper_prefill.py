@@ -52,6 +52,7 @@ def fits(shape: PagedShape, inputs: PagedInputs) -> bool:
     """Return whether the kernel supports a call, on a device that can run it."""
     return (
         inputs.one_copy is None
+        and not inputs.softcap
         and (inputs.sinks is None or inputs.sinks.dtype == torch.bfloat16)
         and inputs.scale > 0
         and inputs.q.dtype == torch.bfloat16

@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 
 from ...triton_launch import pdl_launch_dependents, pdl_wait
-from .shared_steps import LOG2E, add_sink, online_softmax_step, tile_addresses
+from .shared_steps import add_sink, online_softmax_step, scaled_scores, tile_addresses
 from .split_combine_kernel import sequence_splits
 
 
@@ -99,11 +99,11 @@ def _add_values(sums, values, weights, decay, NUM_BLOCKS: tl.constexpr):
 @triton.jit
 def _attend_keys(
     q, k, v, page_table, cos, sin, key_weight, seq, kv_head, length, first_pos, key_begin, key_end,
-    scale,
+    scale, softcap,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     NUM_BLOCKS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr, TILE: tl.constexpr,
     Q_LEN: tl.constexpr, BLOCK_ROWS: tl.constexpr, WINDOW: tl.constexpr, ONE_COPY: tl.constexpr,
-    STAGES: tl.constexpr,
+    HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of one sequence's rows of one KV head to the keys [key_begin, key_end)."""
     GROUP: tl.constexpr = HEADS // KV_HEADS
@@ -150,7 +150,7 @@ def _attend_keys(
         seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
         if WINDOW:
             seen = seen & (pos[:, None] > row_pos[None, :] - WINDOW)
-        scores = tl.where(seen, scores * (scale * LOG2E), float("-inf"))
+        scores = tl.where(seen, scaled_scores(scores, scale, softcap, HAS_CAP), float("-inf"))
         weights, decay, top, total = online_softmax_step(scores, top, total, 0)
         weights = weights.to(k.dtype.element_ty)
         sums = _add_values(sums, values, weights, decay, NUM_BLOCKS)
@@ -206,12 +206,13 @@ def _store_output(
 @triton.jit(do_not_specialize=["sequences"])
 def paged_decode_kernel(
     q, k, v, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks, out, partial_sums,
-    partial_stats, scale, sequences, page_table_stride,
+    partial_stats, scale, softcap, sequences, page_table_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     NUM_BLOCKS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr, TILE: tl.constexpr,
     Q_LEN: tl.constexpr, BLOCK_ROWS: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
     SHORT_SPLIT: tl.constexpr, PADDED_SEQUENCES: tl.constexpr, ONE_COPY: tl.constexpr,
-    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
+    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
+    PDL: tl.constexpr,
 ):  # fmt: skip
     """Stride over work items (sequence, split, KV head), numbered densely over the batch."""
     pdl_launch_dependents(PDL)
@@ -241,9 +242,9 @@ def paged_decode_kernel(
             key_end = tl.minimum(length, (split + 1) * size)
         top, total, sums = _attend_keys(
             q, k, v, page_table + seq.to(tl.int64) * page_table_stride, cos, sin, key_weight, seq,
-            kv_head, length, first, key_begin, key_end, scale,
+            kv_head, length, first, key_begin, key_end, scale, softcap,
             HEADS, KV_HEADS, HEAD_DIM, BLOCK_DIM, NUM_BLOCKS, PAIRS, PAGE_SIZE, TILE, Q_LEN,
-            BLOCK_ROWS, WINDOW, ONE_COPY, STAGES,
+            BLOCK_ROWS, WINDOW, ONE_COPY, HAS_CAP, STAGES,
         )  # fmt: skip
         if SPLIT:
             _store_partial(

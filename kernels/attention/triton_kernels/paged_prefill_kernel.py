@@ -8,7 +8,7 @@ causal triangle or the window are not visited.
 import triton
 import triton.language as tl
 
-from .shared_steps import LOG2E, add_sink, online_softmax_step, tile_addresses
+from .shared_steps import add_sink, online_softmax_step, scaled_scores, tile_addresses
 
 
 @triton.jit
@@ -83,11 +83,11 @@ def _key_range(
 @triton.jit
 def _attend_keys(
     query, query0, query1, weight0, weight1, k, v, page_table, cos, sin, row_pos, kv_head,
-    first_pos, key_begin, visible_begin, key_end, scale,
+    first_pos, key_begin, visible_begin, key_end, scale, softcap,
     KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, TILE: tl.constexpr, WINDOW: tl.constexpr, ONE_COPY: tl.constexpr,
-    STAGES: tl.constexpr,
+    HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of a tile of query rows to the keys [visible_begin, key_end)."""
     dim = tl.arange(0, BLOCK_DIM)
@@ -122,7 +122,7 @@ def _attend_keys(
         seen = live[None, :] & (pos[None, :] <= row_pos[:, None])
         if WINDOW:
             seen = seen & (pos[None, :] > row_pos[:, None] - WINDOW)
-        scores = tl.where(seen, scores * (scale * LOG2E), float("-inf"))
+        scores = tl.where(seen, scaled_scores(scores, scale, softcap, HAS_CAP), float("-inf"))
         weights, decay, top, total = online_softmax_step(scores, top, total, 1)
         acc = tl.dot(weights.to(k.dtype.element_ty), value, acc * decay[:, None])
     return top, total, acc
@@ -131,12 +131,12 @@ def _attend_keys(
 @triton.jit
 def _attend_query_tile(
     q, k, v, query_starts, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks, out,
-    scale, seq, tile_index, kv_head, page_table_stride,
+    scale, softcap, seq, tile_index, kv_head, page_table_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, ONE_COPY: tl.constexpr, HAS_FIRST: tl.constexpr,
-    HAS_SINKS: tl.constexpr, STAGES: tl.constexpr,
+    HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of one tile of a sequence's query tokens, counted from the last tile."""
     GROUP: tl.constexpr = HEADS // KV_HEADS
@@ -172,9 +172,9 @@ def _attend_query_tile(
     top, total, acc = _attend_keys(
         query, query0, query1, weight0, weight1, k, v,
         page_table + seq.to(tl.int64) * page_table_stride, cos, sin, row_pos, kv_head, first,
-        key_begin, visible_begin, key_end, scale,
+        key_begin, visible_begin, key_end, scale, softcap,
         KV_HEADS, HEAD_DIM, BLOCK_DIM, BLOCK_PAIRS, PAIRS, PAGE_SIZE, BLOCK_ROWS, TILE, WINDOW,
-        ONE_COPY, STAGES,
+        ONE_COPY, HAS_CAP, STAGES,
     )  # fmt: skip
     if HAS_SINKS:
         decay, total = add_sink(sinks + kv_head * GROUP + block_row % GROUP, top, total)
@@ -191,12 +191,13 @@ def _attend_query_tile(
 @triton.jit(do_not_specialize=["sequences"])
 def paged_prefill_kernel(
     q, k, v, page_table, query_starts, seq_lens, first_pos, cos, sin, key_weight, sinks, out,
-    scale, sequences, page_table_stride,
+    scale, softcap, sequences, page_table_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, PADDED_SEQUENCES: tl.constexpr, ONE_COPY: tl.constexpr,
-    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, STAGES: tl.constexpr,
+    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr,
+    STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attend with one tile of query tokens and one KV head per program.
 
@@ -215,7 +216,7 @@ def paged_prefill_kernel(
         tile_index = index - tl.sum(tl.where(seqs < seq, tiles, 0), 0)
         _attend_query_tile(
             q, k, v, query_starts, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks,
-            out, scale, seq, tile_index, kv_head, page_table_stride,
+            out, scale, softcap, seq, tile_index, kv_head, page_table_stride,
             HEADS, KV_HEADS, HEAD_DIM, BLOCK_DIM, BLOCK_PAIRS, PAIRS, PAGE_SIZE, BLOCK_ROWS,
-            BLOCK_TOKENS, TILE, WINDOW, ONE_COPY, HAS_FIRST, HAS_SINKS, STAGES,
+            BLOCK_TOKENS, TILE, WINDOW, ONE_COPY, HAS_FIRST, HAS_SINKS, HAS_CAP, STAGES,
         )  # fmt: skip

@@ -30,6 +30,18 @@ def tile_addresses(
 
 
 @triton.jit
+def scaled_scores(scores, scale, softcap, HAS_CAP: tl.constexpr):
+    """Return products of queries and keys as scores: scaled, capped, and times log2(e)."""
+    if HAS_CAP:
+        # tanh(u) = 1 - 2 / (exp(2u) + 1) does not overflow to NaN at either end.
+        ratio = scores * (scale / softcap)
+        scaled = softcap * LOG2E * (1.0 - 2.0 / (tl.exp(2.0 * ratio) + 1.0))
+    else:
+        scaled = scores * (scale * LOG2E)
+    return scaled
+
+
+@triton.jit
 def online_softmax_step(scores, top, total, AXIS: tl.constexpr):
     """Take a tile of scores into a running softmax.
 

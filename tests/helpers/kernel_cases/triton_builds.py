@@ -102,8 +102,8 @@ def prefill_tiles(capability: int, head_dim: int, group: int) -> tuple[dict[str,
 
 def attention(capability: int) -> Iterator[Build]:
     shared = {
-        "HEADS": 32, "PAGE_SIZE": 64, "PADDED_SEQUENCES": 16, "HAS_SINKS": False, "PDL": True,
-        "Q_LEN": 1,
+        "HEADS": 32, "PAGE_SIZE": 64, "PADDED_SEQUENCES": 16, "HAS_SINKS": False, "HAS_CAP": False,
+        "PDL": True, "Q_LEN": 1,
     }  # fmt: skip
     window = shared | {
         "KV_HEADS": 16, "HEAD_DIM": 256, "BLOCK_DIM": 256, "PAIRS": 0, "WINDOW": 1024, "SPLIT": 0,
@@ -117,7 +117,7 @@ def attention(capability: int) -> Iterator[Build]:
     yield paged_decode_kernel, ATTENTION, window | tiles, 4
     narrow = {"KV_HEADS": 8, "HEAD_DIM": 128, "BLOCK_DIM": 128, "SPLIT": 512, "STAGES": 5}
     if capability == 90:
-        yield paged_decode_kernel, ATTENTION, window | tiles | narrow, 4
+        yield paged_decode_kernel, ATTENTION, window | tiles | narrow | {"HAS_CAP": True}, 4
     yield split_combine_kernel, ATTENTION, one_copy | {"BLOCK_DIM": 512, "BLOCK_SPLITS": 8}, 4
     yield gather_windows_kernel, ATTENTION, window | {"BLOCK_ROWS": 32}, 4
     chunks, warps = prefill_tiles(capability, 256, 2)

@@ -67,6 +67,16 @@ def test_short_sequences_have_short_splits(options: dict) -> None:
     torch.testing.assert_close(small, out[:rows], rtol=0, atol=0)
 
 
+def test_capped_scores() -> None:
+    case = decode_case(4, [20, 41], heads=4, kv_heads=2, head_dim=32)
+    options = {"scale": 0.5, "softcap": 2.0, "sinks": torch.ones(4, device=DEVICE)}
+    out = run_decode(case, DecodeConfig(tile=16, split_tokens=32), **options)
+    wanted = paged_decode_reference(**case, **options)
+    assert relative_error(out, wanted) < ATTENTION_LIMIT
+    uncapped = paged_decode_reference(**case, **{**options, "softcap": 0.0})
+    assert relative_error(uncapped, wanted) > 10 * ATTENTION_LIMIT
+
+
 @pytest.mark.parametrize("split", [0, 32])
 def test_sinks_take_weight_but_add_no_value(split: int) -> None:
     case = decode_case(3, [20, 41], heads=4, kv_heads=2, head_dim=32)

@@ -40,6 +40,15 @@ def test_sinks_take_weight_but_add_no_value() -> None:
     assert relative_error(out, wanted) < ATTENTION_LIMIT
 
 
+def test_capped_scores() -> None:
+    case = prefill_case([12, 7], [20, 7], 4, 2, 32)
+    options = {"scale": 0.5, "softcap": 2.0}
+    out = torch.full_like(case["q"], float("nan"))
+    paged_prefill(**case, out=out, config=PrefillConfig(32, 16, 4, 2), **options)
+    wanted = paged_prefill_reference(**case, **options)
+    assert relative_error(out, wanted) < ATTENTION_LIMIT
+
+
 def test_wrong_arguments_are_refused() -> None:
     case = prefill_case([5], [5], 4, 2, 32)
     with pytest.raises(ValueError, match="value_cache is missing"):
