@@ -1,6 +1,7 @@
 """Speculation: tokens a step on recorded attempts, and the speed of steps with drafts on a GPU.
 
     python benchmarks/speculation.py --traces FOLDER            # on any CPU
+    python benchmarks/speculation.py --bundled                  # the bundled model on a CPU
     python benchmarks/speculation.py --contexts 1024,7000       # on one GPU, plain decoding beside
 
 The n-gram drafter is measured on recorded attempts that are sampled again in lockstep (the folder
@@ -57,9 +58,13 @@ def divergence(plain: dict[int, list[int]], other: dict[int, list[int]]) -> dict
 
 
 def measure_context(
-    engine: Any, context: int, arguments: argparse.Namespace
+    engine: Any, context: int, arguments: argparse.Namespace, drafter: Any
 ) -> dict[str, dict[str, Any]]:
-    """Measure one context length; print and return the figures by kind of drafts."""
+    """Measure one context length; print and return the figures by kind of drafts.
+
+    Args:
+        drafter: one with weights, or ``None``.
+    """
     from decode import random_prompts
     from support.speculation.drafted_decode import ConstantDrafter, DraftedDecode
     from support.step_profile import profile
@@ -98,16 +103,22 @@ def measure_context(
         if drafts == 3 or context == arguments.contexts[0]:
             thinned = ReplayDrafter(recorded._records, 50_000, PUBLISHED_ACCEPTANCE)
             measure(f"thinned replay, k={drafts}", thinned, drafts)
-    measure("n-gram, k=7", NgramDrafter(branches=False), 7)
-    decode.set_drafter(NgramDrafter(branches=False), 7)
-    for seq in decode.seqs:
-        engine.resume(seq, [])
-    for _ in range(8):
-        engine.step()
-    _, idle = profile(engine, steps=8)
-    found["n-gram, k=7"]["idle_share"] = round(idle, 4)
-    print(f"context {context}, device idle with n-gram drafts: {idle:.2%}", flush=True)
-    decode.pause()
+
+    def measure_idle(name: str, drafter: Any, drafts: int) -> None:
+        measure(name, drafter, drafts)
+        for seq in decode.seqs:
+            engine.resume(seq, [])
+        for _ in range(8):
+            engine.step()
+        _, idle = profile(engine, steps=8)
+        found[name]["idle_share"] = round(idle, 4)
+        print(f"context {context}, {name}: device idle {idle:.2%}", flush=True)
+        decode.pause()
+
+    measure_idle("n-gram, k=7", NgramDrafter(branches=False), 7)
+    if drafter is not None:
+        measure_idle("drafter of random weights, k=3", drafter, 3)
+        measure("drafter of random weights, k=5", drafter, 5)
     measure("one alone, plain", None, 0, running=1)
     measure("one alone, wrong drafts", ConstantDrafter(), 7, running=1)
     measure("one alone, replay, k=7", replay(), 7, running=1)
@@ -135,10 +146,34 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
     costs = measure_step_costs(engine._runner, config, engine.max_context)
     print(f"steps by rows: {costs.summary()}", flush=True)
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "costs": costs.summary()}
+    drafter = None
+    if arguments.drafter:
+        from support.speculation.random_drafter import random_drafter
+
+        drafter = random_drafter(engine, model)
     for context in arguments.contexts:
-        result[str(context)] = measure_context(engine, context, arguments)
-    del engine
+        result[str(context)] = measure_context(engine, context, arguments, drafter)
+    del engine, drafter
     gc.collect()
+    return result
+
+
+def measure_bundled(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time attempts of the bundled model on a CPU with and without drafts, three times each."""
+    import torch
+    from support.speculation.bundled_attempts import PROBLEM, run_attempts
+
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {"problem": PROBLEM}
+    reference = None
+    for speculate in ("off", "auto"):
+        runs = [run_attempts(speculate, arguments.batch) for _ in range(3)]
+        best = max(runs, key=lambda run: run["tokens_per_s"])
+        reference = reference or best["sampled"]
+        assert all(run.pop("sampled") == reference for run in runs), "tokens differ"
+        result[speculate] = best
+        print(f"bundled model, speculate {speculate}: {best}", flush=True)
+    result["speedup"] = round(result["auto"]["tokens_per_s"] / result["off"]["tokens_per_s"], 3)
     return result
 
 
@@ -158,11 +193,17 @@ def parse_arguments() -> argparse.Namespace:
         "--problems", type=positive_ints, default="0,1,2,3,4,5,6,7,8,9",
         help="problems of the folder (%(default)s)",
     )  # fmt: skip
+    parser.add_argument("--bundled", action="store_true", help="the bundled model, for a CPU")
     parser.add_argument("--model", default="gemma-4-31b-shapes", help="shapes (%(default)s)")
     parser.add_argument(
         "--contexts", type=positive_ints, default="1024,7000",
         help="tokens of each prompt on a GPU (%(default)s)",
     )  # fmt: skip
+    parser.add_argument(
+        "--drafter",
+        choices=["random"],
+        help="also run a drafter of the 31B's -assistant shapes, with random weights",
+    )
     parser.add_argument("--batch", type=int, default=8, help="sequences (%(default)s)")
     parser.add_argument(
         "--tokens", type=int, help="tokens of each sequence (160 on a GPU, all of a recording)"
@@ -181,11 +222,16 @@ def main() -> int:
     arguments = parse_arguments()
     if arguments.traces is not None:
         result = {"ngram": measure_traces(arguments)}
+    elif arguments.bundled:
+        result = {"bundled": measure_bundled(arguments)}
     else:
         import torch
 
         if not torch.cuda.is_available():
-            print("without --traces, benchmarks/speculation.py needs a GPU.", file=sys.stderr)
+            print(
+                "without --traces or --bundled, benchmarks/speculation.py needs a GPU.",
+                file=sys.stderr,
+            )
             return 2
         result = measure_gpu(arguments)
         print(f"vLLM, one H100, plain and with its drafter, tokens a second: {VLLM_H100}")

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from .engine_config import EngineConfig
 from .events import Event
 from .execution.in_flight_step import InFlightStep
-from .inspection.architecture import inspect_architecture, text_model
+from .inspection.architecture import Architecture, inspect_architecture, text_model
 from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
 from .model_errors import ModelError
 from .quantization.meta_modules import describe_stored_weights
@@ -90,7 +90,9 @@ class Engine:
             raise ValueError(
                 f"The GPU kernels verify lines of drafts, but {drafter.name} branches."
             )
-        drafting = drafter or choose_drafter(config.speculate, architecture, lines)
+        drafting = drafter or choose_drafter(
+            config.speculate, fused or architecture, lines, fused is not None
+        )
         try:
             if not isinstance(model, PreTrainedModel):
                 dtype, allocate = select_dtype(config.dtype, device), parameter_allocator(fused)
@@ -114,7 +116,7 @@ class Engine:
         self._stored_weights = describe_stored_weights(model)
         self._runner = sized.runner
         self.path = execution_path(sized.runner, choice, architecture, config)
-        self._speculator = self._make_speculator(drafting, lines)
+        self._speculator = self._make_speculator(drafting, fused or architecture, lines)
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(
@@ -131,12 +133,15 @@ class Engine:
         self._changed = threading.Condition()
 
     def _make_speculator(
-        self, drafting: Drafter | AssistantCheckpoint | None, uniform: bool
+        self,
+        drafting: Drafter | AssistantCheckpoint | None,
+        architecture: Architecture,
+        uniform: bool,
     ) -> Speculator | None:
         """Return what decides about drafts; ``None`` without a drafter."""
         if drafting is None:
             return None
-        drafter = load_drafter(drafting, self._runner)
+        drafter = load_drafter(drafting, self._runner, architecture, self.config.max_drafts)
         costs = None
         if not self.config.always_draft:
             costs = measure_step_costs(self._runner, self.config, self.max_context)

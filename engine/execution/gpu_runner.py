@@ -78,6 +78,9 @@ class GpuRunner:
         # Kinds of layers whose prefill chunks flash-attn computes.
         self.flash_attn_specs: frozenset[AttentionSpec] = frozenset()
         self.sampled = SampledTokens(limits.decode_rows, device)
+        # Of each sequence in the last step: position and row of the first token whose logits gave
+        # a draw, and how many such tokens there are.
+        self.drawn_at: dict[int, tuple[int, int, int]] = {}
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[RowLayout, DecodeGraph] = {}
         rows = limits.decode_rows
@@ -100,6 +103,12 @@ class GpuRunner:
             rows = padded_rows(sampling) if sampling else 0
             rows = layout.rows if layout.q_len > 1 else rows
             self.compute(self._upload(self.arrays(scheduled, layout, rows)), layout)
+        starts = layout.row_starts(scheduled)
+        self.drawn_at = {
+            e.seq.id: (e.start + e.count - e.draw_count, row + e.count - e.draw_count, e.draw_count)
+            for e, row in zip(scheduled, starts, strict=True)
+            if e.samples
+        }
         return self.sampled.read_back(plan, self._drawn_rows(scheduled, layout))
 
     @torch.inference_mode()

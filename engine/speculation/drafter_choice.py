@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 def choose_drafter(
-    speculate: str, architecture: Architecture, lines: bool
+    speculate: str, architecture: Architecture, lines: bool, fused: bool
 ) -> Drafter | AssistantCheckpoint | None:
     """Return what ``EngineConfig.speculate`` names, before any weight is read.
 
     Args:
-        architecture: the model's.
+        architecture: the model's, with the layers of its cache.
         lines: True if the GPU kernels verify drafts, which then must be lines.
+        fused: True if the fused decoder runs the model.
 
     Returns:
         The drafter, the checkpoint of one with weights, or ``None`` for none.
@@ -42,16 +43,30 @@ def choose_drafter(
             "not a folder."
         )
     checkpoint = read_assistant(speculate, architecture)
-    if lines:
+    if lines and not fused:
         raise UnsupportedModelError(
-            f"The drafter in {speculate} runs in plain PyTorch only so far, not beside the GPU "
-            "kernels; use 'ngram'."
+            f"The drafter in {speculate} needs the fused decoder or plain PyTorch, but this model "
+            "runs in transformers' modules over the GPU kernels; use 'ngram'."
+        )
+    if lines and checkpoint.config.use_ordered_embeddings:
+        raise UnsupportedModelError(
+            f"The drafter in {speculate} has a head of centroids, which runs in plain PyTorch only "
+            "so far; use 'ngram', or set kernels to False."
         )
     return checkpoint
 
 
-def load_drafter(chosen: Drafter | AssistantCheckpoint, runner: "CpuRunner | GpuRunner") -> Drafter:
+def load_drafter(
+    chosen: Drafter | AssistantCheckpoint,
+    runner: "CpuRunner | GpuRunner",
+    architecture: Architecture,
+    most: int,
+) -> Drafter:
     """Return the drafter, with its weights if it has any.
+
+    Args:
+        architecture: as in :func:`choose_drafter`.
+        most: most drafts of a sequence in a step.
 
     Raises:
         CheckpointError: if tensors are missing, unexpected, misshapen or broken.
@@ -61,5 +76,8 @@ def load_drafter(chosen: Drafter | AssistantCheckpoint, runner: "CpuRunner | Gpu
     from ..execution.cpu_runner import CpuRunner
     from .mtp.assistant_drafter import AssistantDrafter
 
-    assert isinstance(runner, CpuRunner)
-    return AssistantDrafter(chosen, runner)
+    if isinstance(runner, CpuRunner):
+        return AssistantDrafter(chosen, runner)
+    from .mtp.kernel_assistant import KernelAssistantDrafter
+
+    return KernelAssistantDrafter(chosen, runner, architecture, most)

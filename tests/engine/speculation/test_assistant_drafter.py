@@ -20,6 +20,7 @@ from eightfold.engine import (
 )
 from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
+from eightfold.engine.speculation.drafter_choice import choose_drafter
 from eightfold.engine.speculation.speculator import Speculator
 
 pytestmark = pytest.mark.skipif(
@@ -171,11 +172,12 @@ def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(ValueError, match="is not a folder"):
         engine(tmp_path / "nothing")
     assistant(tmp_path / "drafter", text={"sliding_window": 8, "global_head_dim": 32})
-    with pytest.raises(UnsupportedModelError, match="in plain PyTorch only"):
-        Engine(
-            tiny_models.build("gemma4_one_copy"),
-            EngineConfig(device="cpu", fused=True, speculate=str(tmp_path / "drafter")),
-        )
+    assistant(tmp_path / "ordered", True, text={"sliding_window": 8, "global_head_dim": 32})
+    architecture = inspect_architecture(tiny_models.build("gemma4_one_copy").config)
+    with pytest.raises(UnsupportedModelError, match="a head of centroids"):
+        choose_drafter(str(tmp_path / "ordered"), architecture, lines=True, fused=True)
+    with pytest.raises(UnsupportedModelError, match="needs the fused decoder"):
+        choose_drafter(str(tmp_path / "drafter"), architecture, lines=True, fused=False)
 
 
 def test_damaged_drafters_are_named(tmp_path: Path) -> None:
