@@ -5,64 +5,15 @@ Without a GPU the kernels run in Triton's interpreter, in float32.
 
 import pytest
 import torch
-from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, DTYPE, relative_error
+from helpers.kernel_cases.expert_cases import packed_experts, plain_experts, random_routes, run
+from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, relative_error
 from helpers.kernel_cases.layer_cases import poisoned, randn
 
-from eightfold.kernels.experts.expert_weights import ExpertWeights
-from eightfold.kernels.experts.experts_forward import (
-    ExpertConfig,
-    ExpertTiles,
-    experts_forward,
-    experts_reference,
-    experts_workspace_size,
-)
+from eightfold.kernels.experts.experts_forward import ExpertConfig, ExpertTiles, experts_reference
 from eightfold.kernels.experts.router import route, route_reference
 
 LIMIT = 8e-3 if CUDA else 1e-4
 TILES = ExpertTiles(64, 128, 4, 2)
-
-
-def plain_experts(experts: int, hidden: int, inner: int, **options) -> ExpertWeights:
-    return ExpertWeights(
-        gate_up=randn(experts, 2 * inner, hidden) * hidden**-0.5,
-        down=randn(experts, hidden, inner) * inner**-0.5,
-        **({"activation": "silu"} | options),
-    )
-
-
-def packed_experts(experts: int, hidden: int, inner: int) -> ExpertWeights:
-    generator = torch.Generator().manual_seed(experts + hidden)
-
-    def draw(low: int, high: int, *shape: int) -> torch.Tensor:
-        drawn = torch.randint(low, high, shape, generator=generator, dtype=torch.uint8)
-        return drawn.to(DEVICE)
-
-    return ExpertWeights(
-        activation="clamped_swiglu",
-        interleaved=True,
-        gate_up_blocks=draw(0, 256, experts, 2 * inner, hidden // 32, 16),
-        gate_up_scales=draw(120, 126, experts, 2 * inner, hidden // 32),
-        down_blocks=draw(0, 256, experts, hidden, inner // 32, 16),
-        down_scales=draw(118, 124, experts, hidden, inner // 32),
-        gate_up_bias=randn(experts, 2 * inner),
-        down_bias=randn(experts, hidden),
-    )
-
-
-def random_routes(rows: int, top_k: int, experts: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(rows)
-    order = torch.rand(rows, experts, generator=generator).argsort(1)
-    weights = torch.rand(rows, top_k, generator=generator)
-    return order[:, :top_k].int().contiguous().to(DEVICE), weights.to(DEVICE)
-
-
-def run(x, ids, weights, experts, config=None, parts=False):
-    rows, top_k = ids.shape
-    size = experts_workspace_size(rows, top_k, experts, x.dtype)
-    workspace = poisoned(size, dtype=torch.float32)
-    shape = (top_k, *x.shape) if parts else x.shape
-    out = poisoned(*shape, dtype=torch.float32 if parts else DTYPE)
-    return experts_forward(x, ids, weights, experts, out, workspace, config=config)
 
 
 @pytest.mark.parametrize("kind", ["softmax_topk", "softmax_topk_renormalized", "topk_softmax"])
