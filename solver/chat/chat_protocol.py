@@ -290,7 +290,7 @@ class ChatProtocol:
         raise NotImplementedError
 
     def _ends_with_fence(self, tokens: Sequence[int], new: int) -> bool:
-        """Return whether a fence stands in the last `new` tokens or just in front of them."""
+        """Return True if a fence stands in the last `new` tokens or just in front of them."""
         tail = self.decode(tokens[-FENCE_TOKENS - new :])
         return any(fence in tail for fence in FENCES)
 

@@ -12,7 +12,7 @@ from ..template_framing import Framing, ProtocolError
 from ..template_options import NO_OPTIONS, TemplateOptions
 from ..tool_call import Call, CallText, MalformedCall
 from ..turn_reading import EarlyStop, Reply, TurnReading
-from .control_tokens import REQUIRED, Control, HarmonyVocabulary
+from .control_tokens import REQUIRED, TURN_ENDS, Control, HarmonyVocabulary
 from .message_calls import message_calls, read_messages
 from .message_reader import ENDS, HarmonyMessage, MessageReader
 
@@ -73,7 +73,8 @@ class HarmonyFormat(ChatProtocol):
         return "the vocabulary has the tokens <|channel|> and <|call|>" if shown else ""
 
     def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnReading:
-        return read_messages(self._messages_in(opener, tokens), self._reader)
+        ended = bool(tokens) and self._ids.control.get(tokens[-1]) in TURN_ENDS
+        return read_messages(self._messages_in(opener, tokens), ended, self._reader)
 
     def early_stop(self, opener: str, tokens: Sequence[int], new: int) -> EarlyStop | None:
         """Stop where a visible message completes a block of code, or an output is invented.
@@ -176,15 +177,15 @@ class HarmonyFormat(ChatProtocol):
         return EarlyStop(kept, tuple(calls)) if calls else None
 
     def _invents_output(self, tokens: Sequence[int], new: int) -> bool:
-        """Return whether one of the last `new` tokens begins the content of a tool's message."""
+        """Return True if one of the last `new` tokens begins the content of a tool's message."""
         start, message = self._ids.ids[Control.START], self._ids.ids[Control.MESSAGE]
         recent = tokens[max(0, len(tokens) - new - _HEADER_TOKENS) :]
         for index in range(max(0, len(recent) - new), len(recent)):
-            if recent[index] != message or start not in recent[:index]:
+            begin = _last_index(recent[:index], start) if recent[index] == message else None
+            if begin is None:
                 continue
-            begin = index - recent[:index][::-1].index(start)
-            header = self._messages_of([*recent[begin : index + 1]])
-            if header and not header[-1].from_model:
+            *_, written = self._messages_of(recent[begin : index + 1])
+            if not written.from_model:
                 return True
         return False
 
@@ -213,7 +214,7 @@ class HarmonyFormat(ChatProtocol):
         return [self._ids.ids[Control.MESSAGE], self._ids.ids[kind]]
 
     def _heeds_effort(self) -> bool:
-        """Return whether the chat template shows the reasoning effort."""
+        """Return True if the chat template shows the reasoning effort."""
         chosen, messages = self.options, self._messages("1")
         shown = set()
         for effort in ("low", "high"):

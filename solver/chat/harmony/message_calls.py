@@ -14,7 +14,7 @@ from ..readers.python_code import is_python
 from ..readers.turn_reader import TurnReader
 from ..tool_call import Call, MalformedCall, checked_call, is_tool_name
 from ..turn_reading import TurnReading
-from .control_tokens import TURN_ENDS, Control
+from .control_tokens import Control
 from .message_reader import HarmonyMessage
 
 Calls = tuple[Call | MalformedCall, ...]
@@ -22,6 +22,8 @@ Calls = tuple[Call | MalformedCall, ...]
 NOT_ADDRESSED = MalformedCall("a call must be a message to=python that holds Python code")
 SUPERSEDED = "a message to the tool was not sent, because another one followed it"
 UNSENT = "a message to the tool ended without <|call|>"
+MOST_NOTES = 30
+"""Number of notes that are kept of a turn; a model in a loop could make thousands."""
 
 
 def message_calls(message: HarmonyMessage, reader: TurnReader) -> Calls:
@@ -59,12 +61,19 @@ def _code_calls(text: str) -> Calls:
     return (checked_call(text),)
 
 
-def read_messages(messages: Sequence[HarmonyMessage], reader: TurnReader) -> TurnReading:
+def read_messages(
+    messages: Sequence[HarmonyMessage], ended: bool, reader: TurnReader
+) -> TurnReading:
     """Return the calls and texts of a turn.
 
     Calls: what the message that ends the turn calls. If that is nothing, then fenced blocks in the
     visible text, or in thoughts that nothing follows, as `TurnReader` reads them; and if there are
     none and no box follows, the messages to the tool that ended without a call token.
+
+    Args:
+        messages: the turn's messages.
+        ended: True if the model has ended the turn.
+        reader: reads blocks of code in texts.
 
     Texts: visible are messages in the channel `final`; if there are none, those in `commentary` and
     in no known channel. Thoughts, in `analysis`, are drafts if they hold a box.
@@ -80,12 +89,13 @@ def read_messages(messages: Sequence[HarmonyMessage], reader: TurnReader) -> Tur
     final = [message for message in plain if message.header.channel == "final"]
     final = final or [message for message in plain if message.header.channel != "analysis"]
     thoughts = [message for message in plain if message.header.channel == "analysis"]
-    ended = bool(messages) and messages[-1].closed_by in TURN_ENDS
     shown = reader.read("\n".join(message.text for message in final), ended)
     boxed = [message.text for message in thoughts if "\\boxed" in message.text]
     draft = "\n".join(reader.read(text, ended).visible() for text in boxed)
     unsent = [message for message in own[:-1] if message.header.tool is not None]
     calls = message_calls(own[-1], reader) if own else ()
+    if unsent and calls == (NOT_ADDRESSED,):
+        calls = ()
     if calls and unsent:
         notes.append(SUPERSEDED)
     if calls and own[-1].header.tool is not None and own[-1].closed_by is not Control.CALL:
@@ -97,4 +107,6 @@ def read_messages(messages: Sequence[HarmonyMessage], reader: TurnReader) -> Tur
     if not calls and unsent and "\\boxed" not in shown.visible():
         notes.append(UNSENT)
         calls = tuple(call for message in unsent for call in message_calls(message, reader))
+    if len(notes) > MOST_NOTES:
+        notes[MOST_NOTES:] = [f"{len(notes) - MOST_NOTES} more notes"]
     return TurnReading(calls, shown.visible(), draft, tuple(notes))

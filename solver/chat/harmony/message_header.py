@@ -23,7 +23,10 @@ CHANNELS = ("analysis", "commentary", "final")
 CONTENT_TYPES = ("code", "json", "text", "python")
 
 _RECIPIENT = re.compile(r"\bto\s*=\s*([^\s<>|=]+)")
+_RECIPIENT_HEAD = re.compile(rf"\s*{_RECIPIENT.pattern}(?:\s*(?:{'|'.join(CONTENT_TYPES)})\b)?")
+_GLUED = re.compile(r"(i?python3?)(?:code|json)", re.IGNORECASE)
 _CHANNEL = re.compile(r"\s*(analysis|commentary|final)(?![a-z])", re.IGNORECASE)
+_STRAY_CHANNEL = re.compile(r"(analysis|commentary|final)", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
 
 
@@ -51,7 +54,8 @@ class MessageHeader:
         if self.role != ASSISTANT or self.recipient is None:
             return None
         addressee = self.recipient.lower()
-        return None if addressee in (ASSISTANT, *OTHER_ROLES[:3], "all") else self.recipient
+        nobody = (ASSISTANT, *OTHER_ROLES[:3], *CHANNELS, "all")
+        return None if addressee in nobody else self.recipient
 
 
 def read_header(before: str, channels: Sequence[str], types: Sequence[str]) -> MessageHeader:
@@ -63,16 +67,21 @@ def read_header(before: str, channels: Sequence[str], types: Sequence[str]) -> M
         types: text behind each constrain token.
     """
     notes: list[str] = []
-    recipients = [name for text in (before, *channels, *types) for name in _RECIPIENT.findall(text)]
+    recipients = [
+        _tool_name(name)
+        for text in (before, *channels, *types)
+        for name in _RECIPIENT.findall(text)
+    ]
     recipient = next((name for name in recipients if is_tool_name(name)), None)
     if recipient is None and recipients:
         recipient = recipients[0]
     if len(set(recipients)) > 1:
         notes.append(f"the header names {len(set(recipients))} recipients")
-    role, rest = split_role(_RECIPIENT.sub(" ", before))
-    if recipient is not None and recipient.lower() == ASSISTANT and rest.split():
+    before = _RECIPIENT.sub(" ", before)
+    role, rest = split_role(before)
+    if rest == before and rest.strip() and (recipient or "").lower() == ASSISTANT:
         role, rest = rest.split()[0].lower(), ""  # a tool that does not exist
-    extra, words = _WORD.findall(rest), list[str]()
+    words = _WORD.findall(rest)
     channel = None
     for text in channels:
         named, rest = split_channel(_RECIPIENT.sub(" ", text))
@@ -80,14 +89,25 @@ def read_header(before: str, channels: Sequence[str], types: Sequence[str]) -> M
         words += _WORD.findall(rest)
     if len(channels) > 1:
         notes.append(f"the header has {len(channels)} channel tokens")
-    if channel is None and role == ASSISTANT:
-        notes.append("the header names no channel")
     words += [word for text in types for word in _WORD.findall(_RECIPIENT.sub(" ", text))]
+    if channel is None and role == ASSISTANT:
+        stray = _STRAY_CHANNEL.search(" ".join(words))
+        channel = stray[1].lower() if stray else None
+        notes.append(
+            f"the channel {channel} has no token" if stray else "the header names no channel"
+        )
     content_type = next((w.lower() for w in words if w.lower() in CONTENT_TYPES), "")
-    extra += [word for word in words if word.lower() not in CONTENT_TYPES]
+    extra = [word for word in words if word.lower() not in CONTENT_TYPES]
     if extra and role == ASSISTANT:
         notes.append(f"the header has words that mean nothing: {' '.join(extra)[:60]}")
     return MessageHeader(role, channel, recipient, content_type, tuple(notes))
+
+
+def _tool_name(name: str) -> str:
+    """Return the name of a recipient without what is stuck to it."""
+    name = re.sub(r"^\W+|\W+$", "", name) or name
+    glued = _GLUED.fullmatch(name)
+    return glued[1] if glued else name
 
 
 def split_role(text: str) -> tuple[str, str]:
@@ -111,7 +131,5 @@ def split_recipient(text: str) -> tuple[str | None, str]:
 
     A content type behind the recipient is no part of the rest.
     """
-    named = re.compile(rf"\s*{_RECIPIENT.pattern}(?:\s*(?:{'|'.join(CONTENT_TYPES)})\b)?").match(
-        text
-    )
-    return (named[1], text[named.end() :]) if named else (None, text)
+    named = _RECIPIENT_HEAD.match(text)
+    return (_tool_name(named[1]), text[named.end() :]) if named else (None, text)

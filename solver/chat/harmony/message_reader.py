@@ -107,6 +107,7 @@ class MessageReader:
     def _messages(self, tokens: Sequence[int]) -> Iterator[HarmonyMessage]:
         control = self.vocabulary.control
         draft, at = _Draft(0, begun=True), 0
+        draft.write(f"{ASSISTANT} ")  # the role that the prompt has begun the header with
         for index in [i for i, token in enumerate(tokens) if token in control]:
             kind = control[tokens[index]]
             if draft.body is None:

@@ -125,6 +125,8 @@ def test_only_return_and_call_and_the_end_of_text_stop() -> None:
         (TO_PYTHON + "1<|end|><|start|>assistant" + TO_PYTHON + "2<|return|>", ["2"]),
         (TO_PYTHON + "1<|end|><|start|>assistant" + TO_PYTHON + "2<|end|><|start|>assistant"
          "<|channel|>analysis<|message|>I wait.<|return|>", ["1", "2"]),
+        (TO_PYTHON + "1<|end|><|start|>assistant<|channel|>analysis<|message|>I wait.<|call|>",
+         ["1"]),
         # Fenced blocks.
         (FINAL + BLOCK + "<|return|>", ["print(1)\n"]),
         (FINAL + BLOCK + "\nSo \\boxed{1}.<|return|>", []),
@@ -142,6 +144,12 @@ def test_only_return_and_call_and_the_end_of_text_stop() -> None:
 def test_calls(text: str, calls: list[str | None]) -> None:
     assert_calls(list(read(text).calls), calls)
     assert_calls(PROTOCOL.parse_calls(text), calls)
+
+
+def test_a_loop_leaves_few_notes() -> None:
+    notes = read("<|message|>x<|end|>" * 200).notes
+    assert len(notes) == 31
+    assert notes[-1].endswith("more notes")
 
 
 @settings(max_examples=100, deadline=None)

@@ -61,7 +61,13 @@ def test_a_turn_is_cut_into_its_messages() -> None:
         ("<|channel|>final", "final", None, ""),
         ("<|channel|>final <|constrain|>response", "final", None, ""),
         ("<|channel|>analysis to=assistant", "analysis", None, ""),
-        ("<|channel|>comment to=user", None, None, ""),
+        ("<|channel|>remark to=user", None, None, ""),
+        ("<|channel|>comment to=final", None, None, ""),
+        ("user<|channel|>final", "final", None, ""),
+        ("analysis to=python code", "analysis", "python", "code"),
+        ("final", "final", None, ""),
+        (" to=pythoncode<|channel|>analysis", "analysis", "python", ""),
+        ("<|channel|>analysis to=`python`, code", "analysis", "python", "code"),
         ("<|channel|>analysis<|channel|>final", "final", None, ""),
         ("<|channel|><|channel|>analysis to=python", "analysis", "python", ""),
         (" to=browser<|channel|>analysis to=python code", "analysis", "python", "code"),
@@ -88,6 +94,7 @@ def test_headers(header: str, channel: str | None, tool: str | None, content_typ
         ("<|channel|>to=python code<|message|>1", "names no channel"),
         ("<|channel|>analysis to=python to=browser<|message|>1", "2 recipients"),
         ("<|channel|>analysis<|channel|>final<|message|>1", "2 channel tokens"),
+        ("final<|message|>1", "channel final has no token"),
         ("<|channel|>analysis odd words<|message|>1", "mean nothing: odd words"),
         ("<|channel|>final<|message|>1<|constrain|>2", "<|constrain|> where it means nothing"),
         ("<|channel|>final<|message|>1<|message|>2", "<|message|> where it means nothing"),
@@ -127,6 +134,13 @@ def test_messages_that_do_not_begin_or_end(text: str, texts: list[str], note: st
     messages = read(text)
     assert [message.text for message in messages] == texts
     assert note in "; ".join(note for message in messages for note in message.notes)
+
+
+def test_the_first_message_is_the_models_whatever_follows_the_role() -> None:
+    assert one("python<|channel|>analysis<|message|>1").from_model
+    assert one("user<|message|>1").from_model
+    _, second = read("<|message|>1<|end|><|start|>assistantfinal<|message|>2")
+    assert second.header.channel == "final"
 
 
 @pytest.mark.parametrize("head", ["python", "python to=assistant", "tool", "functions.python",
