@@ -85,4 +85,5 @@ def _workspace_size(
         tokens,
         config.split_tokens,
         config.short_split_tokens,
+        layer.window or 0,
     )

@@ -28,6 +28,9 @@ from .split_kv import combine_splits, decode_workspace_size
 from .triton_kernels.paged_decode_kernel import paged_decode_kernel
 
 
+MAX_WHOLE_WINDOW = 2048  # tokens; a wider one takes too long for one program
+
+
 @dataclass(frozen=True, slots=True)
 class DecodeConfig:
     """Launch configuration of ``paged_decode``.
@@ -57,7 +60,8 @@ class DecodeConfig:
 def default_decode_config(window: int, one_copy: bool = False) -> DecodeConfig:
     """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md).
 
-    Layers with a window are not split, others in splits of 512 tokens. One-copy layers have splits
+    Layers with a window of up to ``MAX_WHOLE_WINDOW`` tokens are not split, others in splits of 512
+    tokens. One-copy layers have splits
     of 1,024, which are 9 to 11 % faster than 512 from 7k tokens on. At 1k tokens they are a third
     slower than shorter ones, so that short sequences have splits of 256.
 
@@ -65,7 +69,7 @@ def default_decode_config(window: int, one_copy: bool = False) -> DecodeConfig:
         window: tokens that a row sees; 0 for all.
         one_copy: True for a layer that caches one vector for key and value.
     """
-    if window:
+    if 0 < window <= MAX_WHOLE_WINDOW:
         return DecodeConfig(tile=32, stages=8, use_hopper=True)
     if one_copy:
         return DecodeConfig(
