@@ -1,5 +1,6 @@
 """A drafter's checkpoint: whether it fits its model, and its weights."""
 
+import inspect
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,16 @@ class AssistantCheckpoint:
                     f"as {names[0]}; get its checkpoint again."
                 )
         return model.to(device).eval()
+
+
+def row_options(drafter: PreTrainedModel) -> dict[str, Any]:
+    """Return the options with which the drafter's layers compute every row.
+
+    Newer transformers drop all rows but the last before layers that share their keys, unless
+    ``logits_to_keep`` is a tensor; older ones do not know the option.
+    """
+    known = inspect.signature(type(drafter.model).forward).parameters
+    return {"logits_to_keep": torch.empty(0)} if "logits_to_keep" in known else {}
 
 
 def read_assistant(folder: str | Path, architecture: Architecture) -> AssistantCheckpoint:

@@ -22,7 +22,7 @@ from ...scheduling.draft_tree import DraftTree
 from ...scheduling.scheduled_step import ScheduledTokens
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
-from .assistant_checkpoint import AssistantCheckpoint
+from .assistant_checkpoint import AssistantCheckpoint, row_options
 
 
 class AssistantDrafter:
@@ -50,7 +50,7 @@ class AssistantDrafter:
         self._softcap = float(getattr(text, "final_logit_softcapping", None) or 0.0)
         self._context = attach_drafter(self._model, checkpoint.sources, runner.cache)
         self._no_kv = self._placeholders(self._model)
-        self._all_rows = torch.empty(0)
+        self._options = row_options(self._model)
         runner.keep_hidden()
 
     @staticmethod
@@ -120,7 +120,7 @@ class AssistantDrafter:
             position_ids=positions,
             shared_kv_states=self._no_kv,
             use_cache=False,
-            logits_to_keep=self._all_rows,  # an int would drop rows before the first layer
+            **self._options,
         ).last_hidden_state
         if model.masked_embedding is None:
             logits = model.lm_head(state)[0].float()

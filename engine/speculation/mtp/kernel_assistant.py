@@ -30,7 +30,7 @@ from ...scheduling.draft_tree import DraftTree
 from ...scheduling.scheduled_step import ScheduledTokens
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
-from .assistant_checkpoint import AssistantCheckpoint
+from .assistant_checkpoint import AssistantCheckpoint, row_options
 
 UNROTATED = "full_attention"  # layers of one copy: the kernel rotates their queries
 
@@ -180,7 +180,7 @@ class KernelAssistantDrafter:
         self._layers = self._attach(checkpoint.sources, workspace)
         empty = torch.empty(1, 1, 1, 1, device=runner.device, dtype=self.model.dtype)
         self._no_kv = dict.fromkeys(text.layer_types, (empty, empty))
-        self._all_rows = torch.empty(0)
+        self._options = row_options(self.model)
         sequences = padded_rows(runner.limits.max_running)
         self.sampler_space = torch.empty(
             sampler_workspace_size(sequences, text.vocab_size), device=runner.device
@@ -286,7 +286,7 @@ class KernelAssistantDrafter:
             position_ids=views["positions"],
             shared_kv_states=self._no_kv,
             use_cache=False,
-            logits_to_keep=self._all_rows,  # an int would drop rows before the first layer
+            **self._options,
         ).last_hidden_state
         logits = model.lm_head(state)[0].float()
         if self._softcap:
