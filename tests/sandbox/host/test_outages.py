@@ -51,7 +51,7 @@ def test_starting_kernels_may_be_killed_any_number_of_times() -> None:
         stop = threading.Event()
 
         def kill() -> None:
-            until = time.monotonic() + 3
+            until = time.monotonic() + 1.5
             while time.monotonic() < until and not stop.is_set():
                 template = pool.stats()["template_pid"]
                 if template is not None:
