@@ -65,7 +65,7 @@ def test_logits_equal_those_of_compressed_tensors(name: str, tmp_path: Path) -> 
 
 
 def test_logits_equal_those_of_fine_grained_fp8(tmp_path: Path) -> None:
-    save_plain(tmp_path)
+    save_plain(tmp_path, hidden_size=256)  # transformers 5.5 expands whole blocks only
     quantize_folder(tmp_path, "fine_grained_fp8")
     ours, _ = load_checkpoint(tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(
