@@ -54,7 +54,8 @@ def test_it_answers_right_by_calls_of_the_tool(device: str) -> None:
     )
     with Solver(config) as solver:
         assert solver.protocol.family == "harmony"
-        for one in one_of_each_family():
+        known = one_of_each_family()
+        for one in known if device == "cuda" else known[::2]:  # a CPU takes seconds for each
             result = solver.solve(one.problem)
             assert result.answer == one.answer, one
             assert not result.faults

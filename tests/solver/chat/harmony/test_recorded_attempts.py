@@ -17,6 +17,7 @@ from helpers.solver_cases.harmony_tokenizers import REAL_IDS, real_harmony, trac
 from eightfold.solver.attempts.attempt import Attempt, AttemptLimits, CallTools, Ending, Feed
 from eightfold.solver.attempts.calls.call_record import CallRecord
 from eightfold.solver.chat import ChatProtocol, load_protocol
+from eightfold.solver.chat.harmony.message_calls import SUPERSEDED
 from eightfold.solver.chat.prompt_texts import Prompts
 from eightfold.solver.chat.tool_call import Call
 
@@ -79,7 +80,7 @@ def replay(ids: list[int], attempt: Attempt) -> Iterator[tuple[list[int], Feed]]
         end = next((i for i in range(at, len(ids)) if ids[i] in (CALL, RETURN)), len(ids) - 1)
         turn = ids[at : end + 1]
         attempt.add_tokens(turn, [])
-        assert attempt.stop_at_code(1.0, len(turn), paused=True) is None
+        assert attempt.stop_at_code(1.0, paused=True) is None
         if end == len(ids) - 1:  # the recording ends with the box
             return
         action = attempt.on_pause(1.0)
@@ -105,7 +106,7 @@ def test_calls_results_and_answers_are_those_of_the_recordings(
     recordings: list[tuple[dict[str, object], list[int]]],
     bytes_of: dict[int, bytes],
 ) -> None:
-    results = calls = unaddressed = messages = noted = 0
+    results = calls = unaddressed = turns = noted = 0
     to_python = protocol._encode("<|channel|>analysis to=python code<|message|>")
     for entry, ids in recordings:
         attempt = Attempt(0, 1, protocol, AttemptLimits(turns=10_000))
@@ -123,12 +124,12 @@ def test_calls_results_and_answers_are_those_of_the_recordings(
         assert codes == list(written_calls(ids, bytes_of)), entry["key"]
         calls += sum(code is not None for code in codes)
         unaddressed += sum(code is None for code in codes)
-        read = protocol._messages_of(ids)  # type: ignore[attr-defined]
-        messages += len(read)
-        noted += sum(bool(message.notes) for message in read)
-        to_tool = sum(message.header.tool == "python" for message in read)
-        assert to_tool == count_of(to_python, ids), entry["key"]
+        turns += len(attempt.turns)
+        noted += sum(bool(turn.reading.notes) for turn in attempt.turns)
+        notes = [note for turn in attempt.turns for note in turn.reading.notes]
+        sent = sum(code is not None for code in codes)
+        assert sent + notes.count(SUPERSEDED) == count_of(to_python, ids), entry["key"]
     # Whoever recorded the attempts answered a call without a recipient by a request for the answer.
     assert 0 < results <= calls
     assert unaddressed < 0.01 * calls
-    assert noted < 0.002 * messages, "nearly all messages are in order"
+    assert noted < 0.01 * turns, "nearly all turns are in order"
