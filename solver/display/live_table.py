@@ -125,7 +125,9 @@ def _attempt_row(one: AttemptProgress, width: int) -> Row:
             "" if one.answer is None else str(one.answer),
         ],
     )
-    return f"{cells}  {_doing(one, width - len(cells) - 2)}", STYLES.get(one.state, "")
+    cancelled = one.doing.startswith("cancelled")
+    style = "dim" if cancelled else STYLES.get(one.state, "")
+    return f"{cells}  {_doing(one, width - len(cells) - 2)}", style
 
 
 def _doing(one: AttemptProgress, room: int) -> str:
