@@ -308,10 +308,11 @@ class Scheduler:
         pauses = reason == "pause"
         self.counters.sampled_tokens += count
         self.counters.dropped_tokens += len(drawn) - count
-        # Right drafts behind a pause are no tokens of the sequence. A running one has one token to
-        # compute.
-        seq.computed = min(seq.computed, len(seq.tokens) - (reason is None))
-        seq.max_computed = min(seq.max_computed, len(seq.tokens))
+        if entry.drafts:
+            # Right drafts behind a pause are no tokens of the sequence. A running one has one token
+            # to compute; no other step in flight computes it.
+            seq.computed = min(seq.computed, len(seq.tokens) - (reason is None))
+            seq.max_computed = min(seq.max_computed, len(seq.tokens))
         self._events.append(
             Event(
                 seq.id,

@@ -210,3 +210,15 @@ def test_a_failed_step_loses_no_token(lookahead: int) -> None:
         engine.run()
         for seed, seq in zip((0, 1, 2, 7), (*seqs, child), strict=True):
             assert engine.sampled[seq] == sampled_alone(PROMPT, params(seed=seed))
+
+
+def test_every_token_is_computed_once(lookahead: int) -> None:
+    engine = FakeEngine(lookahead=lookahead, prefix_cache=False, max_step_tokens=32)
+    for seed in range(3):
+        engine.scheduler.submit(list(PROMPT), params(seed=seed, max_new_tokens=20))
+    while engine.scheduler.has_work:
+        engine.step()
+        for plan, _ in engine.in_flight:
+            assert all(e.count == 1 for e in plan.scheduled if e.start >= len(PROMPT))
+    assert engine.scheduler.counters.recomputed_tokens == 0
+    assert engine.scheduler.counters.computed_tokens == 3 * (len(PROMPT) + 19)
