@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import transformers
 from helpers.engine_cases import tiny_models
+from helpers.engine_cases.assistants import reference_drafts, save_assistant
 from helpers.engine_cases.engine_driver import run_until_idle
 from safetensors.torch import load_file, save_file
 
@@ -19,8 +19,8 @@ from eightfold.engine import (
     UnsupportedModelError,
 )
 from eightfold.engine.inspection.architecture import inspect_architecture
-from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
 from eightfold.engine.speculation.drafter_choice import choose_drafter
+from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
 from eightfold.engine.speculation.speculator import Speculator
 
 pytestmark = pytest.mark.skipif(
@@ -28,38 +28,6 @@ pytestmark = pytest.mark.skipif(
     reason="this transformers has no Gemma 4 drafters",
 )
 PROMPT = [9, 11, 40, 3, 77, 12, 8, 8, 90, 31, 5, 6, 7, 99, 100, 21, 22, 23, 24, 25]
-
-
-def assistant(folder: Path, ordered: bool = False, **changes: Any) -> Any:
-    """Save a random drafter for the tiny Gemma 4 and return it."""
-    torch.manual_seed(5)
-    text = {
-        **tiny_models.COMMON,
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 2,
-        "head_dim": 8,
-        "global_head_dim": 16,
-        "num_global_key_value_heads": 1,
-        "attention_k_eq_v": True,
-        "sliding_window": tiny_models.WINDOW,
-        "hidden_size_per_layer_input": 0,
-        "vocab_size_per_layer_input": 0,
-        "layer_types": ["sliding_attention", "full_attention"],
-        **changes.pop("text", {}),
-    }
-    settings = {"backbone_hidden_size": 32, "use_ordered_embeddings": ordered, **changes}
-    config = transformers.Gemma4AssistantConfig(
-        text_config=transformers.Gemma4TextConfig(**text),
-        num_centroids=16,
-        centroid_intermediate_top_k=4,
-        **settings,
-    )
-    model = tiny_models.randomize(transformers.Gemma4AssistantForCausalLM(config))
-    if ordered:
-        model.masked_embedding.token_ordering.copy_(torch.randperm(tiny_models.VOCABULARY))
-    model.save_pretrained(folder)
-    return model
 
 
 def engine(folder: Path, **changes: Any) -> Engine:
@@ -70,36 +38,10 @@ def engine(folder: Path, **changes: Any) -> Engine:
     return Engine(tiny_models.build("gemma4"), EngineConfig(**{**settings, **changes}))
 
 
-@torch.inference_mode()
-def reference_drafts(model: Any, tokens: list[int], count: int) -> list[int]:
-    """Greedy drafts of transformers' module over the dense keys and values of the model."""
-    target = tiny_models.build("gemma4")
-    end = len(tokens) - 1
-    output = target.model(torch.tensor([tokens[:end]]), use_cache=True)
-    hidden = output.last_hidden_state[:, -1:]
-    shared = {}
-    for index, kind in enumerate(target.config.layer_types):
-        layer = output.past_key_values.layers[index]
-        shared[kind] = (layer.keys, layer.values)
-    shared["sliding_attention"] = tuple(
-        part[:, :, -(tiny_models.WINDOW - 1) :] for part in shared["sliding_attention"]
-    )
-    newest, found = tokens[-1], []
-    for _ in range(count):
-        embedded = target.get_input_embeddings()(torch.tensor([[newest]]))
-        step = model(
-            inputs_embeds=torch.cat([embedded, hidden], dim=-1),
-            position_ids=torch.tensor([[end - 1]]),
-            shared_kv_states=shared,
-        )
-        hidden, newest = step.last_hidden_state, int(step.logits[0, -1].argmax())
-        found.append(newest)
-    return found
-
-
 @pytest.mark.parametrize("ordered", [False, True])
 def test_drafts_are_those_of_transformers(ordered: bool, tmp_path: Path) -> None:
-    model = assistant(tmp_path, ordered)
+    model = save_assistant(tmp_path, ordered)
+    target = tiny_models.build("gemma4")
     own = engine(tmp_path)
     drafts: dict[int, tuple[int, ...]] = {}  # by number of tokens before them
     assert isinstance(own._speculator, Speculator)
@@ -118,14 +60,14 @@ def test_drafts_are_those_of_transformers(ordered: bool, tmp_path: Path) -> None
     wrong = [
         length
         for length in checked
-        if list(drafts[length]) != reference_drafts(model, tokens[:length], 3)
+        if list(drafts[length]) != reference_drafts(model, target, tokens[:length], 3)
     ]
     # Which centroids are the nearest may be decided by rounding.
     assert len(wrong) <= int(ordered), wrong
 
 
 def test_tokens_are_those_without_drafts(tmp_path: Path) -> None:
-    assistant(tmp_path)
+    save_assistant(tmp_path)
     found = []
     for speculate in ("off", str(tmp_path)):
         own = engine(tmp_path, speculate=speculate)
@@ -158,7 +100,7 @@ def test_tokens_are_those_without_drafts(tmp_path: Path) -> None:
 def test_a_drafter_of_another_model_is_refused(
     changes: dict[str, Any], said: str, tmp_path: Path
 ) -> None:
-    assistant(tmp_path, **changes)
+    save_assistant(tmp_path, **changes)
     (tmp_path / "model.safetensors").write_bytes(b"never read")
     architecture = inspect_architecture(tiny_models.build("gemma4").config)
     with pytest.raises(UnsupportedModelError, match=f"does not fit the model: it has .*{said}"):
@@ -171,8 +113,8 @@ def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         engine(tmp_path / "llama")
     with pytest.raises(ValueError, match="is not a folder"):
         engine(tmp_path / "nothing")
-    assistant(tmp_path / "drafter", text={"sliding_window": 8, "global_head_dim": 32})
-    assistant(tmp_path / "ordered", True, text={"sliding_window": 8, "global_head_dim": 32})
+    save_assistant(tmp_path / "drafter", text={"sliding_window": 8, "global_head_dim": 32})
+    save_assistant(tmp_path / "ordered", True, text={"sliding_window": 8, "global_head_dim": 32})
     architecture = inspect_architecture(tiny_models.build("gemma4_one_copy").config)
     with pytest.raises(UnsupportedModelError, match="a head of centroids"):
         choose_drafter(str(tmp_path / "ordered"), architecture, lines=True, fused=True)
@@ -181,7 +123,7 @@ def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_damaged_drafters_are_named(tmp_path: Path) -> None:
-    assistant(tmp_path)
+    save_assistant(tmp_path)
     path = tmp_path / "model.safetensors"
     tensors = load_file(path)
     whole = path.read_bytes()

@@ -4,16 +4,23 @@ The kernels run in Triton's interpreter, in float32 and without graphs.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+import transformers
 from helpers.engine_cases import tiny_models
+from helpers.engine_cases.assistants import reference_drafts, save_assistant
 from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from helpers.kernel_cases.kernel_devices import CUDA
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
+from eightfold.engine.inspection.architecture import inspect_architecture
+from eightfold.engine.inspection.kv_geometry import one_copy_layers
 from eightfold.engine.scheduling.draft_tree import DraftTree
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.drafter import Draft
+from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
+from eightfold.engine.speculation.mtp.kernel_assistant import KernelAssistantDrafter
 from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
 from eightfold.engine.speculation.replay_drafter import ReplayDrafter
 
@@ -39,19 +46,55 @@ class RaggedDrafter(ReplayDrafter):
         return Draft(DraftTree.line(wrong))
 
 
-def test_tokens_are_those_without_drafts() -> None:
-    model = tiny_models.build("gemma4_one_copy")
-    expected = greedy_reference(model, PROMPT, NEW)
-    drafter = RaggedDrafter({(tuple(PROMPT), 0): PROMPT + expected}, tiny_models.VOCABULARY)
+EXPECTED = greedy_reference(tiny_models.build("gemma4_one_copy"), PROMPT, NEW)
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    drafter = RaggedDrafter({(tuple(PROMPT), 0): PROMPT + EXPECTED}, tiny_models.VOCABULARY)
     drafter.wrong_at = len(PROMPT) + 4
-    engine = Engine(model, replace(CONFIG, fused=True), drafter)
+    return Engine(tiny_models.build("gemma4_one_copy"), replace(CONFIG, fused=True), drafter)
+
+
+def test_tokens_are_those_without_drafts(engine: Engine) -> None:
     seq = engine.submit(
         PROMPT, SamplingParams(temperature=0, max_new_tokens=NEW, stop_token_ids=())
     )
-    assert run_until_idle(engine)[seq] == expected
+    assert run_until_idle(engine)[seq] == EXPECTED
     stats = engine.stats()
     assert stats["drafted_tokens"] > stats["accepted_tokens"] >= 2
     assert stats["steps"] < NEW
+
+
+@pytest.mark.skipif(
+    not hasattr(transformers, "Gemma4AssistantForCausalLM"),
+    reason="this transformers has no Gemma 4 drafters",
+)
+def test_drafts_of_weights_are_those_of_transformers(engine: Engine, tmp_path: Path) -> None:
+    assistant = save_assistant(tmp_path, text={"sliding_window": 8, "global_head_dim": 32})
+    target = tiny_models.build("gemma4_one_copy")
+    architecture = inspect_architecture(target.config)
+    layers = one_copy_layers(target.config.to_dict(), architecture.layers)
+    assert layers is not None
+    fused = replace(architecture, layers=layers)
+    drafter = KernelAssistantDrafter(read_assistant(tmp_path, fused), engine._runner, fused, 2)
+    drafted: dict[int, tuple[int, ...]] = {}  # by number of tokens before them
+    draft = drafter.draft
+
+    def recorded(sequences: list[Sequence], count: int) -> list[Draft]:
+        found = draft(sequences, count)
+        drafted[len(sequences[0].tokens)] = found[0].tree.tokens
+        return found
+
+    drafter.draft = recorded  # type: ignore[method-assign]
+    assert engine._speculator is not None
+    engine._speculator.drafter = drafter
+    seq = engine.submit(PROMPT, SamplingParams(temperature=0, max_new_tokens=4, stop_token_ids=()))
+    tokens = PROMPT + run_until_idle(engine)[seq]
+    checked = {length: line for length, line in drafted.items() if line}
+    assert len(checked) >= 2
+    for length, line in checked.items():
+        assert list(line) == reference_drafts(assistant, target, tokens[:length], len(line))
 
 
 def test_trees_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
