@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +31,12 @@ from .safe_markup import code_styles, plain, prose, python_code
 FOLDER = Path(__file__).parent
 PAGE_LIMIT = 9_500_000
 """Bytes of a page beyond which each problem gets a page of its own."""
+
+PARALLEL_TOKENS = 500_000
+"""Tokens of a run from which its conversations are set by several processes."""
+
+FORESEEN_FROM = 8
+"""Number of problems from whose size that of the page is foreseen."""
 
 FOLDED_OUTPUT = 2000
 """Characters of an output beyond which it is folded."""
@@ -112,32 +123,21 @@ def write_report(
     environment = _environment()
     entries = _entries(run, comparison, lambda index: f"#problem-{index}")
     bodies: list[str] = []
-    size = 0
-    for entry in entries:
-        bodies.append(_packed(environment, entry))
-        size += len(bodies[-1])
-        if size > page_limit:
-            break
-    else:
+    with closing(_packed_all(entries)) as packed:
+        for body in packed:
+            bodies.append(body)
+            if _too_large(bodies, len(entries), page_limit):
+                break
+    if len(bodies) == len(entries) and sum(map(len, bodies)) <= page_limit:
         page = _page(environment, name, run, settings, entries, bodies, comparison=comparison)
         if len(page) <= page_limit:
             return [_write(out, page)]
     parts = out.with_name(f"{out.stem}_problems")
-    files = [
-        _write(
-            parts / f"{entry.index}.html",
-            _page(
-                environment,
-                name,
-                (),
-                settings,
-                [entry],
-                [_packed(environment, entry)],
-                f"../{out.name}",
-            ),
-        )
-        for entry in _entries(run, comparison, lambda index: f"{index}.html")
-    ]
+    entries = _entries(run, comparison, lambda index: f"{index}.html")
+    files = []
+    for entry, body in zip(entries, _packed_all(entries), strict=True):
+        page = _page(environment, name, (), settings, [entry], [body], f"../{out.name}")
+        files.append(_write(parts / f"{entry.index}.html", page))
     entries = _entries(run, comparison, lambda index: f"{parts.name}/{index}.html")
     return [
         _write(out, _page(environment, name, run, settings, entries, [], comparison=comparison)),
@@ -164,6 +164,7 @@ def _entries(
     ]
 
 
+@cache
 def _environment() -> Environment:
     """Return the templates. A string that is no `Markup` is made visible and escaped."""
     environment = Environment(
@@ -199,9 +200,33 @@ def draft_counts(attempt: dict[str, Any]) -> tuple[int, int] | None:
     return sum(one["drafted"] for one in found), sum(one["accepted"] for one in found)
 
 
-def _packed(environment: Environment, entry: ProblemEntry) -> str:
+def _too_large(bodies: Sequence[str], count: int, page_limit: int) -> bool:
+    """Return whether a page of `count` problems, of which these are the first, will be too large.
+
+    After the first few problems, a size far beyond the limit is foreseen.
+    """
+    size = sum(map(len, bodies))
+    foreseen = size / len(bodies) * count if len(bodies) >= FORESEEN_FROM else 0
+    return size > page_limit or foreseen > 2 * page_limit
+
+
+def _packed_all(entries: Sequence[ProblemEntry]) -> Iterator[str]:
+    """Yield the conversations of each problem; long ones are set on all cores."""
+    tokens = sum(entry.tokens for entry in entries)
+    workers = min(len(entries), os.cpu_count() or 1)
+    if workers < 2 or tokens < PARALLEL_TOKENS:
+        yield from map(_packed, entries)
+        return
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+    try:
+        yield from pool.map(_packed, entries)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _packed(entry: ProblemEntry) -> str:
     """Return the conversations of a problem as HTML, compressed, in base64."""
-    html = environment.get_template("problem.html").render(entry=entry)
+    html = _environment().get_template("problem.html").render(entry=entry)
     return base64.b64encode(zlib.compress(html.encode("utf-8"), 9)).decode("ascii")
 
 

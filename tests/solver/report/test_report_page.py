@@ -20,6 +20,7 @@ from helpers.solver_cases.hostile_run import (
 )
 
 from eightfold.solver import SolverError
+from eightfold.solver.report import report_writer
 from eightfold.solver.report.report_writer import write_report
 
 IDS = "[...document.querySelectorAll('#problems tbody tr:not([hidden]) .what a')]"
@@ -222,3 +223,14 @@ def test_what_cannot_be_written_or_read_is_one_sentence(tmp_path: Path) -> None:
         write_report(tmp_path, tmp_path / "report.html")
     with pytest.raises(SolverError, match=r"cannot be written: Is a directory\."):
         write_report(plain_run(tmp_path / "run", 1), tmp_path)
+
+
+def test_long_conversations_are_set_by_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = plain_run(tmp_path / "run")
+    [alone] = write_report(run, tmp_path / "alone.html")
+    monkeypatch.setattr(report_writer, "PARALLEL_TOKENS", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    [together] = write_report(run, tmp_path / "together.html")
+    assert together.read_bytes() == alone.read_bytes()
