@@ -117,7 +117,7 @@ class SolverConfig:
     entropy: bool = True
     max_tokens: int | None = None
     problems: int = 1
-    speculate: str = "auto"
+    speculate: str = "off"
     engine: EngineConfig | None = None
 
     def __post_init__(self) -> None:

@@ -196,10 +196,9 @@ class KernelAssistantDrafter:
         for spec, module in zip(sources, attention_modules(self.model), strict=True):
             one_copy = self._decoder.layers[spec.index].one_copy if spec.one_copy else None
             if one_copy is not None:
-                folded = fold_key_weight(
-                    module.q_norm.weight, one_copy.key_weight, one_copy.cos.shape[1]
-                )
-                module.q_norm.weight = nn.Parameter(folded, requires_grad=False)
+                norm: Any = module.q_norm
+                folded = fold_key_weight(norm.weight, one_copy.key_weight, one_copy.cos.shape[1])
+                norm.weight = nn.Parameter(folded, requires_grad=False)
             layer = CacheAttention(spec, self._runner, one_copy, workspace)
             module.eightfold_layer = layer  # type: ignore[assignment]
             found.append(layer)

@@ -10,10 +10,12 @@ from helpers.engine_cases.fake_engine import FakeEngine, expected_token
 
 from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.draft_source import DraftSource
+from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
+from eightfold.engine.speculation.speculator import Speculator
 
 WINDOW = 6
 # Of the storms with drafts; 100,000 for a thorough run.
-STORM_OPERATIONS = int(os.environ.get("EIGHTFOLD_STORM_OPERATIONS", "4000"))
+STORM_OPERATIONS = int(os.environ.get("EIGHTFOLD_STORM_OPERATIONS", "3000"))
 
 
 class Storm:
@@ -155,23 +157,29 @@ def test_storm(seed: int) -> None:
     drain(Storm(seed), 5_000)
 
 
-def make_drafts(kind: str, seed: int) -> RandomDrafts:
-    """Return a source of drafts, more or less accurate by the seed."""
+def make_drafts(kind: str, seed: int) -> RandomDrafts | Speculator:
+    """Return a source of drafts; random ones are more or less accurate by the seed."""
+    if kind == "ngram":
+        return Speculator(NgramDrafter(), None, 6, uniform=False)
     return RandomDrafts(seed, WINDOW, (0.3, 0.7, 0.95)[seed % 3], 6, kind == "trees")
 
 
-@pytest.mark.parametrize("kind", ["lines", "trees"])
-def test_storm_with_drafts(kind: str) -> None:
+@pytest.mark.parametrize("kind", ["lines", "trees", "ngram"])
+@pytest.mark.parametrize("group", range(4))
+def test_storm_with_drafts(kind: str, group: int) -> None:
     """Every token is the one that an undisturbed run without drafts samples."""
-    operations, accepted = STORM_OPERATIONS // 20, 0
-    for seed in range(20):
+    accepted = 0
+    for seed in range(5 * group, 5 * group + 5):
         source = make_drafts(kind, seed)
         storm = Storm(seed, source)
-        drain(storm, operations)
+        drain(storm, STORM_OPERATIONS // 20)
         counters = storm.engine.scheduler.counters
         accepted += counters.accepted_tokens
         assert counters.accepted_tokens == sum(counters.accepted_by_depth)
         assert counters.drafted_tokens >= counters.accepted_tokens
-        assert source.recorded <= counters.accepted_tokens
-        assert not source.known, "a sequence that ended is remembered"
-    assert accepted > STORM_OPERATIONS // 10
+        if isinstance(source, RandomDrafts):
+            assert source.recorded <= counters.accepted_tokens
+            assert not source.known, "a sequence that ended is remembered"
+        else:
+            assert not source.drafter._attempts, "a sequence that ended is remembered"
+    assert accepted > (STORM_OPERATIONS // 40 if kind != "ngram" else 0)

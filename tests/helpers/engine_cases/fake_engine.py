@@ -15,6 +15,7 @@ from eightfold.engine.scheduling.pages.page_tables import PageTables
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens, StepPlan, StepResult
 from eightfold.engine.scheduling.scheduler import Scheduler
 from eightfold.engine.scheduling.sequence import Sequence
+from eightfold.engine.speculation.speculator import Speculator
 
 PAGE_SIZE = 4
 VOCABULARY = 23
@@ -141,6 +142,8 @@ class FakeEngine:
         plan = self.scheduler.plan()
         if plan is not None:
             self.in_flight.append((plan, self.launch(plan)))
+            if isinstance(self.scheduler.draft_source, Speculator):
+                self.scheduler.draft_source.end_step(list(self.scheduler.queues.running), None)
         return plan
 
     def step(self) -> list[Event]:
