@@ -30,6 +30,7 @@ from .many_rows import ManyRowsConfig, many_rows_fits, many_rows_forward
 from .mxfp4_stream import StreamConfig, mxfp4_stream, mxfp4_stream_fits
 
 MOST_FEW_ROWS = 64
+MOST_STREAMED = 12  # pairs of an expert, on average
 SMALLEST_TILE = 16
 LARGE_TILES = (9, 10)  # compute capabilities, without the minor one
 
@@ -71,6 +72,9 @@ Configuration = StreamConfig | FewRowsConfig | ManyRowsConfig | ExpertConfig
 
 def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
     """Return the configuration for so many rows, of a CUDA kernel if one can compute them."""
+    mean = rows * top_k / experts.experts
+    if mean <= MOST_STREAMED and mxfp4_stream_fits(rows, top_k, experts):
+        return StreamConfig()
     if rows <= MOST_FEW_ROWS and few_rows_fits(rows, top_k, experts):
         return few_rows_config(experts)
     if rows > MOST_FEW_ROWS and many_rows_fits(top_k, experts):

@@ -30,7 +30,7 @@ class StreamConfig:
         tile_rows: most pairs of one expert that are computed together, 8 or 16.
     """
 
-    stages: int = 3
+    stages: int = 2
     consumers: int = 12
     tile_rows: int = 8
 
