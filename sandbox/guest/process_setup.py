@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 STACK_BYTES = 120 << 20  # Linux keeps at least 128 MiB free below a program's stack
+# Cells begin with this limit instead of Python's 1,000, because recurrences with a memory are often
+# deeper. It is safe in threads too, which have the usual stack of 8 MiB, and through C code.
+RECURSION = 5_000
 # Python 3.11 counts calls through C code as any other, and these take up to 700 bytes of the stack.
 # Later versions have a limit of their own for them.
 MAX_RECURSION = 150_000 if sys.version_info < (3, 12) else None
@@ -27,6 +30,7 @@ MAX_RECURSION = 150_000 if sys.version_info < (3, 12) else None
 
 def install() -> None:
     """Make recursion safe, keep large stacks from started programs, and silence idle warnings."""
+    sys.setrecursionlimit(RECURSION)
     if MAX_RECURSION is not None:
         sys.setrecursionlimit = _limited(sys.setrecursionlimit, MAX_RECURSION)
     fork_exec: Any = importlib.import_module("_posixsubprocess")

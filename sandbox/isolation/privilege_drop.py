@@ -262,8 +262,6 @@ class Isolation:
             Path("/proc/self/oom_score_adj").write_text("900")
         with contextlib.suppress(OSError):
             os.nice(self.limits["nice"])
-            # With autogroups, Linux compares the priorities of sessions, and a kernel has its own.
-            Path("/proc/self/autogroup").write_text(str(self.limits["nice"]))
         whole = "control group"
         if self.spec.get("without_group"):
             whole = f"added up by the pool's monitor, as {self.spec['without_group']}"
