@@ -11,7 +11,7 @@ from ..answers.boxed_answer import MAX_ANSWER, MIN_ANSWER, answer, bare_integer
 from ..answers.no_answer import explain_no_answer
 from ..chat.chat_protocol import ChatProtocol
 from ..chat.tool_call import Call, MalformedCall
-from ..chat.turn_reading import Reply, TurnReading
+from ..chat.turn_contents import Reply, TurnContents
 from .attempt_statistics import AttemptStatistics, tail_entropy
 from .calls.call_record import CallRecord
 from .calls.repeated_failures import RepeatedFailures
@@ -59,7 +59,7 @@ class Turn:
         tokens: sampled token ids.
         entropies: entropy of each token, in nats; empty if entropy is not recorded.
         text: decoded tokens, control tokens included.
-        reading: what the chat format reads from the tokens, once the turn has ended.
+        contents: what the chat format reads from the tokens, once the turn has ended.
         calls: tool calls of the turn.
         appended: token ids that the solver appended, tool results or a nudge.
         replaced: True if `appended` stands in place of the last of `tokens`.
@@ -73,7 +73,7 @@ class Turn:
     tokens: list[int] = field(default_factory=list)
     entropies: list[float] = field(default_factory=list)
     text: str = ""
-    reading: TurnReading = field(default_factory=TurnReading)
+    contents: TurnContents = field(default_factory=TurnContents)
     calls: list[CallRecord] = field(default_factory=list)
     appended: list[int] = field(default_factory=list)
     replaced: bool = False
@@ -200,8 +200,8 @@ class Attempt:
         """End the model's turn: run its calls, take its answer, or ask for an answer once."""
         self._expect(State.THINKING)
         turn = self._close_turn(now)
-        if turn.reading.calls:
-            return self._call(turn.reading.calls, now)
+        if turn.contents.calls:
+            return self._call(turn.contents.calls, now)
         if self.answer_since_calls() is not None:
             self.end(Ending.ANSWERED, now)
             return None
@@ -281,7 +281,7 @@ class Attempt:
         found = self._answer_in(self.turns)
         if found is not None:
             return found
-        drafts = "\n".join(turn.reading.draft for turn in self.turns)
+        drafts = "\n".join(turn.contents.draft for turn in self.turns)
         return answer(drafts, self.limits.low, self.limits.high)
 
     def answer_since_calls(self) -> int | None:
@@ -310,7 +310,7 @@ class Attempt:
         return answer(self._final_text(turns), self.limits.low, self.limits.high)
 
     def _final_text(self, turns: Sequence[Turn]) -> str:
-        return "\n".join(turn.reading.final for turn in turns)
+        return "\n".join(turn.contents.final for turn in turns)
 
     def statistics(self) -> AttemptStatistics:
         """Return what votes and scores are computed from."""
@@ -343,7 +343,7 @@ class Attempt:
     def _close_turn(self, now: float) -> Turn:
         turn = self.turns[-1]
         turn.text = self.protocol.decode(turn.tokens)
-        turn.reading = self.protocol.read_turn(turn.opener, turn.tokens)
+        turn.contents = self.protocol.read_turn(turn.opener, turn.tokens)
         turn.seconds = now - turn.started
         return turn
 

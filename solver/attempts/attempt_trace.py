@@ -48,7 +48,7 @@ def _turn_record(turn: Turn) -> dict[str, Any]:
         "seconds": round(turn.seconds, 3),
         "opener": turn.opener,
         "text": turn.text,
-        "notes": list(turn.reading.notes),
+        "notes": list(turn.contents.notes),
         "tokens": turn.tokens,
         "entropies": [round(value, 3) for value in turn.entropies],
         "calls": [_call_record(call) for call in turn.calls],

@@ -28,7 +28,7 @@ from .template_framing import (
 )
 from .template_options import NO_OPTIONS, TemplateOptions
 from .tool_call import Call, CallText, MalformedCall
-from .turn_reading import NO_CALL, EarlyStop, Reply, TurnReading
+from .turn_contents import NO_CALL, EarlyStop, Reply, TurnContents
 from .untrusted_text import UntrustedTextEncoder
 
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ class ChatProtocol:
         )
         return text
 
-    def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnReading:
+    def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnContents:
         """Return the calls and the final text of a turn of the model.
 
         Args:
@@ -183,7 +183,7 @@ class ChatProtocol:
         calls = self.parse_calls(text)
         if not calls and tokens and tokens[-1] == self.call_id:
             calls = [NO_CALL]
-        return TurnReading(tuple(calls), self.final_text(text))
+        return TurnContents(tuple(calls), self.final_text(text))
 
     def early_stop(self, opener: str, tokens: Sequence[int], new: int) -> EarlyStop | None:
         """Return where a turn that goes on is to be stopped to run its code; None if it is not.

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from eightfold.demo.gpt_oss import train
+from eightfold.demo.gpt_oss import harmony_training
 from eightfold.demo.gpt_oss.expert_network import (
     GENERATION,
     ExpertNetwork,
@@ -138,7 +138,7 @@ def test_it_trains_and_writes_a_model(tmp_path: Path, capsys: pytest.CaptureFixt
     shape = {name: getattr(TINY, name) for name in TINY.__dataclass_fields__}
     options = ["--minutes", "0.05", "--rows", "1", "--length", "512", "--workers", "1"]
     options += ["--every", "1", "--capacity", "4", "--shape", json.dumps(shape)]
-    train.main([*options, "--source", str(MODEL), "--out", str(tmp_path)])
+    harmony_training.main([*options, "--source", str(MODEL), "--out", str(tmp_path)])
     assert "step 1 loss" in capsys.readouterr().out
     load_model(ExpertNetwork(replace(TINY)), tmp_path)
     assert (tmp_path / "tokenizer.json").read_bytes() == (MODEL / "tokenizer.json").read_bytes()

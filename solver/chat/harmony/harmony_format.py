@@ -11,8 +11,8 @@ from ..prompt_texts import Prompts
 from ..template_framing import Framing, ProtocolError
 from ..template_options import NO_OPTIONS, TemplateOptions
 from ..tool_call import Call, CallText, MalformedCall
-from ..turn_reading import EarlyStop, Reply, TurnReading
-from .control_tokens import REQUIRED, TURN_ENDS, Control, HarmonyVocabulary
+from ..turn_contents import EarlyStop, Reply, TurnContents
+from .harmony_vocabulary import REQUIRED, TURN_ENDS, Control, HarmonyVocabulary
 from .message_calls import message_calls, read_messages
 from .message_reader import ENDS, HarmonyMessage, MessageReader
 
@@ -72,7 +72,7 @@ class HarmonyFormat(ChatProtocol):
         shown = all(token in vocabulary for token in REQUIRED) and Control.MESSAGE in template
         return "the vocabulary has the tokens <|channel|> and <|call|>" if shown else ""
 
-    def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnReading:
+    def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnContents:
         ended = bool(tokens) and self._ids.control.get(tokens[-1]) in TURN_ENDS
         return read_messages(self._messages_in(opener, tokens), ended, self._reader)
 

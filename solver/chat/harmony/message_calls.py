@@ -13,8 +13,8 @@ from ..readers.json_calls import read_json_calls
 from ..readers.python_code import is_python
 from ..readers.turn_reader import TurnReader
 from ..tool_call import Call, MalformedCall, checked_call, is_tool_name
-from ..turn_reading import TurnReading
-from .control_tokens import Control
+from ..turn_contents import TurnContents
+from .harmony_vocabulary import Control
 from .message_reader import HarmonyMessage
 
 Calls = tuple[Call | MalformedCall, ...]
@@ -63,7 +63,7 @@ def _code_calls(text: str) -> Calls:
 
 def read_messages(
     messages: Sequence[HarmonyMessage], ended: bool, reader: TurnReader
-) -> TurnReading:
+) -> TurnContents:
     """Return the calls and texts of a turn.
 
     Calls: what the message that ends the turn calls. If that is nothing, then fenced blocks in the
@@ -109,4 +109,4 @@ def read_messages(
         calls = tuple(call for message in unsent for call in message_calls(message, reader))
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"{len(notes) - MOST_NOTES} more notes"]
-    return TurnReading(calls, shown.visible(), draft, tuple(notes))
+    return TurnContents(calls, shown.visible(), draft, tuple(notes))

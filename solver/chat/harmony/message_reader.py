@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from .control_tokens import TURN_ENDS, Control, HarmonyVocabulary
+from .harmony_vocabulary import TURN_ENDS, Control, HarmonyVocabulary
 from .message_header import (
     ASSISTANT,
     MessageHeader,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from ..prompt_texts import Prompts
 from ..template_options import NO_OPTIONS, TemplateOptions
-from ..turn_reading import EarlyStop, TurnReading
+from ..turn_contents import EarlyStop, TurnContents
 from .harmony_format import HarmonyFormat
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class PlainHarmonyFormat(HarmonyFormat):
     def system_message(self) -> str:
         return self.prompts.plain
 
-    def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnReading:
+    def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnContents:
         return replace(super().read_turn(opener, tokens), calls=())
 
     def early_stop(self, opener: str, tokens: Sequence[int], new: int) -> EarlyStop | None:

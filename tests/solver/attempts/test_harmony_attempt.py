@@ -55,7 +55,7 @@ def test_a_thought_a_call_and_an_answer() -> None:
     assert answer_call(attempt).startswith("<|start|>python to=assistant<|channel|>analysis")
     assert write(attempt, f"{FINAL}It is \\boxed{{1}}.<|return|>") is None
     assert (attempt.ending, attempt.answer) == (Ending.ANSWERED, 1)
-    assert not any(turn.reading.notes for turn in attempt.turns)
+    assert not any(turn.contents.notes for turn in attempt.turns)
 
 
 def test_a_bare_integer_answers_the_request() -> None:
@@ -108,7 +108,7 @@ def test_an_invented_result_is_taken_back() -> None:
     assert action.rewind == len(PROTOCOL._encode(invented))
     assert answer_call(attempt).startswith("<|call|><|start|>python to=assistant")
     assert PROTOCOL.decode(attempt.turns[0].tokens) == CALL.removesuffix("<|call|>")
-    assert attempt.turns[0].reading.notes
+    assert attempt.turns[0].contents.notes
 
 
 def test_code_in_the_final_text_is_run_in_its_place() -> None:

@@ -13,7 +13,7 @@ from eightfold.solver.chat.format_registry import without_tool
 from eightfold.solver.chat.prompt_texts import Prompts
 from eightfold.solver.chat.template_options import TemplateOptions
 from eightfold.solver.chat.tool_call import Call
-from eightfold.solver.chat.turn_reading import TurnReading
+from eightfold.solver.chat.turn_contents import TurnContents
 
 PROTOCOL = load_protocol(harmony(), Prompts())
 THOUGHT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
@@ -22,7 +22,7 @@ FINAL = "<|channel|>final<|message|>"
 BLOCK = "```python\nprint(1)\n```"
 
 
-def read(text: str, opener: str = "") -> TurnReading:
+def read(text: str, opener: str = "") -> TurnContents:
     return PROTOCOL.read_turn(opener, PROTOCOL._encode(text))
 
 

@@ -125,8 +125,8 @@ def test_calls_results_and_answers_are_those_of_the_recordings(
         calls += sum(code is not None for code in codes)
         unaddressed += sum(code is None for code in codes)
         turns += len(attempt.turns)
-        noted += sum(bool(turn.reading.notes) for turn in attempt.turns)
-        notes = [note for turn in attempt.turns for note in turn.reading.notes]
+        noted += sum(bool(turn.contents.notes) for turn in attempt.turns)
+        notes = [note for turn in attempt.turns for note in turn.contents.notes]
         sent = sum(code is not None for code in codes)
         assert sent + notes.count(SUPERSEDED) == count_of(to_python, ids), entry["key"]
     # Whoever recorded the attempts answered a call without a recipient by a request for the answer.

@@ -1,8 +1,8 @@
 """Train the tiny gpt-oss model from scratch within a given time.
 
-``python -m eightfold.demo.gpt_oss.train --minutes 1.5 --source FOLDER --out FOLDER`` trains on a
-GPU, or on the CPU to try it out. In the last part of the time the experts' matrices are rounded to
-MXFP4 in each step, with gradients as if they were not.
+``python -m eightfold.demo.gpt_oss.harmony_training --minutes 1.5 --source FOLDER --out FOLDER``
+trains on a GPU, or on the CPU to try it out. In the last part of the time the experts' matrices are
+rounded to MXFP4 in each step, with gradients as if they were not.
 """
 
 from __future__ import annotations
@@ -94,7 +94,9 @@ def export(network: ExpertNetwork, source: Path, out: Path) -> None:
 
 def parse_options(argv: list[str] | None) -> argparse.Namespace:
     """Parse the command line; `deadline` becomes a time of the monotonic clock."""
-    parser = argparse.ArgumentParser(prog="eightfold.demo.gpt_oss.train", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        prog="eightfold.demo.gpt_oss.harmony_training", description=main.__doc__
+    )
     add = parser.add_argument
     add("--minutes", type=float, default=1.5, help="time to train (%(default)s)")
     add("--deadline", type=float, default=1e9, help="most seconds from the start of the process")

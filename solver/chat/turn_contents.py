@@ -1,4 +1,4 @@
-"""What a chat format reads from one turn of the model, and what it has the solver append."""
+"""The contents of one turn of the model, and what a chat format has the solver append to it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ NO_CALL = MalformedCall("there was no call before the response")
 
 
 @dataclass(frozen=True)
-class TurnReading:
+class TurnContents:
     """The contents of a turn.
 
     Attributes:
