@@ -76,10 +76,11 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     name = ".".join(place)
     if fault["type"] == "json_invalid":
         return ApiError("The request's body is not JSON.")
+    if not place:
+        return ApiError("The request's body must be a JSON object.")
     if place[:1] == ["prompt"]:
         return ApiError("prompt must be a text, token ids, or a list of either.", 400, "prompt")
     if fault["type"] == "extra_forbidden":
         return ApiError(f"The option {name} is not supported here; leave it out.", 400, name)
     reason = str(fault["msg"]).removeprefix("Value error, ").rstrip(".")
-    said = f"{name}: {reason}." if name else f"{reason}."
-    return ApiError(said, 400, name or None)
+    return ApiError(f"{name}: {reason}.", 400, name)

@@ -112,7 +112,11 @@ def _as_dict(index: int, message: ChatMessage) -> dict[str, Any]:
         return fields
     calls = []
     for call in message.tool_calls:
-        function = dict(call.get("function") or {})
+        function = call.get("function")
+        if not isinstance(function, dict):
+            said = f"Message {index} has a tool call without the object function."
+            raise ApiError(said, 400, f"messages.{index}.tool_calls")
+        function = dict(function)
         if isinstance(function.get("arguments"), str):
             try:
                 function["arguments"] = json.loads(function["arguments"] or "{}")

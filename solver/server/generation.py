@@ -106,7 +106,8 @@ class Generation:
                 engine.cancel(seqs[0])
                 raise
         except ValueError as error:
-            raise ApiError(str(error), param="prompt", code="context_length_exceeded") from error
+            code = "context_length_exceeded" if "room" in str(error) else None
+            raise ApiError(str(error), param="prompt", code=code) from error
         for index, seq in enumerate(seqs):
             self._seqs[index] = seq
             self._hub.loop.subscribe(seq, lambda event, index=index: self._on_event(index, event))  # type: ignore[misc]

@@ -110,7 +110,9 @@ class _Routes:
 
     async def completions(self, body: CompletionBody, request: Request) -> Response:
         """Continue texts."""
-        self._check_name(body.model, (self.model.name,))
+        if body.model == self.model.vote_name:
+            raise ApiError("The voting model answers at /v1/chat/completions only.", 400, "model")
+        self._check_name(body.model)
         prompts = _prompt_ids(body, self.model)
         echoes = [self.model.tokenizer.decode(ids) if body.echo else "" for ids in prompts]
         head = _head("cmpl", "text_completion", body.model)
@@ -134,7 +136,7 @@ class _Routes:
         """Answer a conversation, or solve the problem that it states."""
         if body.model == self.model.vote_name:
             return await self._vote(body, request)
-        self._check_name(body.model, (self.model.name,))
+        self._check_name(body.model)
         tools = body.tools if body.tools and body.tool_choice != "none" else []
         if tools and self.model.call_form is None:
             family = self.model.solver.protocol.family
@@ -176,9 +178,9 @@ class _Routes:
     def _names(self) -> tuple[str, str]:
         return self.model.name, self.model.vote_name
 
-    def _check_name(self, name: str, known: tuple[str, ...] | None = None) -> None:
+    def _check_name(self, name: str) -> None:
         names = self._names()
-        if name not in (known or names):
+        if name not in names:
             said = f"There is no model {name[:100]!r} here, only {' and '.join(names)}."
             raise ApiError(said, 404, "model", "model_not_found")
 

@@ -133,6 +133,10 @@ def test_calls_of_given_tools_are_read_back(client: Any) -> None:
         ({"n": 0}, "n: "),
         ({"messages": [{"role": "user", "content": "x " * 20_000}]}, "may hold at most"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only text"),
+        (
+            {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": "f"}]}]},
+            "without the object function",
+        ),
         ({"model": "m:vote8", "max_tokens": 5}, "does not take max_tokens"),
         ({"model": "m:vote8", "messages": ASKED * 2}, "one user message"),
     ],
