@@ -54,7 +54,7 @@ def few_rows_config(experts: ExpertWeights) -> FewRowsConfig:
     if experts.is_mxfp4:
         tiles = FewRowsTiles(4, 2, 1, 5)
         return FewRowsConfig(8, tiles, tiles)
-    return FewRowsConfig(8, FewRowsTiles(4, 2, 2, 4), FewRowsTiles(2, 2, 1, 12))
+    return FewRowsConfig(8, FewRowsTiles(4, 2, 2, 4), FewRowsTiles(2, 2, 1, 10))
 
 
 def kernel_defines(
