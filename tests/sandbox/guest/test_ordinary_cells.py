@@ -7,6 +7,7 @@ import pytest
 from helpers.cell_programs import check_program
 
 from eightfold.sandbox import KernelPool, PoolConfig
+from eightfold.sandbox.guest.process_setup import RECURSION
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
 
 ELIF = "".join(f"elif x == {i}: y = {i}\n" for i in range(1, 3000))
@@ -101,6 +102,19 @@ PROGRAMS = {  # name: (cells, text of the last one)
             "await asyncio.sleep(0.01)\nx",
         ),
         "6",
+    ),
+    "a recurrence with a memory": (
+        (
+            (
+                "memo = {1: 1, 2: 1}\n"
+                "def a(n):\n"
+                "    if n not in memo:\n"
+                "        memo[n] = a(a(n - 1)) + a(n - a(n - 1))\n"
+                "    return memo[n]\n"
+                "a(4096)"
+            ),
+        ),
+        "2048",
     ),
     "recursion through lru_cache": (
         (
@@ -208,7 +222,7 @@ def test_a_long_source_runs(pool: KernelPool, name: str) -> None:
     code, text = LONG_SOURCES[name]
     with pool.lease(timeout=60) as kernel:
         assert kernel.execute(code).text == text
-        assert kernel.execute("import sys; sys.getrecursionlimit()").text == str(1000)
+        assert kernel.execute("import sys; sys.getrecursionlimit()").text == str(RECURSION)
     assert run_cell(code, new_namespace()) == text
 
 
