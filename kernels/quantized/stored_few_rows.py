@@ -1,17 +1,15 @@
 """Few rows times a stored matrix by the CUDA kernel ``stored_few_rows.cu``, for Hopper."""
 
 import ctypes
-import functools
-import logging
 from dataclasses import dataclass
 
 import torch
 
-from ..cuda.cuda_driver import CudaError, CudaKernel
-from ..cuda.nvrtc import compile_cubin, is_hopper
+from ..cuda.nvrtc import is_hopper, load_kernel
 from .stored_matrix import StoredMatrix
 
 SOURCE = "../quantized/stored_few_rows.cu"
+FALLBACK = "Triton's kernel multiplies few rows by stored weights"
 MAX_ROWS = 64
 LANE_COLUMNS = {True: 16, False: 32}
 """Columns in the 16 bytes of a lane, by whether they are FP8."""
@@ -33,18 +31,21 @@ class StoredRowsConfig:
         splits: parts of a row's columns, each for a program.
     """
 
-    warps: int = 8
+    warps: int = 4
     weight_tiles: int = 2
     unroll: int = 1
-    blocks: int = 2
+    blocks: int = 4
     splits: int = 1
 
 
-def stored_rows_config(matrix: StoredMatrix, rows: int, gated: bool) -> StoredRowsConfig:
-    """Return the configuration for a matrix and a number of rows."""
+def stored_rows_config(matrix: StoredMatrix, rows: int) -> StoredRowsConfig:
+    """Return the configuration for a matrix and a number of rows.
+
+    The order in which sums are added is the same for all numbers of rows.
+    """
     if rows > 16:
-        return StoredRowsConfig(weight_tiles=1, blocks=1)
-    return StoredRowsConfig()
+        return StoredRowsConfig(weight_tiles=1, blocks=2)
+    return StoredRowsConfig(blocks=5 if matrix.is_fp8 and rows <= 8 else 4)
 
 
 def scale_place(matrix: StoredMatrix) -> int | None:
@@ -91,19 +92,6 @@ def kernel_defines(
     )
 
 
-@functools.cache
-def _load_kernel(
-    device: torch.device, defines: tuple[tuple[str, object], ...]
-) -> CudaKernel | None:
-    try:
-        with torch.cuda.device(device):
-            return CudaKernel(compile_cubin(SOURCE, dict(defines)), "stored_few_rows", 0)
-    except CudaError as error:
-        message = "The CUDA kernel for stored weights is not available: Triton's runs. Reason: %s"
-        logging.getLogger(__name__).warning(message, error)
-        return None
-
-
 def stored_few_rows_fits(
     matrix: StoredMatrix, x_dtype: torch.dtype, gated: bool, config: StoredRowsConfig
 ) -> bool:
@@ -139,7 +127,7 @@ def stored_few_rows(
     defines = kernel_defines(
         matrix, rows, config, gated=gated, silu=silu, has_bias=bias is not None
     )
-    kernel = _load_kernel(x.device, defines)
+    kernel = load_kernel(x.device, "stored_few_rows", defines, 0, FALLBACK, SOURCE)
     if kernel is None:
         return False
     outputs = matrix.rows // (2 if gated else 1)

@@ -2,10 +2,12 @@
 
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.kernel_cases.cuda_emulation import EmulatedKernel
 from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, HOPPER
 
 from eightfold.kernels.cuda import nvrtc
@@ -157,7 +159,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_the_cuda_kernel(name: str, rows: int) -> None:
     matrix, x = make_matrix(name, 512, 1280), rows_of_x(rows, 1280, torch.bfloat16)
     for gated in (False, True):
-        config = stored_rows_config(matrix, rows, gated)
+        config = stored_rows_config(matrix, rows)
         assert stored_few_rows_fits(matrix, x.dtype, gated, config)
         out = x.new_empty(rows, 256 if gated else 512)
         scaled = x / 64 if gated else x
@@ -168,17 +170,54 @@ def test_the_cuda_kernel(name: str, rows: int) -> None:
     assert_near(parts.sum(0), stored_product_reference(x, matrix), torch.bfloat16)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+@pytest.mark.parametrize(
+    ("name", "rows", "gated", "config"),
+    [
+        ("fp8_tensor", 3, False, StoredRowsConfig(2, 1, 1, 1)),
+        ("fp8_block", 8, True, StoredRowsConfig(2, 2, 1, 1)),
+        ("int4_128_zeros", 8, False, StoredRowsConfig(2, 2, 2, 1, splits=2)),
+        ("int4_32_zeros", 11, True, StoredRowsConfig(2, 1, 1, 1)),
+    ],
+)
+def test_the_cuda_kernel_in_emulation(
+    name: str, rows: int, gated: bool, config: StoredRowsConfig, tmp_path: Path
+) -> None:
+    outputs = 128 if name == "fp8_block" else 32
+    columns = 416 if name == "fp8_tensor" else 384  # 416: lanes of the last chunk have no columns
+    matrix = make_matrix(name, outputs * (2 if gated else 1), columns)
+    matrix = replace(matrix, codes=matrix.codes.cpu(), scales=matrix.scales.cpu())
+    if matrix.zeros is not None:
+        matrix = replace(matrix, zeros=matrix.zeros.cpu())
+    x = rows_of_x(rows, columns, torch.bfloat16).cpu() / (16 if gated else 1)
+    bias = None if gated or config.splits > 1 else torch.randn(outputs).bfloat16()
+    defines = kernel_defines(
+        matrix, rows, config, gated=gated, silu=False, has_bias=bias is not None
+    )
+    split = config.splits > 1
+    out = torch.full((config.splits, rows, outputs), torch.nan)
+    out = out if split else out[0].bfloat16()
+    kernel = EmulatedKernel(nvrtc.SOURCE_FOLDER / stored_few_rows.SOURCE, defines, tmp_path)
+    grid = outputs // ((8 if gated else 16) * config.weight_tiles) * config.splits
+    tensors = (x, matrix.codes, matrix.scales, matrix.zeros, bias, out)
+    kernel.launch(grid, [*tensors, rows])
+    expected = stored_product_reference(x, matrix, gated, "gelu_tanh")
+    if bias is not None:
+        expected += bias.double()
+    assert_near(out.sum(0) if split else out, expected, torch.bfloat16)
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize(
     ("name", "rows", "gated"),
     [("fp8_rows", 8, False), ("fp8_block", 16, True), ("int4_32_zeros", 8, True),
-     ("int4_128", 64, False)],
+     ("int4_128_zeros", 8, False), ("int4_128", 64, False)],
 )  # fmt: skip
 def test_the_cuda_kernel_compiles_without_spills(
     name: str, rows: int, gated: bool, tmp_path: Path
 ) -> None:
     matrix = make_matrix(name, 512, 1280)
-    config = stored_rows_config(matrix, rows, gated)
+    config = stored_rows_config(matrix, rows)
     defines = kernel_defines(matrix, rows, config, gated=gated, silu=True, has_bias=not gated)
     command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-I", str(nvrtc.SOURCE_FOLDER)]
     command += [f"-D{macro}={value}" for macro, value in defines]
