@@ -80,7 +80,7 @@ class PoolConfig:
     size: int = 16
     spares: int = 2
     timeout: float = 6.0
-    grace: float = 1.0
+    grace: float = 0.8
     text_limit: int = TEXT_LIMIT
     replay: bool = False
     reset: str = "fork"

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from jupyter_client import BlockingKernelClient
 
 CLOSING_SECONDS = 0.05  # longest time between the end of a channel and that of its process
-KILL_SECONDS = 0.1  # longest wait for a killed process to end
 PROBE_SECONDS = 0.3  # shortest time for the answer that shows that an interrupted kernel is sound
 RENEW_SECONDS = 0.25  # between two looks at whether one who waits for a process has been stopped
 RESET_SECONDS = 3.0  # time for each step of resetting a kernel that is kept
@@ -302,7 +301,6 @@ class Kernel(AbstractContextManager["Kernel"]):
             text, location = cell_text.without_interrupt(text)
         else:
             process.kill()
-            process.wait(KILL_SECONDS)
             text = process.read_text()
             self._drop(process)
         if cancelled:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
+import pytest
 from helpers.solver_cases.recorded_run import (
     ANSWERS,
     PROBLEMS,
@@ -22,7 +24,9 @@ from helpers.solver_cases.scripted_engine import (
 )
 
 from eightfold.sandbox.sandbox_errors import SandboxOutageError
+from eightfold.solver import solver
 from eightfold.solver.attempts.attempt import Ending
+from eightfold.solver.cli import main
 from eightfold.solver.evaluation.evaluation_run import RETRIES, Evaluation
 from eightfold.solver.evaluation.run_folder import RunFolder, read_run
 from eightfold.solver.evaluation.run_scores import summarize
@@ -56,6 +60,35 @@ def evaluate(folder: Path, times: int) -> tuple[FailingSolver, list[dict[str, ob
     Evaluation(solver, PROBLEMS, run).run(silent_display())
     run.close()
     return solver, [problem for problem, _ in read_run(folder)]
+
+
+def test_the_command_ends_with_exit_code_3_until_nothing_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    times = RETRIES + 1
+
+    class Scripted(FailingSolver):
+        on_gpu = False
+
+        def __init__(self, *args: object, **options: object) -> None:
+            super().__init__("text 1", times)
+
+        def __enter__(self) -> Scripted:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    monkeypatch.setattr(solver, "Solver", Scripted)
+    lines = (json.dumps({"id": p.id, "problem": p.text, "answer": p.answer}) for p in PROBLEMS)
+    (tmp_path / "p.jsonl").write_text("\n".join(lines))
+    command = ["evaluate", str(tmp_path / "p.jsonl"), "--out", str(tmp_path / "run"), "--quiet"]
+    assert main(command) == 3
+    assert "The sandbox failed in 1 attempt, whenever they were made" in capsys.readouterr().err
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["lost"] == 1
+    times = 0
+    assert main([*command, "--resume"]) == 0
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["lost"] == 0
 
 
 def test_a_problem_with_lost_attempts_is_solved_again(tmp_path: Path) -> None:
