@@ -27,7 +27,6 @@ from .one_copy_keys import OneCopy
 from .split_kv import combine_splits, decode_workspace_size
 from .triton_kernels.paged_decode_kernel import paged_decode_kernel
 
-
 MAX_WHOLE_WINDOW = 2048  # tokens; a wider one takes too long for one program
 
 
@@ -142,15 +141,14 @@ def paged_decode(
     """
     config = config or default_decode_config(window, one_copy is not None)
     inputs = PagedInputs(
-        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks, one_copy,
-        softcap,
+        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks,
+        one_copy, softcap,
     )  # fmt: skip
     shape = _check(inputs, out, q_len, config)
-    if config.split_tokens:
-        _decode_in_splits(inputs, shape, q_len, config, pdl, out, workspace)
-    else:
+    if not config.split_tokens:
         _launch(inputs, shape, q_len, config, pdl, out, None, None)
-    return out
+        return out
+    return _decode_in_splits(inputs, shape, q_len, config, pdl, out, workspace)
 
 
 def _check(inputs: PagedInputs, out: torch.Tensor, q_len: int, config: DecodeConfig) -> PagedShape:
@@ -184,8 +182,8 @@ def _decode_in_splits(
     pdl: bool,
     out: torch.Tensor,
     workspace: torch.Tensor | None,
-) -> None:
-    """Attend to each split of the keys by itself, then combine the results."""
+) -> torch.Tensor:
+    """Attend to each split of the keys by itself, then combine the results; return ``out``."""
     sums, stats = _split_results(inputs, shape, q_len, config, workspace)
     _launch(inputs, shape, q_len, config, pdl, out, sums, stats)
     combine_splits(
@@ -193,6 +191,7 @@ def _decode_in_splits(
         kv_heads=shape.kv_heads, q_len=q_len, window=inputs.window,
         split_tokens=config.split_tokens, short_split_tokens=config.short_split_tokens, pdl=pdl,
     )  # fmt: skip
+    return out
 
 
 def _split_results(

@@ -138,52 +138,71 @@ def rotate_and_write(
     Raises:
         ValueError: a shape, a type or a stride does not fit.
     """
-    require((k is None) == (v is None), "Keys and values go together.")
+    _check(q, k, v, rotation, layout, slots, key_cache)
     tokens, heads, head_dim = q.shape
-    for name, tensor in (("q", q), ("k", k), ("v", v)):
-        if tensor is not None:
-            require(tensor.dtype in FLOAT_DTYPES, f"{name} is {tensor.dtype}; not a float type.")
-            require(
-                tensor.shape[0] == tokens and tensor.shape[2] == head_dim,
-                f"{name} has shape {tuple(tensor.shape)}, which does not fit that of q, "
-                f"{tuple(q.shape)}.",
-            )
-            require(tensor.stride(2) == 1, f"The last axis of {name} must be contiguous.")
-    require_tensor("slots", slots, (torch.int32, torch.int64), 1)
-    require_tensor("key_cache", key_cache, FLOAT_DTYPES, 4)
-    require(len(slots) == tokens, f"slots must have one entry for each of {tokens} tokens.")
-    kv_heads = 0 if k is None else k.shape[1]
-    require(
-        k is None or tuple(key_cache.shape[2:]) == (kv_heads, head_dim),
-        f"The cache has heads {tuple(key_cache.shape[2:])}; keys have {(kv_heads, head_dim)}.",
-    )
-    cos, sin, width = slots, slots, 0
-    if rotation is not None:
-        require(layout is not None, "layout is missing; pass it with rotation.")
-        cos, sin = rotation
-        width = cos.shape[1]
-        require(
-            cos.shape == sin.shape and cos.shape[0] == tokens and cos.is_contiguous()
-            and sin.is_contiguous(),
-            "cos and sin must be contiguous, with one row for each token.",
-        )  # fmt: skip
     q_out = torch.empty(q.shape, dtype=q.dtype, device=q.device)
     if not tokens:
         return q_out
-    pairs = layout.pairs if layout is not None and rotation is not None else 0
-    require(2 * pairs <= head_dim, f"{pairs} pairs do not fit heads of {head_dim}.")
+    kv_heads = 0 if k is None else k.shape[1]
+    cos, sin = (slots, slots) if rotation is None else rotation
     block = 8 if tokens > 64 else 4
     blocks = -(-heads // block) + 2 * -(-kv_heads // block)
     key, value = (q, q) if k is None or v is None else (k, v)
     rotate_and_write_kernel[(tokens, blocks)](
-        q, key, value, cos, sin, slots, q_out, key_cache, value_cache, width,
+        q, key, value, cos, sin, slots, q_out, key_cache, value_cache,
+        0 if rotation is None else cos.shape[1],
         q.stride(0), q.stride(1), key.stride(0), key.stride(1), value.stride(0), value.stride(1),
         HEADS=heads, KV_HEADS=max(1, kv_heads), HEAD_DIM=head_dim,
-        BLOCK_DIM=next_power_of_2(head_dim), BLOCK_HEADS=block, PAIRS=pairs,
+        BLOCK_DIM=next_power_of_2(head_dim), BLOCK_HEADS=block,
+        PAIRS=layout.pairs if layout is not None and rotation is not None else 0,
         INTERLEAVED=bool(layout and layout.interleaved), STEP=layout.column_step if layout else 1,
         num_warps=4, **pdl_options(pdl),
     )  # fmt: skip
     return q_out
+
+
+def _check(
+    q: torch.Tensor,
+    k: torch.Tensor | None,
+    v: torch.Tensor | None,
+    rotation: tuple[torch.Tensor, torch.Tensor] | None,
+    layout: RotaryLayout | None,
+    slots: torch.Tensor,
+    key_cache: torch.Tensor,
+) -> None:
+    """Raise ValueError unless the tensors of a call fit together."""
+    require((k is None) == (v is None), "Keys and values go together.")
+    tokens, _, head_dim = q.shape
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if tensor is None:
+            continue
+        require(tensor.dtype in FLOAT_DTYPES, f"{name} is {tensor.dtype}; not a float type.")
+        require(
+            tensor.shape[0] == tokens and tensor.shape[2] == head_dim,
+            f"{name} has shape {tuple(tensor.shape)}, which does not fit that of q, "
+            f"{tuple(q.shape)}.",
+        )
+        require(tensor.stride(2) == 1, f"The last axis of {name} must be contiguous.")
+    require_tensor("slots", slots, (torch.int32, torch.int64), 1)
+    require_tensor("key_cache", key_cache, FLOAT_DTYPES, 4)
+    require(len(slots) == tokens, f"slots must have one entry for each of {tokens} tokens.")
+    require(
+        k is None or key_cache.shape[2:] == k.shape[1:],
+        f"The cache has heads {tuple(key_cache.shape[2:])}, which do not fit the keys.",
+    )
+    if rotation is None:
+        return
+    require(layout is not None, "layout is missing; pass it with rotation.")
+    cos, sin = rotation
+    require(
+        cos.shape == sin.shape and cos.shape[0] == tokens and cos.is_contiguous()
+        and sin.is_contiguous(),
+        "cos and sin must be contiguous, with one row for each token.",
+    )  # fmt: skip
+    require(
+        layout is None or 2 * layout.pairs <= head_dim,
+        f"The rotated pairs do not fit heads of {head_dim}.",
+    )
 
 
 def rotate_reference(
