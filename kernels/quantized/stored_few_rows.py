@@ -38,14 +38,16 @@ class StoredRowsConfig:
     splits: int = 1
 
 
-def stored_rows_config(matrix: StoredMatrix, rows: int) -> StoredRowsConfig:
+def stored_rows_config(matrix: StoredMatrix, rows: int, gated: bool) -> StoredRowsConfig:
     """Return the configuration for a matrix and a number of rows.
 
     The order in which sums are added is the same for all numbers of rows.
     """
+    outputs = matrix.rows // (2 if gated else 1)
+    tiles = 1 if outputs % (16 if gated else 32) else 2
     if rows > 16:
-        return StoredRowsConfig(weight_tiles=1, blocks=2)
-    return StoredRowsConfig(blocks=5 if matrix.is_fp8 and rows <= 8 else 4)
+        return StoredRowsConfig(weight_tiles=tiles, blocks=2)
+    return StoredRowsConfig(weight_tiles=tiles, blocks=5 if matrix.is_fp8 and rows <= 8 else 4)
 
 
 def scale_place(matrix: StoredMatrix) -> int | None:

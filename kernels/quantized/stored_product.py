@@ -69,7 +69,7 @@ def stored_product(
         return _many_rows(x, matrix, out, gated, activation, bias)
     if rows == 0:
         return out
-    chosen = config or stored_rows_config(matrix, rows)
+    chosen = config or stored_rows_config(matrix, rows, gated)
     fits = stored_few_rows_fits(matrix, x.dtype, gated, chosen) and (
         splits > 1 or out.dtype == torch.bfloat16
     )

@@ -159,7 +159,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_the_cuda_kernel(name: str, rows: int) -> None:
     matrix, x = make_matrix(name, 512, 1280), rows_of_x(rows, 1280, torch.bfloat16)
     for gated in (False, True):
-        config = stored_rows_config(matrix, rows)
+        config = stored_rows_config(matrix, rows, gated)
         assert stored_few_rows_fits(matrix, x.dtype, gated, config)
         out = x.new_empty(rows, 256 if gated else 512)
         scaled = x / 64 if gated else x
@@ -217,7 +217,7 @@ def test_the_cuda_kernel_compiles_without_spills(
     name: str, rows: int, gated: bool, tmp_path: Path
 ) -> None:
     matrix = make_matrix(name, 512, 1280)
-    config = stored_rows_config(matrix, rows)
+    config = stored_rows_config(matrix, rows, gated)
     defines = kernel_defines(matrix, rows, config, gated=gated, silu=True, has_bias=not gated)
     command = ["nvcc", "-arch=sm_90a", "-cubin", "-Xptxas", "-v", "-I", str(nvrtc.SOURCE_FOLDER)]
     command += [f"-D{macro}={value}" for macro, value in defines]
