@@ -5,6 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
+from eightfold.kernels.layers.gated_activation import gated_activation
 from eightfold.kernels.layers.linear_few_rows import ACTIVATIONS, linear_few_rows
 from eightfold.kernels.module_ops.rotate_and_write import RotaryLayout, rotate_and_write
 from eightfold.kernels.module_ops.strided_rms_norm import strided_rms_norm
@@ -43,8 +44,8 @@ class AttentionOnlyDecoder:
         }
         self._workspace = decode_workspace(architecture, limits, page_size, model.device)
         self._linear = {
-            (tuple(module.weight.shape), module.bias is None): module
-            for module in model.modules()
+            (tuple(module.weight.shape), module.bias is None, "gate" in name): module
+            for name, module in model.named_modules()
             if type(module) is nn.Linear
         }
         self._norms = {
@@ -84,13 +85,17 @@ class AttentionOnlyDecoder:
         for size in self._norms:
             factor = torch.zeros(size, device=like.device)
             strided_rms_norm(like.new_zeros(rows, size), factor, eps=1e-6, pdl=True)
-        for module in self._linear.values():
+        for (_, _, gated), module in self._linear.items():
             x = like.new_zeros(rows, module.in_features)
             linear(x, module.weight, module.bias)
             pairs = module.out_features // 2
-            if few_rows(rows, x) and module.bias is None and not pairs % 64:
-                out = like.new_empty(rows, pairs)
-                for activation in ACTIVATIONS:
+            if not gated or pairs % 64:
+                continue
+            out = like.new_empty(rows, pairs)
+            for activation in ACTIVATIONS:
+                if few_rows(rows, x):  # the weight stands for gate and up
                     linear_few_rows(
                         x, module.weight, out, gated=True, activation=activation, pdl=True
                     )
+                else:
+                    gated_activation(out, out, out, activation)

@@ -58,7 +58,7 @@ struct WorkItem {
 
 // Tokens of a split, and the number of splits. The first one holds the first visible key.
 __device__ __forceinline__ int split_size(const Params& params, int length) {
-    return length <= params.longest_short ? params.short_split : params.split;
+    return params.short_split && length <= params.longest_short ? params.short_split : params.split;
 }
 __device__ __forceinline__ int first_visible(const Params& params, int length) {
     return max(length - Q_LEN - params.window + 1, 0);

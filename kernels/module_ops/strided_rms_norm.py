@@ -17,7 +17,7 @@ from ..triton_launch import (
 MAX_BLOCK = 4096  # elements of a program, unless a row is longer
 
 
-@triton.jit(do_not_specialize=["rows"])
+@triton.jit(do_not_specialize=["rows", "inner"])
 def strided_rms_norm_kernel(
     x, weight, out, rows, inner, outer_stride, inner_stride, eps,
     N: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, HAS_WEIGHT: tl.constexpr,

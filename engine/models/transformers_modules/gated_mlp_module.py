@@ -36,8 +36,8 @@ class FusedGatedMLP(nn.Module):
                 flat, self._gate_up, hidden, gated=True, activation=self._activation, pdl=True
             )
         elif rows:
-            gate_up = F.linear(flat, self._gate_up)
-            gated_activation(*gate_up.chunk(2, dim=1), hidden, self._activation)
+            gate, up = F.linear(flat, self._gate_up).chunk(2, dim=1)
+            gated_activation(gate, up, hidden, self._activation)
         return linear(hidden, self.down_proj.weight, self.down_proj.bias).view(x.shape)
 
 

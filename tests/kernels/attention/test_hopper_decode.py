@@ -23,6 +23,7 @@ LIMIT = 4e-3  # weights and results are rounded to bfloat16
 LENS = [1, 0, 63, 64, 65, 130, 700, 2048, 2049, 5000]
 WHOLE = DecodeConfig(use_hopper=True)
 SPLITS = DecodeConfig(split_tokens=512, short_split_tokens=256, use_hopper=True)
+LONG_SPLITS = DecodeConfig(split_tokens=512, use_hopper=True)
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ def _no_triton(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @needs_hopper
-@pytest.mark.parametrize("config", [WHOLE, SPLITS], ids=["whole", "splits"])
+@pytest.mark.parametrize("config", [WHOLE, SPLITS, LONG_SPLITS], ids=["whole", "splits", "long"])
 @pytest.mark.parametrize(
     ("heads", "kv_heads", "head_dim", "window", "page_size", "q_len"),
     [
