@@ -123,6 +123,11 @@ elif what == "SIGINT ignored":
 elif what.startswith("RLIMIT"):
     name, value = what.split()
     resource.setrlimit(getattr(resource, name), (int(value), int(value)))
+elif what.startswith("root without "):
+    numbers = what.removeprefix("root without ")
+    for number in range(41) if numbers == "any" else map(int, numbers.split()):
+        ctypes.CDLL(None).prctl(24, number, 0, 0, 0)  # PR_CAPBSET_DROP, which exec obeys
+    os.execv(sys.executable, [*sys.orig_argv[:-1], "nothing"])
 elif what.startswith("no "):
     refuse_calls(what.removeprefix("no "))
 from eightfold.sandbox import KernelPool, PoolConfig
@@ -138,6 +143,8 @@ try:
         texts = [kernel.execute("kept = 6 * 7; kept").text]
         stopped = kernel.execute("while True: pass", timeout=0.5)
         texts += [stopped.killed, kernel.execute("print('next')\\nkept").text]
+        kernel.release()
+    assert not open(f"/proc/self/task/{os.getpid()}/children").read()
     print(json.dumps(texts))
 except Exception as error:
     print(json.dumps(str(error)))
@@ -191,6 +198,12 @@ def test_a_limit_that_is_too_low_is_named(limit: str, name: str) -> None:
         assert isinstance(message, str)
         assert name in message
         assert "\n" not in message
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root has capabilities")
+@pytest.mark.parametrize("missing", ["5", "0 6 7 21", "any"])  # KILL; CHOWN, SETID, ADMIN
+def test_root_without_capabilities_can_make_a_pool(missing: str) -> None:
+    assert on_odd_machine(f"root without {missing}") == ["42", False, "next\n42"]
 
 
 def test_a_closed_pool_is_no_outage() -> None:

@@ -3,6 +3,7 @@
 import os
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from eightfold.sandbox import KernelPool, PoolConfig
+from eightfold.sandbox.isolation.privilege_drop import interpreter_paths
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,8 @@ DENIED = {
         "call('unshare', 0x10000000)",  # CLONE_NEWUSER, which needs no privilege
         "call('mount', b'none', b'scratch', b'tmpfs', 0, 0)",
         "call('inotify_init')",
+        "call('syscall', 206, 100, 0)",  # io_setup, whose contexts all users share
+        "__import__('fcntl').fcntl(open(__import__('os').__file__), 1024, 0)",  # F_SETLEASE
     ],
     "processes": ["[__import__('subprocess').Popen(['sleep', '9']) for _ in range(200)]"],
     "limits": ["bytearray(6 << 30)"],
@@ -137,6 +141,29 @@ def test_privileges_are_given_up(pool: KernelPool) -> None:
         assert ("calls" in active) == (status["Seccomp"] == "2")
         if active.get("signals", "").startswith("own user"):
             assert int(status["CapEff"], 16) & ~(1 << 2) == 0  # all but CAP_DAC_READ_SEARCH
+
+
+def test_locks_and_leases_are_no_channel_between_kernels(pool: KernelPool) -> None:
+    lock = "import fcntl, os\nf = open(os.__file__)\nfcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)"
+    with pool.lease(timeout=60) as kernel, pool.lease(timeout=60) as other:
+        if "calls" not in pool.stats()["active"]["protections"]:
+            pytest.skip("no seccomp here")
+        assert kernel.execute(lock).status == "ok"
+        assert other.execute(lock).status == "ok"
+
+
+def test_a_kernel_cannot_hide_from_its_pool(pool: KernelPool) -> None:
+    hide = "import ctypes\nlibc = ctypes.CDLL(None)\nlibc.prctl(4, 0, 0, 0, 0), libc.prctl(3)"
+    with pool.lease(timeout=60) as kernel:
+        if "calls" not in pool.stats()["active"]["protections"]:
+            pytest.skip("no seccomp here")
+        assert kernel.execute(hide).text == "(0, 1)"  # PR_SET_DUMPABLE changes nothing
+
+
+def test_files_below_the_prefix_that_python_does_not_use_are_hidden() -> None:
+    paths = [path for path in interpreter_paths() if path in (Path(sys.prefix), Path("/"))]
+    assert not paths
+    assert not any(Path(sys.prefix, "weights").is_relative_to(one) for one in interpreter_paths())
 
 
 def test_ordinary_programs_are_allowed(pool: KernelPool) -> None:

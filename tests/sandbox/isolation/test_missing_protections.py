@@ -19,15 +19,23 @@ from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 DOCTOR = (
     REFUSE_CALLS
     + """
-import json, sys
+import json, os, sys
 refuse_calls(*sys.argv[1:])
 from eightfold.sandbox import KernelPool, PoolConfig, SandboxError
 from eightfold.sandbox.doctor import doctor
 checks = {check.name: (check.active, check.tried) for check in doctor()}
-cells = json.loads(sys.stdin.read())
+cells, attacks = json.loads(sys.stdin.read())
+def state(folder):
+    own = os.getpriority(0, 0), os.sched_getscheduler(0), os.sched_getaffinity(0)
+    return *own, os.stat(folder).st_mode, os.stat(os.__file__).st_mtime
 def run(strict):
     config = PoolConfig(size=1, spares=0, timeout=30, strict=strict)
     with KernelPool(config) as pool, pool.lease(timeout=60) as kernel:
+        folder = pool.stats()["folder"]
+        before = state(folder)
+        for attack in attacks:
+            kernel.execute(attack.format(os.getpid(), folder))
+        assert state(folder) == before
         return [kernel.execute(code).text for code in cells], pool.stats()["active"]["namespaces"]
 try:
     (texts, namespaces), refusal = run(True), None
@@ -44,6 +52,15 @@ CELLS = [
     "import asyncio\nasync def f(): return 5\nasyncio.run(f())",
     "import os; os.getuid() != 0 and 'CapEff:\\t' + '0' * 16 in open('/proc/self/status').read()",
 ]
+ATTACKS = [  # on the pool's process, which is {}, and its folder, which is {}
+    "import os; os.chmod('../..', 0)",
+    "import os; os.chmod({1!r}, 0)",
+    "import os; os.setpriority(os.PRIO_PROCESS, {0}, 15)",
+    "import os; os.setpriority(os.PRIO_USER, 0, 15)",
+    "import os; os.sched_setscheduler({0}, os.SCHED_IDLE, os.sched_param(0))",
+    "import os; os.sched_setaffinity({0}, [0])",
+    "import os; os.utime(os.__file__)",
+]
 TEXTS = ["42", "[1, 2]", "(3, 'abc')", "'g'", "5", "True"]
 
 
@@ -52,7 +69,7 @@ def run_without(python: str, *protections: str) -> subprocess.CompletedProcess[s
     paths = [SOURCES, *package_folders()]
     return subprocess.run(
         [python, "-c", DOCTOR, *protections],
-        input=json.dumps(CELLS),
+        input=json.dumps([CELLS, ATTACKS]),
         env={**os.environ, "PYTHONPATH": ":".join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,
         text=True,
