@@ -16,6 +16,8 @@ from eightfold.engine import SamplingParams
 from eightfold.solver.attempts.attempt import Action, Attempt, CallTools, Ending, Feed
 from eightfold.solver.attempts.calls.python_tool import PythonTool
 
+ROUND_TOKENS = 128
+
 
 @dataclass
 class Row:
@@ -60,16 +62,19 @@ class Row:
 
 
 def run_reference(model: PreTrainedModel, rows: list[Row], deadline: float) -> None:
-    """Run all attempts to their ends; each round computes every conversation from its start."""
+    """Run all attempts to their ends; each round computes every conversation from its start.
+
+    A round is short, because rows that wait for their calls do so until its end.
+    """
     while rows := [row for row in rows if row.open()]:
         tokens = [torch.tensor(row.tokens, device=model.device) for row in rows]
         ids = pad_sequence(tokens, batch_first=True, padding_value=-1, padding_side="left")
         options: dict[str, Any] = {"max_time": max(1.0, deadline - time.monotonic())}
-        options |= {"max_new_tokens": rows[0].params.max_new_tokens, "pad_token_id": 0}
+        options |= {"max_new_tokens": ROUND_TOKENS, "pad_token_id": 0}
         options |= {"logits_processor": [EngineNoise(rows)], "stopping_criteria": [TurnEnd(rows)]}
         options["repetition_penalty"] = 1.0  # a checkpoint may suggest another; the engine has none
         model.generate(ids.clamp(0), attention_mask=(ids >= 0).long(), do_sample=False, **options)
-        for row in [row for row in rows if not row.waits]:
+        for row in [row for row in rows if not row.waits and time.monotonic() >= deadline]:
             row.attempt.end(Ending.TIME, 0.0)
         with ThreadPoolExecutor(32) as executor:
             list(executor.map(Row.reply, rows))
