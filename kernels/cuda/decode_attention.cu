@@ -109,7 +109,8 @@ __device__ __forceinline__ void load_tiles(SharedState& shared, const Params& pa
             if (tile * PARTS % 32 == 0) {
                 const int key = item.begin + (tile * PARTS + lane) * PART;
                 pages = 0;
-                if (key + PART > item.low && key < item.end) pages = table[(key - first) / PAGE_SIZE];
+                if (key + PART > item.low && key < item.end)
+                    pages = table[(key - first) / PAGE_SIZE];
             }
             const int k0 = item.begin + tile * TILE, slot = count % SLOTS;
             // Earlier steps wrote all keys but those of this step's own rows.
@@ -123,7 +124,8 @@ __device__ __forceinline__ void load_tiles(SharedState& shared, const Params& pa
             const u32 to = base + slot * 2 * TILE_BYTES;
 #pragma unroll
             for (int p = 0; p < PARTS; ++p) {
-                const int key = k0 + p * PART, page = __shfl_sync(~0u, pages, (tile * PARTS + p) % 32);
+                const int page = __shfl_sync(~0u, pages, (tile * PARTS + p) % 32);
+                const int key = k0 + p * PART;
                 if (key + PART <= item.low || key >= item.end || lane) continue;
                 const int at = page * PAGE_SIZE + key % PAGE_SIZE;
                 tma_load_3d(to + p * PART_BYTES, keys, 0, at, item.head * BLOCKS,
@@ -212,7 +214,8 @@ __device__ __forceinline__ void attend_tile(Sums& sums, const u32 (&query)[STEPS
     for (int n = 0; n < COLUMNS; ++n)
 #pragma unroll
         for (int r = 0; r < 2; ++r) {
-            const int position = item.length - Q_LEN + (first_row + n * 8 + lane % 4 * 2 + r) / GROUP;
+            const int row = first_row + n * 8 + lane % 4 * 2 + r;
+            const int position = item.length - Q_LEN + row / GROUP;
             float most = -infinity;
 #pragma unroll
             for (int i = 0; i < KEY_STEPS; ++i)
@@ -341,7 +344,8 @@ __device__ __forceinline__ void store_sums(const SharedState& shared, const floa
         }
         float factor = 1.0f;
         if (sinks) {
-            const float sink = to_float(sinks[item.head * GROUP + row % GROUP]) * 1.4426950408889634f;
+            const float sink =
+                to_float(sinks[item.head * GROUP + row % GROUP]) * 1.4426950408889634f;
             const float most = fmaxf(top, sink);
             factor = exp2_fast(top - most);
             total = total * factor + exp2_fast(sink - most);
