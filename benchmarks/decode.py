@@ -217,6 +217,7 @@ def engine_config(arguments: argparse.Namespace) -> EngineConfig:
         gpu_memory_bytes=arguments.gpu_memory and arguments.gpu_memory << 20,
         prefix_cache=False,
         fused=None if arguments.path == "fused" else False,
+        speculate="off",
     )
 
 

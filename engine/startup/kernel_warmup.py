@@ -22,7 +22,7 @@ from .runner_factory import GPU_PAGE_SIZE, make_gpu_runner
 logger = logging.getLogger(__name__)
 
 # Largest sequence and chunk, in tokens, that the warmup is made for. Larger ones run the same
-# kernels.
+# kernels, except that experts may have others for larger chunks, which compile when they come.
 MAX_CONTEXT, MAX_CHUNK = 1024, 1024
 # Bytes that must be free for the warmup: in all, and for each decode row.
 MIN_FREE_BYTES, BYTES_PER_ROW = 1 << 30, 4 << 20
@@ -93,6 +93,8 @@ def _steps(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
 ) -> Iterator[Callable[[], object]]:
     """Launches of the kinds of steps that the start runs and captures, in memory of their own."""
+    from ..models.fused.fused_decoder import FusedDecoder
+
     tokens = min(config.max_step_tokens, config.max_running + MAX_CHUNK)
     limits = RunnerLimits(
         config.max_running, tokens, max(MAX_CONTEXT, tokens + 1), config.step_drafts
@@ -106,6 +108,8 @@ def _steps(
     # on.
     sizes.append((min(2, running), 48))
     sizes += [(1, short) for short in SHORT_STEP_TOKENS]
+    if isinstance(runner.decoder, FusedDecoder) and runner.decoder.experts is not None:
+        sizes += [(1, count) for count in runner.decoder.experts.step_tokens]
     for sequences, most in sizes:
         yield partial(runner.launch, dummy_step(runner, sequences, min(most, tokens)))
     for size in limits.decode_sizes:

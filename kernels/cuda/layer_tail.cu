@@ -240,23 +240,34 @@ __device__ __forceinline__ int row_of_tile(int i) {
     return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + i % 4 / 2 * 8;
 }
 
-// One over the root mean square of each row of x, from the sums that tiles have left. Each row is
-// added up by 128 / ROWS neighboring threads. Called when the input has been read.
+// One over the root mean square of each row of x, from the sums that tiles have left. They are added
+// up in PARTS parts, and these in pairs, in the same order whatever ROWS is. EACH neighboring threads
+// take a row. Called when the input has been read.
 __device__ __forceinline__ void load_factors(const LayerTail& tail, const Stage& stage,
                                              Ring& ring) {
-    constexpr int EACH = 128 / ROWS;
-    const int row = threadIdx.x / EACH;
-    float total = 0.0f;
-    for (int tile = threadIdx.x % EACH; tile < stage.square_tiles; tile += EACH) {
-        float value;
-        asm volatile("ld.global.cg.f32 %0, [%1];"
-                     : "=f"(value) : "l"(stage.squares + tile * ROWS + row) : "memory");
-        total += value;
-    }
+    constexpr int PARTS = 16, EACH = 128 / ROWS, OWN = PARTS / EACH;
+    const int row = threadIdx.x / EACH, first = threadIdx.x % EACH * OWN;
+    float total[OWN] = {};
+    for (int tile = 0; tile < stage.square_tiles; tile += PARTS)
 #pragma unroll
-    for (int lanes = EACH / 2; lanes; lanes /= 2) total += __shfl_xor_sync(~0u, total, lanes);
+        for (int i = 0; i < OWN; ++i) {
+            float value = 0.0f;
+            if (tile + first + i < stage.square_tiles)
+                asm volatile("ld.global.cg.f32 %0, [%1];"
+                             : "=f"(value)
+                             : "l"(stage.squares + (tile + first + i) * ROWS + row) : "memory");
+            total[i] += value;
+        }
+#pragma unroll
+    for (int lanes = EACH / 2; lanes; lanes /= 2)
+#pragma unroll
+        for (int i = 0; i < OWN; ++i) total[i] += __shfl_xor_sync(~0u, total[i], lanes);
+#pragma unroll
+    for (int apart = OWN / 2; apart; apart /= 2)
+#pragma unroll
+        for (int i = 0; i < apart; ++i) total[i] += total[i + apart];
     sync_warp_group(1);  // the factors of an earlier stage are no longer read
-    if (threadIdx.x % EACH == 0) ring.factor[row] = rsqrt_fast(total / WIDTH + tail.eps);
+    if (threadIdx.x % EACH == 0) ring.factor[row] = rsqrt_fast(total[0] / WIDTH + tail.eps);
     sync_warp_group(1);
 }
 

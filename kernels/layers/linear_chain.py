@@ -26,6 +26,7 @@ MAX_DEPTH = 4  # blocks in a slot of the ring
 SHARED_BYTES, THREADS = 232448, 224
 MAX_WIDTH = 8192  # 128 threads hold a row in registers to compute its norms
 MAX_LINEARS = 4
+STREAM_WIDTH = COLUMNS  # of a residual that a chain does not have
 COUNTERS = 2 * MAX_LINEARS  # int32 counters for a launch, zero when it starts
 BFLOAT16, GATED, FLOAT32, ADDED = range(4)  # OutputKind in layer_tail.cu
 
@@ -194,6 +195,50 @@ def linear_chain(
     require(kernel is not None, "linear_chain needs a Hopper GPU; call linear_chain_fits first.")
     assert kernel is not None
     kernel.launch(multiprocessor_count(residual.device), THREADS, (chain,), pdl)
+
+
+def linear_stream_fits(weight: torch.Tensor, activation: str = "gelu_tanh") -> bool:
+    """Return whether ``linear_stream`` supports this weight on its device."""
+    return linear_chain_fits([ChainLinear(weight)], STREAM_WIDTH, activation)
+
+
+def linear_stream(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    out: torch.Tensor,
+    counters: torch.Tensor,
+    *,
+    gated: bool = False,
+    activation: str = "gelu_tanh",
+    pdl: bool = False,
+) -> torch.Tensor:
+    """Compute one linear layer as a chain of its own.
+
+    For layers of some tens of megabytes this is faster than ``linear_few_rows``: with dependent
+    launch their weights are in shared memory by the time that x is there.
+
+    Args:
+        x: [rows, in], 1 to 64 rows.
+        weight: [out, in], or [2 * out, in] if gated, gate rows first; ``linear_stream_fits``
+            accepts it.
+        out: [rows, out], in bfloat16, or in float32 if not gated.
+        counters: int32 [8], zero; not changed.
+        gated: compute ``activation(x @ gate.T) * (x @ up.T)``.
+        activation: a key of ``linear_few_rows.ACTIVATIONS``.
+        pdl: as in ``linear_chain``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ValueError: a shape, dtype or device is not supported.
+    """
+    unused = x.new_empty(x.shape[0], STREAM_WIDTH)  # the residual, which nothing reads
+    linear_chain(
+        x, unused, [ChainLinear(weight, gated=gated)], unused, [out], counters,
+        activation=activation, pdl=pdl,
+    )  # fmt: skip
+    return out
 
 
 def squares_size(width: int, device: torch.device) -> int:

@@ -4,7 +4,12 @@ from collections.abc import Callable
 
 import torch
 
-from eightfold.kernels.experts.experts_forward import experts_forward, experts_workspace_size
+from eightfold.kernels.experts.experts_forward import (
+    expert_config,
+    experts_forward,
+    experts_workspace_size,
+)
+from eightfold.kernels.experts.grouping import PAIRS
 from eightfold.kernels.experts.router import route
 from eightfold.kernels.layers.expert_norms import join_branches, norms_and_router
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
@@ -19,6 +24,7 @@ class ExpertRunner:
     """The memory in which the experts of all layers are computed.
 
     Attributes:
+        step_tokens: numbers of rows, one for each set of kernels that steps launch.
         residual: memory for the residual of few rows, beside that of the decoder: norms are written
             to the one while the other is read.
         chosen: experts that the latest step of single tokens chose, int32
@@ -55,11 +61,14 @@ class ExpertRunner:
         self._branches = torch.empty(
             3 if first.branch is not None else 0, rows, hidden, device=device, dtype=like.dtype
         )
-        most = max(
-            experts_workspace_size(count, first.top_k, first.weights, like.dtype)
-            for count in range(1, rows + 1)
-        )
-        self._workspace = torch.empty(most, device=device)
+        kinds: dict[object, int] = {}
+        for count in range(1, rows + 1):
+            several = count * first.top_k > PAIRS  # programs that group the rows
+            config = expert_config(count, first.top_k, first.weights)
+            kinds.setdefault((config, several, count > MAX_ROWS), count)
+        self.step_tokens = tuple(kinds.values())
+        size = experts_workspace_size(rows, first.top_k, first.weights, like.dtype)
+        self._workspace = torch.empty(size, device=device)
 
     def logits(self, x: torch.Tensor, block: ExpertBlock) -> torch.Tensor:
         """Return the router's logits [rows, experts]: float32 for few rows."""

@@ -87,7 +87,8 @@ class FusedDecoder:
             )
         ]
         activation = str(activation_of(family, options))
-        self._linear = LinearDispatch(self.layers, activation)
+        has_experts = any(layer.experts is not None for layer in self.layers)
+        self._linear = LinearDispatch(self.layers, activation, streams=has_experts)
         self.buffers = ActivationBuffers(
             self.layers, limits.rows, self._linear.writes_gate_up, self._embedding
         )

@@ -3,6 +3,7 @@
 import torch
 
 from eightfold.kernels.layers.gated_activation import gated_activation
+from eightfold.kernels.layers.linear_chain import COUNTERS, linear_stream, linear_stream_fits
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
 from eightfold.kernels.layers.linear_many_rows import (
     fills_tiles,
@@ -14,6 +15,8 @@ from eightfold.kernels.quantized.stored_product import stored_product
 
 from .layer_weights import FusedLayer
 
+MAX_STREAM_ROWS = 16  # of more rows, a chain's programs read x too often
+
 
 class LinearDispatch:
     """Linear layers with the weights of ``layers``, [out, in] each.
@@ -23,9 +26,11 @@ class LinearDispatch:
 
     Args:
         activation: of gated layers, a key of ``linear_few_rows.ACTIVATIONS``.
+        streams: True to compute layers of few rows as chains of their own where there is a kernel:
+            faster for the small layers beside experts.
     """
 
-    def __init__(self, layers: list[FusedLayer], activation: str) -> None:
+    def __init__(self, layers: list[FusedLayer], activation: str, streams: bool = False) -> None:
         self._activation = activation
         self._gated = [layer.gate_up for layer in layers if layer.gate_up is not None]
         plain = [weight for layer in layers for weight in (layer.qkv, layer.out, layer.down)]
@@ -37,6 +42,15 @@ class LinearDispatch:
             isinstance(weight, torch.Tensor)
             and linear_many_rows_fits(weight, gated=True, activation=activation)
             for weight in self._gated
+        )
+
+        weights = [weight for weight in (*plain, *self._gated) if weight is not None]
+        self._streams = streams and all(
+            isinstance(weight, torch.Tensor) and linear_stream_fits(weight, activation)
+            for weight in weights
+        )
+        self._counters = torch.zeros(
+            COUNTERS, dtype=torch.int32, device=layers[0].rotary.cos.device
         )
 
     def writes_gate_up(self, rows: int) -> bool:
@@ -54,6 +68,8 @@ class LinearDispatch:
         rows = x.shape[0]
         if isinstance(weight, StoredMatrix):
             stored_product(x, weight, out, pdl=True)
+        elif rows <= MAX_STREAM_ROWS and self._streams:
+            linear_stream(x, weight, out, self._counters, activation=self._activation, pdl=True)
         elif rows <= MAX_ROWS:
             linear_few_rows(x, weight, out, pdl=True)
         elif self._fills(rows, weight, False):
@@ -76,6 +92,10 @@ class LinearDispatch:
         rows, activation = x.shape[0], self._activation
         if isinstance(weight, StoredMatrix):
             stored_product(x, weight, out, gated=True, activation=activation, pdl=True)
+        elif rows <= MAX_STREAM_ROWS and self._streams:
+            linear_stream(
+                x, weight, out, self._counters, gated=True, activation=activation, pdl=True
+            )
         elif rows <= MAX_ROWS:
             linear_few_rows(x, weight, out, gated=True, activation=activation, pdl=True)
         elif gate_up is None:

@@ -15,7 +15,12 @@ from eightfold.kernels.layers.layer_tail import (
     layer_tail_fits,
     layer_tail_reference,
 )
-from eightfold.kernels.layers.linear_chain import squares_size
+from eightfold.kernels.layers.linear_chain import (
+    linear_stream,
+    linear_stream_fits,
+    squares_size,
+)
+from eightfold.kernels.layers.linear_few_rows import linear_few_rows_reference
 
 LIMIT = 6e-3
 
@@ -143,6 +148,20 @@ def test_results_repeat_and_do_not_depend_on_the_batch(squares: bool) -> None:
     for rows in (1, 8, 9, 16, 32):
         part = run(weights, attended[:rows], residual[:rows], torch.bfloat16, squares)
         assert all(torch.equal(a, b[:rows]) for a, b in zip(part, whole, strict=True))
+
+
+@needs_hopper
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("rows", [1, 8, 13, 16, 64])
+def test_a_linear_layer_as_a_chain_of_its_own(rows: int) -> None:
+    weight, x = randn(2112, 2880) * 2880**-0.5, randn(rows, 2880)
+    counters = torch.zeros(8, dtype=torch.int32, device=DEVICE)
+    assert linear_stream_fits(weight, "silu")
+    for gated, dtype in ((False, torch.bfloat16), (False, torch.float32), (True, torch.bfloat16)):
+        out = torch.full((rows, 1056 if gated else 2112), float("nan"), device=DEVICE, dtype=dtype)
+        linear_stream(x, weight, out, counters, gated=gated, activation="silu")
+        assert relative_error(out, linear_few_rows_reference(x, weight, gated, "silu")) < LIMIT
+        assert not counters.any()
 
 
 def test_unsupported_weights_do_not_fit() -> None:
