@@ -146,7 +146,8 @@ class SolverConfig:
         )
         self._check_type(whole, Integral, "a whole number")
         self._check_type(("time", "tool_timeout"), Real, "a number of seconds")
-        if not isinstance(self.speculate, str) or not self.speculate:
+        known = self.speculate in ("auto", "off", "ngram")
+        if not known and not (self.speculate and Path(str(self.speculate)).is_dir()):
             raise SolverError(
                 "speculate must be 'auto', 'off', 'ngram' or a drafter's folder, not "
                 f"{self.speculate!r}."

@@ -14,6 +14,10 @@ from helpers.engine_cases import tiny_models
 from helpers.engine_cases.token_replay import Record, verify
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
+from eightfold.engine.scheduling.draft_tree import DraftTree
+from eightfold.engine.scheduling.sequence import Sequence
+from eightfold.engine.speculation.drafter import Draft
+from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
 
 CONTEXT, STEP = 64, 8
 PAUSES = [tuple(range(first, tiny_models.VOCABULARY, 3)) for first in (3, 5)]
@@ -21,6 +25,21 @@ PAUSES = [tuple(range(first, tiny_models.VOCABULARY, 3)) for first in (3, 5)]
 
 class DeviceError(Exception):
     """A failure of the device."""
+
+
+class RepeatingDrafter(NgramDrafter):
+    """Adds guesses: tokens of a small model repeat too seldom to be found by n-grams alone."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._random = random.Random(seed)
+
+    def _draft(self, seq: Sequence, count: int) -> Draft:
+        found = super()._draft(seq, count)
+        if found.tree:
+            return found
+        guesses = self._random.sample(range(tiny_models.VOCABULARY), min(count, 3))
+        return Draft(DraftTree(tuple(guesses), (0,) * len(guesses)), (0.1,) * len(guesses))
 
 
 class Stress:
@@ -43,8 +62,12 @@ class Stress:
             prefix_cache=pick([True, False]),
             rewind_tokens=rewind,
             lookahead=seed % 2,
+            speculate=pick(["off", "ngram"]),
+            always_draft=True,
+            max_drafts=3,
         )
-        self.engine = Engine(tiny_models.build(name), config)
+        drafter = None if config.speculate == "off" else RepeatingDrafter(seed)
+        self.engine = Engine(tiny_models.build(name), config, drafter)
         self.records: dict[int, Record] = {}
         self.rewound: list[Record] = []  # records as they were before a rewind
         self.live: set[int] = set()

@@ -26,6 +26,10 @@ from eightfold.solver.model_defaults import bundled_model
         (["solve", "x", "--min-p", "nan"], "--min-p must be from 0 to 1, not nan."),
         (["solve", "x", "--trace", "/no/such"], "The trace cannot be written to /no/such"),
         (["solve", "x", "--model", "/no/such"], "There is no model folder /no/such"),
+        (
+            ["solve", "x", "--speculate", "/no/such"],
+            "'ngram' or a drafter's folder, not '/no/such'",
+        ),
         (["solve", " "], "The problem is empty"),
         (["solve", "--file", "/no/such"], "There is no file /no/such."),
         (["solve", "x", "--file", "y"], "not both"),
