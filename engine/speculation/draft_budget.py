@@ -1,5 +1,6 @@
 """How many drafts pay: the expected tokens of a step, divided by what it costs."""
 
+from ..execution.runner_limits import padded_rows
 from .step_costs import StepCosts
 
 MARGIN = 1.02  # drafts must promise this many times the speed of a step without
@@ -22,7 +23,7 @@ class DraftBudget:
 
     def most_drafts(self, sequences: int) -> int:
         """Return how many drafts of a sequence could be verified at most."""
-        return max(0, self._costs.most_rows // _padded(sequences) - 1)
+        return max(0, self._costs.most_rows // padded_rows(sequences) - 1)
 
     def counts(self, chances: list[list[float]], overhead: float) -> list[int]:
         """Return how many of each sequence's drafts to verify.
@@ -42,7 +43,7 @@ class DraftBudget:
         return chosen
 
     def _rows(self, sequences: int, rows: int) -> int:
-        return _padded(sequences) * rows if self._uniform else sequences * rows
+        return padded_rows(sequences) * rows if self._uniform else sequences * rows
 
     def _uniform_options(self, chances: list[list[float]]) -> list[tuple[float, int, list[int]]]:
         """Return expected drafts, rows and counts if each sequence has the same number of rows."""
@@ -66,7 +67,3 @@ class DraftBudget:
             gain -= negated
             options.append((gain, len(chances) + sum(counts), list(counts)))
         return options
-
-
-def _padded(count: int) -> int:
-    return 1 << (count - 1).bit_length()

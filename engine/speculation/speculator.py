@@ -2,6 +2,7 @@
 
 import time
 
+from ..execution.runner_limits import MAX_DRAFT_STEP_ROWS, padded_rows
 from ..scheduling.draft_tree import NO_DRAFTS, DraftTree
 from ..scheduling.sequence import Sequence
 from .acceptance_rates import AcceptanceRates
@@ -31,6 +32,7 @@ class Speculator:
         self.drafter = drafter
         self.costs = costs
         self._max_drafts = max_drafts
+        self._uniform = uniform
         self._budget = None if costs is None else DraftBudget(costs, uniform)
         self._rates = AcceptanceRates()
         self._promised: dict[int, list[float]] = {}  # chances of the last drafts of a sequence
@@ -52,9 +54,7 @@ class Speculator:
     def propose(self, sequences: list[Sequence], rooms: list[int]) -> list[DraftTree]:
         """Return the drafts of each sequence that are worth verifying (see ``DraftSource``)."""
         none = [NO_DRAFTS] * len(sequences)
-        most = self._max_drafts
-        if self._budget is not None:
-            most = min(most, self._budget.most_drafts(len(sequences)))
+        most = min(self._max_drafts, self._most_drafts(len(sequences)))
         if self._rest or not most or max(rooms) < 1:
             return none
         if self._budget is not None and not self.drafter.gives_chances:
@@ -73,6 +73,14 @@ class Speculator:
             self._promised[seq.id] = self._rates.raw_chances(draft)
             found.append(draft.tree.limited(len(draft.tree), count))
         return found
+
+    def _most_drafts(self, sequences: int) -> int:
+        """Return the most drafts of a sequence that a step of so many could hold."""
+        if self._budget is not None:
+            return self._budget.most_drafts(sequences)
+        return (
+            MAX_DRAFT_STEP_ROWS // padded_rows(sequences) - 1 if self._uniform else self._max_drafts
+        )
 
     def _affordable(self, sequences: list[Sequence], drafts: list[Draft]) -> list[int]:
         """Return how many drafts of each sequence pay."""

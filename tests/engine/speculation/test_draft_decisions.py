@@ -118,5 +118,8 @@ def test_without_costs_every_draft_is_verified() -> None:
     seqs = [Sequence(0, [1, 2], 1, SamplingParams(), frozenset())]
     assert len(speculator.propose(seqs, [100])[0]) == 3
     assert not speculator.propose(seqs, [0])[0]
+    many = [Sequence(n, [1, 2], 1, SamplingParams(), frozenset()) for n in range(64)]
+    assert not any(speculator.propose(many, [100] * 64)), "graphs hold up to 64 rows"
+    assert len(speculator.propose(many[:20], [100] * 20)[0]) == 1
     assert "always" in speculator.summary()
     assert "64 rows" in Speculator(VainDrafter(), FLAT, 3, uniform=True).summary()
