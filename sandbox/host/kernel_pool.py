@@ -135,9 +135,10 @@ class KernelPool(AbstractContextManager["KernelPool"]):
                         failures, started = 0, state.started
                 except Exception as error:
                     failures += 1
-                    unused = not state.monitored()  # no lease would lose its kernel
+                    # A template is replaced only while no lease would lose its kernel.
+                    force = failures % FAILURES_OF_A_TEMPLATE == 0 and state.retire_ready()
                     with contextlib.suppress(OSError):
-                        starter.restart(force=unused and failures % FAILURES_OF_A_TEMPLATE == 0)
+                        starter.restart(force=force)
                     if isinstance(error, PermanentError):
                         state.fail(error)
                         return

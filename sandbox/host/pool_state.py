@@ -264,6 +264,16 @@ class PoolState:
             while self._ready:
                 self._ready.popleft().close()
 
+    def retire_ready(self) -> bool:
+        """Close the ready kernels if none is leased; return whether that was so.
+
+        One step, so that nobody leases a kernel whose template is about to be replaced.
+        """
+        with self._changed:
+            if not self._leased:
+                self.close_ready()
+            return not self._leased
+
     def fail(self, error: BaseException) -> None:
         """Let every later request for a kernel raise `error`, as a `SandboxError`."""
         if not isinstance(error, SandboxError):

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from eightfold.sandbox import PoolConfig, SandboxError
+from eightfold.sandbox.host import pool_state
 from eightfold.sandbox.host.pool_state import PoolState
+from eightfold.sandbox.sandbox_errors import PortTakenError, SandboxOutageError
 
 
 class FakeProcess:
@@ -230,3 +232,33 @@ def test_the_invariants_hold_after_random_actions() -> None:
         state.close_processes()
         assert state.stats()["leased"] == 0
         state.check()
+
+
+def test_ready_kernels_are_retired_only_while_none_is_leased() -> None:
+    state = PoolState(PoolConfig(size=2))
+    first, second = add_ready(state, 1, 2)
+    leased = lease(state)
+    assert not state.retire_ready()
+    assert not second.closed
+    leased.release()
+    assert state.retire_ready()
+    assert first.closed
+    assert second.closed
+    with pytest.raises(TimeoutError):
+        state.take_ready(time.monotonic())
+
+
+def test_a_port_that_stays_taken_ends_a_wait_without_a_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(pool_state, "PORT_SECONDS", 0.0)
+    state = PoolState(PoolConfig(size=1))
+    state.claim(None)
+    state.report_outage(PortTakenError("port 7 is in use"))
+    with pytest.raises(SandboxOutageError, match="port 7 is in use"):
+        state.take_ready(None)
+    state.report_outage(OSError("the disk is full"))  # which may pass, so that a lease waits
+    with pytest.raises(SandboxOutageError, match="the disk is full"):
+        state.take_ready(time.monotonic() + 0.01)
+    add_ready(state, 1)
+    assert state.take_ready(None).pid == 1
