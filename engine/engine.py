@@ -24,8 +24,8 @@ from .sampling_params import SamplingParams
 from .scheduling.pages.page_tables import PageTables
 from .scheduling.scheduler import Scheduler
 from .speculation.drafter import Drafter
-from .speculation.drafter_choice import choose_drafter, load_drafter
-from .speculation.mtp.assistant_checkpoint import AssistantCheckpoint
+from .speculation.drafter_choice import choose_drafter, make_drafter
+from .speculation.mtp.assistant_checkpoint import AssistantCheckpoint, LoadedAssistant
 from .speculation.speculator import Speculator
 from .startup.device_selection import (
     model_device,
@@ -90,6 +90,7 @@ class Engine:
             raise ValueError(
                 f"The GPU kernels verify lines of drafts, but {drafter.name} branches."
             )
+        drafting: Drafter | AssistantCheckpoint | LoadedAssistant | None
         drafting = drafter or choose_drafter(
             config.speculate, fused or architecture, lines, fused is not None
         )
@@ -105,6 +106,8 @@ class Engine:
                         fused=fused is not None,
                     )
                 model = load_weights(model, architecture, device, dtype, allocate, during_load)
+            if isinstance(drafting, AssistantCheckpoint):
+                drafting = drafting.load(device, model.dtype)
             sized = make_sized_runner(
                 model, fused or architecture, config, kernels, fused is not None
             )
@@ -113,6 +116,8 @@ class Engine:
         self.device = device
         self.max_context = sized.max_context
         self.bytes_of = sized.bytes_of
+        if isinstance(drafting, LoadedAssistant):
+            self.bytes_of["drafter"] = drafting.nbytes
         self._stored_weights = describe_stored_weights(model)
         self._runner = sized.runner
         self.path = execution_path(sized.runner, choice, architecture, config)
@@ -134,14 +139,14 @@ class Engine:
 
     def _make_speculator(
         self,
-        drafting: Drafter | AssistantCheckpoint | None,
+        drafting: Drafter | LoadedAssistant | None,
         architecture: Architecture,
         uniform: bool,
     ) -> Speculator | None:
         """Return what decides about drafts; ``None`` without a drafter."""
         if drafting is None:
             return None
-        drafter = load_drafter(drafting, self._runner, architecture, self.config.max_drafts)
+        drafter = make_drafter(drafting, self._runner, architecture, self.config.max_drafts)
         costs = None
         if not self.config.always_draft:
             costs = measure_step_costs(self._runner, self.config, self.max_context)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from ..inspection.architecture import Architecture
 from ..model_errors import UnsupportedModelError
 from .drafter import Drafter
-from .mtp.assistant_checkpoint import AssistantCheckpoint, read_assistant
+from .mtp.assistant_checkpoint import AssistantCheckpoint, LoadedAssistant, read_assistant
 from .ngram.ngram_drafter import NgramDrafter
 
 if TYPE_CHECKING:
@@ -56,22 +56,19 @@ def choose_drafter(
     return checkpoint
 
 
-def load_drafter(
-    chosen: Drafter | AssistantCheckpoint,
+def make_drafter(
+    chosen: Drafter | LoadedAssistant,
     runner: "CpuRunner | GpuRunner",
     architecture: Architecture,
     most: int,
 ) -> Drafter:
-    """Return the drafter, with its weights if it has any.
+    """Return the drafter, over the runner's cache if it has weights.
 
     Args:
         architecture: as in :func:`choose_drafter`.
         most: most drafts of a sequence in a step.
-
-    Raises:
-        CheckpointError: if tensors are missing, unexpected, misshapen or broken.
     """
-    if not isinstance(chosen, AssistantCheckpoint):
+    if not isinstance(chosen, LoadedAssistant):
         return chosen
     from ..execution.cpu_runner import CpuRunner
     from .mtp.assistant_drafter import AssistantDrafter

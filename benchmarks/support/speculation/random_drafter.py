@@ -46,4 +46,5 @@ def random_drafter(engine: Engine, model: Any, most: int = 7) -> Drafter:
         drafter.bfloat16().save_pretrained(folder)
         fused = replace(architecture, layers=layers)
         checkpoint = read_assistant(Path(folder), fused)
-        return KernelAssistantDrafter(checkpoint, runner, fused, most)
+        loaded = checkpoint.load(runner.device, model.dtype)
+        return KernelAssistantDrafter(loaded, runner, fused, most)

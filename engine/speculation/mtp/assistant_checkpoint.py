@@ -22,6 +22,25 @@ MODEL_TYPES = ("gemma4_assistant", "gemma4_unified_assistant")
 
 
 @dataclass(frozen=True, slots=True)
+class LoadedAssistant:
+    """A drafter with its weights.
+
+    Attributes:
+        checkpoint: where it comes from.
+        model: transformers' module.
+    """
+
+    checkpoint: "AssistantCheckpoint"
+    model: PreTrainedModel
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weights on the device."""
+        tensors = {t.data_ptr(): t.nbytes for t in self.model.parameters()}
+        return sum(tensors.values())
+
+
+@dataclass(frozen=True, slots=True)
 class AssistantCheckpoint:
     """A checkpoint of a drafter that fits its model; no weight is read yet.
 
@@ -37,7 +56,7 @@ class AssistantCheckpoint:
     sources: tuple[LayerSpec, ...]
     suppressed: tuple[int, ...]
 
-    def load(self, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    def load(self, device: torch.device, dtype: torch.dtype) -> LoadedAssistant:
         """Read the weights.
 
         Raises:
@@ -65,7 +84,7 @@ class AssistantCheckpoint:
                     f"The drafter in {self.folder} has {fault.replace('_keys', '')} tensors, such "
                     f"as {names[0]}; get its checkpoint again."
                 )
-        return model.to(device).eval()
+        return LoadedAssistant(self, model.to(device).eval())
 
 
 def row_options(drafter: PreTrainedModel) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from ...scheduling.draft_tree import DraftTree
 from ...scheduling.scheduled_step import ScheduledTokens
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
-from .assistant_checkpoint import AssistantCheckpoint, row_options
+from .assistant_checkpoint import LoadedAssistant, row_options
 
 
 class AssistantDrafter:
@@ -32,7 +32,7 @@ class AssistantDrafter:
     where drafter and model nearly agree, both then draw the same token, also at temperature 1.
 
     Args:
-        checkpoint: the drafter.
+        loaded: the drafter.
         runner: the model's runner.
     """
 
@@ -40,10 +40,10 @@ class AssistantDrafter:
     branches = False
     gives_chances = False
 
-    def __init__(self, checkpoint: AssistantCheckpoint, runner: CpuRunner) -> None:
-        target = runner.model
+    def __init__(self, loaded: LoadedAssistant, runner: CpuRunner) -> None:
+        target, checkpoint = runner.model, loaded.checkpoint
         self._runner = runner
-        self._model = checkpoint.load(target.device, target.dtype)
+        self._model = loaded.model
         self._embed = target.get_input_embeddings()
         self._suppressed = list(checkpoint.suppressed)
         text = self._model.config.get_text_config()

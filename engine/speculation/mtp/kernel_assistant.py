@@ -30,7 +30,7 @@ from ...scheduling.draft_tree import DraftTree
 from ...scheduling.scheduled_step import ScheduledTokens
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
-from .assistant_checkpoint import AssistantCheckpoint, row_options
+from .assistant_checkpoint import LoadedAssistant, row_options
 
 UNROTATED = "full_attention"  # layers of one copy: the kernel rotates their queries
 
@@ -149,7 +149,7 @@ class KernelAssistantDrafter:
     """Drafts tokens with a drafter's weights, over the cache of the fused decoder.
 
     Args:
-        checkpoint: the drafter.
+        loaded: the drafter.
         runner: a runner of the fused decoder.
         architecture: the model's, with its cache's layers.
         most: most drafts of a sequence in a step.
@@ -161,14 +161,14 @@ class KernelAssistantDrafter:
 
     def __init__(
         self,
-        checkpoint: AssistantCheckpoint,
+        loaded: LoadedAssistant,
         runner: GpuRunner,
         architecture: Architecture,
         most: int,
     ) -> None:
         decoder: Any = runner.decoder
         self.device = runner.device
-        self.model = checkpoint.load(runner.device, decoder._embedding.dtype)
+        checkpoint, self.model = loaded.checkpoint, loaded.model
         self.hidden_size = checkpoint.config.backbone_hidden_size
         self.graph_pool = runner.graph_pool
         text: Any = self.model.config.get_text_config()

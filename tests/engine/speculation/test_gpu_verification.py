@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from helpers.engine_cases import tiny_models
 from helpers.engine_cases.assistants import reference_drafts, save_assistant
@@ -77,7 +78,8 @@ def test_drafts_of_weights_are_those_of_transformers(engine: Engine, tmp_path: P
     layers = one_copy_layers(target.config.to_dict(), architecture.layers)
     assert layers is not None
     fused = replace(architecture, layers=layers)
-    drafter = KernelAssistantDrafter(read_assistant(tmp_path, fused), engine._runner, fused, 2)
+    loaded = read_assistant(tmp_path, fused).load(torch.device("cpu"), torch.float32)
+    drafter = KernelAssistantDrafter(loaded, engine._runner, fused, 2)
     drafted: dict[int, tuple[int, ...]] = {}  # by number of tokens before them
     draft = drafter.draft
 
