@@ -71,7 +71,7 @@ def place_pairs_kernel(
     EXPERTS: tl.constexpr, EP: tl.constexpr, PAIRS: tl.constexpr, LANES: tl.constexpr,
     PROGRAMS: tl.constexpr, TILE_ROWS: tl.constexpr, ALONE: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """Write the sorted positions of a program's pairs; the first program also writes the tiles."""
+    """Write the sorted positions of a program's pairs, and some of the tiles."""
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
     expert = tl.arange(0, EP)
@@ -99,21 +99,21 @@ def place_pairs_kernel(
         position = tl.sum(mine * (rank + offset[None, :]), 1)
         tl.store(order + position, pair, mask=pair < last)
         offset += tl.sum(mine, 0)
-    if tl.program_id(0) == 0:
-        needed = (total + TILE_ROWS - 1) // TILE_ROWS
-        end = tl.cumsum(needed, 0)
-        all_tiles = tl.sum(needed, 0)
-        for at in range(0, most, LANES):
-            tile = at + lane
-            owner = tl.sum((end[None, :] <= tile[:, None]).to(tl.int32), 1)
-            own = (owner[:, None] == expert[None, :]).to(tl.int32)
-            number = tile - tl.sum(own * (end - needed)[None, :], 1)
-            position = tl.sum(own * first[None, :], 1) + number * TILE_ROWS
-            rows = tl.sum(own * total[None, :], 1) - number * TILE_ROWS
-            live = tile < most
-            tl.store(tiles + tile, tl.where(tile < all_tiles, owner, -1), mask=live)
-            tl.store(tiles + most + tile, position, mask=live)
-            tl.store(tiles + 2 * most + tile, tl.minimum(rows, TILE_ROWS), mask=live)
+    # Programs take turns at the tiles.
+    needed = (total + TILE_ROWS - 1) // TILE_ROWS
+    end = tl.cumsum(needed, 0)
+    all_tiles = tl.sum(needed, 0)
+    for at in range(tl.program_id(0) * LANES, most, programs * LANES):
+        tile = at + lane
+        owner = tl.sum((end[None, :] <= tile[:, None]).to(tl.int32), 1)
+        own = (owner[:, None] == expert[None, :]).to(tl.int32)
+        number = tile - tl.sum(own * (end - needed)[None, :], 1)
+        position = tl.sum(own * first[None, :], 1) + number * TILE_ROWS
+        rows = tl.sum(own * total[None, :], 1) - number * TILE_ROWS
+        live = tile < most
+        tl.store(tiles + tile, tl.where(tile < all_tiles, owner, -1), mask=live)
+        tl.store(tiles + most + tile, position, mask=live)
+        tl.store(tiles + 2 * most + tile, tl.minimum(rows, TILE_ROWS), mask=live)
 
 
 def grouping_sizes(pairs: int, experts: int, tile_rows: int) -> list[int]:
