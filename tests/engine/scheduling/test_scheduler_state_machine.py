@@ -1,5 +1,6 @@
 """Hypothesis searches for the shortest sequence of requests that breaks the scheduler."""
 
+from helpers.engine_cases.draft_sources import RandomDrafts
 from helpers.engine_cases.fake_engine import FakeEngine, expected_token
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -32,6 +33,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         running=st.sampled_from([1, 3, 8]),
         prefix_cache=st.booleans(),
         rewind_tokens=st.sampled_from([0, 3]),
+        drafts=st.sampled_from([None, "lines", "trees"]),
     )
     def make(
         self,
@@ -42,10 +44,12 @@ class SchedulerMachine(RuleBasedStateMachine):
         running: int,
         prefix_cache: bool,
         rewind_tokens: int,
+        drafts: str | None,
     ) -> None:
+        source = RandomDrafts(full, WINDOW, 0.7, 4, drafts == "trees") if drafts else None
         self.engine = FakeEngine(
             *(full, sliding, WINDOW, host, lookahead, running, 8, CONTEXT),
-            *(prefix_cache, rewind_tokens),
+            *(prefix_cache, rewind_tokens, source),
         )
         self.mirror: dict[int, list[int]] = {}
         self.seeds: dict[int, int] = {}
