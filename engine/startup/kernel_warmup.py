@@ -22,7 +22,7 @@ from .runner_factory import GPU_PAGE_SIZE, make_gpu_runner
 logger = logging.getLogger(__name__)
 
 # Largest sequence and chunk, in tokens, that the warmup is made for. Larger ones run the same
-# kernels, except that experts may have others for larger chunks, which compile when they come.
+# kernels; only experts have others for larger chunks.
 MAX_CONTEXT, MAX_CHUNK = 1024, 1024
 # Bytes that must be free for the warmup: in all, and for each decode row.
 MIN_FREE_BYTES, BYTES_PER_ROW = 1 << 30, 4 << 20
@@ -95,7 +95,9 @@ def _steps(
     """Launches of the kinds of steps that the start runs and captures, in memory of their own."""
     from ..models.fused.fused_decoder import FusedDecoder
 
-    tokens = min(config.max_step_tokens, config.max_running + MAX_CHUNK)
+    tokens = config.max_step_tokens
+    if not any(".experts." in name for name, _ in model.named_parameters()):
+        tokens = min(tokens, config.max_running + MAX_CHUNK)
     limits = RunnerLimits(
         config.max_running, tokens, max(MAX_CONTEXT, tokens + 1), config.step_drafts
     )
