@@ -179,7 +179,8 @@ def _fit_gpu(machine: Machine, checkpoint: CheckpointSize) -> tuple[int, int]:
 
 
 def _too_large(checkpoint: CheckpointSize, memory: int, kind: str) -> SolverError:
+    smaller = "" if checkpoint.quantized_bytes else ", or the same in FP8 or 4 bits"
     return SolverError(
         f"The model's weights of {checkpoint.weight_bytes / GB:.1f} GB do not fit a {kind} with "
-        f"{memory / GB:.1f} GB; take a smaller model, or the same in FP8 or 4 bits."
+        f"{memory / GB:.1f} GB; take a smaller model{smaller}."
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from pathlib import Path
 
 import pytest
+from helpers.engine_cases.gpt_oss_checkpoints import QUANTIZATION
 from helpers.solver_cases.hub_caches import model_files, write_cached
 
 from eightfold.solver import SolverError
@@ -60,6 +62,44 @@ def test_models_that_the_engine_would_refuse_are_passed_over(tmp_path: Path) -> 
     assert "no .safetensors" in said[other]
     assert "quantized" in said[packed]
     assert "ViTModel" in said[picture]
+
+
+def test_gpt_oss_120b_is_taken_with_its_copies_beside_it(tmp_path: Path) -> None:
+    folder = make_checkpoint(tmp_path / "gpt-oss-120b", 0)
+    layers = ["sliding_attention", "full_attention"] * 18
+    config = {
+        "model_type": "gpt_oss", "architectures": ["GptOssForCausalLM"], "num_hidden_layers": 36,
+        "layer_types": layers, "sliding_window": 128, "num_attention_heads": 64,
+        "num_key_value_heads": 8, "head_dim": 64, "hidden_size": 2880,
+        "max_position_embeddings": 131_072, "quantization_config": QUANTIZATION,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(config))
+    header, offset = {}, 0
+    experts = 36 * 128 * 3 * 2880
+    for name, kind, size, shape in (
+        ("blocks", "U8", 1, (experts, 90, 16)),
+        ("scales", "U8", 1, (experts, 90)),
+        ("rest", "BF16", 2, (2_170_000_000,)),
+    ):
+        length = size * math.prod(shape)
+        header[name] = {"dtype": kind, "shape": shape, "data_offsets": [offset, offset + length]}
+        offset += length
+    text = json.dumps(header).encode()
+    with open(folder / "model.safetensors", "wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
+    make_checkpoint(folder / "original", 65 * GB)
+    (folder / "original" / "model.safetensors").rename(
+        folder / "original" / "model--00001-of-00001.safetensors"
+    )
+    (folder / "metal").mkdir()
+    (folder / "metal" / "model.bin").write_bytes(b"x")
+    choice = choose_model(H100, find_inputs(tmp_path).models)
+    assert choice.model == folder
+    assert (choice.sizes.attempts, choice.sizes.device) == (8, "cuda")
+    assert [each.startswith(str(folder / "original")) for each in choice.passed] == [True]
+    passed = choose_model(SMALL_GPU, (folder,)).passed[0]
+    assert passed.endswith("65.3 GB do not fit a GPU with 24.0 GB; take a smaller model.")
 
 
 def test_a_model_is_sized_by_the_files_that_are_read(tmp_path: Path) -> None:
