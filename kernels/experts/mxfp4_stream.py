@@ -47,7 +47,7 @@ def shared_bytes(inputs: int, config: StreamConfig) -> int:
     parts = config.consumers * config.tile_rows * 256
     x = inputs * 2 + 16
     if config.halves:
-        x = inputs * 2 + -(-blocks // 4) * 256 + 64
+        x = -(-blocks // 4) * 256 + 64
     return ring + config.tile_rows * x + parts + OTHER_BYTES
 
 

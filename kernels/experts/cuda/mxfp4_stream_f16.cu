@@ -25,7 +25,6 @@ constexpr int PIECES = INPUTS / 32;  // of 16 bytes in a weight row
 constexpr int CHUNKS = (PIECES + 3) / 4, EACH_CHUNKS = (CHUNKS + CONSUMERS - 1) / CONSUMERS;
 constexpr int WEIGHT_BYTES = ROWS_AT_ONCE * PIECES * 16, SCALE_BYTES = ROWS_AT_ONCE * PIECES;
 constexpr int STAGE = WEIGHT_BYTES + SCALE_BYTES;
-constexpr int X_PITCH = INPUTS * 2;  // bytes of a row of x
 // Bytes of a row of float16, which zeros fill to whole chunks. An odd multiple of 64 avoids bank
 // conflicts.
 constexpr int HALF_PITCH = CHUNKS * 256 + 64;
@@ -37,7 +36,7 @@ struct Shared {
     float parts[2][CONSUMERS][2][TILES_N][4][32];
     float factors[MOST_TILES][PAIRS];  // of the results, for what x and codes were multiplied by
     int largest[2][PAIRS];  // bits of the largest value of each row of x; of two tiles, in turns
-    u64 full[STAGES], empty[STAGES], x_full, x_empty, parts_full[2], parts_empty[2];
+    u64 full[STAGES], empty[STAGES], parts_full[2], parts_empty[2];
     int count[EACH * 32];
     int pairs[MOST_TILES][PAIRS], expert[MOST_TILES], rows[MOST_TILES];
     int tiles;  // of all programs
@@ -153,11 +152,10 @@ __device__ __forceinline__ Range find_tiles(Shared& shared, const int* ids, int 
     return range;
 }
 
-// Copies weights, scales and rows of x. Called by one thread.
-__device__ __forceinline__ void produce(Shared& shared, u8* ring, u8* x_rows, Range range,
-                                        const bf16* x, const u8* w, const u8* scales) {
+// Copies weights and scales. Called by one thread.
+__device__ __forceinline__ void produce(Shared& shared, u8* ring, Range range, const u8* w,
+                                        const u8* scales) {
     const int first = range.begin / ITEMS;
-    int last = -1, changes = 0;
     for (int item = range.begin, number = 0; item < range.end; item++, number++) {
         const int tile = item / ITEMS - first, stage = number % STAGES;
         const u64 row = (u64)shared.expert[tile] * ROWS + item % ITEMS * ROWS_AT_ONCE;
@@ -166,30 +164,31 @@ __device__ __forceinline__ void produce(Shared& shared, u8* ring, u8* x_rows, Ra
         barrier_expect_bytes(shared.full[stage], STAGE);
         copy_bulk(to, w + row * (PIECES * 16), WEIGHT_BYTES, shared.full[stage]);
         copy_bulk(to + WEIGHT_BYTES, scales + row * PIECES, SCALE_BYTES, shared.full[stage]);
-        if (tile != last) {
-            if (changes > 0) barrier_wait(shared.x_empty, (changes - 1) & 1);
-            else if (!GATED) pdl_wait();  // for h; weights and ids were there before
-            barrier_expect_bytes(shared.x_full, shared.rows[tile] * INPUTS * 2);
-            for (int i = 0; i < shared.rows[tile]; i++) {
-                const int pair = shared.pairs[tile][i];
-                const bf16* from = x + (u64)(GATED ? pair / TOP_K : pair) * INPUTS;
-                copy_bulk(x_rows + i * X_PITCH, from, INPUTS * 2, shared.x_full);
-            }
-            last = tile;
-            changes++;
-        }
     }
 }
 
+// A row of x is read past L1: another multiprocessor wrote it.
+__device__ __forceinline__ uint4 load_x(const bf16* from) {
+    uint4 v;
+    asm volatile("ld.global.cg.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"((u64)from) : "memory");
+    return v;
+}
+__device__ __forceinline__ const bf16* row_of(const Shared& shared, const bf16* x, int tile, int r) {
+    const int pair = shared.pairs[tile][r];
+    return x + (u64)(GATED ? pair / TOP_K : pair) * INPUTS;
+}
+
 // Converts the rows of x of a tile to float16. All consumers take part; `turn` counts tiles.
-__device__ __forceinline__ void convert_rows(Shared& shared, u8* halves, const u8* x_rows, int tile,
-                                           int turn) {
+__device__ __forceinline__ void convert_rows(Shared& shared, u8* halves, const bf16* x, int tile,
+                                             int turn) {
     const int rows = shared.rows[tile];
     int* largest = shared.largest[turn % 2];
     for (int r = 0; r < rows; r++) {
+        const bf16* row = row_of(shared, x, tile, r);
         u32 most = 0;
         for (int i = threadIdx.x; i < INPUTS / 8; i += CONSUMERS * 32) {
-            const uint4 v = *(const uint4*)(x_rows + r * X_PITCH + i * 16);
+            const uint4 v = load_x(row + i * 8);
             const u32 words[4] = {v.x, v.y, v.z, v.w};
 #pragma unroll
             for (int j = 0; j < 4; j++)
@@ -200,6 +199,7 @@ __device__ __forceinline__ void convert_rows(Shared& shared, u8* halves, const u
     }
     sync_consumers();
     for (int r = 0; r < rows; r++) {
+        const bf16* row = row_of(shared, x, tile, r);
         const int most = largest[r];
         // The largest becomes 2^14 to 2^15. Beside infinity or NaN, the whole row becomes NaN.
         const int exponent = max(most >> 7, 32);
@@ -209,7 +209,7 @@ __device__ __forceinline__ void convert_rows(Shared& shared, u8* halves, const u
             shared.factors[tile][r] = most >= 0x7F80 ? __uint_as_float(0x7FC00000u) : inverse * 64;
         for (int i = threadIdx.x; i < CHUNKS * 16; i += CONSUMERS * 32) {
             uint4 v = {0, 0, 0, 0};
-            if (i < INPUTS / 8) v = *(const uint4*)(x_rows + r * X_PITCH + i * 16);
+            if (i < INPUTS / 8) v = load_x(row + i * 8);
             const u32 words[4] = {v.x, v.y, v.z, v.w};
             float even[4], odd[4];
 #pragma unroll
@@ -278,7 +278,7 @@ __device__ __forceinline__ void multiply_chunk(float (&sums)[2][TILES_N][4],
 }
 
 // Multiplies this warp's columns of every item.
-__device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8* x_rows, u8* halves,
+__device__ __forceinline__ void consume(Shared& shared, const u8* ring, const bf16* x, u8* halves,
                                         Range range) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, group = lane / 4;
     const int first = range.begin / ITEMS;
@@ -287,9 +287,8 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
         const int tile = item / ITEMS - first, stage = number % STAGES;
         const u8* from = ring + stage * STAGE;
         if (tile != last) {
-            barrier_wait(shared.x_full, changes & 1);
-            convert_rows(shared, halves, x_rows, tile, changes);
-            barrier_arrive_warp(shared.x_empty);
+            if (!GATED && changes == 0) pdl_wait();  // for h; weights and ids were there before
+            convert_rows(shared, halves, x, tile, changes);
             last = tile;
             changes++;
         }
@@ -384,8 +383,7 @@ extern "C" __global__ void __launch_bounds__(THREADS, 1)
 experts_mxfp4_stream(const bf16* x, const int* ids, const float* weights, const u8* w,
                      const u8* scales, const bf16* bias, void* out, int rows) {
     extern __shared__ __align__(128) u8 ring[];
-    u8* x_rows = ring + STAGES * STAGE;
-    u8* halves = x_rows + PAIRS * X_PITCH;
+    u8* halves = ring + STAGES * STAGE;
     Shared& shared = *(Shared*)(halves + PAIRS * HALF_PITCH);
     if (threadIdx.x < 2 * PAIRS) shared.largest[threadIdx.x / PAIRS][threadIdx.x % PAIRS] = 0;
     if (threadIdx.x == 0) {
@@ -393,8 +391,6 @@ experts_mxfp4_stream(const bf16* x, const int* ids, const float* weights, const 
             barrier_init(shared.full[i], 1);
             barrier_init(shared.empty[i], CONSUMERS);
         }
-        barrier_init(shared.x_full, 1);
-        barrier_init(shared.x_empty, CONSUMERS);
         for (int i = 0; i < 2; i++) {
             barrier_init(shared.parts_full[i], CONSUMERS);
             barrier_init(shared.parts_empty[i], FINISHERS);
@@ -407,7 +403,7 @@ experts_mxfp4_stream(const bf16* x, const int* ids, const float* weights, const 
     pdl_launch_dependents();
     const Range range = find_tiles(shared, ids, rows * TOP_K);
     const int warp = threadIdx.x / 32;
-    if (warp < CONSUMERS) consume(shared, ring, x_rows, halves, range);
+    if (warp < CONSUMERS) consume(shared, ring, x, halves, range);
     else if (warp < CONSUMERS + FINISHERS) finish(shared, range, weights, bias, out, rows);
-    else if (threadIdx.x % 32 == 0) produce(shared, ring, x_rows, range, x, w, scales);
+    else if (threadIdx.x % 32 == 0) produce(shared, ring, range, w, scales);
 }
