@@ -17,6 +17,9 @@ from .stored_few_rows import (
 from .stored_matrix import StoredMatrix
 from .triton_stored_rows import triton_expand, triton_stored_rows
 
+TILED_ROWS = 64
+"""Most rows that are multiplied by weights expanded on the way, not by expanded ones."""
+
 
 def stored_product(
     x: torch.Tensor,
@@ -31,8 +34,8 @@ def stored_product(
 ) -> torch.Tensor:
     """Compute ``x @ matrix.T + bias``, or ``activation(x @ gate.T) * (x @ up.T)`` if gated.
 
-    Up to 64 rows, weights are read once and expanded in registers. For more rows they are expanded
-    to memory first, which needs room for the matrix in ``x``'s type.
+    Up to :data:`TILED_ROWS` rows, weights are expanded in registers. For more rows they are
+    expanded to memory first, which needs room for the matrix in ``x``'s type.
 
     Args:
         x: [rows, K].
@@ -66,12 +69,15 @@ def stored_product(
     silu = activation == "silu"
     if rows > MAX_ROWS:
         require(config is None, f"A configuration is for at most {MAX_ROWS} rows, not {rows}.")
+    if rows > TILED_ROWS:
         return _many_rows(x, matrix, out, gated, activation, bias)
     if rows == 0:
         return out
     chosen = config or stored_rows_config(matrix, rows, gated)
-    fits = stored_few_rows_fits(matrix, x.dtype, gated, chosen) and (
-        splits > 1 or out.dtype == torch.bfloat16
+    fits = (
+        rows <= MAX_ROWS
+        and stored_few_rows_fits(matrix, x.dtype, gated, chosen)
+        and (splits > 1 or out.dtype == torch.bfloat16)
     )
     if not fits or not stored_few_rows(
         x, matrix, out, chosen, gated=gated, silu=silu, bias=bias, pdl=pdl

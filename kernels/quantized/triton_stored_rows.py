@@ -13,6 +13,7 @@ from ..triton_launch import next_power_of_2
 from .stored_matrix import StoredMatrix
 
 TILE_N, TILE_K, WARPS = 32, 128, 4
+MAX_TILE_M = 128  # rows of x in a program; more are divided among programs
 
 
 @triton.jit
@@ -65,8 +66,8 @@ def stored_rows_kernel(
     SCALED: tl.constexpr = GROUPS > 1
     WIDTH: tl.constexpr = K if FP8 else K // 2
     n = tl.minimum(tl.program_id(0) * BN + tl.arange(0, BN), N - 1)
-    m = tl.arange(0, BM)
-    x_rows = x + tl.minimum(m, M - 1) * K
+    m = tl.program_id(1) * BM + tl.arange(0, BM)
+    x_rows = x + tl.minimum(m, M - 1).to(tl.int64) * K
     acc = tl.zeros([BN, BM], tl.float32)
     up_acc = tl.zeros([BN, BM], tl.float32)
     for k0 in tl.range(0, WIDTH, BK):
@@ -127,12 +128,15 @@ def triton_stored_rows(
     silu: bool,
     bias: torch.Tensor | None,
 ) -> None:
-    """Compute what ``stored_product`` does for few rows; the arguments are checked there."""
+    """Compute what ``stored_product`` does, for any number of rows; it checks the arguments."""
     rows, n = out.shape
-    stored_rows_kernel[(-(-n // TILE_N),)](
+    tile_m = min(MAX_TILE_M, max(16, next_power_of_2(rows)))
+    many = tile_m == MAX_TILE_M
+    tile_n = 2 * TILE_N if many else TILE_N
+    stored_rows_kernel[(-(-n // tile_n), -(-rows // tile_m))](
         x, *_pointers(matrix), matrix.scales if bias is None else bias, out, rows, n,
-        GATED=gated, SILU=silu, HAS_BIAS=bias is not None, BM=max(16, next_power_of_2(rows)),
-        BN=TILE_N, BK=TILE_K, num_warps=WARPS, **_constants(matrix),
+        GATED=gated, SILU=silu, HAS_BIAS=bias is not None, BM=tile_m, BN=tile_n,
+        BK=TILE_K // 2 if many else TILE_K, num_warps=WARPS, **_constants(matrix),
     )  # fmt: skip
 
 

@@ -114,6 +114,16 @@ def test_many_rows(name: str, gated: bool) -> None:
     assert_near(out, stored_product_reference(x, matrix, gated), DTYPE)
 
 
+@pytest.mark.parametrize("name", ["fp8_block", "int4_32_zeros"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_tiles_of_many_rows(name: str, gated: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eightfold.kernels.quantized.stored_product.TILED_ROWS", 200)
+    matrix, x = make_matrix(name, 256, 192), rows_of_x(140, 192, DTYPE) / 16
+    out = x.new_full((140, 128 if gated else 256), torch.nan)
+    stored_product(x, matrix, out, gated=gated)
+    assert_near(out, stored_product_reference(x, matrix, gated), DTYPE)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_expansion(name: str) -> None:
     matrix = make_matrix(name, 130, 320 if "128" not in name else 256)
