@@ -32,6 +32,7 @@ from eightfold.kernels.layers import (
     token_embedding,
 )
 from eightfold.kernels.module_ops import rotate_and_write, strided_rms_norm
+from eightfold.kernels.quantized import triton_stored_rows
 from eightfold.kernels.sampling import (
     candidate_sampler,
     row_entropy,
@@ -222,6 +223,18 @@ def layers() -> Iterator[Build]:
     yield gated_activation.gated_activation_kernel, LAYER | {"up": B}, gated, 8
 
 
+def stored() -> Iterator[Build]:
+    """Linear layers with weights in FP8 and 4 bits, with the largest tiles that are used."""
+    types = dict.fromkeys(("codes", "zeros"), "*u8") | {"x": B, "scales": B, "bias": B, "out": B}
+    types |= dict.fromkeys(("M", "N"), "i32")
+    tiles = {"BM": 128, "BN": 64, "BK": 64, "GATED": True, "SILU": True, "HAS_BIAS": False}
+    fp8 = {"K": 5376, "GROUP": 128, "GROUPS": 42, "SHARED_ROWS": 128, "FP8": True, "ZEROS": False}
+    int4 = {"K": 5376, "GROUP": 32, "GROUPS": 168, "SHARED_ROWS": 1, "FP8": False, "ZEROS": True}
+    for weights in (fp8, int4):
+        yield triton_stored_rows.stored_rows_kernel, types, weights | tiles, 4
+        yield triton_stored_rows.expand_kernel, types, weights | {"BN": 32, "BK": 128}, 4
+
+
 def for_gpu(build: Build, capability: int) -> Build:
     """Return a build without what a GPU lacks, as the launchers leave it out."""
     kernel, types, constants, warps = build
@@ -248,7 +261,7 @@ def builds(capability: int) -> Iterator[Build]:
     """
     seen = set()
     attending = [*attention(capability)]
-    for build in (*sampling(), *attending, *layers(), *module_ops()):
+    for build in (*sampling(), *attending, *layers(), *module_ops(), *stored()):
         kernel, types, constants, warps = for_gpu(build, capability)
         if capability != 90 and kernel in seen and build not in attending:
             continue
