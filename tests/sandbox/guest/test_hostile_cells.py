@@ -10,7 +10,7 @@ import pytest
 from eightfold.sandbox import KernelPool, PoolConfig
 from eightfold.sandbox.pool_config import MIB, Limits
 
-LIMIT = 1.0  # seconds for cells that do not end by themselves
+LIMIT = 0.7  # seconds for cells that do not end by themselves
 
 # Cells that an interrupt ends. Name: (cell, text that must appear)
 KEPT = {
