@@ -106,9 +106,10 @@ def fits(shape: PagedShape, inputs: PagedInputs, q_len: int = 1, split_tokens: i
     )
 
 
-def test_the_default_configuration_uses_the_kernel() -> None:
+def test_the_default_configuration_uses_the_kernel_for_narrow_heads() -> None:
     for window in (0, 128, 4096):
-        assert default_decode_config(window).use_hopper
+        assert default_decode_config(window, head_dim=64).use_hopper
+        assert not default_decode_config(window, head_dim=256).use_hopper
 
 
 def test_unsupported_inputs_do_not_fit() -> None:
