@@ -12,10 +12,7 @@ from .expert_weights import ExpertWeights
 from .mxfp4_reference import BLOCK, BLOCK_BYTES
 
 FALLBACK = "another kernel computes experts"
-SOURCES = {
-    False: "../experts/cuda/mxfp4_stream.cu",
-    True: "../experts/cuda/mxfp4_stream_f16.cu",
-}
+SOURCE = "../experts/cuda/mxfp4_stream.cu"
 MOST_PAIRS = 2048  # that the kernel looks through
 MOST_TILES = 16  # of a program
 ROWS_AT_ONCE = 32  # weight rows
@@ -31,13 +28,11 @@ class StreamConfig:
         stages: parts of the ring, each of 32 weight rows.
         consumers: warps that multiply; they divide the columns in chunks of 128.
         tile_rows: most pairs of one expert that are computed together, 8 or 16.
-        halves: multiply in float16.
     """
 
     stages: int = 2
     consumers: int = 12
     tile_rows: int = 8
-    halves: bool = False
 
 
 def shared_bytes(inputs: int, config: StreamConfig) -> int:
@@ -46,8 +41,6 @@ def shared_bytes(inputs: int, config: StreamConfig) -> int:
     ring = config.stages * ROWS_AT_ONCE * blocks * (BLOCK_BYTES + 1)
     parts = config.consumers * config.tile_rows * 256
     x = inputs * 2 + 16
-    if config.halves:
-        x = -(-blocks // 4) * 256 + 64
     return ring + config.tile_rows * x + parts + OTHER_BYTES
 
 
@@ -67,7 +60,6 @@ def kernel_defines(
         ("STAGES", config.stages),
         ("CONSUMERS", config.consumers),
         ("TILES_N", config.tile_rows // 8),
-        ("HALVES", int(config.halves)),
     )
 
 
@@ -76,11 +68,9 @@ def _load_kernel(
 ) -> CudaKernel | None:
     macros = dict(defines)
     stages, consumers, tiles = (int(str(macros[n])) for n in ("STAGES", "CONSUMERS", "TILES_N"))
-    config = StreamConfig(stages, consumers, tiles * 8, macros["HALVES"] == 1)
+    config = StreamConfig(stages, consumers, tiles * 8)
     shared = shared_bytes(int(str(macros["INPUTS"])), config)
-    return load_kernel(
-        device, "experts_mxfp4_stream", defines, shared, FALLBACK, SOURCES[config.halves]
-    )
+    return load_kernel(device, "experts_mxfp4_stream", defines, shared, FALLBACK, SOURCE)
 
 
 def _kernels(
