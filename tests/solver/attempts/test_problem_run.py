@@ -136,7 +136,9 @@ def test_traces_do_not_depend_on_how_many_tokens_a_step_brings() -> None:
     for per_step in (1, 2, 5, 9):
         result, engine, _ = solve([[INVENTED, call("b"), boxed(42)]], per_step=per_step)
         turns = result.attempts[0]["turns"]
-        kept = [{k: turn[k] for k in ("tokens", "stopped", "rewound", "appended")} for turn in turns]
+        kept = [
+            {k: turn[k] for k in ("tokens", "stopped", "rewound", "appended")} for turn in turns
+        ]
         found.append((kept, engine.sequences[0].tokens, result.answer))
     assert found[1:] == found[:1] * 3
 
