@@ -154,9 +154,10 @@ def linear_chain(
 ) -> None:
     """Compute linear layers one after another, each from the output of the one before.
 
-    With ``squares``, norms without a ``post`` weight cost no time of their own: the layer before
-    them adds to the residual and leaves sums of squares, ``normed`` holds the residual times the
-    norm's weight, and the layer behind them divides its results by the root mean square.
+    With ``squares``, norms cost no time of their own if none has a ``post`` weight and a layer
+    follows each: the layer before them adds to the residual and leaves sums of squares, ``normed``
+    holds the residual times the norm's weight, and the layer behind them divides its results by the
+    root mean square.
 
     Args:
         x: [rows, in], 1 to 64 rows; the input of the first layer, or, if that has norms, their y:
@@ -185,11 +186,13 @@ def linear_chain(
         counters=counters.data_ptr(), eps=eps, norm_offset=norm_offset, rows=rows,
         count=len(linears),
     )  # fmt: skip
+    # Norms that are computed by themselves read the residual before all programs have added to it.
+    deferred = squares is not None and all(map(_defers, linears))
     before = x
     for index, (linear, out) in enumerate(zip(linears, outs, strict=True)):
         chain.stages[index] = _stage(before, residual, normed, linear, out, padded)
         before = before if out is None else out
-        if squares is not None and index and _defers(linear):
+        if deferred and index and linear.norms is not None and squares is not None:
             _defer_norm(chain.stages[index - 1], chain.stages[index], squares)
     kernel = _kernel(residual.device, padded, width, activation)
     require(kernel is not None, "linear_chain needs a Hopper GPU; call linear_chain_fits first.")
@@ -249,7 +252,7 @@ def squares_size(width: int, device: torch.device) -> int:
 
 def _defers(linear: ChainLinear) -> bool:
     """Return whether the norms before a layer can be divided among it and the layer before."""
-    return linear.norms is not None and linear.norms.post is None and linear.weight is not None
+    return linear.norms is None or (linear.norms.post is None and linear.weight is not None)
 
 
 def _defer_norm(before: _Stage, stage: _Stage, squares: torch.Tensor) -> None:
