@@ -101,9 +101,11 @@ def test_room_beside_gpt_oss_120b_on_80_gb() -> None:
     model = meta_model_for(architecture, torch.bfloat16)
     weights = sum(parameter.nbytes for parameter in model.parameters())
     assert 65.2e9 < weights < 65.3e9
-    total, context = 81_559 << 20, 650 << 20  # an H100, and what CUDA takes of it
-    step, buffers = 1 << 30, 1 << 30  # logits, chunks of 1,024 tokens and 4 experts each
-    settings = EngineConfig(max_running=8, max_step_tokens=1024)
+    # An H100, and what an H200 measured with steps of 4,096 tokens: CUDA and the kernels' code, the
+    # largest step, and buffers.
+    total, context = 81_559 << 20, 795_672_576
+    step, buffers = 1_111_552, 508_920_832
+    settings = EngineConfig(max_running=8, max_step_tokens=4096)
     budget = kernels_cache_budget(total - context - weights - buffers, step, settings)
     groups, longest = size_page_groups(architecture, settings, 64, 2, budget)
     (room,) = ((group.page_count - 1) * 64 for group in groups if group.window is None)
