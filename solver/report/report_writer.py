@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -210,7 +210,7 @@ def _too_large(bodies: Sequence[str], count: int, page_limit: int) -> bool:
     return size > page_limit or foreseen > 2 * page_limit
 
 
-def _packed_all(entries: Sequence[ProblemEntry]) -> Iterator[str]:
+def _packed_all(entries: Sequence[ProblemEntry]) -> Generator[str, None, None]:
     """Yield the conversations of each problem; long ones are set on all cores."""
     tokens = sum(entry.tokens for entry in entries)
     workers = min(len(entries), os.cpu_count() or 1)
