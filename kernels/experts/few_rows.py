@@ -112,6 +112,7 @@ def few_rows_fits(
         and experts.inner % multiple == 0
         and (experts.interleaved or not experts.is_mxfp4)
         and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
+        and all(each.data_ptr() % 16 == 0 for each in (gate_up, experts.down_rows))
         and all(kernel is not None for kernel in _kernels(top_k, experts, config))
     )
 

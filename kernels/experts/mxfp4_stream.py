@@ -91,7 +91,8 @@ def mxfp4_stream_fits(
     """
     config = config or StreamConfig()
     biases = (experts.gate_up_bias, experts.down_bias)
-    stored = (experts.gate_up_blocks, experts.gate_up_scales, experts.down_blocks)
+    stored = [experts.gate_up_blocks, experts.gate_up_scales]
+    stored += [experts.down_blocks, experts.down_scales]
     widest = max(experts.hidden, experts.inner)
     return (
         is_hopper(experts.gate_up_rows.device)
