@@ -83,20 +83,28 @@ class Family:
     unsupported: tuple[tuple[str, tuple[Any, ...]], ...] = ()
 
 
-_SANDWICH = {
+_SANDWICH: dict[str, Any] = {
     "post_attention_norm": "post_attention_layernorm",
     "pre_feedforward_norm": "pre_feedforward_layernorm",
     "post_feedforward_norm": "post_feedforward_layernorm",
 }
-_GEMMA = {**_SANDWICH, "activation": "hidden_activation", "default_activation": "gelu_pytorch_tanh"}
-_MIXTURE = {"router": "mlp.gate", "experts": "mlp.experts", "top_k": "num_experts_per_tok"}
+_GEMMA: dict[str, Any] = {
+    **_SANDWICH,
+    "activation": "hidden_activation",
+    "default_activation": "gelu_pytorch_tanh",
+}
+_MIXTURE: dict[str, Any] = {
+    "router": "mlp.gate",
+    "experts": "mlp.experts",
+    "top_k": "num_experts_per_tok",
+}
 _POST_NORM = Family(
     input_norm="",
     post_attention_norm="post_attention_layernorm",
     pre_feedforward_norm="",
     post_feedforward_norm="post_feedforward_layernorm",
 )
-_JOINED = {"qkv": ("qkv_proj",), "gate_up": ("gate_up_proj",)}
+_JOINED: dict[str, Any] = {"qkv": ("qkv_proj",), "gate_up": ("gate_up_proj",)}
 _NO_BIAS = (("mlp_bias", (None, False)),)
 
 FAMILIES: dict[str, Family] = {

@@ -90,9 +90,11 @@ def gated_gelu(gate_up: torch.Tensor, out: torch.Tensor) -> torch.Tensor:
         tuple(gate_up.shape) == wanted,
         f"gate_up has shape {tuple(gate_up.shape)}; for this out it must be {wanted}.",
     )
-    return gated_activation(*gate_up.chunk(2, dim=1), out, "gelu_tanh")
+    gate, up = gate_up.chunk(2, dim=1)
+    return gated_activation(gate, up, out, "gelu_tanh")
 
 
 def gated_gelu_reference(gate_up: torch.Tensor) -> torch.Tensor:
     """Compute what ``gated_gelu`` computes, in float64."""
-    return gated_activation_reference(*gate_up.chunk(2, dim=1), "gelu_tanh")
+    gate, up = gate_up.chunk(2, dim=1)
+    return gated_activation_reference(gate, up, "gelu_tanh")

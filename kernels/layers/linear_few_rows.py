@@ -10,6 +10,7 @@ weight rows into L2. With dependent launch this fills the time that the small ke
 take.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -33,7 +34,10 @@ from ..triton_launch import (
 
 MAX_ROWS = 64
 RESERVED_BYTES = 2048  # of shared memory, for barriers and the store
-ACTIVATIONS = {"gelu_tanh": partial(F.gelu, approximate="tanh"), "silu": F.silu}
+ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "silu": F.silu,
+}
 """Activations of gated layers, by name, as PyTorch computes them."""
 
 

@@ -215,4 +215,5 @@ def linear_many_rows_reference(
     product = x.double() @ weight.double().T
     if not gated:
         return product
-    return gated_activation_reference(*product.chunk(2, dim=1), activation)
+    gate, up = product.chunk(2, dim=1)
+    return gated_activation_reference(gate, up, activation)

@@ -103,22 +103,21 @@ def _branch_norms(reader: TensorReader, row: ExpertsRow) -> BranchNorms:
 def _expert_weights(
     layer: nn.Module, reader: TensorReader, row: ExpertsRow, activation: Any, for_warmup: bool
 ) -> ExpertWeights:
-    biases = [reader.get(f"{row.experts}.{name}_proj_bias") for name in ("gate_up", "down")]
-    packed = [reader.get(f"{row.experts}.{name}") for name in MXFP4_NAMES]
-    if packed[0] is not None:
-        weights = ExpertWeights(
-            activation, True, None, None, *packed, gate_up_bias=biases[0], down_bias=biases[1]
-        )
+    biases = {
+        f"{name}_bias": reader.get(f"{row.experts}.{name}_proj_bias")
+        for name in ("gate_up", "down")
+    }
+    packed = {
+        name.replace("_proj", ""): reader.get(f"{row.experts}.{name}") for name in MXFP4_NAMES
+    }
+    if packed["down_blocks"] is not None:
+        weights = ExpertWeights(activation, True, **packed, **biases)
     else:
         experts: Any = layer.get_submodule(row.experts)
-        plain = [reader[f"{row.experts}.{name}_proj"] for name in ("gate_up", "down")]
+        plain = {name: reader[f"{row.experts}.{name}_proj"] for name in ("gate_up", "down")}
         if row.transposed:
-            plain = [
-                _transposed(experts, f"{name}_proj", for_warmup) for name in ("gate_up", "down")
-            ]
-        weights = ExpertWeights(
-            activation, row.transposed, *plain, gate_up_bias=biases[0], down_bias=biases[1]
-        )
+            plain = {name: _transposed(experts, f"{name}_proj", for_warmup) for name in plain}
+        weights = ExpertWeights(activation, row.transposed, **plain, **biases)
     weights.check()
     return weights
 

@@ -102,4 +102,5 @@ class LinearDispatch:
             linear_many_rows(x, weight, out, gated=True, activation=activation, pdl=True)
         else:
             torch.mm(x, weight.T, out=gate_up)
-            gated_activation(*gate_up.chunk(2, dim=1), out, activation)
+            gate, up = gate_up.chunk(2, dim=1)
+            gated_activation(gate, up, out, activation)
