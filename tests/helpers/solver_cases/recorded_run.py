@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from eightfold.solver import SolverConfig
+from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.evaluation_run import Evaluation
 from eightfold.solver.evaluation.run_folder import RunFolder
 from eightfold.solver.problem_set import Problem
-from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.solver import Result
 
 PROBLEMS = [Problem(f"p{i}", f"text {i}", i, "even" if i % 2 == 0 else "odd") for i in range(6)]
