@@ -115,5 +115,5 @@ def stored_product_reference(
     if not gated:
         return product
     gate, up = product.chunk(2, dim=1)
-    act: Callable[[torch.Tensor], torch.Tensor] = ACTIVATIONS[activation]  # type: ignore[assignment]
+    act: Callable[[torch.Tensor], torch.Tensor] = ACTIVATIONS[activation]
     return act(gate) * up
