@@ -141,7 +141,11 @@ def open_browser(profile: Path) -> Iterator[Page]:
 
         socket = loop.run_until_complete(asyncio.wait_for(connect(), PATIENCE))
         yield Page(loop, socket)
-        socket.close()
+
+        async def disconnect() -> None:
+            socket.close()
+
+        loop.run_until_complete(disconnect())
     finally:
         process.send_signal(signal.SIGTERM)
         try:

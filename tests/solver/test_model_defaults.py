@@ -69,12 +69,12 @@ def test_inputs_are_the_model_folders_unless_the_user_gives_others(tmp_path: Pat
     (tmp_path / "mine.toml").write_text("nudge = 'Please.'")
     inputs = read_model_inputs(SolverConfig(model=tmp_path))
     assert inputs.folder == tmp_path
-    assert inputs.prompts.nudge == "Now."
+    assert inputs.prompts.texts["nudge"] == "Now."
     assert inputs.sampling["min_p"] == 0.1
     assert inputs.end_token_ids == {1, 50, 106}
     config = SolverConfig(model=tmp_path, prompts=tmp_path / "mine.toml", min_p=0.2)
     inputs = read_model_inputs(config)
-    assert inputs.prompts.nudge == "Please."
+    assert inputs.prompts.texts["nudge"] == "Please."
     assert inputs.sampling["min_p"] == 0.2
 
 

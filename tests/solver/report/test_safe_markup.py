@@ -6,7 +6,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eightfold.solver.report.safe_markup import (
@@ -54,6 +54,7 @@ class Tags(HTMLParser):
         self.comments += 1
 
 
+@settings(deadline=None)
 @given(st.lists(PIECES | st.text(max_size=5), max_size=30).map("".join))
 @example("$\\text{<script>}$")
 @example("\\[\\href{javascript:1}{y}\\]")
