@@ -27,7 +27,19 @@ def test_both_sides_write_the_same_tokens(
     }
     file = tmp_path / "problems.jsonl"
     file.write_text(json.dumps(problem) + "\n", encoding="utf-8")
-    options = ["--problems", "1", "--attempts", "3", "--parallel", "1", "--rows", "4"]
+    # The time is counted from the start of the process, which runs other tests as well.
+    options = [
+        "--seconds",
+        "900000",
+        "--problems",
+        "1",
+        "--attempts",
+        "3",
+        "--parallel",
+        "1",
+        "--rows",
+        "4",
+    ]
     options += ["--max-tokens", "200", "--temperature", "1", "--top-p", "0.95", "--device", "cpu"]
     command = ["against_generate.py", str(model_path()), str(file), *options]
     monkeypatch.setattr(sys, "argv", command)

@@ -68,7 +68,8 @@ def test_an_orphaned_process_ends_with_the_lease_at_the_latest(pool: KernelPool)
         assert kernel.execute("6 * 7").text == "42"
     assert not psutil.wait_procs(left, timeout=60)[1]
     running = psutil.process_iter(["cmdline"], ad_value=())
-    assert not [each for each in running if "4321" in each.info["cmdline"]]
+    found = [each for each in running if "4321" in each.info["cmdline"]]
+    assert not psutil.wait_procs(found, timeout=60)[1]
 
 
 def test_an_interrupt_from_another_thread_keeps_the_variables(
