@@ -1,4 +1,4 @@
-"""What the live view costs: milliseconds of one core for each second that a problem runs.
+"""Measure the share of one core that the live view takes while a problem runs.
 
     python benchmarks/live_view.py [--attempts 8] [--tokens 40000]
 

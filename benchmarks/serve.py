@@ -1,4 +1,4 @@
-"""What the server costs, beside the bare engine in the same process.
+"""Compare the speed over HTTP with that of the bare engine in the same process.
 
     python benchmarks/serve.py [--model MODEL] [--device cpu] [--soak 10000]
 

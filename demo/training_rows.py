@@ -86,7 +86,7 @@ class EncodedTrace(NamedTuple):
 
 
 class RowEncoder(Protocol):
-    """What a packer of rows asks of an encoder.
+    """An encoder, as far as the packer of rows uses it.
 
     Attributes:
         prefix: token ids of the standard prompt up to the user's turn.

@@ -10,7 +10,6 @@ headless Chromium. The pictures refer to no font or file from elsewhere.
 import argparse
 import io
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -18,8 +17,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from record_solve import PROBLEM, recorded_svg
 from rich.console import Console
-from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from eightfold.demo.problems import take
@@ -28,7 +27,6 @@ from eightfold.solver.attempts.problem_progress import Progress
 from eightfold.solver.cli import main as eightfold
 from eightfold.solver.display.live_table import problem_view
 
-PROBLEM = "What is the remainder when $5^{8985}$ is divided by 66?"
 COLUMNS, LINES = 80, 24
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
@@ -56,9 +54,7 @@ def draw_live_view(snapshot: Progress) -> str:
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True)
     console.print(Text.assemble(("$ ", "green"), (f"eightfold solve '{PROBLEM}'", "bold")))
     console.print(problem_view(snapshot, COLUMNS - 1, LINES))
-    svg = console.export_svg(title="eightfold", theme=MONOKAI, unique_id="live")
-    # rich loads its font from a server; the reader's own monospaced font does as well.
-    return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
+    return recorded_svg(console, "live")
 
 
 def record_report(out: Path) -> None:

@@ -41,7 +41,17 @@ def draw(problem: str, printed: str) -> str:
     console = Console(record=True, width=WIDTH, file=io.StringIO())
     console.print(Text.assemble(("$ ", "green"), (f"eightfold solve --show '{problem}'", "bold")))
     console.print(Text(printed.rstrip()))
-    svg = console.export_svg(title="eightfold", theme=MONOKAI, unique_id="solve")
+    return recorded_svg(console, "solve")
+
+
+def recorded_svg(console: Console, unique_id: str) -> str:
+    """Return what a console recorded as the SVG of a terminal, without fonts from elsewhere.
+
+    Args:
+        console: a console that records.
+        unique_id: prefix of the names in the picture.
+    """
+    svg = console.export_svg(title="eightfold", theme=MONOKAI, unique_id=unique_id)
     # rich loads its font from a server; the reader's own monospaced font does as well.
     return re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)
 

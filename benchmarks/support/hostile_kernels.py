@@ -1,4 +1,4 @@
-"""What 16 kernels that send as much as they can cost the process of their pool.
+"""Measure what a pool's process loses if its 16 kernels send as much as they can.
 
 Each kind of cell floods one way out of a kernel until its time limit, in all kernels at once, while
 another thread of the pool's process counts. What the pool's own threads compute meanwhile is what

@@ -17,7 +17,7 @@ RouterKind = Literal["softmax_topk", "softmax_topk_renormalized", "topk_softmax"
 
 @dataclass(frozen=True, slots=True)
 class ExpertsRow:
-    """Where a layer's experts are, and how rows are routed to them.
+    """The experts of a layer: the names of their modules, and how rows are routed to them.
 
     Attributes:
         router: module with the router's ``weight`` and perhaps ``bias``.
@@ -28,7 +28,8 @@ class ExpertsRow:
         activation: the experts' own; empty if it is the family's.
         transposed: True if linear layers in bfloat16 are stored [experts, in, out], with gate and
             up columns in turns.
-        enabled_by: option without which a layer has no experts; empty if there is none.
+        enabled_by: option that must be set if the layers are to have experts; empty if there is no
+            such option.
         beside_dense: True if the experts are a second branch beside the dense layers, with norms
             of its own (Gemma 4).
     """
@@ -46,7 +47,7 @@ class ExpertsRow:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What is common to the layers of one ``model_type``.
+    """The properties that all layers of one ``model_type`` share.
 
     Norms are named as modules of a layer; an empty name says that there is none.
 

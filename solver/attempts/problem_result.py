@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from eightfold.common.html_table import html_cells, html_table
+
 
 @dataclass(frozen=True, repr=False)
 class Result:
@@ -51,12 +53,10 @@ class Result:
         """Return a heading and a table of the attempts, for notebooks."""
         answer = "none" if self.answer is None else str(self.answer)
         votes = ", ".join(f"{value} &times; {count}" for value, count in self.votes.items())
-        titles = "".join(f"<th>{title}</th>" for title in _TITLES)
-        rows = "".join(f"<tr>{_html_cells(record)}</tr>" for record in self.attempts)
         faults = "".join(f"<p>fault: {escape(fault)}</p>" for fault in self.faults)
         return (
             f"<p><strong>answer: {answer}</strong> (votes: {votes or 'none'})</p>"
-            f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
+            f"{html_table(_TITLES, map(_attempt_cells, self.attempts))}"
             f"<p>{self.seconds:.1f} s, {self.tokens} tokens; ended by: {escape(self.stopped)}</p>"
             f"{faults}"
         )
@@ -65,7 +65,7 @@ class Result:
 _TITLES = ("attempt", "ended as", "answer", "calls", "errors", "tokens")
 
 
-def _html_cells(record: dict[str, Any]) -> str:
+def _attempt_cells(record: dict[str, Any]) -> str:
     """Return the cells of an attempt's row; attempts are counted from 1 for people."""
     detail = f" ({escape(record['detail'])})" if record["detail"] else ""
     answer = "" if record["answer"] is None else record["answer"]
@@ -77,4 +77,4 @@ def _html_cells(record: dict[str, Any]) -> str:
         record["errors"],
         record["tokens"],
     )
-    return "".join(f"<td>{cell}</td>" for cell in cells)
+    return html_cells(cells)

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from eightfold.common.html_table import html_cells, html_table
+
 from .progress_display import ProgressDisplay
 from .progress_text import duration, votes_text
 
@@ -61,12 +63,10 @@ class NotebookView:
 
 def progress_html(progress: Progress) -> str:
     """Return a heading, a table of the attempts, and the votes."""
-    titles = "".join(f"<th>{title}</th>" for title in TITLES)
-    rows = "".join(f"<tr>{_cells(one)}</tr>" for one in progress.attempts)
     return (
         f"<p><strong>{duration(progress.seconds)}</strong>: {progress.tokens} tokens, "
         f"{progress.speed:.0f} tokens/s; votes: {votes_text(progress.votes) or 'none yet'}</p>"
-        f"<table><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>"
+        f"{html_table(TITLES, map(_cells, progress.attempts))}"
     )
 
 
@@ -77,8 +77,7 @@ def _cells(one: AttemptProgress) -> str:
     answer = "" if one.answer is None else one.answer
     state = "running" if one.state == "waiting" else one.state
     values = (one.number, state, one.tokens, f"{one.speed:.0f}", one.calls, one.errors, answer)
-    cells = "".join(f"<td>{value}</td>" for value in values)
-    return f'{cells}<td style="text-align:left"><code>{escape(doing)}</code></td>'
+    return f'{html_cells(values)}<td style="text-align:left"><code>{escape(doing)}</code></td>'
 
 
 def _in_notebook() -> bool:

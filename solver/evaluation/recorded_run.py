@@ -7,6 +7,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from eightfold.common.html_table import html_cells, html_table
+
 from .run_folder import read_run, read_settings
 from .run_scores import Run, summarize
 
@@ -49,17 +51,16 @@ class RecordedRun:
         rows = []
         for problem, tries in self.records:
             votes = ", ".join(f"{a} &times; {n}" for a, n in problem.get("votes", {}).items())
-            rows.append(
-                (
-                    escape(str(problem["id"])),
-                    "none" if problem["answer"] is None else problem["answer"],
-                    "" if problem["truth"] is None else problem["truth"],
-                    votes,
-                    sum(one["tokens"] for one in tries),
-                    f"{problem['seconds']:.0f}",
-                    len(problem["faults"]),
-                )
+            cells = (
+                escape(str(problem["id"])),
+                "none" if problem["answer"] is None else problem["answer"],
+                "" if problem["truth"] is None else problem["truth"],
+                votes,
+                sum(one["tokens"] for one in tries),
+                f"{problem['seconds']:.0f}",
+                len(problem["faults"]),
             )
+            rows.append(html_cells(cells))
         return f"{self.summary._repr_html_()}{html_table(titles, rows)}"
 
 
@@ -68,24 +69,13 @@ class RunSummary(dict[str, Any]):
 
     def _repr_html_(self) -> str:
         """Return a table of the scores and a line of totals, for notebooks."""
-        rows = [
-            (
-                escape(name),
-                f"{100 * one['value']:.1f} %",
-                f"{100 * one['low']:.1f} to {100 * one['high']:.1f}",
-                one["problems"],
-            )
-            for name, one in self["scores"].items()
-        ]
+        rows = []
+        for name, one in self["scores"].items():
+            interval = f"{100 * one['low']:.1f} to {100 * one['high']:.1f}"
+            cells = (escape(name), f"{100 * one['value']:.1f} %", interval, one["problems"])
+            rows.append(html_cells(cells))
         totals = ", ".join(
             f"{self[name]} {name}" for name in ("problems", "attempts", "tokens", "calls", "errors")
         )
         table = html_table(("score", "value", "95 % interval", "problems"), rows)
         return f"{table}<p>{totals}</p>"
-
-
-def html_table(titles: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    """Return a table of cells that are HTML already."""
-    head = "".join(f"<th>{title}</th>" for title in titles)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
