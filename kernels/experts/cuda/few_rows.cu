@@ -13,7 +13,7 @@
 // SwiGLU); INPUTS and OUTPUTS, columns of both sides; EXPERTS; TOP_K; WARPS; TILES_M groups of 16
 // weight rows; TILES_N groups of 8 pairs;
 // UNROLL chunks per step; BLOCKS resident programs to allow; PDL (0 or 1: from Hopper on).
-#include "hopper.cuh"
+#include "expert_arithmetic.cuh"
 
 typedef unsigned char u8;
 constexpr int ROWS = GATED ? 2 * OUTPUTS : OUTPUTS;  // weight rows of an expert
@@ -56,34 +56,7 @@ __device__ __forceinline__ u32 halves(u32 a, u32 b, u32 selector) {
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
     return result;
 }
-// Codes J and J + 4 of a word as two bfloat16, times the scale's. The bits of a code, moved to the
-// lowest exponent bits, are its value times 2^-126; the factor holds 2^126 and 2^-64 of the scale.
-template <int J>
-__device__ __forceinline__ u32 expand(u32 word, u32 factor) {
-    u32 size = J == 0 ? word << 6 : J == 1 ? word << 2 : J == 2 ? word >> 2 : word >> 6;
-    u32 bits = ((word << (12 - 4 * J)) & 0x80008000u) | (size & 0x01C001C0u), result;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
-        : "=r"(result) : "r"(bits), "r"(factor), "r"(0x80008000u));
-    return result;
-}
 __device__ __forceinline__ float from_bf16(bf16 x) { return __uint_as_float((u32)x << 16); }
-__device__ __forceinline__ bf16 to_bf16(float x) {
-    bf16 result;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(x));
-    return result;
-}
-__device__ __forceinline__ float activate(float gate, float up) {
-    if (ACTIVATION == 2) {
-        gate = gate > 7.0f ? 7.0f : gate;  // a NaN stays
-        up = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
-        return (up + 1.0f) * gate / (1.0f + __expf(-1.702f * gate));
-    }
-    if (ACTIVATION == 1) {
-        float inner = 0.7978845608028654f * (gate + 0.044715f * gate * gate * gate);
-        return gate * (1.0f - 1.0f / (__expf(2.0f * inner) + 1.0f)) * up;
-    }
-    return gate / (1.0f + __expf(-gate)) * up;
-}
 
 struct Tile {
     unsigned short ids[MOST_IDS];
@@ -205,10 +178,10 @@ __device__ __forceinline__ void multiply_step(Sums& sums, const Step& from, cons
                     if (MXFP4) {
                         u32 wl = low.word[i], wh = high.word[i];
                         u32 fl = factor[m][0], fh = factor[m][1];
-                        multiply(sums[m][n], expand<0>(wl, fl), expand<0>(wh, fh),
-                                 expand<1>(wl, fl), expand<1>(wh, fh), b0, b1);
-                        multiply(sums[m][n], expand<2>(wl, fl), expand<2>(wh, fh),
-                                 expand<3>(wl, fl), expand<3>(wh, fh), b2, b3);
+                        multiply(sums[m][n], expand(wl, 0, fl), expand(wh, 0, fh),
+                                 expand(wl, 1, fl), expand(wh, 1, fh), b0, b1);
+                        multiply(sums[m][n], expand(wl, 2, fl), expand(wh, 2, fh),
+                                 expand(wl, 3, fl), expand(wh, 3, fh), b2, b3);
                     } else {
                         multiply(sums[m][n], low.word[0], high.word[0], low.word[1], high.word[1],
                                  b0, b1);
@@ -299,7 +272,8 @@ experts_few_rows(const bf16* x, const int* ids, const float* weights, const u8* 
             if (place + i >= tile.rows) continue;
             int pair = tile.pairs[place + i];
             if (GATED) {
-                ((bf16*)out)[(u64)pair * OUTPUTS + n] = to_bf16(activate(sum[i], sum[i + 2]));
+                ((bf16*)out)[(u64)pair * OUTPUTS + n] =
+                    to_bf16(activate<ACTIVATION>(sum[i], sum[i + 2]));
             } else {
                 float weight = weights[pair];
                 float* to = (float*)out + ((u64)(pair % TOP_K) * rows + pair / TOP_K) * OUTPUTS + n;

@@ -9,7 +9,7 @@
 // Macros: GATED, HAS_BIAS (0 or 1); INTERLEAVED (gate and up rows take turns, else all gate rows come
 // first); ACTIVATION (0 SiLU, 1 GELU, 2 clamped SwiGLU); INPUTS and OUTPUTS, columns of both sides;
 // TOP_K.
-#include "hopper.cuh"
+#include "expert_arithmetic.cuh"
 
 typedef unsigned char u8;
 constexpr int GROUPS = 2, TILES = 2;  // warp groups, and 64 weight rows at a time of each
@@ -30,23 +30,6 @@ template <int N> struct Ring {
     static constexpr int SLOTS = RING / SLOT, AHEAD = SLOTS - 2;  // chunks on their way
 };
 
-__device__ __forceinline__ bf16 to_bf16(float x) {
-    bf16 result;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(x));
-    return result;
-}
-__device__ __forceinline__ float activate(float gate, float up) {
-    if (ACTIVATION == 2) {
-        gate = gate > 7.0f ? 7.0f : gate;  // a NaN stays
-        up = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
-        return (up + 1.0f) * gate / (1.0f + __expf(-1.702f * gate));
-    }
-    if (ACTIVATION == 1) {
-        float inner = 0.7978845608028654f * (gate + 0.044715f * gate * gate * gate);
-        return gate * (1.0f - 1.0f / (__expf(2.0f * inner) + 1.0f)) * up;
-    }
-    return gate / (1.0f + __expf(-gate)) * up;
-}
 // Copies 16 bytes, or writes zeros.
 __device__ __forceinline__ void copy_async(u32 to, const void* from, bool live) {
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
@@ -191,7 +174,7 @@ __device__ __forceinline__ void compute(u8* shared, const u8* x, const u8* w, u3
                 const float low = d[t][i + j] + added[0], high = d[t][i + j + 2] + added[1];
                 bf16* to = (bf16*)(shared + pair * PITCH) + column;
                 if (GATED) {
-                    to[0] = to_bf16(activate(low, high));
+                    to[0] = to_bf16(activate<ACTIVATION>(low, high));
                 } else {
                     to[0] = to_bf16(low * tile.weights[pair]);
                     to[8] = to_bf16(high * tile.weights[pair]);

@@ -10,7 +10,7 @@
 //
 // Macros: GATED (gate and up rows take turns), HAS_BIAS (0 or 1); ACTIVATION (2: clamped SwiGLU);
 // INPUTS and OUTPUTS, columns of both sides; TOP_K.
-#include "hopper.cuh"
+#include "expert_arithmetic.cuh"
 
 typedef unsigned char u8;
 constexpr int GROUPS = 2, TILES = 2;  // warp groups, and 64 weight rows at a time of each
@@ -25,7 +25,6 @@ constexpr int COLUMNS = GATED ? WEIGHT_ROWS / 2 : WEIGHT_ROWS;  // outputs of a 
 constexpr int OUT_ROW = GATED ? BLOCKS * 128 : OUTPUTS;  // columns of a row of results in memory
 constexpr int PITCH = COLUMNS * 2 + 16;  // bytes of a row of results on its way to memory
 constexpr int RING = 204800, WEIGHT_BYTES = WEIGHT_ROWS * 64;  // of a chunk
-constexpr int SCALE_BYTES = WEIGHT_ROWS * PIECES;
 static_assert(ROWS % 16 == 0 && OUTPUTS % 8 == 0, "scales and results are copied by 16 bytes");
 
 // The ring for N pairs: a slot holds a chunk of x, in two halves of 64 columns, and of the codes.
@@ -34,23 +33,6 @@ template <int N> struct Ring {
     static constexpr int SLOTS = RING / SLOT, AHEAD = SLOTS - 2;  // chunks on their way
 };
 
-__device__ __forceinline__ u32 expand(u32 word, int j, u32 factor) {
-    u32 size = j == 0 ? word << 6 : j == 1 ? word << 2 : j == 2 ? word >> 2 : word >> 6;
-    u32 bits = ((word << (12 - 4 * j)) & 0x80008000u) | (size & 0x01C001C0u), result;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
-        : "=r"(result) : "r"(bits), "r"(factor), "r"(0x80008000u));
-    return result;
-}
-__device__ __forceinline__ bf16 to_bf16(float x) {
-    bf16 result;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(x));
-    return result;
-}
-__device__ __forceinline__ float activate(float gate, float up) {
-    gate = gate > 7.0f ? 7.0f : gate;  // a NaN stays
-    up = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
-    return (up + 1.0f) * gate / (1.0f + __expf(-1.702f * gate));
-}
 // Place of column c (0 to 127) of a chunk: the order in which lanes hold expanded weights.
 __device__ __forceinline__ int place_of(int c) {
     int lane = c / 32, word = c % 32 / 8, code = c % 8;
@@ -230,7 +212,7 @@ __device__ __forceinline__ void compute(u8* shared, const bf16* x, const u8* w, 
                 const float low = d[t][i + j] * 18446744073709551616.0f + added[0];  // 2^64
                 const float high = d[t][i + j + 2] * 18446744073709551616.0f + added[1];
                 if (GATED) {
-                    const float h = live ? activate(low, high) : 0.0f;
+                    const float h = live ? clamped_swiglu(low, high) : 0.0f;
                     *(bf16*)(shared + pair * PITCH + place_of(u) * 2) = to_bf16(h);
                 } else {
                     const float weight = tile.weights[pair];

@@ -12,7 +12,7 @@
 //
 // Macros: GATED (gate and up rows take turns), HAS_BIAS (0 or 1); INPUTS and OUTPUTS, columns of
 // both sides; EXPERTS; TOP_K; STAGES of the ring; CONSUMERS; TILES_N groups of 8 pairs.
-#include "hopper.cuh"
+#include "expert_arithmetic.cuh"
 
 typedef unsigned char u8;
 constexpr int FINISHERS = 2, WARPS = CONSUMERS + FINISHERS + 1;
@@ -62,26 +62,6 @@ __device__ __forceinline__ u32 halves(u32 a, u32 b, u32 selector) {
     u32 result;
     asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
     return result;
-}
-// Codes J and J + 4 of a word as two bfloat16, times the scale's. The bits of a code, moved to the
-// lowest exponent bits, are its value times 2^-126; the factor holds 2^126 and 2^-64 of the scale.
-template <int J>
-__device__ __forceinline__ u32 expand(u32 word, u32 factor) {
-    u32 size = J == 0 ? word << 6 : J == 1 ? word << 2 : J == 2 ? word >> 2 : word >> 6;
-    u32 bits = ((word << (12 - 4 * J)) & 0x80008000u) | (size & 0x01C001C0u), result;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;"
-        : "=r"(result) : "r"(bits), "r"(factor), "r"(0x80008000u));
-    return result;
-}
-__device__ __forceinline__ bf16 to_bf16(float x) {
-    bf16 result;
-    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(result) : "f"(x));
-    return result;
-}
-__device__ __forceinline__ float activate(float gate, float up) {
-    gate = gate > 7.0f ? 7.0f : gate;  // a NaN stays
-    up = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
-    return (up + 1.0f) * gate / (1.0f + __expf(-1.702f * gate));
 }
 
 __device__ __forceinline__ int tiles_of(int pairs) { return (pairs + PAIRS - 1) / PAIRS; }
@@ -234,9 +214,9 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
                     const u32 low = codes[c][m][0].word[i], high = codes[c][m][1].word[i];
                     const u32 fl = factors[c][m][0], fh = factors[c][m][1];
                     const u32 a[8] = {
-                        expand<0>(low, fl), expand<0>(high, fh), expand<1>(low, fl),
-                        expand<1>(high, fh), expand<2>(low, fl), expand<2>(high, fh),
-                        expand<3>(low, fl), expand<3>(high, fh)};
+                        expand(low, 0, fl), expand(high, 0, fh), expand(low, 1, fl),
+                        expand(high, 1, fh), expand(low, 2, fl), expand(high, 2, fh),
+                        expand(low, 3, fl), expand(high, 3, fh)};
 #pragma unroll
                     for (int n = 0; n < TILES_N; n++) {
                         multiply(sums[m][n], a[0], a[1], a[2], a[3], columns[n][0], columns[n][1]);
@@ -286,7 +266,7 @@ __device__ __forceinline__ void finish(Shared& shared, Range range, const float*
             const float low = sum[n][i] * 18446744073709551616.0f + added[0];  // 2^64
             const float high = sum[n][i + 2] * 18446744073709551616.0f + added[1];
             if (GATED) {
-                ((bf16*)out)[(u64)pair * OUTPUTS + row / 2] = to_bf16(activate(low, high));
+                ((bf16*)out)[(u64)pair * OUTPUTS + row / 2] = to_bf16(clamped_swiglu(low, high));
             } else {
                 const float weight = weights[pair];
                 float* to = (float*)out + ((u64)(pair % TOP_K) * rows + pair / TOP_K) * OUTPUTS;
