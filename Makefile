@@ -5,7 +5,7 @@ install:
 	pip install -c constraints.txt -e ".[test]" --config-settings editable_mode=strict
 
 test:
-	pytest
+	pytest -n auto --dist loadfile
 
 lint:
 	ruff check .

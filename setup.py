@@ -65,6 +65,7 @@ setup(
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "hypothesis>=6.100",
             "math-verify[antlr4_13_2]>=0.8",
             "psutil>=6",
