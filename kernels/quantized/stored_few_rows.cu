@@ -16,7 +16,8 @@
 // Macros: FP8, GATED, ZEROS, HAS_BIAS, FLOAT_SCALES (0 or 1); SCALES (0 to 2); SILU (1, or 0 for
 // GELU in its tanh approximation); INPUTS and OUTPUTS, columns of both sides; GROUP, columns that
 // share a scale; SHARED_ROWS, rows that share scales; WARPS; TILES_M groups of 16 weight rows;
-// TILES_N groups of 8 rows of x; UNROLL chunks per step; SPLITS; BLOCKS resident programs to allow.
+// TILES_N groups of 8 rows of x; UNROLL chunks per step; SPLITS; BLOCKS resident programs to allow;
+// AHEAD, bytes of each weight row that are fetched into L2 while x is not there yet.
 #include "hopper.cuh"
 
 typedef unsigned char u8;
@@ -141,6 +142,17 @@ __device__ __forceinline__ void load_step(Step& to, const Weights& from, int ste
     }
 }
 
+// Memory would be idle while the launches before finish. Each thread of the first ones takes a row.
+__device__ __forceinline__ void fetch_ahead(const u8* codes, int n0, int step) {
+    constexpr int ROWS = GATED ? 8 * TILES_M : 16 * TILES_M, SKIPPED = WARPS * UNROLL * 64;
+    constexpr int WIDTH = PIECES * 16;
+    const int from = (step * WARPS * UNROLL) * 64 + SKIPPED, size = min(AHEAD, WIDTH - from);
+    if ((int)threadIdx.x >= (GATED ? 2 : 1) * ROWS || size <= 0) return;
+    const int row = n0 + threadIdx.x % ROWS + (int)threadIdx.x / ROWS * OUTPUTS;
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;"
+                 ::"l"((u64)(codes + (u64)row * WIDTH + from)), "r"(size) : "memory");
+}
+
 typedef float Sums[TILES_M][TILES_N][4];
 
 __device__ __forceinline__ void multiply_step(Sums& sums, const Step& from, const bf16* const* x,
@@ -228,6 +240,7 @@ stored_few_rows(const bf16* x, const u8* codes, const void* scales, const u8* ze
     const Weights weights{codes, scales, zeros, n0 + group};
     Step steps[2];
     if (begin < end) load_step(steps[0], weights, begin);
+    if (AHEAD) fetch_ahead(codes, n0, begin);
     u32 row_zero[TILES_M][2] = {};
     if (ZEROS && !SCALES)
 #pragma unroll

@@ -29,6 +29,8 @@ class StoredRowsConfig:
         unroll: chunks of 64 bytes of each row that a warp loads in a step.
         blocks: resident programs of a multiprocessor for which registers are allocated.
         splits: parts of a row's columns, each for a program.
+        ahead: bytes of each weight row, a multiple of 16, that a program fetches into L2 while it
+            waits for ``x``.
     """
 
     warps: int = 4
@@ -36,6 +38,7 @@ class StoredRowsConfig:
     unroll: int = 1
     blocks: int = 4
     splits: int = 1
+    ahead: int = 0
 
 
 def stored_rows_config(matrix: StoredMatrix, rows: int, gated: bool) -> StoredRowsConfig:
@@ -91,6 +94,7 @@ def kernel_defines(
         ("UNROLL", config.unroll),
         ("SPLITS", config.splits),
         ("BLOCKS", config.blocks),
+        ("AHEAD", config.ahead),
     )
 
 
