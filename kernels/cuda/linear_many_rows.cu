@@ -17,13 +17,13 @@
 // slot is given back only after the copy to global memory has read it, while the next tile is in
 // progress. No sum is split.
 //
-// Defined at compile time: TILE (weight rows of a tile, gate and up rows counted together: 168 or
-// 192), GATED and SILU (true or false). For instance
+// Defined at compile time: TILE (weight rows of a tile, gate and up rows counted together: 128, 160,
+// 168, 176 or 192), GATED and SILU (true or false). For instance
 //   nvcc -arch=sm_90a -cubin -DTILE=192 -DGATED=true -DSILU=false linear_many_rows.cu
 
 #include "hopper.cuh"
 
-constexpr int CLUSTER = 2, SLOTS = 3;
+constexpr int CLUSTER = 2, SLOTS = TILE > 160 ? 3 : 4;
 constexpr int SHARED = 232448;  // bytes of shared memory
 constexpr int GROUPS = 2;  // warp groups that compute
 constexpr int BLOCKS = 2;  // blocks of 64 rows of x in each warp group
@@ -107,9 +107,26 @@ __device__ __forceinline__ void stmatrix(u32 at, u32 a, u32 b) {
     ", p, 1, 1, 0, 0;}"
 
 // d = (add ? d : 0) + a [64 x 16] * b^T, b [TILE x 16].
+__device__ __forceinline__ void wgmma(float (&d)[64], u64 a, u64 b, int add) {
+    asm volatile(WGMMA(128, 66, SIXTY "%60, %61, %62, %63", "%64, %65")
+                 : F32(d, 0), F32(d, 32) : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma(float (&d)[80], u64 a, u64 b, int add) {
+    asm volatile(WGMMA(160, 82, SIXTY TEN(6) "%70, %71, %72, %73, %74, %75, %76, %77, %78, %79",
+                       "%80, %81")
+                 : F32(d, 0), F32(d, 32), F4(d, 64), F4(d, 68), F4(d, 72), F4(d, 76)
+                 : "l"(a), "l"(b), "r"(add));
+}
 __device__ __forceinline__ void wgmma(float (&d)[84], u64 a, u64 b, int add) {
     asm volatile(WGMMA(168, 86, SIXTY TEN(6) TEN(7) "%80, %81, %82, %83", "%84, %85")
                  : F32(d, 0), F32(d, 32), F4(d, 64), F4(d, 68), F4(d, 72), F4(d, 76), F4(d, 80)
+                 : "l"(a), "l"(b), "r"(add));
+}
+__device__ __forceinline__ void wgmma(float (&d)[88], u64 a, u64 b, int add) {
+    asm volatile(WGMMA(176, 90, SIXTY TEN(6) TEN(7) "%80, %81, %82, %83, %84, %85, %86, %87",
+                       "%88, %89")
+                 : F32(d, 0), F32(d, 32), F4(d, 64), F4(d, 68), F4(d, 72), F4(d, 76), F4(d, 80),
+                   F4(d, 84)
                  : "l"(a), "l"(b), "r"(add));
 }
 __device__ __forceinline__ void wgmma(float (&d)[96], u64 a, u64 b, int add) {

@@ -28,8 +28,11 @@ def attention_shape(heads: int, kv_heads: int, head_dim: int) -> PagedShape:
 KERNELS: list[tuple[str, Defines]] = [
     ("layer_tail", linear_chain_module.kernel_defines(8, 5376)),
     ("layer_tail", linear_chain_module.kernel_defines(64, 5376)),
-    ("linear_many_rows", linear_many_rows_module.kernel_defines(168, False)),
-    ("linear_many_rows", linear_many_rows_module.kernel_defines(192, False)),
+    *(
+        ("linear_many_rows", linear_many_rows_module.kernel_defines(tile, False))
+        for tile in (128, 160, 168, 192)
+    ),
+    ("linear_many_rows", linear_many_rows_module.kernel_defines(176, True)),
     ("linear_many_rows", linear_many_rows_module.kernel_defines(192, True)),
     ("prefill_attention", hopper_prefill.kernel_defines(attention_shape(32, 16, 256))),
     ("prefill_attention", hopper_prefill.kernel_defines(attention_shape(64, 8, 128))),

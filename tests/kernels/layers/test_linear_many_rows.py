@@ -7,6 +7,7 @@ import pytest
 import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, HOPPER, needs_hopper, relative_error
 
+import eightfold.kernels.layers.linear_many_rows as linear_many_rows_module
 from eightfold.kernels.layers.linear_many_rows import (
     linear_many_rows,
     linear_many_rows_fits,
@@ -44,6 +45,24 @@ def test_matches_float64(rows: int, gated: bool, n: int, inner: int) -> None:
     found = run(x, weight, gated)
     assert relative_error(found, wanted) < LIMIT
     assert all(torch.equal(run(x, weight, gated), found) for _ in range(3))
+
+
+@needs_hopper
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(("n", "inner"), [(64, 128), (1000, 192), (5120, 1024)])
+@pytest.mark.parametrize(
+    ("tile", "gated"), [(128, False), (160, False), (168, False), (176, True), (192, True)]
+)
+def test_every_tile_gives_the_same(
+    tile: int, gated: bool, n: int, inner: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rows in (1, 129, 300, 1024):
+        x, weight = randn(rows, inner), randn(n * (2 if gated else 1), inner) * inner**-0.5
+        monkeypatch.setattr(linear_many_rows_module, "tile_width", lambda *_: 192)
+        usual = run(x, weight, gated)
+        monkeypatch.setattr(linear_many_rows_module, "tile_width", lambda *_: tile)
+        assert relative_error(usual, linear_many_rows_reference(x, weight, gated)) < LIMIT
+        assert all(torch.equal(run(x, weight, gated), usual) for _ in range(3))
 
 
 @needs_hopper
