@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from .flash_attn.flash_attn_prefill import AttentionSpec, flash_prefill
+from .fp8_pages import KVPages
 from .one_copy_keys import OneCopy
 from .paged_decode import paged_decode
 from .paged_prefill import paged_prefill
@@ -48,8 +49,8 @@ class PagedBatch:
 
 def attend(
     query: torch.Tensor,
-    keys: torch.Tensor,
-    values: torch.Tensor | None,
+    keys: KVPages,
+    values: KVPages | None,
     batch: PagedBatch,
     out: torch.Tensor,
     *,
@@ -98,7 +99,8 @@ def attend(
     )  # fmt: skip
     kv_heads, head_dim = keys.shape[2:]
     spec = AttentionSpec(query.shape[1], kv_heads, head_dim, window or 0)
-    if spec in batch.flash_attn_specs and sinks is None and values is not None and not softcap:
+    flash = spec in batch.flash_attn_specs and sinks is None and not softcap
+    if flash and isinstance(keys, torch.Tensor) and isinstance(values, torch.Tensor):
         flash_prefill(
             query, keys, values, *chunks, window=spec.window, scale=scale, first_pos=first_pos
         )

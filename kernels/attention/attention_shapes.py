@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from ..triton_launch import FLOAT_DTYPES, require, require_tensor
+from .fp8_pages import Fp8Pages, KVPages
 from .one_copy_keys import OneCopy
 
 
@@ -39,8 +40,8 @@ class PagedInputs:
     """Inputs of a paged attention call. ``paged_decode`` describes each field."""
 
     q: torch.Tensor
-    key_cache: torch.Tensor
-    value_cache: torch.Tensor | None
+    key_cache: KVPages
+    value_cache: KVPages | None
     page_table: torch.Tensor
     seq_lens: torch.Tensor
     window: int
@@ -58,7 +59,7 @@ class PagedInputs:
         """
         q, cache = self.q, self.key_cache
         require_tensor("q", q, FLOAT_DTYPES, 3)
-        require_tensor("key_cache", cache, q.dtype, 4)
+        _require_pages("key_cache", cache, q.dtype)
         require_tensor("page_table", self.page_table, torch.int32, 2)
         require_tensor("seq_lens", self.seq_lens, torch.int32, 1)
         require_tensor("out", out, q.dtype, 3)
@@ -86,6 +87,21 @@ class PagedInputs:
         self._check_values()
         return PagedShape(rows, heads, head_dim, kv_heads, page_size, sequences)
 
+    @property
+    def is_fp8(self) -> bool:
+        """True if the cache is in FP8, for which there are only Triton's kernels."""
+        return isinstance(self.key_cache, Fp8Pages)
+
+    def cache_pointers(self) -> tuple[torch.Tensor, ...]:
+        """Return what the Triton kernels take as keys, values, and the scales of both.
+
+        Tensors that the kernels do not read are stood for by others.
+        """
+        caches = [self.key_cache, self.key_cache if self.value_cache is None else self.value_cache]
+        codes = [each.codes if isinstance(each, Fp8Pages) else each for each in caches]
+        scales = [each.scales if isinstance(each, Fp8Pages) else self.seq_lens for each in caches]
+        return *codes, *scales
+
     def _check_values(self) -> None:
         """Check that values come either from a cache of their own or from the one copy."""
         if self.one_copy is None:
@@ -96,11 +112,25 @@ class PagedInputs:
             require(
                 self.one_copy is None, "value_cache and one_copy were both given; pass one of them."
             )
-            require_tensor("value_cache", self.value_cache, self.q.dtype, 4)
+            _require_pages("value_cache", self.value_cache, self.q.dtype)
             require(
-                self.value_cache.shape == self.key_cache.shape,
-                "key_cache and value_cache differ in shape; they must have the same.",
+                self.value_cache.shape == self.key_cache.shape
+                and isinstance(self.value_cache, Fp8Pages) == self.is_fp8,
+                "key_cache and value_cache differ in shape or in type; they must have the same.",
             )
         if self.one_copy is not None:
             require_tensor("cos", self.one_copy.cos, torch.float32, 2)
             require_tensor("sin", self.one_copy.sin, torch.float32, 2)
+
+
+def _require_pages(name: str, pages: KVPages, dtype: torch.dtype) -> None:
+    if isinstance(pages, Fp8Pages):
+        require_tensor(f"{name}.codes", pages.codes, torch.uint8, 4)
+        require_tensor(f"{name}.scales", pages.scales, torch.float32, 2)
+        count, _, kv_heads, _ = pages.shape
+        require(
+            tuple(pages.scales.shape) == (count, kv_heads),
+            f"{name}.scales has shape {tuple(pages.scales.shape)}; it must be {(count, kv_heads)}.",
+        )
+    else:
+        require_tensor(name, pages, dtype, 4)

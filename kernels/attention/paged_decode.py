@@ -21,6 +21,7 @@ from ..triton_launch import (
     require_tile,
 )
 from .attention_shapes import PagedInputs, PagedShape
+from .fp8_pages import KVPages
 from .hopper import hopper_decode, hopper_one_copy
 from .one_copy_blocks import one_copy_block_width
 from .one_copy_keys import OneCopy
@@ -101,8 +102,8 @@ def default_decode_config(window: int, one_copy: bool = False, head_dim: int = 1
 
 def paged_decode(
     q: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor | None,
+    key_cache: KVPages,
+    value_cache: KVPages | None,
     page_table: torch.Tensor,
     seq_lens: torch.Tensor,
     out: torch.Tensor,
@@ -239,9 +240,10 @@ def _launch(
         "short_split_tokens": config.short_split_tokens, "pdl": pdl,
     }  # fmt: skip
     launched = False
-    if config.use_hopper and inputs.one_copy is None:
+    use_hopper = config.use_hopper and not inputs.is_fp8
+    if use_hopper and inputs.one_copy is None:
         launched = hopper_decode.launch_decode(shape, inputs, out, sums, stats, **splits)
-    elif config.use_hopper and sums is not None and stats is not None:
+    elif use_hopper and sums is not None and stats is not None:
         launched = hopper_one_copy.launch_decode(shape, inputs, sums, stats, **splits)
     if not launched:
         _launch_triton(inputs, shape, q_len, config, pdl, out, sums, stats)
@@ -268,9 +270,8 @@ def _launch_triton(
         programs = multiprocessor_count(inputs.q.device) * config.programs_per_sm
     unused = inputs.seq_lens  # stands for tensors that this variant of the kernel does not read
     paged_decode_kernel[(programs,)](
-        inputs.q, inputs.key_cache,
-        inputs.key_cache if inputs.value_cache is None else inputs.value_cache, inputs.page_table,
-        inputs.seq_lens, unused if inputs.first_pos is None else inputs.first_pos,
+        inputs.q, *inputs.cache_pointers(), inputs.page_table, inputs.seq_lens,
+        unused if inputs.first_pos is None else inputs.first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused,
         unused if inputs.sinks is None else inputs.sinks, out, unused if sums is None else sums,
@@ -282,6 +283,7 @@ def _launch_triton(
         WINDOW=inputs.window, SPLIT=config.split_tokens, SHORT_SPLIT=config.short_split_tokens,
         PADDED_SEQUENCES=max(16, next_power_of_2(shape.sequences)), ONE_COPY=one_copy is not None,
         HAS_FIRST=inputs.first_pos is not None, HAS_SINKS=inputs.sinks is not None,
-        HAS_CAP=inputs.softcap != 0, STAGES=config.stages, num_warps=config.warps,
+        HAS_CAP=inputs.softcap != 0, FP8=inputs.is_fp8, STAGES=config.stages,
+        num_warps=config.warps,
         **pdl_options(pdl),
     )  # fmt: skip

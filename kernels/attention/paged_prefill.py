@@ -12,6 +12,7 @@ from ..triton_launch import (
     shared_memory_bytes,
 )
 from .attention_shapes import PagedInputs, PagedShape
+from .fp8_pages import KVPages
 from .hopper import hopper_one_copy, hopper_prefill
 from .one_copy_keys import OneCopy
 from .triton_kernels.paged_prefill_kernel import paged_prefill_kernel
@@ -59,8 +60,8 @@ def default_prefill_config(head_dim: int, shared_bytes: int = LARGE_SHARED) -> P
 
 def paged_prefill(
     q: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor | None,
+    key_cache: KVPages,
+    value_cache: KVPages | None,
     page_table: torch.Tensor,
     query_starts: torch.Tensor,
     seq_lens: torch.Tensor,
@@ -106,7 +107,8 @@ def paged_prefill(
     )  # fmt: skip
     shape = _check(inputs, query_starts, out)
     config = config or default_prefill_config(shape.head_dim, shared_memory_bytes(q.device))
-    if not (config.use_hopper and _launch_hopper(inputs, shape, query_starts, out)):
+    use_hopper = config.use_hopper and not inputs.is_fp8
+    if not (use_hopper and _launch_hopper(inputs, shape, query_starts, out)):
         _launch_triton(inputs, shape, query_starts, config, out)
     return out
 
@@ -145,9 +147,8 @@ def _launch_triton(
     unused = inputs.seq_lens  # stands for tensors that this variant of the kernel does not read
     pairs = one_copy.cos.shape[1] if one_copy else 0
     paged_prefill_kernel[grid](
-        inputs.q, inputs.key_cache,
-        inputs.key_cache if inputs.value_cache is None else inputs.value_cache, inputs.page_table,
-        query_starts, inputs.seq_lens, unused if inputs.first_pos is None else inputs.first_pos,
+        inputs.q, *inputs.cache_pointers(), inputs.page_table, query_starts, inputs.seq_lens,
+        unused if inputs.first_pos is None else inputs.first_pos,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused,
         unused if inputs.sinks is None else inputs.sinks, out, inputs.scale, inputs.softcap or 1.0,
@@ -158,7 +159,8 @@ def _launch_triton(
         BLOCK_TOKENS=block_tokens, TILE=config.tile, WINDOW=inputs.window,
         PADDED_SEQUENCES=max(16, next_power_of_2(shape.sequences)), ONE_COPY=one_copy is not None,
         HAS_FIRST=inputs.first_pos is not None, HAS_SINKS=inputs.sinks is not None,
-        HAS_CAP=inputs.softcap != 0, STAGES=config.stages, num_warps=config.warps,
+        HAS_CAP=inputs.softcap != 0, FP8=inputs.is_fp8, STAGES=config.stages,
+        num_warps=config.warps,
     )  # fmt: skip
 
 

@@ -10,19 +10,11 @@ import triton.language as tl
 
 from ..layers.linear_few_rows import gate_activation
 from ..triton_launch import next_power_of_2
+from .fp8_codes import fp8_values
 from .stored_matrix import StoredMatrix
 
 TILE_N, TILE_K, WARPS = 32, 128, 4
 MAX_TILE_M = 128  # rows of x in a program; more are divided among programs
-
-
-@triton.jit
-def fp8_values(codes):
-    """Return the float32 values of FP8 (E4M3) codes in uint8, exactly; NaN is none of them."""
-    wide = codes.to(tl.uint32)
-    bits = ((wide & 0x80) << 24) | ((wide & 0x7F) << 20)
-    # The bits of E4M3, moved to the lowest exponent bits, are its value times 2^-120.
-    return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36
 
 
 @triton.jit

@@ -11,7 +11,14 @@ import triton
 import triton.language as tl
 
 from ...triton_launch import pdl_launch_dependents, pdl_wait
-from .shared_steps import add_sink, online_softmax_step, scaled_scores, tile_addresses
+from .shared_steps import (
+    add_sink,
+    load_tile,
+    online_softmax_step,
+    scaled_scores,
+    tile_addresses,
+    tile_scales,
+)
 from .split_combine_kernel import sequence_splits
 
 
@@ -98,15 +105,16 @@ def _add_values(sums, values, weights, decay, NUM_BLOCKS: tl.constexpr):
 
 @triton.jit
 def _attend_keys(
-    q, k, v, page_table, cos, sin, key_weight, seq, kv_head, length, first_pos, key_begin, key_end,
-    scale, softcap,
+    q, k, v, k_scales, v_scales, page_table, cos, sin, key_weight, seq, kv_head, length, first_pos,
+    key_begin, key_end, scale, softcap,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     NUM_BLOCKS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr, TILE: tl.constexpr,
     Q_LEN: tl.constexpr, BLOCK_ROWS: tl.constexpr, WINDOW: tl.constexpr, ONE_COPY: tl.constexpr,
-    HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
+    HAS_CAP: tl.constexpr, FP8: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of one sequence's rows of one KV head to the keys [key_begin, key_end)."""
     GROUP: tl.constexpr = HEADS // KV_HEADS
+    dtype: tl.constexpr = q.dtype.element_ty
     row = tl.arange(0, BLOCK_ROWS)
     dim = tl.arange(0, BLOCK_DIM)
     row_pos = length - Q_LEN + row // GROUP
@@ -130,11 +138,17 @@ def _attend_keys(
         )
         tile += kv_head * HEAD_DIM
         at_kv = offsets[:, None] + dim[None, :]
+        key_scales = tile_scales(
+            k_scales, tile_start, live, first_pos, page_table, kv_head, PAGE_SIZE, TILE, KV_HEADS,
+            FP8,
+        )  # fmt: skip
         scores = tl.zeros([TILE, BLOCK_ROWS], tl.float32)
         values = ()
         if ONE_COPY:
             for i in tl.static_range(NUM_BLOCKS):
-                block = tl.load(k + tile + i * BLOCK_DIM + at_kv, mask=live[:, None], other=0.0)
+                block = load_tile(
+                    k + tile + i * BLOCK_DIM, at_kv, live[:, None], key_scales, dtype, FP8
+                )
                 values = values + (block,)
             scores = _one_copy_scores(
                 scores, query, values, rotation, cos, sin, row_pos, tile_start, PAIRS, BLOCK_DIM,
@@ -144,15 +158,19 @@ def _attend_keys(
             kv_live = live[:, None]
             if BLOCK_DIM != HEAD_DIM:
                 kv_live = kv_live & (dim < HEAD_DIM)[None, :]
-            key = tl.load(k + tile + at_kv, mask=kv_live, other=0.0)
-            values = (tl.load(v + tile + at_kv, mask=kv_live, other=0.0),)
+            value_scales = tile_scales(
+                v_scales, tile_start, live, first_pos, page_table, kv_head, PAGE_SIZE, TILE,
+                KV_HEADS, FP8,
+            )  # fmt: skip
+            key = load_tile(k + tile, at_kv, kv_live, key_scales, dtype, FP8)
+            values = (load_tile(v + tile, at_kv, kv_live, value_scales, dtype, FP8),)
             scores = tl.dot(key, query[0], scores)
         seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
         if WINDOW:
             seen = seen & (pos[:, None] > row_pos[None, :] - WINDOW)
         scores = tl.where(seen, scaled_scores(scores, scale, softcap, HAS_CAP), float("-inf"))
         weights, decay, top, total = online_softmax_step(scores, top, total, 0)
-        weights = weights.to(k.dtype.element_ty)
+        weights = weights.to(dtype)
         sums = _add_values(sums, values, weights, decay, NUM_BLOCKS)
     return top, total, sums
 
@@ -205,14 +223,14 @@ def _store_output(
 
 @triton.jit(do_not_specialize=["sequences"])
 def paged_decode_kernel(
-    q, k, v, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks, out, partial_sums,
-    partial_stats, scale, softcap, sequences, page_table_stride,
+    q, k, v, k_scales, v_scales, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks, out,
+    partial_sums, partial_stats, scale, softcap, sequences, page_table_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     NUM_BLOCKS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr, TILE: tl.constexpr,
     Q_LEN: tl.constexpr, BLOCK_ROWS: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
     SHORT_SPLIT: tl.constexpr, PADDED_SEQUENCES: tl.constexpr, ONE_COPY: tl.constexpr,
-    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
-    PDL: tl.constexpr,
+    HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr, FP8: tl.constexpr,
+    STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Stride over work items (sequence, split, KV head), numbered densely over the batch."""
     pdl_launch_dependents(PDL)
@@ -241,10 +259,10 @@ def paged_decode_kernel(
             key_begin = tl.maximum(key_begin, split * size)
             key_end = tl.minimum(length, (split + 1) * size)
         top, total, sums = _attend_keys(
-            q, k, v, page_table + seq.to(tl.int64) * page_table_stride, cos, sin, key_weight, seq,
-            kv_head, length, first, key_begin, key_end, scale, softcap,
+            q, k, v, k_scales, v_scales, page_table + seq.to(tl.int64) * page_table_stride, cos,
+            sin, key_weight, seq, kv_head, length, first, key_begin, key_end, scale, softcap,
             HEADS, KV_HEADS, HEAD_DIM, BLOCK_DIM, NUM_BLOCKS, PAIRS, PAGE_SIZE, TILE, Q_LEN,
-            BLOCK_ROWS, WINDOW, ONE_COPY, HAS_CAP, STAGES,
+            BLOCK_ROWS, WINDOW, ONE_COPY, HAS_CAP, FP8, STAGES,
         )  # fmt: skip
         if SPLIT:
             _store_partial(

@@ -8,7 +8,14 @@ causal triangle or the window are not visited.
 import triton
 import triton.language as tl
 
-from .shared_steps import add_sink, online_softmax_step, scaled_scores, tile_addresses
+from .shared_steps import (
+    add_sink,
+    load_tile,
+    online_softmax_step,
+    scaled_scores,
+    tile_addresses,
+    tile_scales,
+)
 
 
 @triton.jit
@@ -45,21 +52,21 @@ def _pair_weights(
 
 @triton.jit
 def _rebuilt_pairs(
-    vectors, offsets, live, pos, cos, sin, weight0, weight1,
-    HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr, BLOCK_PAIRS: tl.constexpr,
+    vectors, offsets, live, pos, cos, sin, weight0, weight1, scales, dtype: tl.constexpr,
+    HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr, BLOCK_PAIRS: tl.constexpr, FP8: tl.constexpr,
 ):  # fmt: skip
     """Return both halves of the keys' rotated pairs, rebuilt from the cached vectors."""
     pair = tl.arange(0, BLOCK_PAIRS)
     rotates = live[:, None] & (pair < PAIRS)[None, :]
     at_pair = offsets[:, None] + pair[None, :]
-    half0 = tl.load(vectors + at_pair, mask=rotates, other=0.0).to(tl.float32) * weight0
-    half1 = tl.load(vectors + HEAD_DIM // 2 + at_pair, mask=rotates, other=0.0)
+    half0 = load_tile(vectors, at_pair, rotates, scales, dtype, FP8).to(tl.float32) * weight0
+    half1 = load_tile(vectors + HEAD_DIM // 2, at_pair, rotates, scales, dtype, FP8)
     half1 = half1.to(tl.float32) * weight1
     at = pos[:, None] * PAIRS + pair[None, :]
     key_cos = tl.load(cos + at, mask=rotates, other=0.0)
     key_sin = tl.load(sin + at, mask=rotates, other=0.0)
-    key0 = (half0 * key_cos - half1 * key_sin).to(vectors.dtype.element_ty)
-    key1 = (half1 * key_cos + half0 * key_sin).to(vectors.dtype.element_ty)
+    key0 = (half0 * key_cos - half1 * key_sin).to(dtype)
+    key1 = (half1 * key_cos + half0 * key_sin).to(dtype)
     return key0, key1
 
 
@@ -82,14 +89,15 @@ def _key_range(
 
 @triton.jit
 def _attend_keys(
-    query, query0, query1, weight0, weight1, k, v, page_table, cos, sin, row_pos, kv_head,
-    first_pos, key_begin, visible_begin, key_end, scale, softcap,
+    query, query0, query1, weight0, weight1, k, v, k_scales, v_scales, page_table, cos, sin,
+    row_pos, kv_head, first_pos, key_begin, visible_begin, key_end, scale, softcap,
     KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, TILE: tl.constexpr, WINDOW: tl.constexpr, ONE_COPY: tl.constexpr,
-    HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
+    HAS_CAP: tl.constexpr, FP8: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of a tile of query rows to the keys [visible_begin, key_end)."""
+    dtype: tl.constexpr = query.dtype
     dim = tl.arange(0, BLOCK_DIM)
     acc = tl.zeros([BLOCK_ROWS, BLOCK_DIM], tl.float32)
     top = tl.full([BLOCK_ROWS], float("-inf"), tl.float32)
@@ -105,11 +113,15 @@ def _attend_keys(
         kv_live = live[:, None]
         if BLOCK_DIM != HEAD_DIM:
             kv_live = kv_live & (dim < HEAD_DIM)[None, :]
-        key = tl.load(k + tile + at_kv, mask=kv_live, other=0.0)
+        key_scales = tile_scales(
+            k_scales, tile_start, live, first_pos, page_table, kv_head, PAGE_SIZE, TILE, KV_HEADS,
+            FP8,
+        )  # fmt: skip
+        key = load_tile(k + tile, at_kv, kv_live, key_scales, dtype, FP8)
         if ONE_COPY:
             key0, key1 = _rebuilt_pairs(
-                k + tile, offsets, live, pos, cos, sin, weight0, weight1, HEAD_DIM, PAIRS,
-                BLOCK_PAIRS,
+                k + tile, offsets, live, pos, cos, sin, weight0, weight1, key_scales, dtype,
+                HEAD_DIM, PAIRS, BLOCK_PAIRS, FP8,
             )  # fmt: skip
             # The query is 0 at the pairs' dimensions: the first product leaves them out.
             scores = tl.dot(query, tl.trans(key))
@@ -118,25 +130,29 @@ def _attend_keys(
             value = key
         else:
             scores = tl.dot(query, tl.trans(key))
-            value = tl.load(v + tile + at_kv, mask=kv_live, other=0.0)
+            value_scales = tile_scales(
+                v_scales, tile_start, live, first_pos, page_table, kv_head, PAGE_SIZE, TILE,
+                KV_HEADS, FP8,
+            )  # fmt: skip
+            value = load_tile(v + tile, at_kv, kv_live, value_scales, dtype, FP8)
         seen = live[None, :] & (pos[None, :] <= row_pos[:, None])
         if WINDOW:
             seen = seen & (pos[None, :] > row_pos[:, None] - WINDOW)
         scores = tl.where(seen, scaled_scores(scores, scale, softcap, HAS_CAP), float("-inf"))
         weights, decay, top, total = online_softmax_step(scores, top, total, 1)
-        acc = tl.dot(weights.to(k.dtype.element_ty), value, acc * decay[:, None])
+        acc = tl.dot(weights.to(dtype), value, acc * decay[:, None])
     return top, total, acc
 
 
 @triton.jit
 def _attend_query_tile(
-    q, k, v, query_starts, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks, out,
-    scale, softcap, seq, tile_index, kv_head, page_table_stride,
+    q, k, v, k_scales, v_scales, query_starts, page_table, seq_lens, first_pos, cos, sin,
+    key_weight, sinks, out, scale, softcap, seq, tile_index, kv_head, page_table_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, ONE_COPY: tl.constexpr, HAS_FIRST: tl.constexpr,
-    HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr, STAGES: tl.constexpr,
+    HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr, FP8: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of one tile of a sequence's query tokens, counted from the last tile."""
     GROUP: tl.constexpr = HEADS // KV_HEADS
@@ -170,11 +186,11 @@ def _attend_query_tile(
         length, length - count + first_token, first, BLOCK_TOKENS, TILE, WINDOW
     )
     top, total, acc = _attend_keys(
-        query, query0, query1, weight0, weight1, k, v,
+        query, query0, query1, weight0, weight1, k, v, k_scales, v_scales,
         page_table + seq.to(tl.int64) * page_table_stride, cos, sin, row_pos, kv_head, first,
         key_begin, visible_begin, key_end, scale, softcap,
         KV_HEADS, HEAD_DIM, BLOCK_DIM, BLOCK_PAIRS, PAIRS, PAGE_SIZE, BLOCK_ROWS, TILE, WINDOW,
-        ONE_COPY, HAS_CAP, STAGES,
+        ONE_COPY, HAS_CAP, FP8, STAGES,
     )  # fmt: skip
     if HAS_SINKS:
         decay, total = add_sink(sinks + kv_head * GROUP + block_row % GROUP, top, total)
@@ -190,14 +206,14 @@ def _attend_query_tile(
 
 @triton.jit(do_not_specialize=["sequences"])
 def paged_prefill_kernel(
-    q, k, v, page_table, query_starts, seq_lens, first_pos, cos, sin, key_weight, sinks, out,
-    scale, softcap, sequences, page_table_stride,
+    q, k, v, k_scales, v_scales, page_table, query_starts, seq_lens, first_pos, cos, sin,
+    key_weight, sinks, out, scale, softcap, sequences, page_table_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     BLOCK_PAIRS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, BLOCK_TOKENS: tl.constexpr, TILE: tl.constexpr,
     WINDOW: tl.constexpr, PADDED_SEQUENCES: tl.constexpr, ONE_COPY: tl.constexpr,
     HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr,
-    STAGES: tl.constexpr,
+    FP8: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attend with one tile of query tokens and one KV head per program.
 
@@ -215,8 +231,8 @@ def paged_prefill_kernel(
         # The last tiles see the most keys: they go first, so that the launch ends evenly.
         tile_index = index - tl.sum(tl.where(seqs < seq, tiles, 0), 0)
         _attend_query_tile(
-            q, k, v, query_starts, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks,
-            out, scale, softcap, seq, tile_index, kv_head, page_table_stride,
+            q, k, v, k_scales, v_scales, query_starts, page_table, seq_lens, first_pos, cos, sin,
+            key_weight, sinks, out, scale, softcap, seq, tile_index, kv_head, page_table_stride,
             HEADS, KV_HEADS, HEAD_DIM, BLOCK_DIM, BLOCK_PAIRS, PAIRS, PAGE_SIZE, BLOCK_ROWS,
-            BLOCK_TOKENS, TILE, WINDOW, ONE_COPY, HAS_FIRST, HAS_SINKS, HAS_CAP, STAGES,
+            BLOCK_TOKENS, TILE, WINDOW, ONE_COPY, HAS_FIRST, HAS_SINKS, HAS_CAP, FP8, STAGES,
         )  # fmt: skip

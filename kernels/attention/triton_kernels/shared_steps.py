@@ -3,6 +3,8 @@
 import triton
 import triton.language as tl
 
+from ...quantized.fp8_codes import fp8_values
+
 # Scores are kept times log2(e), so that exp2 takes the place of exp.
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -27,6 +29,29 @@ def tile_addresses(
         base = tl.full([], 0, tl.int64)
         offsets = (pages * PAGE_SIZE + (tile_start + key) % PAGE_SIZE) * TOKEN_STRIDE
     return base, offsets
+
+
+@triton.jit
+def tile_scales(
+    scales, tile_start, live, first_pos, page_table, kv_head,
+    PAGE_SIZE: tl.constexpr, TILE: tl.constexpr, KV_HEADS: tl.constexpr, FP8: tl.constexpr,
+):  # fmt: skip
+    """Return the scale of each key of a tile, [TILE]; not used unless the pages are in FP8."""
+    found = tl.full([TILE], 1.0, tl.float32)
+    if FP8:
+        key = tile_start + tl.arange(0, TILE)
+        page = tl.load(page_table + (key - first_pos) // PAGE_SIZE, mask=live, other=0)
+        found = tl.load(scales + page.to(tl.int64) * KV_HEADS + kv_head)
+    return found
+
+
+@triton.jit
+def load_tile(pages, at, live, scales, dtype: tl.constexpr, FP8: tl.constexpr):
+    """Return a tile [TILE, dims] of keys or values; of pages in FP8, times the keys' scales."""
+    tile = tl.load(pages + at, mask=live, other=0)
+    if FP8:
+        tile = (fp8_values(tile) * scales[:, None]).to(dtype)
+    return tile
 
 
 @triton.jit

@@ -19,6 +19,7 @@ from triton.compiler import ASTSource
 
 from eightfold.kernels.attention.flash_attn.flash_attn_prefill import gather_windows_kernel
 from eightfold.kernels.attention.paged_prefill import default_prefill_config
+from eightfold.kernels.attention.triton_kernels.fp8_pages_kernel import write_fp8_pages_kernel
 from eightfold.kernels.attention.triton_kernels.paged_decode_kernel import paged_decode_kernel
 from eightfold.kernels.attention.triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 from eightfold.kernels.attention.triton_kernels.split_combine_kernel import split_combine_kernel
@@ -42,7 +43,7 @@ from eightfold.kernels.sampling import (
 
 # Bytes. Attention to one copy spills registers; on Hopper it only stands in for CUDA C++.
 MAX_STACK = 1024
-F, I, L, B = "*fp32", "*i32", "*i64", "*bf16"  # noqa: E741
+F, I, L, B, C = "*fp32", "*i32", "*i64", "*bf16", "*u8"  # noqa: E741
 INTEGERS = dict.fromkeys(
     ("vocab_size", "rows", "step", "sequences", "page_table_stride", "M", "N"), "i32"
 ) | dict.fromkeys(("softcap", "scale", "eps"), "fp32")
@@ -55,7 +56,7 @@ SAMPLER = INTEGERS | {
 ATTENTION = INTEGERS | {
     "q": B, "k": B, "v": B, "page_table": I, "seq_lens": I, "first_pos": I, "query_starts": I,
     "cos": F, "sin": F, "key_weight": B, "sinks": B, "out": B, "partial_sums": F,
-    "partial_stats": F, "key_starts": I, "keys": B, "values": B,
+    "partial_stats": F, "key_starts": I, "keys": B, "values": B, "k_scales": F, "v_scales": F,
 }  # fmt: skip
 LAYER = INTEGERS | {
     "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
@@ -104,7 +105,7 @@ def prefill_tiles(capability: int, head_dim: int, group: int) -> tuple[dict[str,
 def attention(capability: int) -> Iterator[Build]:
     shared = {
         "HEADS": 32, "PAGE_SIZE": 64, "PADDED_SEQUENCES": 16, "HAS_SINKS": False, "HAS_CAP": False,
-        "PDL": True, "Q_LEN": 1,
+        "PDL": True, "Q_LEN": 1, "FP8": False,
     }  # fmt: skip
     window = shared | {
         "KV_HEADS": 16, "HEAD_DIM": 256, "BLOCK_DIM": 256, "PAIRS": 0, "WINDOW": 1024, "SPLIT": 0,
@@ -130,6 +131,18 @@ def attention(capability: int) -> Iterator[Build]:
     chunks, warps = prefill_tiles(capability, 512, 8)
     wide = {"BLOCK_DIM": 512, "BLOCK_PAIRS": 64}
     yield paged_prefill_kernel, ATTENTION, one_copy | chunks | wide, warps
+    if capability in (80, 90):
+        fp8_types, full = ATTENTION | {"k": C, "v": C}, {"WINDOW": 0, "SPLIT": 512, "FP8": True}
+        yield paged_decode_kernel, fp8_types, one_copy | tiles | full, 4
+        yield paged_prefill_kernel, fp8_types, one_copy | chunks | wide | full, warps
+        tiles |= {"BLOCK_DIM": 128, "NUM_BLOCKS": 1}
+        yield paged_decode_kernel, fp8_types, window | tiles | narrow | full, 4
+        chunks, warps = prefill_tiles(capability, 128, 4)
+        narrow |= {"BLOCK_PAIRS": 16} | full
+        yield paged_prefill_kernel, fp8_types, window | chunks | narrow, warps
+        written = {"new": B, "slots": I, "codes": C, "scales": F, "rows": "i32"}
+        page = {"KV_HEADS": 4, "HEAD_DIM": 512, "BLOCK_DIM": 512, "PAGE_SIZE": 64, "BLOCK": 16}
+        yield write_fp8_pages_kernel, written, page, 4
 
 
 def module_ops() -> Iterator[Build]:
