@@ -66,6 +66,11 @@ class RowLayout:
         return starts
 
 
+def _leading_singles(scheduled: list[ScheduledTokens]) -> int:
+    """Return how many entries of single tokens there are before the first chunk."""
+    return next((i for i, entry in enumerate(scheduled) if entry.count > 1), len(scheduled))
+
+
 def page_table_width(window: int | None, tokens: int, max_context: int, page_size: int) -> int:
     """Return the pages of a page table row for entries of up to ``tokens`` tokens.
 
@@ -90,19 +95,31 @@ def paged_arrays(
     first_pos = np.zeros(sequences, dtype=np.int32)
     seq_lens = np.zeros(sequences, dtype=np.int32)
     query_starts = np.zeros(layout.chunks + 1, dtype=np.int32)
-    chunk = 0
-    for index, (entry, row) in enumerate(zip(scheduled, layout.row_starts(scheduled), strict=True)):
+    starts = layout.row_starts(scheduled)
+    singles = _leading_singles(scheduled) if layout.q_len == 1 else 0
+    for index in range(singles, len(scheduled)):
+        entry, row = scheduled[index], starts[index]
         if not entry.is_chunk:
-            s = index
+            s, padded = index, layout.q_len
         else:
-            s = layout.decodes + chunk
-            chunk += 1
-            query_starts[chunk:] = row + entry.count - layout.decodes
-        padded = 1 if entry.is_chunk else layout.q_len
+            chunk = index - singles
+            s, padded = layout.decodes + chunk, 1
+            query_starts[chunk + 1 :] = row + entry.count - layout.decodes
         visible = visible_pages(entry, group, window, page_size, padded)
-        page_table[s, : len(visible.pages)] = np.maximum(visible.pages, NULL_PAGE)
+        page_table[s, : len(visible.pages)] = visible.pages
         first_pos[s], seq_lens[s] = visible.first_page * page_size, visible.end
         slot_mapping[row : row + entry.count] = visible.slots(entry.start)
+    if singles:
+        positions = np.array([entry.start for entry in scheduled[:singles]])
+        begins = 0 * positions if window is None else np.maximum(positions - (window - 1), 0)
+        first_pages, last_pages = begins // page_size, positions // page_size
+        bounds = zip(scheduled, first_pages.tolist(), last_pages.tolist(), strict=False)
+        for s, (entry, first, last) in enumerate(bounds):
+            page_table[s, : last + 1 - first] = entry.seq.tables[group][first : last + 1]
+        first_pos[:singles], seq_lens[:singles] = first_pages * page_size, positions + 1
+        own_pages = page_table[np.arange(singles), last_pages - first_pages]
+        slot_mapping[:singles] = own_pages * page_size + positions % page_size
+    np.maximum(page_table, NULL_PAGE, out=page_table)
     return {
         "slot_mapping": slot_mapping,
         "page_table": page_table,

@@ -42,6 +42,15 @@ def token_arrays(
     carried: list[tuple[int, int]] = []
     sample_rows: list[int] = []
     for entry, row in zip(scheduled, row_starts, strict=True):
+        if entry.count == 1 and not entry.drafts:
+            if entry.carried:
+                carried.append((row, entry.seq.id))
+            else:
+                tokens[row] = entry.seq.tokens[entry.start]
+            positions[row] = entry.start
+            if entry.samples:
+                sample_rows.append(row)
+            continue
         end, after = entry.start + entry.count, row + entry.count
         known = [*entry.seq.tokens[entry.start : end], *entry.drafts.tokens]
         tokens[row : row + len(known)] = known
@@ -110,12 +119,20 @@ def sampling_arrays(
     }
     counts = [entry.draw_count for entry in sampling]
     starts = row_starts or [*accumulate(counts, initial=0)][:-1]
-    for entry, start, count in zip(sampling, starts, counts, strict=True):
-        params, row = entry.seq.params, slice(start, start + count)
-        arrays["seeds"][row] = np.uint64(params.seed).astype(np.int64)
-        arrays["sample_positions"][row] = [position + 1 for position in entry.positions[-count:]]
-        arrays["top_k"][row] = params.top_k
-        arrays["temperature"][row] = params.temperature
-        arrays["top_p"][row] = params.top_p
-        arrays["min_p"][row] = params.min_p
+    if not sampling:
+        return arrays
+    drawn = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, counts, strict=True)])
+    params = [entry.seq.params for entry in sampling]
+    settings: dict[str, list[int] | list[float]] = {
+        "top_k": [each.top_k for each in params],
+        "temperature": [each.temperature for each in params],
+        "top_p": [each.top_p for each in params],
+        "min_p": [each.min_p for each in params],
+    }
+    for name, values in settings.items():
+        arrays[name][drawn] = np.repeat(np.array(values, arrays[name].dtype), counts)
+    seeds = np.array([each.seed for each in params], np.uint64).astype(np.int64)
+    arrays["seeds"][drawn] = np.repeat(seeds, counts)
+    positions = [p for entry, n in zip(sampling, counts, strict=True) for p in entry.positions[-n:]]
+    arrays["sample_positions"][drawn] = np.array(positions) + 1
     return arrays
