@@ -61,7 +61,13 @@ setup(
         "flash": ["flash-attn>=2.7"],
         "kaggle": ["polars>=1.0"],
         "inspect": ["inspect-ai>=0.3.100"],
-        "serve": ["fastapi>=0.115", "uvicorn>=0.30", "prometheus-client>=0.20"],
+        "serve": [
+            "fastapi>=0.115",
+            "uvicorn>=0.30",
+            "httptools>=0.6",
+            "uvloop>=0.19",
+            "prometheus-client>=0.20",
+        ],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -77,6 +83,8 @@ setup(
             "polars>=1.0",
             "fastapi>=0.115",
             "uvicorn>=0.30",
+            "httptools>=0.6",
+            "uvloop>=0.19",
             "prometheus-client>=0.20",
             "openai>=2",
         ],

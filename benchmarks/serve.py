@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -21,7 +22,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,31 +33,47 @@ from eightfold.engine import EngineConfig
 from eightfold.solver import Solver, SolverConfig, SolverError
 
 CLIENTS = 8
+TICKS = os.sysconf("SC_CLK_TCK")
 CLIENT_FILE = Path(__file__).parent / "support" / "serving" / "http_clients.py"
 
 
-@contextmanager
-def served(solver: Solver) -> Iterator[str]:
-    """Serve the solver on a thread, and yield the address."""
-    import uvicorn
+@dataclass(frozen=True)
+class Served:
+    """A server that runs.
 
+    Attributes:
+        url: its address.
+        pid: number of the HTTP process.
+    """
+
+    url: str
+    pid: int
+
+    def processor_seconds(self) -> float:
+        """Return the seconds of the processor that the HTTP process has taken."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / TICKS
+
+    def memory_mb(self) -> float:
+        """Return the memory that the HTTP process holds."""
+        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextmanager
+def served(solver: Solver) -> Iterator[Served]:
+    """Serve the solver as `eightfold serve` does."""
     from eightfold.solver.cli.commands.serve_command import listen
-    from eightfold.solver.server.server_app import create_app
+    from eightfold.solver.server.link.http_process import HttpProcess
 
     listening = listen("127.0.0.1", 0)
-    server = uvicorn.Server(
-        uvicorn.Config(create_app(solver, "m"), log_level="warning", timeout_graceful_shutdown=2)
-    )
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]}, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+    http = HttpProcess(listening)
     try:
-        yield f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        http.serve(solver, "m")
+        yield Served(url, http.pid)
     finally:
-        server.should_exit = True
-        thread.join()
-        listening.close()
+        http.close()
 
 
 def run_clients(url: str, clients: int, requests: int, tokens: int) -> dict[str, Any]:
@@ -96,25 +113,37 @@ def run_bare(solver: Solver, prompt: list[int], tokens: int) -> tuple[int, float
 
 
 def measure_overhead(
-    solver: Solver, url: str, prompt: list[int], tokens: int, rounds: int
+    solver: Solver, server: Served, prompt: list[int], tokens: int, rounds: int
 ) -> dict[str, float]:
-    """Return tokens per second of both, and the server's overhead in percent."""
+    """Return tokens per second of both, the server's overhead, and what takes processor time."""
     run_bare(solver, prompt, tokens)
-    run_clients(url, CLIENTS, CLIENTS, tokens)
-    bare, over_http = [], []
+    run_clients(server.url, CLIENTS, CLIENTS, tokens)
+    bare, over_http, count = [], [], 0
+    http, clients, engine_bare, engine_http = 0.0, 0.0, 0.0, 0.0
     for _ in range(rounds):
+        before = time.process_time()
         count, seconds = run_bare(solver, prompt, tokens)
         bare.append(count / seconds)
-        figures = run_clients(url, CLIENTS, CLIENTS, tokens)
+        engine_bare += time.process_time() - before
+        before, http_before = time.process_time(), server.processor_seconds()
+        figures = run_clients(server.url, CLIENTS, CLIENTS, tokens)
         if figures["tokens"] != count:
             raise SolverError(f"The server sampled {figures['tokens']} tokens, not {count}.")
         over_http.append(figures["tokens"] / figures["seconds"])
-    engine, server = statistics.median(bare), statistics.median(over_http)
+        engine_http += time.process_time() - before
+        http += server.processor_seconds() - http_before
+        clients += figures["processor"]
+    engine, through = statistics.median(bare), statistics.median(over_http)
+    each = 1e6 / (rounds * count)
     return {
         "engine_tokens_per_second": engine,
-        "server_tokens_per_second": server,
-        "overhead_percent": 100 * (1 - server / engine),
+        "server_tokens_per_second": through,
+        "overhead_percent": 100 * (1 - through / engine),
         "spread_percent": 100 * (max(bare) - min(bare)) / engine,
+        "engine_processor_us_per_token": each * engine_bare,
+        "engine_processor_us_per_token_serving": each * engine_http,
+        "http_processor_us_per_token": each * http,
+        "clients_processor_us_per_token": each * clients,
     }
 
 
@@ -180,12 +209,12 @@ def main() -> int:
     engine = EngineConfig(device=options.device, max_running=64)
     try:
         config = SolverConfig(model=options.model, kernels=1, engine=engine)
-        with Solver(config) as solver, served(solver) as url:
+        with Solver(config) as solver, served(solver) as server:
             prompt = solver.protocol.tokenizer.encode(PROMPT)
-            figures = measure_overhead(solver, url, prompt, options.tokens, options.rounds)
-            figures |= measure_first_token(solver, url, options.tokens)
+            figures = measure_overhead(solver, server, prompt, options.tokens, options.rounds)
+            figures |= measure_first_token(solver, server.url, options.tokens)
             if options.soak:
-                figures |= soak(solver, url, options.soak)
+                figures |= soak(solver, server, options.soak)
     except SolverError as error:
         print(f"benchmarks/serve.py: {error}", file=sys.stderr)
         return 2

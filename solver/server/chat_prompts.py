@@ -3,18 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import first_line
 from eightfold.common.valid_text import replace_surrogates
 
+from ..chat.readers.thought_tags import open_thought
 from ..chat.untrusted_text import UntrustedTextEncoder
 from .api_errors import ApiError
 from .request_bodies import ChatMessage
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class ChatPrompt:
+    """A conversation up to where the model begins to write.
+
+    Attributes:
+        ids: token ids.
+        opener: opening of a thought that the prompt leaves open, or "".
+    """
+
+    ids: list[int]
+    opener: str
 
 
 class ChatPrompts:
@@ -29,15 +44,19 @@ class ChatPrompts:
         self._untrusted = UntrustedTextEncoder(tokenizer)
 
     def encode(
-        self, messages: Sequence[ChatMessage], tools: Sequence[dict[str, Any]] = ()
-    ) -> list[int]:
-        """Return the token ids of a conversation, up to where the model begins to write.
+        self,
+        messages: Sequence[ChatMessage],
+        tools: Sequence[dict[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> ChatPrompt:
+        """Return a conversation as token ids, up to where the model begins to write.
 
         Texts of control tokens in messages are encoded as ordinary text.
 
         Args:
             messages: the conversation.
             tools: the tools, as JSON schemas.
+            options: further variables of the chat template.
 
         Raises:
             ApiError: a message holds something else than text, or the template refuses them.
@@ -48,7 +67,9 @@ class ChatPrompts:
             if self._untrusted.has_control(one["content"]):
                 mark = self._mark(index, dicts)
                 marked[mark], one["content"] = one["content"], mark
-        text = self._render(dicts, tools)
+        text = self._render(dicts, tools, options or {})
+        said = dicts[-1]["content"].strip()
+        opener = open_thought(text.rpartition(said)[2]) if said else ""
         ids: list[int] = []
         for mark, content in marked.items():
             before, found, text = text.partition(mark)
@@ -57,19 +78,34 @@ class ChatPrompts:
                     "The chat template does not show each message once.", 400, "messages"
                 )
             ids += self._ids(before) + self._untrusted.encode(content)
-        return ids + self._ids(text)
+        return ChatPrompt(ids + self._ids(text), opener)
 
-    def _render(self, dicts: list[dict[str, Any]], tools: Sequence[dict[str, Any]]) -> str:
-        try:
-            text = self._tokenizer.apply_chat_template(
-                dicts, tools=list(tools) or None, tokenize=False, add_generation_prompt=True
-            )
-        except Exception as error:  # templates raise errors of many kinds
-            reason = first_line(error).rstrip(".")
-            said = f"The model's chat template refuses these messages: {reason}."
-            raise ApiError(said, 400, "messages") from error
-        assert isinstance(text, str)
-        return text
+    def _render(
+        self,
+        dicts: list[dict[str, Any]],
+        tools: Sequence[dict[str, Any]],
+        options: Mapping[str, Any],
+    ) -> str:
+        """Render messages; templates take the arguments of calls as objects, or else as text."""
+        fault: Exception | None = None
+        for form in (dicts, _with_texts(dicts)):
+            try:
+                text = self._tokenizer.apply_chat_template(
+                    form,
+                    tools=list(tools) or None,
+                    tokenize=False,
+                    add_generation_prompt=True,
+                    **options,
+                )
+            except Exception as error:  # templates raise errors of many kinds
+                fault = fault or error
+                continue
+            assert isinstance(text, str)
+            return text
+        assert fault is not None
+        reason = first_line(fault).rstrip(".")
+        said = f"The model's chat template refuses these messages: {reason}."
+        raise ApiError(said, 400, "messages") from fault
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
@@ -125,3 +161,17 @@ def _as_dict(index: int, message: ChatMessage) -> dict[str, Any]:
                 raise ApiError(said, 400, f"messages.{index}.tool_calls") from None
         calls.append({**call, "function": function})
     return {**fields, "tool_calls": calls}
+
+
+def _with_texts(dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the messages with the arguments of calls as text, and without empty contents there."""
+    texts = []
+    for message in dicts:
+        calls = [
+            {**call, "function": {**function, "arguments": json.dumps(function["arguments"])}}
+            for call in message.get("tool_calls", [])
+            if "arguments" in (function := call["function"])
+        ]
+        content = message["content"] or (None if calls else "")
+        texts.append({**message, "content": content, **({"tool_calls": calls} if calls else {})})
+    return texts

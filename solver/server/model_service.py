@@ -1,28 +1,35 @@
-"""What the server serves: a model by its engine, and the whole solver, which votes."""
+"""What the server serves: one model, by requests to the engine's process."""
 
 from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from .api_errors import ApiError
-from .function_calls import CALL_FORMS, CallForm, CallHold, FunctionCall, read_calls
-from .generation import EngineHub, Generation, Update
-from .request_bodies import GenerationBody
+from .chat_prompts import ChatPrompts
+from .link.engine_client import EngineClient, Generation
+from .link.messages import Setup, Update
+from .replies.function_calls import CALL_FORMS, ToolTypes
+from .replies.harmony_reply import TOKENS, HarmonyReply
+from .replies.reply_parts import ReplyParts
+from .replies.tagged_reply import TAGS, TaggedReply
+from .replies.text_stream import TextStream
+from .request_bodies import ChatBody, CompletionBody, GenerationBody
 from .server_metrics import ServerMetrics
-from .text_stream import TextStream
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
     from eightfold.engine import SamplingParams
 
-    from ..solver import Solver
-
 LIMIT_REASONS = ("length", "context")
+HARMONY = "harmony"
+
+Reply = TaggedReply | HarmonyReply
 
 
 @dataclass
@@ -31,56 +38,140 @@ class Choice:
 
     Attributes:
         index: its number among all answers of the request.
-        content: the text so far, without the calls of tools.
-        calls: calls of the request's tools, known at the end.
+        parts: what has been written so far.
         tokens: number of sampled tokens.
         finish: why it ended: "stop", "length" or "tool_calls"; None while it runs.
     """
 
     index: int
-    content: str = ""
-    calls: Sequence[FunctionCall] = ()
+    parts: ReplyParts = field(default_factory=ReplyParts)
     tokens: int = 0
     finish: str | None = None
 
 
 @dataclass(frozen=True)
 class Delta:
-    """New text of a choice, and the choice after it."""
+    """New parts of a choice, and the choice after it."""
 
     choice: Choice
-    text: str
+    new: ReplyParts
 
 
 class ModelService:
     """Generates answers with one model.
 
     Args:
-        solver: the solver whose engine, tokenizer and sampling values are used.
-        name: name of the model in requests.
+        setup: the model's names, tokenizer, chat format and sampling values.
+        client: the connection to the engine.
 
     Attributes:
-        hub: connects the engine with the event loop.
         metrics: figures of the server.
+        prompts: renders conversations.
     """
 
-    def __init__(self, solver: Solver, name: str) -> None:
-        self.solver = solver
-        self.name = name
-        self.vote_name = f"{name}:vote{solver.config.attempts}"
-        self.tokenizer: PreTrainedTokenizerBase = solver.protocol.tokenizer
-        self.hub = EngineHub(solver.loop)
-        self.metrics = ServerMetrics(self.engine_stats, lambda: len(self.hub.generations))
-        self.call_form: CallForm | None = CALL_FORMS.get(solver.protocol.family)
-        self._defaults = solver.sampling
-        self.ends = tuple(sorted(solver.protocol.pause_token_ids))
+    def __init__(self, setup: Setup, client: EngineClient) -> None:
+        self.setup = setup
+        self.client = client
+        self.metrics = ServerMetrics()
+        self.tokenizer: PreTrainedTokenizerBase = setup.tokenizer
+        self.prompts = ChatPrompts(self.tokenizer)
+        self._form = CALL_FORMS.get(setup.family)
+        added = self.tokenizer.added_tokens_decoder
+        special = {i: str(token) for i, token in added.items() if token.special}
+        special |= {i: "" for i in self.tokenizer.all_special_ids if i not in special}
+        ends = frozenset(setup.ends)
 
-    def engine_stats(self) -> dict[str, Any]:
-        """Return the engine's counters."""
-        stats: dict[str, Any] = self.solver.loop.engine.stats()  # type: ignore[attr-defined]
-        return stats
+        def hidden(*read: str) -> frozenset[int]:
+            """Return the tokens that are no text, but for those whose text is read."""
+            return frozenset(i for i, text in special.items() if text not in read) | ends
 
-    def params(self, body: GenerationBody, most_tokens: int | None) -> SamplingParams:
+        calls = () if self._form is None else (*self._form.marks, *self._form.tokens)
+        self._hidden = hidden()
+        self._chat_hidden, self._tools_hidden = hidden(*TAGS), hidden(*TAGS, *calls)
+        if setup.family == HARMONY:
+            self._chat_hidden = self._tools_hidden = hidden(*TOKENS) - {
+                i for i, text in special.items() if text in TOKENS
+            }
+
+        @lru_cache(1 << 14)
+        def decode(ids: tuple[int, ...]) -> str:
+            text: str = self.tokenizer.decode(
+                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+            )
+            return text
+
+        self._decode = decode
+
+    def complete(self, prompts: Sequence[Sequence[int]], body: CompletionBody) -> Answer:
+        """Return the answer that continues the prompts.
+
+        Raises:
+            ApiError: the engine does not take a value, or has ended.
+        """
+        writers = [
+            _ChoiceWriter(Choice(index), self._decode, self._hidden, body.stops)
+            for index in range(len(prompts) * body.n)
+        ]
+        return self._answer(prompts, body, body.max_tokens, writers)
+
+    def converse(self, body: ChatBody) -> Answer:
+        """Return the answer to a conversation.
+
+        Raises:
+            ApiError: the messages or tools cannot be used, the engine does not take a value, or it
+                has ended.
+        """
+        tools = body.tools if body.tools and body.tool_choice != "none" else []
+        if tools and self._form is None and self.setup.family != HARMONY:
+            said = (
+                f"Calls of a model of the family {self.setup.family} are not read back; leave "
+                "tools out."
+            )
+            raise ApiError(said, 400, "tools")
+        prompt = self.prompts.encode(body.messages, tools, self._template_options(body))
+
+        def reply() -> Reply:
+            if self.setup.family == HARMONY:
+                return HarmonyReply(bool(tools))
+            return TaggedReply(self._form if tools else None, ToolTypes(tools), prompt.opener)
+
+        hidden = self._tools_hidden if tools else self._chat_hidden
+        writers = [
+            _ChoiceWriter(Choice(index), self._decode, hidden, body.stops, reply())
+            for index in range(body.n)
+        ]
+        return self._answer([prompt.ids], body, body.most_tokens, writers)
+
+    def _template_options(self, body: ChatBody) -> dict[str, Any]:
+        """Return the variables of the chat template that a request sets.
+
+        Raises:
+            ApiError: the chat template knows no reasoning efforts.
+        """
+        options = dict(body.chat_template_kwargs or {})
+        if body.reasoning_effort is not None:
+            if not self.setup.efforts:
+                said = "This model's chat template knows no reasoning_effort; leave it out."
+                raise ApiError(said, 400, "reasoning_effort")
+            options["reasoning_effort"] = body.reasoning_effort
+        return options
+
+    def _answer(
+        self,
+        prompts: Sequence[Sequence[int]],
+        body: GenerationBody,
+        most_tokens: int | None,
+        writers: Sequence[_ChoiceWriter],
+    ) -> Answer:
+        params = self._params(body, most_tokens)
+        seed = secrets.randbits(63) if body.seed is None else body.seed
+        count = len(prompts) * body.n
+        numbers = [(seed + index) % 2**64 for index in range(count)]
+        seeds = [numbers[start : start + body.n] for start in range(0, count, body.n)]
+        generation = Generation(self.client, prompts, seeds, params)
+        return Answer(generation, writers, self.metrics, sum(map(len, prompts)))
+
+    def _params(self, body: GenerationBody, most_tokens: int | None) -> SamplingParams:
         """Return the sampling parameters of a request.
 
         Raises:
@@ -95,104 +186,134 @@ class ModelService:
         values: dict[str, Any] = {name: one for name, one in given.items() if one is not None}
         try:
             return replace(
-                self._defaults,
+                self.setup.defaults,
                 **values,
                 max_new_tokens=most_tokens,
                 pause_token_ids=(),
-                stop_token_ids=self.ends,
+                stop_token_ids=self.setup.ends,
                 entropy=False,
             )
         except ValueError as error:
             raise ApiError(str(error)) from error
 
-    async def answer(
-        self,
-        prompts: Sequence[Sequence[int]],
-        body: GenerationBody,
-        most_tokens: int | None,
-        with_calls: bool = False,
-    ) -> AsyncIterator[Delta]:
-        """Yield what is new in the answers to the prompts, until all have ended.
 
-        Args:
-            prompts: token ids of each prompt; choice `i * n + j` is the j-th answer to the i-th.
-            body: the request.
-            most_tokens: largest number of tokens of an answer; None leaves the context as limit.
-            with_calls: True if calls of tools are read from the text.
+class Answer:
+    """An answer under way.
+
+    Args:
+        generation: its sequences.
+        writers: what turns each sequence into a choice.
+        metrics: where it is counted.
+        prompt_tokens: number of tokens of all its prompts.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        writers: Sequence[_ChoiceWriter],
+        metrics: ServerMetrics,
+        prompt_tokens: int,
+    ) -> None:
+        self.prompt_tokens = prompt_tokens
+        self._generation, self._writers, self._metrics = generation, writers, metrics
+        self._began = time.monotonic()
+
+    @property
+    def choices(self) -> list[Choice]:
+        """The choices; choice `i * n + j` is the j-th answer to the i-th prompt."""
+        return [writer.choice for writer in self._writers]
+
+    @property
+    def usage(self) -> dict[str, int]:
+        """The tokens so far, as the protocol counts them."""
+        completion = sum(writer.choice.tokens for writer in self._writers)
+        return {
+            "prompt_tokens": self.prompt_tokens,
+            "completion_tokens": completion,
+            "total_tokens": self.prompt_tokens + completion,
+        }
+
+    async def start(self) -> None:
+        """Wait until the engine has taken the prompts.
 
         Raises:
             ApiError: a prompt does not fit, or the engine failed.
         """
-        began = time.monotonic()
-        params = self.params(body, most_tokens)
-        seed = secrets.randbits(63) if body.seed is None else body.seed % 2**64
+        await self._generation.start()
+
+    async def deltas(self) -> AsyncGenerator[list[Delta], None]:
+        """Yield what is new in the choices, by step, until all have ended.
+
+        Raises:
+            ApiError: the engine failed.
+        """
         first = True
-        for number, prompt in enumerate(prompts):
-            # Texts of one request are answered one after another, each with all of its choices.
-            start = number * body.n
-            seeds = [(seed + start + index) % 2**64 for index in range(body.n)]
-            writers = [
-                _ChoiceWriter(Choice(start + index), self, body.stops, with_calls)
-                for index in range(body.n)
-            ]
-            generation = Generation(self.hub, prompt, params, seeds)
-            async for update in generation.run():
-                if first:
-                    self.metrics.first_token.observe(time.monotonic() - began)
-                    first = False
-                writer = writers[update.index]
-                for delta in writer.add(update):
-                    yield delta
-                if writer.stopped and update.reason is None:
-                    generation.stop(update.index)
-            self.metrics.prompt_tokens.inc(len(prompt))
-            self.metrics.completion_tokens.inc(sum(one.choice.tokens for one in writers))
-        self.metrics.seconds.observe(time.monotonic() - began)
+        async for updates in self._generation.updates():
+            if first:
+                self._metrics.first_token.observe(time.monotonic() - self._began)
+                first = False
+            yield [delta for update in updates for delta in self._take(update)]
+        self._metrics.prompt_tokens.inc(self.prompt_tokens)
+        self._metrics.completion_tokens.inc(self.usage["completion_tokens"])
+        self._metrics.seconds.observe(time.monotonic() - self._began)
+
+    def close(self) -> None:
+        """Cancel what still runs."""
+        self._generation.close()
+
+    def _take(self, update: Update) -> Iterator[Delta]:
+        writer = self._writers[update.sequence]
+        if writer.choice.finish is None:
+            new = writer.add(update)
+            if new or writer.choice.finish is not None:
+                yield Delta(writer.choice, new)
+            if writer.stopped and update.reason is None:
+                self._generation.stop(update.sequence)
+
+    async def whole(self) -> list[Choice]:
+        """Return the choices once all have ended."""
+        async for _ in self.deltas():
+            pass
+        return self.choices
 
 
 class _ChoiceWriter:
-    """Turns the updates of one sequence into a choice."""
+    """Turns the updates of one sequence into a choice.
+
+    Args:
+        choice: the choice.
+        decode: returns the text of token ids.
+        hidden: tokens that are no text.
+        stops: texts that end the answer.
+        reply: what splits the text into its parts; None takes all of it as content.
+    """
 
     def __init__(
-        self, choice: Choice, service: ModelService, stops: Sequence[str], with_calls: bool
+        self,
+        choice: Choice,
+        decode: Callable[[tuple[int, ...]], str],
+        hidden: frozenset[int],
+        stops: Sequence[str],
+        reply: Reply | None = None,
     ) -> None:
         self.choice = choice
-        self._ends = frozenset(service.ends)
-        self._form = service.call_form if with_calls else None
-        self._hold = CallHold(self._form) if self._form is not None else None
-        tokenizer, special = service.tokenizer, not with_calls
-
-        def decode(ids: Sequence[int]) -> str:
-            text: str = tokenizer.decode(
-                list(ids), skip_special_tokens=special, clean_up_tokenization_spaces=False
-            )
-            return text
-
-        self._stream = TextStream(decode, stops)
+        self._hidden, self._reply = hidden, reply
+        self._stream = TextStream(lambda ids: decode(tuple(ids)), stops)
 
     @property
     def stopped(self) -> bool:
         """True once the text has reached a stop text."""
         return self._stream.stopped
 
-    def add(self, update: Update) -> list[Delta]:
-        """Take an update in and return what is new, which may be nothing."""
-        choice = self.choice
-        if choice.finish is not None:
-            return []
-        tokens, last = update.tokens, update.reason is not None
-        if not self.stopped:
-            choice.tokens += len(tokens)
-        text = self._stream.add([t for t in tokens if t not in self._ends], last)
-        if self._hold is not None:
-            text = self._hold.add(text)
-        if last or self.stopped:
-            content, calls = self._stream.text, list[FunctionCall]()
-            if self._form is not None and self._hold is not None:
-                content, calls = read_calls(self._form, content)
-                text += self._hold.rest(content)
-            choice.content, choice.calls = content, calls
+    def add(self, update: Update) -> ReplyParts:
+        """Take an update in and return what is new."""
+        choice, last = self.choice, update.reason is not None
+        choice.tokens += len(update.tokens)
+        text = self._stream.add([t for t in update.tokens if t not in self._hidden], last)
+        last |= self.stopped
+        new = ReplyParts(content=text) if self._reply is None else self._reply.add(text, last)
+        choice.parts.add(new)
+        if last:
             limited = update.reason in LIMIT_REASONS and not self.stopped
-            choice.finish = "length" if limited else "tool_calls" if calls else "stop"
-            return [Delta(choice, text)]
-        return [Delta(choice, text)] if text else []
+            choice.finish = "length" if limited else "tool_calls" if choice.parts.calls else "stop"
+        return new

@@ -6,9 +6,11 @@ and are not supported are accepted only with the value that changes nothing.
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from transformers import PreTrainedTokenizerBase
 
 MAX_CHOICES = 128
 
@@ -26,7 +28,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "parallel_tool_calls": (True,),
     "modalities": (["text"],),
     "functions": ([],),
-    "reasoning_effort": (),
 }
 """Fields that are not supported, with the values that ask for nothing; null always does."""
 
@@ -35,6 +36,12 @@ INERT = (
     *("prompt_cache_retention",),
 )
 """Fields that tell the server who asks, or what to keep; nothing is kept here."""
+
+
+RESERVED = frozenset(signature(PreTrainedTokenizerBase.apply_chat_template).parameters) | {
+    *("messages", "add_special_tokens"),
+}
+"""Names that are options of the rendering, not variables of a chat template."""
 
 
 class StreamOptions(BaseModel):
@@ -132,12 +139,25 @@ class ChatBody(GenerationBody):
         max_completion_tokens: another name of `max_tokens`, the newer one.
         tools: tools in the form of JSON schemas, as the chat template takes them.
         tool_choice: "auto", or "none" to leave the tools out.
+        reasoning_effort: "low", "medium" or "high", for models whose chat template knows it.
+        chat_template_kwargs: variables of the chat template, such as `enable_thinking`.
     """
 
     messages: list[ChatMessage] = Field(min_length=1)
     max_completion_tokens: int | None = Field(None, ge=1)
     tools: list[dict[str, Any]] | None = None
     tool_choice: Literal["auto", "none"] = "auto"
+    reasoning_effort: Literal["low", "medium", "high"] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    @field_validator("chat_template_kwargs")
+    @classmethod
+    def _not_reserved(cls, values: dict[str, Any] | None) -> dict[str, Any] | None:
+        """Refuse names that the server gives itself."""
+        wrong = sorted(set(values or ()) & RESERVED)
+        if wrong:
+            raise ValueError(f"{wrong[0]} is no variable of a chat template; leave it out")
+        return values
 
     @property
     def most_tokens(self) -> int | None:

@@ -2,65 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
-import hmac
-import json
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from .api_errors import ApiError, add_error_handlers
-from .chat_prompts import ChatPrompts
-from .generation import unix_time
-from .model_service import Choice, Delta, ModelService
+from .event_stream import EventStream, EventWriter, last_item, unless_gone
+from .link.engine_client import EngineClient
+from .link.messages import Setup, Solved
+from .model_service import Answer, Choice, ModelService
+from .replies.reply_parts import ReplyParts
 from .request_bodies import ChatBody, CompletionBody, GenerationBody
-from .vote_service import VoteAnswer, VoteService, vote_usage
+from .request_gate import RequestGate
+from .vote_service import VoteService
 
-if TYPE_CHECKING:
-    from ..solver import Solver
-
-T = TypeVar("T")
-
-OPEN_PATHS = ("/health",)
-"""Paths that need no key."""
+CHUNK = "chat.completion.chunk"
 
 
-def create_app(solver: Solver, name: str, *, key: str | None = None, parallel: int = 1) -> FastAPI:
+def create_app(setup: Setup, client: EngineClient) -> FastAPI:
     """Return the application that serves a solver and its model.
 
     Args:
-        solver: the solver; it stays the caller's to close.
-        name: name of the model in requests.
-        key: what clients must send as a bearer token; None asks for none.
-        parallel: number of problems that the voting model solves at the same time.
+        setup: what is served.
+        client: the connection to the engine's process.
     """
-    routes = _Routes(ModelService(solver, name), VoteService(solver, parallel))
+    routes = _Routes(ModelService(setup, client), VoteService(client, setup.parallel))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        routes.model.hub.attach()
+        await client.attach()
         yield
 
     app = FastAPI(title="eightfold", lifespan=lifespan, docs_url=None, redoc_url=None)
     add_error_handlers(app)
-
-    @app.middleware("http")
-    async def check_key(
-        request: Request, proceed: Callable[[Request], Awaitable[Response]]
-    ) -> Response:
-        response: Response
-        if key is None or request.url.path in OPEN_PATHS or _has_key(request, key):
-            response = await proceed(request)
-        else:
-            error = ApiError("The API key is missing or wrong.", 401, code="invalid_api_key")
-            response = JSONResponse(error.body(), 401)
-        routes.model.metrics.requests.labels(_known_path(request), response.status_code).inc()
-        return response
-
+    app.add_middleware(RequestGate, key=setup.key, metrics=routes.model.metrics)
     app.get("/health")(routes.health)
     app.get("/metrics")(routes.metrics)
     app.get("/v1/models")(routes.models)
@@ -70,34 +50,24 @@ def create_app(solver: Solver, name: str, *, key: str | None = None, parallel: i
     return app
 
 
-def _has_key(request: Request, key: str) -> bool:
-    sent = request.headers.get("authorization", "").removeprefix("Bearer ")
-    return hmac.compare_digest(sent.encode(), key.encode())
-
-
-def _known_path(request: Request) -> str:
-    """Return the path of a route; others share one name, so that clients cannot add any."""
-    path = request.url.path
-    known = ("/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions")
-    return path if path in known else "other"
-
-
 class _Routes:
     """What each path does."""
 
     def __init__(self, model: ModelService, votes: VoteService) -> None:
         self.model = model
         self.votes = votes
-        self.prompts = ChatPrompts(model.tokenizer)
 
     async def health(self) -> Response:
         """Answer 200 while the engine runs, else 503."""
-        alive = self.model.solver.alive
-        return JSONResponse({"status": "ok" if alive else "engine ended"}, 200 if alive else 503)
+        ended = self.model.client.ended
+        return JSONResponse({"status": ended or "ok"}, 503 if ended else 200)
 
     async def metrics(self) -> Response:
-        """Return the figures for Prometheus."""
-        return PlainTextResponse(self.model.metrics.text(), media_type="text/plain; version=0.0.4")
+        """Return the figures for Prometheus; without the engine's if it has ended."""
+        client = self.model.client
+        stats = {} if client.ended else await client.stats()
+        text = self.model.metrics.text(len(client.running), stats)
+        return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def models(self) -> dict[str, Any]:
         """List the model, and the solver under the name with the suffix."""
@@ -110,73 +80,52 @@ class _Routes:
 
     async def completions(self, body: CompletionBody, request: Request) -> Response:
         """Continue texts."""
-        if body.model == self.model.vote_name:
+        if body.model == self.model.setup.vote_name:
             raise ApiError("The voting model answers at /v1/chat/completions only.", 400, "model")
         self._check_name(body.model)
         prompts = _prompt_ids(body, self.model)
         echoes = [self.model.tokenizer.decode(ids) if body.echo else "" for ids in prompts]
+        echoes = [echo for echo in echoes for _ in range(body.n)]
         head = _head("cmpl", "text_completion", body.model)
-        deltas = self.model.answer(prompts, body, body.max_tokens)
-        prompt_tokens = sum(map(len, prompts))
+        answer = self.model.complete(prompts, body)
+        await answer.start()
         if body.stream:
-            return _event_stream(_completion_events(head, deltas, body, echoes, prompt_tokens))
-        choices = await _unless_gone(request, _collect(deltas))
+            events = _completion_events(EventWriter(head), answer, body, echoes)
+            return EventStream(events, answer.close)
+        choices = await _whole(request, answer)
         texts = [
-            {
-                "index": one.index,
-                "text": echoes[one.index // body.n] + one.content,
-                "logprobs": None,
-                "finish_reason": one.finish,
-            }
-            for one in choices
+            _text_choice(one, echo + one.parts.content)
+            for one, echo in zip(choices, echoes, strict=True)
         ]
-        return JSONResponse({**head, "choices": texts, "usage": _usage(prompt_tokens, choices)})
+        return JSONResponse({**head, "choices": texts, "usage": answer.usage})
 
     async def chat(self, body: ChatBody, request: Request) -> Response:
         """Answer a conversation, or solve the problem that it states."""
-        if body.model == self.model.vote_name:
+        if body.model == self.model.setup.vote_name:
             return await self._vote(body, request)
         self._check_name(body.model)
-        tools = body.tools if body.tools and body.tool_choice != "none" else []
-        if tools and self.model.call_form is None:
-            family = self.model.solver.protocol.family
-            said = f"Calls of a model of the family {family} are not read back; leave tools out."
-            raise ApiError(said, 400, "tools")
-        prompt = self.prompts.encode(body.messages, tools)
-        head = _head("chatcmpl", "chat.completion", body.model)
-        deltas = self.model.answer([prompt], body, body.most_tokens, with_calls=bool(tools))
+        head = _head("chatcmpl", CHUNK if body.stream else "chat.completion", body.model)
+        answer = self.model.converse(body)
+        await answer.start()
         if body.stream:
-            return _event_stream(_chat_events(head, deltas, body, len(prompt)))
-        choices = await _unless_gone(request, _collect(deltas))
-        messages = [
-            {
-                "index": one.index,
-                "message": _message(one),
-                "logprobs": None,
-                "finish_reason": one.finish,
-            }
-            for one in choices
-        ]
-        return JSONResponse({**head, "choices": messages, "usage": _usage(len(prompt), choices)})
+            return EventStream(_chat_events(EventWriter(head), answer, body), answer.close)
+        choices = await _whole(request, answer)
+        messages = [_message_choice(one.index, _message(one.parts), one.finish) for one in choices]
+        return JSONResponse({**head, "choices": messages, "usage": answer.usage})
 
     async def _vote(self, body: ChatBody, request: Request) -> Response:
-        problem = self.votes.problem_of(body)
-        head = _head("chatcmpl", "chat.completion", body.model)
-        items = self.votes.solve(problem, body.seed)
+        items = self.votes.solve(self.votes.problem_of(body), body.seed)
+        head = _head("chatcmpl", CHUNK if body.stream else "chat.completion", body.model)
         if body.stream:
-            return _event_stream(_vote_events(head, items, body))
-        answer = await _unless_gone(request, _last(items))
-        assert isinstance(answer, VoteAnswer)
-        message = {
-            "role": "assistant",
-            "content": answer.content,
-            "reasoning_content": answer.reasoning,
-        }
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
-        return JSONResponse({**head, "choices": [choice], "usage": vote_usage(answer.result)})
+            return EventStream(_vote_events(EventWriter(head), items, body))
+        solved = await unless_gone(request.receive, last_item(items))
+        assert isinstance(solved, Solved)
+        message = _message(ReplyParts(solved.reasoning, solved.content))
+        choices = [_message_choice(0, message, "stop")]
+        return JSONResponse({**head, "choices": choices, "usage": solved.usage})
 
     def _names(self) -> tuple[str, str]:
-        return self.model.name, self.model.vote_name
+        return self.model.setup.name, self.model.setup.vote_name
 
     def _check_name(self, name: str) -> None:
         names = self._names()
@@ -186,6 +135,14 @@ class _Routes:
 
     def _card(self, name: str) -> dict[str, Any]:
         return {"id": name, "object": "model", "created": 0, "owned_by": "eightfold"}
+
+
+async def _whole(request: Request, answer: Answer) -> list[Choice]:
+    """Return the choices of an answer, which ends as soon as the client leaves."""
+    try:
+        return await unless_gone(request.receive, answer.whole())
+    finally:
+        answer.close()
 
 
 def _prompt_ids(body: CompletionBody, model: ModelService) -> list[list[int]]:
@@ -204,147 +161,105 @@ def _head(prefix: str, kind: str, model: str) -> dict[str, Any]:
     return {
         "id": f"{prefix}-{secrets.token_hex(12)}",
         "object": kind,
-        "created": unix_time(),
+        "created": int(time.time()),
         "model": model,
     }
 
 
-def _usage(prompt_tokens: int, choices: list[Choice]) -> dict[str, int]:
-    completion = sum(one.tokens for one in choices)
+def _text_choice(choice: Choice, text: str) -> dict[str, Any]:
     return {
-        "prompt_tokens": prompt_tokens,
-        "completion_tokens": completion,
-        "total_tokens": prompt_tokens + completion,
+        "index": choice.index,
+        "text": text,
+        "logprobs": None,
+        "finish_reason": choice.finish,
     }
 
 
-def _message(choice: Choice) -> dict[str, Any]:
-    calls = _call_objects(choice)
-    content = choice.content if choice.content or not calls else None
+def _message_choice(index: int, message: dict[str, Any], finish: str | None) -> dict[str, Any]:
+    return {"index": index, "message": message, "logprobs": None, "finish_reason": finish}
+
+
+def _message(parts: ReplyParts) -> dict[str, Any]:
+    calls = _call_objects(parts)
+    content = parts.content if parts.content or not calls else None
     message: dict[str, Any] = {"role": "assistant", "content": content}
+    if parts.reasoning:
+        message["reasoning_content"] = parts.reasoning
     return {**message, "tool_calls": calls} if calls else message
 
 
-def _call_objects(choice: Choice) -> list[dict[str, Any]]:
+def _call_objects(parts: ReplyParts) -> list[dict[str, Any]]:
     return [
         {
             "id": f"call_{secrets.token_hex(8)}",
             "type": "function",
             "function": {"name": call.name, "arguments": call.arguments},
         }
-        for call in choice.calls
+        for call in parts.calls
     ]
-
-
-async def _collect(deltas: AsyncIterator[Delta]) -> list[Choice]:
-    """Return all choices of an answer, in order."""
-    found = {delta.choice.index: delta.choice async for delta in deltas}
-    return [found[index] for index in sorted(found)]
-
-
-async def _last(items: AsyncIterator[T]) -> T:
-    """Return the last item."""
-    found = [item async for item in items]
-    return found[-1]
-
-
-async def _unless_gone(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """Await the work, but end it as soon as the client disconnects."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise ApiError("The client has left.", 499)
-        return task.result()
-    finally:
-        for one in (task, gone):
-            one.cancel()
-        await asyncio.gather(task, gone, return_exceptions=True)
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
 
 
 # ---- streams
 
 
-def _event_stream(events: AsyncIterator[dict[str, Any]]) -> StreamingResponse:
-    """Return server-sent events; an error becomes the last of them."""
-
-    async def lines() -> AsyncIterator[str]:
-        try:
-            async for event in events:
-                yield f"data: {json.dumps(event, ensure_ascii=False)}\n\n"
-        except ApiError as error:
-            yield f"data: {json.dumps(error.body(), ensure_ascii=False)}\n\n"
-        yield "data: [DONE]\n\n"
-
-    return StreamingResponse(lines(), media_type="text/event-stream")
-
-
 async def _completion_events(
-    head: dict[str, Any],
-    deltas: AsyncIterator[Delta],
-    body: CompletionBody,
-    echoes: list[str],
-    prompt_tokens: int,
-) -> AsyncIterator[dict[str, Any]]:
-    choices: dict[int, Choice] = {}
-    async for delta in deltas:
-        one = delta.choice
-        new = one.index not in choices
-        choices[one.index] = one
-        text = (echoes[one.index // body.n] if new else "") + delta.text
-        choice = {
-            "index": one.index, "text": text, "logprobs": None, "finish_reason": one.finish
-        }  # fmt: skip
-        yield {**head, "choices": [choice]}
+    write: EventWriter, answer: Answer, body: CompletionBody, echoes: list[str]
+) -> AsyncGenerator[bytes, None]:
+    waiting = dict(enumerate(echoes))
+    async with aclosing(answer.deltas()) as steps:
+        async for deltas in steps:
+            yield b"".join(
+                write.choice(
+                    _text_choice(one.choice, waiting.pop(one.choice.index, "") + one.new.content)
+                )
+                for one in deltas
+            )
     if body.usage_wanted:
-        yield {**head, "choices": [], "usage": _usage(prompt_tokens, list(choices.values()))}
+        yield write.fields([], usage=answer.usage)
 
 
 async def _chat_events(
-    head: dict[str, Any], deltas: AsyncIterator[Delta], body: GenerationBody, prompt_tokens: int
-) -> AsyncIterator[dict[str, Any]]:
-    head = {**head, "object": "chat.completion.chunk"}
-    for index in range(body.n):
-        yield _chunk(head, {"role": "assistant", "content": ""}, index)
-    choices: dict[int, Choice] = {}
-    async for delta in deltas:
-        one = choices[delta.choice.index] = delta.choice
-        if delta.text:
-            yield _chunk(head, {"content": delta.text}, one.index)
-        if one.finish is not None:
-            calls = [{"index": i, **call} for i, call in enumerate(_call_objects(one))]
-            if calls:
-                yield _chunk(head, {"tool_calls": calls}, one.index)
-            yield _chunk(head, {}, one.index, one.finish)
+    write: EventWriter, answer: Answer, body: GenerationBody
+) -> AsyncGenerator[bytes, None]:
+    start = {"role": "assistant", "content": ""}
+    async with aclosing(answer.deltas()) as steps:
+        yield b"".join(write.delta(index, start) for index in range(body.n))
+        async for deltas in steps:
+            yield b"".join(
+                event for one in deltas for event in _part_events(write, one.choice, one.new)
+            )
     if body.usage_wanted:
-        yield {**head, "choices": [], "usage": _usage(prompt_tokens, list(choices.values()))}
+        yield write.fields([], usage=answer.usage)
+
+
+def _part_events(write: EventWriter, choice: Choice, new: ReplyParts) -> list[bytes]:
+    """Return an event for each kind of part, and one for the end."""
+    index, events = choice.index, []
+    if new.reasoning:
+        events.append(write.delta(index, {"reasoning_content": new.reasoning}))
+    if new.content:
+        events.append(write.delta(index, {"content": new.content}))
+    if new.calls:
+        calls = [{"index": i, **call} for i, call in enumerate(_call_objects(new))]
+        events.append(write.delta(index, {"tool_calls": calls}))
+    if choice.finish is not None:
+        events.append(write.delta(index, {}, choice.finish))
+    return events
 
 
 async def _vote_events(
-    head: dict[str, Any], items: AsyncIterator[str | VoteAnswer], body: ChatBody
-) -> AsyncIterator[dict[str, Any]]:
-    head = {**head, "object": "chat.completion.chunk"}
-    yield _chunk(head, {"role": "assistant", "content": ""})
-    async for item in items:
-        if isinstance(item, str):
-            yield _chunk(head, {"reasoning_content": f"{item}\n"})
-            continue
-        yield _chunk(head, {"reasoning_content": item.reasoning})
-        yield _chunk(head, {"content": item.content})
-        usage = vote_usage(item.result)
-        yield {**_chunk(head, {}, 0, "stop"), "usage": usage}
-        if body.usage_wanted:
-            yield {**head, "choices": [], "usage": usage}
-
-
-def _chunk(
-    head: dict[str, Any], delta: dict[str, Any], index: int = 0, finish: str | None = None
-) -> dict[str, Any]:
-    choice = {"index": index, "delta": delta, "logprobs": None, "finish_reason": finish}
-    return {**head, "choices": [choice]}
+    write: EventWriter, items: AsyncGenerator[str | Solved, None], body: ChatBody
+) -> AsyncGenerator[bytes, None]:
+    yield write.delta(0, {"role": "assistant", "content": ""})
+    async with aclosing(items):
+        async for item in items:
+            if isinstance(item, str):
+                yield write.delta(0, {"reasoning_content": f"{item}\n"})
+                continue
+            yield write.delta(0, {"reasoning_content": item.reasoning})
+            yield write.delta(0, {"content": item.content})
+            end = _message_choice(0, {}, "stop")
+            end["delta"] = end.pop("message")
+            yield write.fields([end], usage=item.usage)
+            if body.usage_wanted:
+                yield write.fields([], usage=item.usage)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -14,10 +14,6 @@ SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900)
 class ServerMetrics:
     """Counts requests and times them.
 
-    Args:
-        engine_stats: returns `Engine.stats()`.
-        running: returns the number of requests under way.
-
     Attributes:
         requests: requests by path and status.
         first_token: seconds from a request to the first token of its answer.
@@ -25,9 +21,7 @@ class ServerMetrics:
         prompt_tokens, completion_tokens: tokens of ended requests.
     """
 
-    def __init__(
-        self, engine_stats: Callable[[], dict[str, Any]], running: Callable[[], int]
-    ) -> None:
+    def __init__(self) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "eightfold_requests", "Requests that were answered.", ("path", "status"),
@@ -47,19 +41,26 @@ class ServerMetrics:
         self.completion_tokens = Counter(
             "eightfold_completion_tokens", "Tokens of answers.", registry=self._registry
         )
-        self._engine_stats, self._running = engine_stats, running
+        self._engine_stats: Mapping[str, Any] = {}
+        self._running = 0
         self._registry.register(self)
 
-    def text(self) -> bytes:
-        """Return all figures in Prometheus' text format."""
+    def text(self, running: int, engine_stats: Mapping[str, Any]) -> bytes:
+        """Return all figures in Prometheus' text format.
+
+        Args:
+            running: number of requests under way.
+            engine_stats: what `Engine.stats()` returned.
+        """
+        self._running, self._engine_stats = running, engine_stats
         return generate_latest(self._registry)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the engine's figures of this moment; called by the registry."""
+        """Yield the figures that `text` was given; called by the registry."""
         yield GaugeMetricFamily(
-            "eightfold_requests_running", "Requests under way.", value=self._running()
+            "eightfold_requests_running", "Requests under way.", value=self._running
         )
-        for name, value in self._engine_stats().items():
+        for name, value in self._engine_stats.items():
             if isinstance(value, list):  # one value for each page pool or depth of drafts
                 gauge = GaugeMetricFamily(
                     f"eightfold_engine_{name}", f"The engine's {name}.", labels=("index",)

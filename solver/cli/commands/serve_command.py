@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from eightfold.sandbox.platform_support import check_platform
 
 from ...model_defaults import read_model_inputs
+from ...server.link.http_process import HttpProcess
 from ...solver_config import MAX_RUNNING, SolverConfig, SolverError
 from ..exit_codes import ExitCode
 from ..solver_options import add_solver_options, solver_config
@@ -75,31 +76,27 @@ def run(options: argparse.Namespace) -> int:
     check_platform()
     inputs = read_model_inputs(config)
     listening = listen(options.host, options.port)
+    host, port = listening.getsockname()[:2]
+    http = HttpProcess(listening)
     try:
-        import uvicorn
-
-        from ...server.server_app import create_app
         from ...solver import Solver
 
         name = options.name or model_name(config)
         print("loading the model and starting the Python kernels", file=sys.stderr, flush=True)
         with Solver(config, inputs=inputs) as solver:
             print(solver.loop.engine.table(), file=sys.stderr)
-            app = create_app(solver, name, key=key, parallel=options.parallel)
-            host, port = listening.getsockname()[:2]
+            level = "info" if options.verbose else "warning"
+            http.serve(solver, name, key=key, parallel=options.parallel, log_level=level)
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, lambda *_: http.end())
             where = f"http://{f'[{host}]' if ':' in host else host}:{port}/v1"
             voted = f"{name}:vote{config.attempts}"
             print(f"serving {name} and {voted} at {where}", file=sys.stderr, flush=True)
-            level = "info" if options.verbose else "warning"
-            server = uvicorn.Server(
-                uvicorn.Config(app, log_level=level, timeout_graceful_shutdown=5)
-            )
-            for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn raises them again at its end
-                signal.signal(number, lambda *_: None)
-            server.run(sockets=[listening])
+            http.wait()
             print("ending", file=sys.stderr, flush=True)
+            http.close()
     finally:
-        listening.close()
+        http.close()
     return ExitCode.OK
 
 

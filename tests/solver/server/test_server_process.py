@@ -113,7 +113,7 @@ def test_calls_of_given_tools_are_read_back(client: Any) -> None:
     final = client.chat.completions.create(
         model="m", messages=messages, tools=[RUN_PYTHON], temperature=0, max_tokens=60
     )
-    assert "23" in final.choices[0].message.content
+    assert "23" in final.choices[0].message.reasoning_content
     streamed = ""
     for event in client.chat.completions.create(
         model="m", messages=ASKED, tools=[RUN_PYTHON], temperature=0, max_tokens=200, stream=True

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.solver.server.text_stream import TextStream
+from eightfold.solver.server.replies.text_stream import TextStream
 
 
 def decode_bytes(ids: Sequence[int]) -> str:

@@ -25,9 +25,9 @@ class TextStream:
         self._decode = decode
         self._stops = tuple(stops)
         self._ids: list[int] = []
-        # Only the tokens from `_start` on are decoded. Those in front of `_read` have been turned
-        # into text, and are there because a token's text can depend on the one before.
-        self._start = self._read = 0
+        # The tokens that are decoded. The first `_read` of them have been turned into the text
+        # `_before`, and are there because a token's text can depend on the one before.
+        self._read, self._before = 0, ""
         self._held = ""  # text that may be the beginning of a stop text
 
     def add(self, tokens: Sequence[int], last: bool = False) -> str:
@@ -51,12 +51,14 @@ class TextStream:
         return piece
 
     def _new_text(self, last: bool) -> str:
-        before = self._decode(self._ids[self._start : self._read])
-        text = self._decode(self._ids[self._start :])
+        text = self._decode(self._ids)
         if text.endswith(BROKEN) and not last:
             return ""
-        self._start, self._read = self._read, len(self._ids)
-        return text[len(before) :]
+        new = text[len(self._before) :]
+        del self._ids[: self._read]
+        self._read = len(self._ids)
+        self._before = self._decode(self._ids)
+        return new
 
     def _may_stop(self, text: str) -> int:
         """Return how many characters at the end could begin a stop text."""

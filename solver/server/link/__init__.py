@@ -1,0 +1,1 @@
+"""The two processes of the server, and what they say to one another."""

@@ -1,0 +1,118 @@
+"""The HTTP process as the engine's process sees it: started, told what to serve, and ended."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from ...solver_config import SolverError
+from .engine_requests import EngineRequests
+from .messages import Setup, frame
+
+if TYPE_CHECKING:
+    from ...solver import Solver
+
+CHILD = "eightfold.solver.server.link.http_main"
+
+SOCKET_BYTES = 4 << 20
+"""Room for updates in the socket between the processes."""
+
+
+class HttpProcess:
+    """A process that answers HTTP, so that doing so never takes the interpreter from the engine.
+
+    It starts at once, and imports what it needs while the model is loaded. It ends if this process
+    does, however that ends.
+
+    Args:
+        listening: the socket that listens; it is given away.
+
+    Attributes:
+        pid: the process's number.
+    """
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._connection, other = socket.socketpair()
+        for one in (self._connection, other):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
+        with other, listening:
+            numbers = (other.fileno(), listening.fileno())
+            # A session of its own keeps a terminal's Ctrl-C for this process, which decides.
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", CHILD, *map(str, numbers)],
+                pass_fds=numbers,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self.pid = self._process.pid
+        self._requests: EngineRequests | None = None
+        self._told_to_end = False
+
+    def serve(
+        self,
+        solver: Solver,
+        name: str,
+        *,
+        key: str | None = None,
+        parallel: int = 1,
+        log_level: str = "warning",
+    ) -> None:
+        """Serve a solver and its model; return once requests are answered.
+
+        Args:
+            solver: the solver; it stays the caller's to close, after `close`.
+            name: name of the model in requests.
+            key: what clients must send as a bearer token; None asks for none.
+            parallel: number of problems that the voting model solves at the same time.
+            log_level: level of the HTTP server's log.
+
+        Raises:
+            SolverError: the HTTP process has ended.
+        """
+        protocol = solver.protocol
+        setup = Setup(
+            name=name,
+            vote_name=f"{name}:vote{solver.config.attempts}",
+            key=key,
+            parallel=parallel,
+            family=protocol.family,
+            efforts=protocol.efforts,
+            tokenizer=protocol.tokenizer,
+            defaults=solver.sampling,
+            ends=tuple(sorted(protocol.pause_token_ids)),
+            log_level=log_level,
+        )
+        try:
+            self._connection.sendall(frame([setup]))
+        except OSError:
+            self.wait()
+        self._requests = EngineRequests(solver, self._connection)
+        self._requests.ready.wait()
+        if self._requests.lost:
+            self.wait()
+
+    def wait(self) -> None:
+        """Return once the process has ended because it was told to.
+
+        Raises:
+            SolverError: it ended by itself.
+        """
+        code = self._process.wait()
+        if not self._told_to_end:
+            raise SolverError(f"The HTTP process ended with code {code}; start the server again.")
+
+    def end(self) -> None:
+        """Tell the process to end after the answers under way, in five seconds at most."""
+        self._told_to_end = True
+        self._process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """End the process now, if it runs, and all requests."""
+        self._process.kill()
+        self._process.wait()
+        if self._requests is not None:
+            self._requests.close()
+        self._connection.close()
