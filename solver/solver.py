@@ -30,7 +30,7 @@ __all__ = ["Progress", "Result", "Solver"]
 
 
 class Solver(AbstractContextManager["Solver"]):
-    """Solves problems with one model; a context manager.
+    """Solves problems with one model, on one device or several; a context manager.
 
     `solve` may be called from several threads at the same time.
 
@@ -44,7 +44,8 @@ class Solver(AbstractContextManager["Solver"]):
     Attributes:
         config: the settings.
         folder: the model folder; None if engine and tokenizer were given ready-made.
-        loop: the engine's thread, with the engine as `loop.engine`.
+        loop: the engine's thread, with the engine as `loop.engine`; the first of `loops`.
+        loops: the thread of each engine; one unless the configuration names several devices.
         protocol: the model's chat format.
         sampling: sampling parameters of an attempt, its seed apart.
         pool: the pool of Python kernels.
@@ -86,7 +87,8 @@ class Solver(AbstractContextManager["Solver"]):
             self._resources = stack.pop_all()
         self._closed = False
         self.folder = inputs.folder
-        self.loop = self._parts.loop
+        self.loops = self._parts.loops
+        self.loop = self.loops[0]
         self.protocol = self._parts.protocol
         self.sampling = self._parts.sampling
         self.pool = self._parts.pool
@@ -96,16 +98,23 @@ class Solver(AbstractContextManager["Solver"]):
 
     @property
     def alive(self) -> bool:
-        """True while problems can be solved; False once closed or if the engine's thread ended."""
-        return self.loop.alive
+        """True while problems can be solved; False once closed or if all engines' threads ended."""
+        return any(loop.alive for loop in self.loops)
 
     @property
     def on_gpu(self) -> bool:
         """True if the engine runs on a GPU."""
         return self.loop.engine.device.type == "cuda"
 
+    def table(self) -> str:
+        """Return a table, for people, of what takes how much memory on each device."""
+        tables = [loop.engine.table() for loop in self.loops if loop.alive]
+        if len(tables) == 1:
+            return tables[0]
+        return "\n".join(f"engine {number}: {one}" for number, one in enumerate(tables, 1))
+
     def close(self) -> None:
-        """End the engine's thread and the kernels that the solver started.
+        """End the engines' threads and the kernels that the solver started.
 
         May be called more than once.
         """

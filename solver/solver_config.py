@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -25,6 +26,10 @@ MAX_RUNNING = 64
 """Largest number of attempts that one step of the engine advances; more take turns."""
 
 MIN_OUTPUT_LIMIT = 200
+
+MAX_DEVICES = 64
+
+_DEVICE = re.compile(r"cpu|cuda:\d+")
 
 SAMPLING_BOUNDS: dict[str, tuple[float, float]] = {
     "temperature": (0, 100),
@@ -87,9 +92,13 @@ class SolverConfig:
         entropy: record the entropy of each token, which two of the rules need.
         max_tokens: tokens that an attempt may write in all; None leaves only the context as limit.
         problems: number of problems solved at the same time, for the size of the engine.
+        devices: "auto" spreads the attempts over one engine for each GPU, a list such as
+            ("cuda:0", "cuda:1") over one for each of these; each engine has a process of its own.
+            None takes one engine, in this process.
         speculate: what drafts tokens for the engine to verify, as in `EngineConfig`; no token
             depends on it. Not read if `engine` is given.
-        engine: settings of the engine; None derives them from attempts and problems.
+        engine: settings of the engine; None derives them from attempts and problems. With several
+            devices they share its `max_running`.
 
     Raises:
         SolverError: if a value has the wrong type or is out of range.
@@ -117,6 +126,7 @@ class SolverConfig:
     entropy: bool = True
     max_tokens: int | None = None
     problems: int = 1
+    devices: str | tuple[str, ...] | None = None
     speculate: str = "off"
     engine: EngineConfig | None = None
 
@@ -124,6 +134,7 @@ class SolverConfig:
         self._check_types()
         self._check_ranges()
         check_sampling({name: getattr(self, name) for name in SAMPLING_BOUNDS})
+        self._check_devices()
         if self.low > self.high:
             raise SolverError(f"low ({self.low}) must not exceed high ({self.high}).")
         if self.rule not in RULES:
@@ -162,6 +173,22 @@ class SolverConfig:
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool):
                 raise SolverError(f"{name} must be {description}, not {value!r}.")
+
+    def _check_devices(self) -> None:
+        if self.devices is None or self.devices == "auto":
+            return
+        names = [] if isinstance(self.devices, str) else list(self.devices)
+        if not 1 <= len(names) <= MAX_DEVICES or not all(
+            isinstance(name, str) and _DEVICE.fullmatch(name) for name in names
+        ):
+            raise SolverError(
+                f"devices must be None, 'auto' or a list of up to {MAX_DEVICES} of cpu, cuda:0, "
+                f"cuda:1 and so on, not {self.devices!r}."
+            )
+        if len({name.partition(":")[0] for name in names}) > 1:
+            raise SolverError(
+                "devices must be all CPUs or all GPUs; attempts are dealt out evenly."
+            )
 
     def _check_ranges(self) -> None:
         least = {"attempts": 1, "early_stop": 0, "turns": 0, "seed": 0, "kernels": 1, "problems": 1}

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,20 +15,20 @@ from .attempts.problem_plan import SharedParts
 from .chat.chat_protocol import ChatProtocol
 from .chat.format_registry import without_tool
 from .chat.template_options import TemplateOptions
+from .devices.device_list import choose_devices
+from .devices.engine_process import EngineProcess
+from .devices.thread_count import limit_threads
 from .model_defaults import ModelInputs
 from .models.tokenizer_loading import load_tokenizer, load_usable_protocol
-from .solver_config import MAX_ATTEMPTS, SolverConfig, SolverError
+from .solver_config import MAX_ATTEMPTS, MAX_RUNNING, SolverConfig, SolverError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from eightfold.engine import Preload, SamplingParams
+    from eightfold.engine import EngineConfig, Preload, SamplingParams
 
 REWIND_TOKENS = 32
 """Tokens that a model may write behind its code before it is stopped, without being recomputed."""
-
-SMALL_MODEL_BYTES = 256 << 20
-"""Size of the weights below which one thread runs a model fastest."""
 
 
 def start_parts(
@@ -54,14 +54,17 @@ def start_parts(
         reading: a preload of the model folder that is in progress.
 
     Raises:
-        SolverError: if the tokenizer cannot be loaded or a setting does not suit the machine.
+        SolverError: if the tokenizer cannot be loaded, a setting does not suit the machine, or it
+            lacks a device.
         ProtocolError: if the chat template cannot be used.
         eightfold.engine.ModelError: if the checkpoint cannot be loaded.
     """
+    devices = choose_devices(config) if engine is None else ()
     if reading is None and engine is None:
         reading = _start_reading(_folder(inputs))
     if reading is not None:
         stack.callback(reading.stop)
+    processes = _start_processes(config, devices, _folder(inputs), stack) if devices else ()
     if pool is None:
         pool = _start_pool(config, stack)
     executor = ThreadPoolExecutor(MAX_ATTEMPTS, thread_name_prefix="tool")
@@ -69,13 +72,18 @@ def start_parts(
     if tokenizer is None:
         tokenizer = load_tokenizer(_folder(inputs))
     protocol = _make_protocol(config, inputs, tokenizer)
-    if engine is None:
-        engine = _start_engine(config, _folder(inputs))
-    loop = EngineLoop(engine)
-    stack.callback(loop.close)
+    engines = processes or (engine or _start_engine(config, _folder(inputs)),)
+    loops = []
+    for one in engines:
+        if isinstance(one, EngineProcess):
+            with _setting_errors():
+                one.ready()
+        loops.append(EngineLoop(one))
+        stack.callback(loops[-1].close)
     if reading is not None:
-        reading.stop()  # the engine has read all files
-    return SharedParts(loop, protocol, pool, executor, _sampling_params(config, inputs, protocol))
+        reading.stop()  # the engines have read all files
+    sampling = _sampling_params(config, inputs, protocol)
+    return SharedParts(tuple(loops), protocol, pool, executor, sampling)
 
 
 def _folder(inputs: ModelInputs) -> Path:
@@ -118,33 +126,53 @@ def _make_protocol(
     return without_tool(protocol, "The attempts have no tool, because the setting tool is False.")
 
 
-def _start_engine(config: SolverConfig, folder: Path) -> EngineLike:
-    from eightfold.engine import Engine, EngineConfig, ModelError
+def _start_processes(
+    config: SolverConfig, devices: Sequence[str], folder: Path, stack: ExitStack
+) -> tuple[EngineProcess, ...]:
+    """Start an engine process for each device; each reads the files that this process preloads."""
+    settings = _engine_config(config)
+    with _setting_errors():
+        # Attempts are dealt out evenly, so each engine runs its share of them.
+        most = config.engine.max_running if config.engine else config.attempts * config.problems
+        running = min(MAX_RUNNING, -(-most // len(devices)))
+        settings = replace(settings, max_running=running)
+    processes = []
+    for number, device in enumerate(devices):
+        kind = device.partition(":")[0]
+        processes.append(EngineProcess(folder, replace(settings, device=kind), device, number))
+        stack.callback(processes[-1].close)
+    return tuple(processes)
 
-    _limit_threads(folder)
-    try:
+
+def _start_engine(config: SolverConfig, folder: Path) -> EngineLike:
+    from eightfold.engine import Engine
+
+    limit_threads(folder)
+    with _setting_errors():
+        return Engine(folder, _engine_config(config))
+
+
+def _engine_config(config: SolverConfig) -> EngineConfig:
+    from eightfold.engine import EngineConfig
+
+    with _setting_errors():
         settings = config.engine or EngineConfig(
             max_running=config.running, speculate=config.speculate
         )
-        return Engine(folder, replace(settings, rewind_tokens=REWIND_TOKENS))
-    except ModelError:
+        return replace(settings, rewind_tokens=REWIND_TOKENS)
+
+
+@contextmanager
+def _setting_errors() -> Iterator[None]:
+    """Turn an error about a setting that does not suit machine or model into a `SolverError`."""
+    from eightfold.engine import ModelError
+
+    try:
+        yield
+    except (ModelError, SolverError):
         raise
-    except ValueError as error:  # a setting that does not suit this machine or model
+    except ValueError as error:
         raise SolverError(str(error)) from error
-
-
-def _limit_threads(folder: Path) -> None:
-    """Run a small model on one thread, unless OMP_NUM_THREADS is set.
-
-    Its layers are too short to be divided: on two cores a second thread made a step slower, and the
-    Python kernels need that core (docs/notebook/log.md).
-    """
-    import torch
-
-    from eightfold.engine.loading.safetensors_headers import weight_bytes
-
-    if weight_bytes(folder) < SMALL_MODEL_BYTES and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
 
 
 def _sampling_params(

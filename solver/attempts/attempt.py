@@ -38,12 +38,16 @@ class Ending(StrEnum):
     CONSENSUS = "cancelled by consensus"
     REFUSED = "engine refused"
     ENGINE = "engine failed"
+    MEMORY = "GPU memory exhausted"
     SANDBOX = "sandbox failed"
     NO_ANSWER = "no valid answer"
     REPEATED = "repeated failed calls"
     FAULT = "solver fault"
     INTERRUPTED = "interrupted"
 
+
+MACHINE_ENDINGS = (Ending.ENGINE, Ending.MEMORY, Ending.SANDBOX)
+"""Endings that are the machine's fault, not the model's: the attempt may be made again."""
 
 ENGINE_ENDINGS = {"context": Ending.CONTEXT, "length": Ending.LENGTH, "eos": Ending.NO_ANSWER}
 """Reasons for which the engine itself finishes a sequence, and the endings that they amount to."""

@@ -21,7 +21,7 @@ MAX_FAILURES = 3
 
 
 class EngineLostError(RuntimeError):
-    """The engine's thread has ended; this solver cannot solve any further problem."""
+    """The engine's thread or process has ended; it cannot run any further sequence."""
 
 
 class Listener(Protocol):
@@ -59,6 +59,11 @@ class EngineLoop:
         """True while the thread runs; False after `close` and after a fault of the loop itself."""
         return self._thread.is_alive()
 
+    @property
+    def is_current(self) -> bool:
+        """True on the engine's thread."""
+        return self._thread is threading.current_thread()
+
     def post(self, command: Callable[[], None]) -> None:
         """Run `command` on the engine thread between two steps, without waiting for it.
 
@@ -82,6 +87,8 @@ class EngineLoop:
                 future.set_result(command())
             except BaseException as error:
                 future.set_exception(error)
+                if isinstance(error, EngineLostError):
+                    raise
 
         self.post(run)
         while self.alive:
@@ -118,7 +125,7 @@ class EngineLoop:
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        if self._thread is not threading.current_thread():
+        if not self.is_current:
             self._thread.join()
 
     def _main(self) -> None:
@@ -147,6 +154,8 @@ class EngineLoop:
     def _step(self) -> None:
         try:
             events = self.engine.step()
+        except EngineLostError:
+            raise  # nothing of it is left to try again with
         except Exception as error:
             self._on_failure(error)
             return

@@ -41,14 +41,14 @@ class SharedParts:
     """Parts of a solver that all of its problems share.
 
     Attributes:
-        loop: thread of the engine.
+        loops: the thread of each engine; a problem's attempts are dealt out to them in turn.
         protocol: chat format of the model.
         pool: pool of Python kernels.
         executor: threads for tool calls, at least one for each attempt.
         sampling: sampling parameters of all attempts; each attempt replaces the seed.
     """
 
-    loop: EngineLoop
+    loops: tuple[EngineLoop, ...]
     protocol: ChatProtocol
     pool: PoolLike
     executor: Executor

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,15 @@ from .attempt_trace import attempt_record
 from .calls.call_record import CallRecord
 from .calls.python_tool import PythonTool
 from .draft_counts import DraftCounts
+from .engine_loop import EngineLostError
+from .lanes.attempt_lane import AttemptLane
 from .problem_plan import ProblemPlan, SharedParts
 from .problem_progress import Progress, RunningCalls, attempt_progress
 from .problem_result import Result
 from .voting import early_stop_reason, vote
 
 if TYPE_CHECKING:
-    from eightfold.engine import Event, SamplingParams
+    from eightfold.engine import Event
 
 RELEASE_SECONDS = 3.0
 """Longest wait for a problem's kernels to be given back, before it ends without them."""
@@ -38,11 +39,12 @@ class ProblemRun:
     """Drives the attempts at a problem.
 
     `start`, `wait`, `abandon` and `progress` may be called from any thread; everything else runs on
-    the engine's thread.
+    an engine's thread. With several engines, each has a lane of attempts; what the lanes share is
+    changed under a lock, and an engine is only ever asked on its own thread.
 
     Args:
         plan: settings of the problem.
-        parts: engine, kernels and chat format.
+        parts: engines, kernels and chat format.
         on_attempt: called with the record of each attempt as it ends.
 
     Attributes:
@@ -63,7 +65,12 @@ class ProblemRun:
             Attempt(index, seed, parts.protocol, plan.limits)
             for index, seed in enumerate(plan.seeds)
         ]
-        self._loop = parts.loop
+        loops = [loop for loop in parts.loops if loop.alive] or parts.loops[:1]
+        self._lanes = [
+            AttemptLane(loop, self.attempts[number :: len(loops)], self.tick, self._fault)
+            for number, loop in enumerate(loops[: len(self.attempts)])
+        ]
+        self._lock = threading.RLock()  # of all that follows
         self._protocol = parts.protocol
         self._sampling = parts.sampling
         self._on_attempt = on_attempt
@@ -73,7 +80,6 @@ class ProblemRun:
             for _ in self.attempts
         ]
         # Keys are indices of attempts.
-        self._seqs: dict[int, int] = {}  # sequences of running attempts
         self._statistics: dict[int, AttemptStatistics] = {}  # of ended attempts
         self._records: dict[int, dict[str, Any]] = {}  # of ended attempts, made when first needed
         self._drafts = [DraftCounts() for _ in self.attempts]
@@ -85,12 +91,22 @@ class ProblemRun:
         self._began = time.monotonic()
 
     def start(self, problem: str) -> None:
-        """Submit the prompt and fork it.
+        """Submit the prompt to each engine and fork it there.
 
         Raises:
-            ValueError: if the engine cannot take the prompt.
+            ValueError: if an engine cannot take the prompt.
         """
-        self._loop.call(lambda: self._start(problem))
+        for number, lane in enumerate(self._lanes):
+            try:
+                lane.loop.call(partial(self._start, lane, problem))
+            except ValueError:
+                if number:
+                    self.abandon(Ending.REFUSED)
+                raise
+            except EngineLostError as error:
+                if len(self._lanes) == 1:
+                    raise
+                self._fault(lane, error, final=True)
 
     def wait(
         self, on_progress: Callable[[Progress], None] | None = None, interval: float = 0.25
@@ -107,9 +123,10 @@ class ProblemRun:
             while not self.done.wait(interval):
                 if on_progress is not None:
                     on_progress(self.progress())
-                if not self._loop.alive:
-                    reason = f"the engine's thread ended: {self._loop.error!r}"
-                    self.abandon(Ending.ENGINE, reason)
+                for lane in self._lanes:
+                    if not lane.loop.alive and not all(one.over for one in lane.attempts):
+                        reason = f"the engine's thread ended: {lane.loop.error!r}"
+                        self._fault(lane, RuntimeError(reason), final=True)
         except BaseException:
             self.abandon(Ending.INTERRUPTED)
             raise
@@ -120,9 +137,10 @@ class ProblemRun:
         return self._result()
 
     def abandon(self, ending: Ending, detail: str = "") -> None:
-        """End all attempts that still run, also if the engine's thread has ended."""
-        if self._loop.alive:
-            self._loop.post(lambda: self._end_all(ending, detail))
+        """End all attempts that still run, also if an engine's thread has ended."""
+        loop = self._lanes[0].loop
+        if loop.alive:
+            loop.post(lambda: self._end_all(ending, detail))
         else:
             self._end_all(ending, detail)
 
@@ -179,73 +197,64 @@ class ProblemRun:
             )
         return self._records[index]
 
-    # The interface `Listener` of the engine's loop
+    def _lane(self, attempt: Attempt) -> AttemptLane:
+        return self._lanes[attempt.index % len(self._lanes)]
+
+    # What the lanes pass on from their loops
 
     def tick(self, now: float) -> float:
         """End the attempts when the time is up."""
         deadline = self._began + self.plan.seconds
         if now >= deadline:
-            for attempt, tool in zip(self.attempts, self._tools, strict=True):
-                if tool.outage is not None and not attempt.over:
-                    self._end(attempt, Ending.SANDBOX, tool.outage[:FAULT_LENGTH])
-            self._end_all(Ending.TIME)
+            with self._lock:
+                for attempt, tool in zip(self.attempts, self._tools, strict=True):
+                    if tool.outage is not None and not attempt.over:
+                        self._end(attempt, Ending.SANDBOX, tool.outage[:FAULT_LENGTH])
+                self._end_all(Ending.TIME)
         return deadline
 
-    def fault(self, error: Exception, final: bool) -> None:
-        """Note a failed step; end the attempts if it was the last retry."""
-        self.faults.append(one_line(error, FAULT_LENGTH))
-        if final:
-            self._end_all(Ending.ENGINE, self.faults[-1])
+    def _fault(self, lane: AttemptLane, error: Exception, final: bool) -> None:
+        """Note a failed step; end the lane's attempts if it was the last retry."""
+        with self._lock:
+            self.faults.append(one_line(error, FAULT_LENGTH))
+            if not final:
+                return
+            memory = "OutOfMemoryError" in (type(error).__name__, getattr(error, "kind", ""))
+            ending = Ending.MEMORY if memory else Ending.ENGINE
+            running = [attempt for attempt in self.attempts if not attempt.over]
+            if all(attempt in lane.attempts for attempt in running):
+                self._end_all(ending, self.faults[-1])
+                return
+            for attempt in lane.attempts:
+                self._guard(attempt, partial(self._end, attempt, ending, self.faults[-1]))
 
     # Sequences and their events
 
-    def _start(self, problem: str) -> None:
-        engine = self._loop.engine
-        self._prompt = self._protocol.render_prompt(problem)
-        first, *others = self.plan.seeds
-        seq = engine.submit(self._prompt, self._params(first))
-        self._loop.add_listener(self)
-        seqs = [seq]
-        if others:
-            try:
-                seqs += engine.fork(seq, len(others), others)
-            except ValueError as error:
-                for attempt in self.attempts[1:]:
-                    self._end(attempt, Ending.REFUSED, str(error))
-        for attempt, seq in zip(self.attempts, seqs, strict=False):
-            self._attach(attempt, seq)
-
-    def _params(self, seed: int) -> SamplingParams:
-        return replace(self._sampling, seed=seed)
-
-    def _attach(self, attempt: Attempt, seq: int) -> None:
-        """Let a sequence's events drive the attempt."""
-        self._seqs[attempt.index] = seq
-        self._loop.subscribe(
-            seq, lambda event: self._guard(attempt, lambda: self._on_event(attempt, event))
-        )
-
-    def _detach(self, attempt: Attempt) -> None:
-        """Cancel the attempt's sequence, if it has one."""
-        seq = self._seqs.pop(attempt.index, None)
-        if seq is not None:
-            self._loop.unsubscribe(seq)
-            self._loop.engine.cancel(seq)
+    def _start(self, lane: AttemptLane, problem: str) -> None:
+        with self._lock:
+            self._prompt = self._prompt or self._protocol.render_prompt(problem)
+            lane.start(
+                self._prompt,
+                self._sampling,
+                lambda attempt, event: self._guard(attempt, lambda: self._on_event(attempt, event)),
+                lambda attempt, reason: self._end(attempt, Ending.REFUSED, reason),
+            )
 
     def _guard(self, attempt: Attempt, action: Callable[[], None]) -> None:
         """Run an action for one attempt; an exception ends that attempt only."""
-        if attempt.over:
-            return
-        try:
-            action()
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            detail = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
-            self.faults.append(detail[:FAULT_LENGTH])
-            if not attempt.over:
-                attempt.fail(self._now(), detail[:FAULT_LENGTH])
-            if attempt.index not in self._statistics:
-                self._on_end(attempt)
+        with self._lock:
+            if attempt.over:
+                return
+            try:
+                action()
+            except Exception as error:
+                frame = traceback.extract_tb(error.__traceback__)[-1]
+                detail = f"{type(error).__name__}: {error} ({frame.name}, line {frame.lineno})"
+                self.faults.append(detail[:FAULT_LENGTH])
+                if not attempt.over:
+                    attempt.fail(self._now(), detail[:FAULT_LENGTH])
+                if attempt.index not in self._statistics:
+                    self._on_end(attempt)
 
     def _on_event(self, attempt: Attempt, event: Event) -> None:
         self._drafts[attempt.index].add(event.drafted, event.accepted)
@@ -259,7 +268,7 @@ class ProblemRun:
         if event.tokens:
             attempt.add_tokens(event.tokens[-1:], event.entropies[-1:])
         if event.status == "finished":
-            self._seqs.pop(attempt.index, None)
+            self._lane(attempt).forget(attempt)
             attempt.on_finish(event.reason or "", self._now())
             self._on_end(attempt)
             return
@@ -278,12 +287,12 @@ class ProblemRun:
         """
         if isinstance(action, CallTools):
             if action.rewind is not None:
-                self._rewind(attempt, action.rewind + unread)
+                self._lane(attempt).rewind(attempt, action.rewind + unread)
             attempt.await_results()
             self._running[attempt.index] = RunningCalls(action.calls, self._now())
             self._tools[attempt.index].run(
                 action.calls,
-                lambda outcome: self._loop.post(
+                lambda outcome: self._lane(attempt).loop.post(
                     lambda: self._guard(attempt, lambda: self._on_results(attempt, outcome))
                 ),
             )
@@ -302,16 +311,11 @@ class ProblemRun:
     def _feed(self, attempt: Attempt, feed: Feed) -> None:
         try:
             if feed.drop_last:
-                self._rewind(attempt, 1)
-            if not self._loop.engine.resume(self._seqs[attempt.index], list(feed.ids)):
+                self._lane(attempt).rewind(attempt, 1)
+            if not self._lane(attempt).resume(attempt, list(feed.ids)):
                 self._end(attempt, Ending.ENGINE, "the sequence had ended")
         except ValueError as error:
             self._end(attempt, Ending.CONTEXT, str(error))
-
-    def _rewind(self, attempt: Attempt, count: int) -> None:
-        """Take tokens from the end of an attempt's sequence, which is paused then."""
-        engine, seq = self._loop.engine, self._seqs[attempt.index]
-        engine.rewind(seq, len(engine.tokens(seq)) - count)
 
     # Ends and votes
 
@@ -323,7 +327,7 @@ class ProblemRun:
         """Release what an attempt holds; end the problem if its vote decides it."""
         self._statistics[attempt.index] = attempt.statistics()
         try:
-            self._detach(attempt)
+            self._lane(attempt).detach(attempt)
             self._tools[attempt.index].close()
             if self._on_attempt is not None:
                 self._on_attempt(self._record(attempt))
@@ -344,14 +348,17 @@ class ProblemRun:
         self._outcome = vote(list(self._statistics.values()), self.plan.rule)
 
     def _end_all(self, ending: Ending, detail: str = "") -> None:
-        if self.done.is_set() or self._ending:
-            return
+        with self._lock:
+            if not self.done.is_set() and not self._ending:
+                self._end_running(ending, detail)
+
+    def _end_running(self, ending: Ending, detail: str) -> None:
         self._ending = True
         running = [attempt for attempt in self.attempts if not attempt.over]
         for attempt in running:
             # All sequences come first, so that none takes part in another step meanwhile.
             try:
-                self._detach(attempt)
+                self._lane(attempt).detach(attempt)
             except Exception as error:
                 self.faults.append(one_line(error, FAULT_LENGTH))
         try:
@@ -363,5 +370,6 @@ class ProblemRun:
 
     def _finish(self, reason: str) -> None:
         self._stopped = self._stopped or reason
-        self._loop.remove_listener(self)
+        for lane in self._lanes:
+            lane.leave()
         self.done.set()

@@ -12,6 +12,7 @@ from eightfold.common.counted_noun import counted
 
 from ..attempts.voting import DEFAULT_RULE, RULES
 from ..chat.template_options import EFFORTS
+from ..devices.device_list import parse_devices
 from ..solver_config import SolverConfig, SolverError
 
 if TYPE_CHECKING:
@@ -115,6 +116,18 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_devices_option(parser: argparse.ArgumentParser, default: str | None) -> None:
+    """Add the option `--devices`, which `solver_config` reads."""
+    what = "one" if default is None else "%(default)s"
+    parser.add_argument(
+        "--devices",
+        default=default,
+        metavar="LIST",
+        help="spread the attempts over one engine for each device: auto for all GPUs, or a list "
+        f"such as cuda:0,cuda:1 ({what})",
+    )
+
+
 def _add_sampling_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     sampling = "default: the checkpoint's generation_config.json, else "
@@ -149,7 +162,9 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
         *("top_k", "min_p", "rule", "tool_timeout", "kernels", "reasoning_effort", "prompts"),
         *("max_tokens", "speculate"),
     )
-    values = {name: getattr(options, name) for name in names} | changes
+    devices = getattr(options, "devices", None)
+    values = {name: getattr(options, name) for name in names}
+    values |= {"devices": parse_devices(devices)} | changes
     config = SolverConfig(**values)
     return replace(config, engine=_engine_config(options, config.running))
 

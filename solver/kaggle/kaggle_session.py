@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from eightfold.common.error_text import one_line
 from eightfold.common.file_errors import path_in_errors
 
-from ..attempts.attempt import Ending
+from ..attempts.attempt import MACHINE_ENDINGS
 from ..solver_config import SolverError
 from ..time_budget import Budget
 from .kaggle_config import KaggleConfig, is_scored_run, is_valid_answer
@@ -241,7 +241,7 @@ class Session:
             task.faults += list(reasons)[:2]
         if solver is self.solver:
             endings = {record.get("ending") for record in result.attempts}
-            lost = bool(endings & {Ending.ENGINE, Ending.SANDBOX})
+            lost = bool(endings & set(MACHINE_ENDINGS))
             self._broken = result.answer is None and lost
 
     def _record(

@@ -17,8 +17,8 @@ from eightfold.engine.loading.safetensors_headers import read_stored_tensors, we
 from eightfold.engine.quantization.quantization_config import read_quantization
 from eightfold.kernels.supported_gpus import BFLOAT16_MIN_CAPABILITY, is_supported
 
+from ..devices.thread_count import SMALL_MODEL_BYTES
 from ..solver_config import SolverConfig, SolverError
-from ..solver_startup import SMALL_MODEL_BYTES
 from .machine_detection import Machine
 
 GB = 10**9

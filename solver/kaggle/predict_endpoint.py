@@ -182,6 +182,7 @@ def _solver_config(model: Path | None, sizes: RunSizes) -> SolverConfig:
         attempts=sizes.attempts,
         early_stop=sizes.early_stop,
         kernels=sizes.kernels,
+        devices=None if sizes.device == "cpu" else "auto",
         seed=time.time_ns() % 2**31,  # the competition's two scored runs must differ
         engine=EngineConfig(
             # None takes the GPU, or the CPU with a warning if this torch has no code for the GPU.

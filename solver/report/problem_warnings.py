@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..answers import boxes
-from ..attempts.attempt import Ending
+from ..attempts.attempt import MACHINE_ENDINGS, Ending
 from ..evaluation.run_scores import CUT_OFF
 from .conversation import visible_text
 
 LIMITS = (Ending.LENGTH, Ending.CONTEXT, Ending.TIME, Ending.TURNS, Ending.REPEATED)
-FAULTS = (Ending.ENGINE, Ending.SANDBOX, Ending.FAULT, Ending.REFUSED)
+FAULTS = (*MACHINE_ENDINGS, Ending.FAULT, Ending.REFUSED)
 _CONCLUSION = 400  # characters at the end of an attempt that may hold an answer without a box
 
 

@@ -24,7 +24,7 @@ from ...problem_set import Problem, load_problems
 from ...solver_config import SolverConfig, SolverError
 from ...time_budget import BudgetConfig
 from ..exit_codes import ExitCode
-from ..solver_options import add_solver_options, solver_config, warn_of_truths
+from ..solver_options import add_devices_option, add_solver_options, solver_config, warn_of_truths
 
 if TYPE_CHECKING:
     from ...attempts.problem_progress import Progress
@@ -69,6 +69,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="answer to a problem that no attempt answered (%(default)s)",
     )
     add_solver_options(rehearsal)
+    add_devices_option(rehearsal, default="auto")
     rehearsal.add_argument("--quiet", action="store_true", help="show no progress")
     rehearsal.add_argument("--json", action="store_true", help="end with one line of JSON")
     rehearsal.set_defaults(run=run)

@@ -26,7 +26,7 @@ from ...model_defaults import read_model_inputs
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 from ..problem_input import read_problem
-from ..solver_options import add_solver_options, solver_config
+from ..solver_options import add_devices_option, add_solver_options, solver_config
 
 if TYPE_CHECKING:
     from ...solver import Result
@@ -52,6 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--file", metavar="FILE", help="read the problem's text from a file")
     add_solver_options(parser)
+    add_devices_option(parser, default="auto")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument(
         "--show",
@@ -82,7 +83,7 @@ def run(options: argparse.Namespace) -> int:
         with Solver(config, inputs=inputs) as solver:
             startup = time.monotonic() - began
             if solver.on_gpu:
-                display.line(solver.loop.engine.table())
+                display.line(solver.table())
             if config.model is not None:
                 display.note(solver.protocol.reason)
             display.note(f"ready after {startup:.1f} s: {counted(config.attempts, 'attempt')}")

@@ -1,0 +1,1 @@
+"""The attempts at a problem by the engine that runs them."""
