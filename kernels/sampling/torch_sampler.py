@@ -10,11 +10,12 @@ The noise of a token depends on (seed, position, token) alone, so that a draw do
 other rows.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .philox_noise import exponential_noise, philox, vocabulary_noise
+from .rejecting_race import race
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,42 @@ def sample(logits: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
         return logits.argmax(dim=-1)
     greedy = batch.temperature == 0
     temperature = torch.where(greedy, 1.0, batch.temperature)[:, None]
-    if batch.any_filtered:
-        values, tokens = _sort_descending(logits / temperature, batch.max_top_k)
-        noise = _noise_of(batch, tokens, logits.shape[1])
-        winner = (_filter(values, batch) - noise.log()).argmax(dim=-1, keepdim=True)
-        drawn = tokens.gather(1, winner)[:, 0]
-    else:
+    if not batch.any_filtered:
         drawn = _draw_from_all(logits, temperature, batch)
+    elif batch.max_top_k or logits.device.type != "cpu":
+        drawn = _draw_sorted(logits / temperature, batch)
+    else:
+        drawn = _draw_unsorted(logits / temperature, batch)
     return torch.where(greedy, logits.argmax(dim=-1), drawn)
+
+
+def _draw_sorted(scaled: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
+    """Draw from the tokens in descending order; does not wait for the device."""
+    values, tokens = _sort_descending(scaled, batch.max_top_k)
+    noise = _noise_of(batch, tokens, scaled.shape[1])
+    winner = (_filter(values, batch) - noise.log()).argmax(dim=-1, keepdim=True)
+    return tokens.gather(1, winner)[:, 0]
+
+
+def _draw_unsorted(scaled: torch.Tensor, batch: SamplingBatch) -> torch.Tensor:
+    """Draw as ``_draw_sorted``, but sort no more of a row than its top-k asks for."""
+    drawn = torch.zeros(len(scaled), dtype=torch.long)
+    limited = batch.top_k > 0
+    if limited.any():
+        at = limited.nonzero()[:, 0]
+        drawn[at] = _draw_sorted(scaled[at], _with_top_k(batch, at))
+    if not limited.all():
+        at = (~limited).nonzero()[:, 0]
+        options = (batch.seeds, batch.positions, batch.top_p, batch.min_p)
+        drawn[at] = race(scaled[at], *(option[at] for option in options))
+    return drawn
+
+
+def _with_top_k(batch: SamplingBatch, rows: torch.Tensor) -> SamplingBatch:
+    """Return the settings of some rows, all of which have a top-k."""
+    names = ("temperature", "top_k", "top_p", "min_p", "seeds", "positions")
+    chosen = {name: getattr(batch, name)[rows] for name in names}
+    return replace(batch, **chosen, max_top_k=int(chosen["top_k"].max()))
 
 
 def _draw_from_all(

@@ -17,7 +17,7 @@ from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.kernels.sampling import philox_noise
 from eightfold.kernels.sampling.philox_noise import exponential_noise, philox, vocabulary_noise
-from eightfold.kernels.sampling.torch_sampler import SamplingBatch, entropy, sample
+from eightfold.kernels.sampling.torch_sampler import SamplingBatch, _draw_sorted, entropy, sample
 
 CPU = torch.device("cpu")
 
@@ -165,6 +165,31 @@ def test_rows_do_not_depend_on_each_other() -> None:
     for row, params in enumerate(settings):
         alone = sample(logits[row : row + 1], batch([params], [positions[row]]))
         assert alone.item() == together[row]
+
+
+def test_the_race_gives_the_tokens_that_sorting_gives() -> None:
+    """Flat and peaked rows, equal logits, forbidden tokens, and every mixture of filters."""
+    generator = torch.Generator().manual_seed(9)
+    rows, vocabulary = 400, 700
+    logits = torch.randn(rows, vocabulary, generator=generator)
+    logits *= torch.rand(rows, 1, generator=generator) * 12
+    logits[::3] = logits[::3].round()
+    logits[1::5, ::2] = float("-inf")
+    params = []
+    for seed in range(rows):
+        top_p, min_p, top_k = torch.rand(3, generator=generator).tolist()
+        options = {"top_p": max(top_p, 1e-3) if seed % 4 else 1.0, "min_p": (seed % 3) * min_p / 9}
+        params.append(SamplingParams(seed=seed, top_k=int(top_k * 40) * (seed % 7 == 0), **options))
+    settings = batch(params)
+    assert settings.max_top_k == 0
+    found = sample(logits, settings)
+    wanted = _draw_sorted(logits, settings)
+    # Equal logits are ranked by their index here, and in any order by a sort.
+    distinct = torch.arange(rows) % 3 != 0
+    assert torch.equal(found[distinct], wanted[distinct])
+    for row in (~distinct).nonzero()[:, 0].tolist():
+        kept = filtered(logits[row], params[row])
+        assert logits[row, found[row]] >= logits[row][kept > 0].min()
 
 
 def test_the_sharpest_filters_leave_the_most_likely_token() -> None:
