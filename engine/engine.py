@@ -4,7 +4,7 @@ import threading
 import time
 from collections import deque
 from contextlib import nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -17,6 +17,7 @@ from .engine_config import EngineConfig
 from .events import Event
 from .execution.in_flight_step import InFlightStep
 from .inspection.architecture import Architecture, inspect_architecture, text_model
+from .inspection.kv_geometry import with_fp8_cache
 from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
 from .model_errors import ModelError
 from .quantization.meta_modules import describe_stored_weights
@@ -81,6 +82,8 @@ class Engine:
         else:
             device = select_device(config.device)
             architecture = inspect_architecture(read_config(model), config.weights)
+        if config.kv is not None:
+            architecture = replace(architecture, layers=with_fp8_cache(architecture.layers))
         kernels = uses_kernels(device, config, architecture)
         choice = choose_fused(architecture, config, kernels)
         fused = choice.architecture
@@ -373,6 +376,7 @@ class Engine:
                 f"path: {self.path}",
                 *sizes,
                 *([f"stored: {self._stored_weights}"] if self._stored_weights else []),
+                *([] if self.config.kv is None else ["kv: full attention in FP8"]),
                 f"context: {room} tokens in all, {each} for each of {running} sequences at once, "
                 f"at most {self.max_context} for one",
                 *drafts,

@@ -19,6 +19,8 @@ class EngineConfig:
         weights: ``"fp8"`` rounds the linear layers of an unquantized checkpoint to 8 bits while it
             is loaded, with a scale for each output; the embedding and the head stay. ``None`` takes
             weights as they are stored.
+        kv: ``"fp8"`` keeps keys and values of full-attention layers in 8 bits, with a scale for
+            each page and head; windows stay as they are. ``None`` keeps the activations' type.
         page_size: tokens per page, a power of two; ``None`` takes 64 with the GPU kernels, else 16.
         max_running: maximum number of sequences in one step.
         max_step_tokens: token budget of one step; longer prompts are computed in chunks.
@@ -59,6 +61,7 @@ class EngineConfig:
     device: str | None = None
     dtype: str | None = None
     weights: str | None = None
+    kv: str | None = None
     page_size: int | None = None
     max_running: int = 64
     max_step_tokens: int = 512
@@ -83,6 +86,8 @@ class EngineConfig:
             raise ValueError(f"dtype must be one of {', '.join(DTYPES)}, not {self.dtype!r}.")
         if self.weights not in (None, "fp8"):
             raise ValueError(f"weights must be 'fp8' or None, not {self.weights!r}.")
+        if self.kv not in (None, "fp8"):
+            raise ValueError(f"kv must be 'fp8' or None, not {self.kv!r}.")
         size = self.page_size
         if size is not None and (size < 1 or size & (size - 1)):
             raise ValueError(f"page_size must be a power of two, not {size}.")

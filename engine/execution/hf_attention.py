@@ -109,15 +109,21 @@ class PagedAttentionLayer:
         options: dict[str, Any],
     ) -> torch.Tensor:
         from eightfold.kernels.attention.attention_dispatch import attend
+        from eightfold.kernels.attention.triton_kernels.fp8_page_write import CacheTarget
         from eightfold.kernels.module_ops.rotate_and_write import rotate_and_write
 
         keys, values = self.cache.layers[self.spec.index]
         assert values is not None
         rotation = self.take_rotation()
+        target = CacheTarget(keys, values, batch.slot_mapping, queries.dtype)
+        assert target.keys is not None
+        assert target.values is not None
         queries = rotate_and_write(
             queries, *written, rotation and rotation[:2], rotation and rotation[2],
-            batch.slot_mapping, keys, values, pdl=True,
+            target.slots, target.keys, target.values, pdl=True,
         )  # fmt: skip
+        if self.spec.owns_kv:
+            target.finish()
         # Padding rows after chunks are not written, and must stay finite.
         chunks = batch.query_starts.shape[0] > 1
         out = torch.zeros_like(queries) if chunks else torch.empty_like(queries)

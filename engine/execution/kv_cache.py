@@ -2,6 +2,8 @@
 
 import torch
 
+from eightfold.kernels.attention.fp8_pages import Fp8Pages, KVPages, write_fp8_pages_in_torch
+
 from ..inspection.architecture import Architecture
 from ..inspection.kv_geometry import LayerSpec
 from ..scheduling.pages.page_pool import PageGroup
@@ -12,9 +14,10 @@ class KVCache:
     """Keys and values of each layer, ``[pages, page_size, kv_heads, head_dim]``.
 
     Layers that share keys and values have the tensors of the layer that they share with. A layer
-    with one copy has no second tensor. Layers of the same group and shape are parts of one tensor,
-    so that one copy moves a page of all of them. The null page is zero and stays finite: padded
-    reads of it are masked, but 0 times NaN would not vanish.
+    with one copy has no second tensor. Layers in FP8 have scales beside their codes, which move
+    with the pages. Layers of the same group and shape are parts of one tensor, so that one copy
+    moves a page of all of them. The null page is zero and stays finite: padded reads of it are
+    masked, but 0 times NaN would not vanish.
 
     Attributes:
         windows: window of each page group.
@@ -37,35 +40,38 @@ class KVCache:
 
     def allocate(self, groups: list[PageGroup]) -> None:
         """Allocate the pages of each group; what the cache held before is lost."""
-        self.layers: list[tuple[torch.Tensor, torch.Tensor | None]] = []
+        self.layers: list[tuple[KVPages, KVPages | None]] = []
         self._device_pages: list[list[torch.Tensor]] = [[] for _ in groups]
         self._host_pages: list[list[torch.Tensor]] = [[] for _ in groups]
-        own: dict[tuple[int, int, int], list[LayerSpec]] = {}
+        own: dict[tuple[int, int, int, bool], list[LayerSpec]] = {}
         for layer in self._architecture.layers:
             if layer.owns_kv:
-                key = (self.windows.index(layer.window), layer.kv_heads, layer.head_dim)
+                key = (self.windows.index(layer.window), layer.kv_heads, layer.head_dim, layer.fp8)
                 own.setdefault(key, []).append(layer)
-        tensors: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}
-        for (g, *shape), layers in own.items():
+        tensors: dict[int, tuple[KVPages, KVPages | None]] = {}
+        for (g, heads, head_dim, fp8), layers in own.items():
             copies = sum(layer.copies for layer in layers)
-            stacked = self._empty(copies, groups[g].page_count, *shape, device=self._device)
-            stacked[:, 0] = 0
-            self._device_pages[g].append(stacked)
-            if groups[g].host_page_count:
-                self._host_pages[g].append(self._empty(copies, groups[g].host_page_count, *shape))
-            parts = iter(stacked.unbind(0))
+            shape, dtype = (self.page_size, heads, head_dim), torch.uint8 if fp8 else self._dtype
+            stacked: list[KVPages] = list(self._stack(g, groups[g], copies, shape, dtype).unbind(0))
+            if fp8:
+                scales = self._stack(g, groups[g], copies, (heads,), torch.float32).unbind(0)
+                stacked = [Fp8Pages(*pair) for pair in zip(stacked, scales, strict=True)]
+            parts = iter(stacked)
             for layer in layers:
                 tensors[layer.index] = (next(parts), None if layer.one_copy else next(parts))
         self.layers = [tensors[layer.source] for layer in self._architecture.layers]
 
-    def _empty(
-        self, copies: int, pages: int, *shape: int, device: torch.device | None = None
+    def _stack(
+        self, g: int, group: PageGroup, copies: int, shape: tuple[int, ...], dtype: torch.dtype
     ) -> torch.Tensor:
-        pinned = device is None and self._device.type == "cuda"
-        return torch.empty(
-            (copies, pages, self.page_size, *shape),
-            device=device, dtype=self._dtype, pin_memory=pinned,
-        )  # fmt: skip
+        """Allocate one tensor for pages of several layers, and the host's pages of it."""
+        stacked = torch.empty((copies, group.page_count, *shape), device=self._device, dtype=dtype)
+        stacked[:, 0] = 0
+        self._device_pages[g].append(stacked)
+        if group.host_page_count:
+            host, pinned = (copies, group.host_page_count, *shape), self._device.type == "cuda"
+            self._host_pages[g].append(torch.empty(host, dtype=dtype, pin_memory=pinned))
+        return stacked
 
     @property
     def nbytes(self) -> int:
@@ -76,9 +82,7 @@ class KVCache:
         """Copy pages in the given order: a later copy may read what an earlier one wrote."""
         for kind, group, source, target in copies:
             if kind == "token":
-                for pages in self._device_pages[group]:
-                    slots = pages.flatten(1, 2)
-                    slots[:, target] = slots[:, source]
+                self._copy_token(group, source, target)
                 continue
             device, host = self._device_pages[group], self._host_pages[group]
             origin = host if kind == "restore" else device
@@ -91,3 +95,16 @@ class KVCache:
                 # each layer is copied by itself.
                 for to, page in zip(target_tensor, source_tensor, strict=True):
                     to[target].copy_(page[source], non_blocking=True)
+
+    def _copy_token(self, group: int, source: int, target: int) -> None:
+        """Copy what is at one slot of a group's layers to another slot."""
+        window, slots = self.windows[group], torch.tensor([target], device=self._device)
+        for layer in self._architecture.layers:
+            if layer.window != window or not layer.owns_kv:
+                continue
+            for pages in self.layers[layer.index]:
+                if isinstance(pages, Fp8Pages):
+                    row = pages.gather(slots.new_tensor([source]), torch.float32)
+                    write_fp8_pages_in_torch(pages, row, slots)
+                elif pages is not None:
+                    pages.flatten(0, 1)[target] = pages.flatten(0, 1)[source]

@@ -23,6 +23,9 @@ UNIFORM_WINDOW = frozenset(
 )  # fmt: skip
 
 
+SCALE_BYTES = 4
+
+
 class HeadShape(NamedTuple):
     """Number of KV heads of a layer, and their width."""
 
@@ -41,6 +44,7 @@ class LayerSpec:
         head_dim: width of a head, the same for keys and values.
         source: layer whose keys and values are read; the layer's own index unless it shares them.
         one_copy: True if the cache holds one vector from which key and value are both rebuilt.
+        fp8: True if the cache holds FP8, with a scale for each page and head.
     """
 
     index: int
@@ -49,6 +53,7 @@ class LayerSpec:
     head_dim: int
     source: int
     one_copy: bool = False
+    fp8: bool = False
 
     @property
     def copies(self) -> int:
@@ -206,18 +211,45 @@ def _head_shape(config: Mapping[str, Any], window: int | None, own: Mapping[str,
     )
 
 
+def with_fp8_cache(layers: Iterable[LayerSpec]) -> tuple[LayerSpec, ...]:
+    """Return layers of which those with full attention keep FP8.
+
+    Raises:
+        UnsupportedModelError: if none has full attention.
+    """
+    found = tuple(replace(layer, fp8=layer.window is None) for layer in layers)
+    if not any(layer.fp8 for layer in found):
+        raise UnsupportedModelError(
+            "All layers of this model attend in sliding windows, whose cache is not kept in FP8; "
+            "leave kv at None."
+        )
+    return found
+
+
 def bytes_per_token(layers: Iterable[LayerSpec], window: int | None, itemsize: int) -> int:
     """Return the bytes that a token takes in all layers of one window.
 
     Args:
         window: ``None`` for the full-attention layers.
-        itemsize: bytes of an element.
+        itemsize: bytes of an element that is not in FP8.
     """
-    return itemsize * sum(
-        layer.copies * layer.kv_heads * layer.head_dim
+    return sum(
+        (1 if layer.fp8 else itemsize) * layer.copies * layer.kv_heads * layer.head_dim
         for layer in layers
         if layer.window == window and layer.owns_kv
     )
+
+
+def bytes_per_page(
+    layers: Sequence[LayerSpec], window: int | None, itemsize: int, page_size: int
+) -> int:
+    """Return the bytes that a page takes in all layers of one window, scales included."""
+    scales = sum(
+        SCALE_BYTES * layer.copies * layer.kv_heads
+        for layer in layers
+        if layer.fp8 and layer.window == window and layer.owns_kv
+    )
+    return page_size * bytes_per_token(layers, window, itemsize) + scales
 
 
 def window_bytes_per_sequence(layers: Sequence[LayerSpec], itemsize: int) -> int:

@@ -5,6 +5,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
+from eightfold.kernels.attention.triton_kernels.fp8_page_write import CacheTarget
 from eightfold.kernels.layers.gated_activation import gated_activation
 from eightfold.kernels.layers.linear_few_rows import ACTIVATIONS, linear_few_rows
 from eightfold.kernels.module_ops.rotate_and_write import RotaryLayout, rotate_and_write
@@ -37,6 +38,7 @@ class AttentionOnlyDecoder:
         page_size: int,
     ) -> None:
         self._heads = int(architecture.config.num_attention_heads)
+        self._like = torch.empty(0, dtype=model.dtype, device=model.device)
         self._vocabulary = model.get_input_embeddings().num_embeddings
         self._layers = {
             (layer.window, layer.kv_heads, layer.head_dim): (layer, getattr(module, "sinks", None))
@@ -64,21 +66,28 @@ class AttentionOnlyDecoder:
         """Attend in one layer of each kind, and return zeros (see ``Decoder``)."""
         for layer, sinks in self._layers.values():
             keys, values = cache.layers[layer.index]
-            query = keys.new_zeros(len(tokens), self._heads, layer.head_dim)
-            angles = keys.new_zeros(len(tokens), layer.head_dim)
+            query = self._like.new_zeros(len(tokens), self._heads, layer.head_dim)
+            angles = self._like.new_zeros(len(tokens), layer.head_dim)
+            target = CacheTarget(
+                keys, keys if values is None else values, batches[layer.window].slot_mapping,
+                query.dtype,
+            )  # fmt: skip
+            assert target.keys is not None
+            assert target.values is not None
             rotate_and_write(
                 query, query[:, : layer.kv_heads], query[:, : layer.kv_heads], (angles, angles),
-                RotaryLayout(layer.head_dim // 2, False, 1), batches[layer.window].slot_mapping,
-                keys, keys if values is None else values, pdl=True,
+                RotaryLayout(layer.head_dim // 2, False, 1), target.slots, target.keys,
+                target.values, pdl=True,
             )  # fmt: skip
+            target.finish()
             attend(
                 query, keys, values, batches[layer.window], torch.zeros_like(query),
                 window=layer.window, scale=layer.head_dim**-0.5, sinks=sinks,
                 workspace=self._workspace,
             )  # fmt: skip
-        self._run_modules(len(tokens), keys)
+        self._run_modules(len(tokens), self._like)
         count = len(tokens) if rows is None else len(rows)
-        return keys.new_zeros(count, self._vocabulary)
+        return self._like.new_zeros(count, self._vocabulary)
 
     def _run_modules(self, rows: int, like: torch.Tensor) -> None:
         """Launch what replaces modules, on zeros."""

@@ -14,7 +14,7 @@ from ..execution.cpu_runner import CpuRunner
 from ..execution.kv_cache import KVCache
 from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
-from ..inspection.kv_geometry import bytes_per_token
+from ..inspection.kv_geometry import bytes_per_page
 from ..model_errors import ModelError
 from ..quantization.meta_modules import stored_linears
 from ..scheduling.pages.page_pool import PageGroup
@@ -203,7 +203,7 @@ def size_page_groups(
     size, windows = page_size, architecture.windows
     context = min(config.max_context or architecture.max_positions, architecture.max_positions)
     page_bytes = {
-        window: size * bytes_per_token(architecture.layers, window, itemsize) for window in windows
+        window: bytes_per_page(architecture.layers, window, itemsize, size) for window in windows
     }
     counts: dict[int | None, int] = {}
     left = budget

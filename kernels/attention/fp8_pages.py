@@ -1,4 +1,4 @@
-"""Pages of keys or values in FP8 (E4M3), with a scale for each page and head.
+"""Pages of keys or values in FP8 (E4M3), with a scale for each page and head, in plain PyTorch.
 
 Scales are powers of two, so that a value is rounded in the same way under each of them, unless it
 is below 2^-14 of the largest of its page and head. A page's scale grows with the values that are
@@ -10,9 +10,6 @@ exact in bfloat16.
 from dataclasses import dataclass
 
 import torch
-
-from ..triton_launch import FLOAT_DTYPES, require, require_tensor
-from .triton_kernels.fp8_pages_kernel import write_fp8_pages_kernel
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
@@ -62,35 +59,20 @@ KVPages = torch.Tensor | Fp8Pages
 """A cache of keys or of values, [pages, page_size, kv_heads, head_dim]."""
 
 
-def write_fp8_pages(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
+def write_fp8_pages_in_torch(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
     """Write rows to their slots, and enlarge the scales of their pages as far as needed.
 
     A page to whose first slot a row is written begins anew: its scale and its rows are forgotten.
 
     Args:
         pages: the cache, changed.
-        new: floats [T, kv_heads, head_dim], contiguous.
-        slots: int32 or int64 [T]; nothing is written to a negative slot. The rows of a page follow
-            one another, their slots ascend.
+        new: floats [T, kv_heads, head_dim].
+        slots: whole numbers [T]; nothing is written to a negative slot.
 
     Raises:
         ValueError: a shape or dtype does not fit.
     """
-    _check(pages, new, slots)
-    _, page_size, kv_heads, head_dim = pages.shape
-    rows = new.shape[0]
-    if rows == 0:
-        return
-    write_fp8_pages_kernel[(rows, kv_heads)](
-        new, slots, pages.codes, pages.scales, rows,
-        KV_HEADS=kv_heads, HEAD_DIM=head_dim, BLOCK_DIM=1 << (head_dim - 1).bit_length(),
-        PAGE_SIZE=page_size, BLOCK=min(16, page_size), num_warps=4,
-    )  # fmt: skip
-
-
-def write_fp8_pages_in_torch(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
-    """Do what :func:`write_fp8_pages` does, in plain PyTorch, bit for bit the same."""
-    _check(pages, new, slots)
+    check_rows(pages, new, slots)
     size = pages.shape[1]
     written = slots >= 0
     slots, values = slots[written].long(), new[written].float()
@@ -121,14 +103,16 @@ def _codes(values: torch.Tensor) -> torch.Tensor:
     return values.clamp(-FP8_MAX, FP8_MAX).to(FP8).view(torch.uint8)
 
 
-def _check(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
-    require_tensor("codes", pages.codes, torch.uint8, 4)
-    require_tensor("scales", pages.scales, torch.float32, 2)
-    require_tensor("new", new, FLOAT_DTYPES, 3)
-    require_tensor("slots", slots, (torch.int32, torch.int64), 1)
+def check_rows(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
+    """Raise ValueError unless rows and their slots fit pages."""
     count, _, *width = pages.shape
-    require(
-        tuple(pages.scales.shape) == (count, width[0]) and list(new.shape) == [len(slots), *width],
-        f"Rows {tuple(new.shape)} and scales {tuple(pages.scales.shape)} do not fit pages of "
-        f"shape {tuple(pages.shape)} and {len(slots)} slots.",
-    )
+    if (
+        pages.codes.dtype != torch.uint8
+        or tuple(pages.scales.shape) != (count, width[0])
+        or list(new.shape) != [len(slots), *width]
+        or not new.is_floating_point()
+    ):
+        raise ValueError(
+            f"Rows {tuple(new.shape)} and scales {tuple(pages.scales.shape)} do not fit pages of "
+            f"shape {tuple(pages.shape)} and {len(slots)} slots."
+        )

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
+from .fp8_pages import Fp8Pages, KVPages, write_fp8_pages_in_torch
+
 # Keys of decode rows gathered at once, padding included. It bounds the memory of a step.
 MAX_GATHERED_KEYS = 1 << 16
 
@@ -54,19 +56,22 @@ class TorchAttentionBatch:
 def write_kv_cache(
     keys: torch.Tensor,
     values: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor,
+    key_cache: KVPages,
+    value_cache: KVPages,
     slots: torch.Tensor,
 ) -> None:
     """Write keys and values [T, kv_heads, head_dim] to their slots [T] of the caches."""
-    key_cache.flatten(0, 1).index_copy_(0, slots, keys.to(key_cache.dtype))
-    value_cache.flatten(0, 1).index_copy_(0, slots, values.to(value_cache.dtype))
+    for cache, new in ((key_cache, keys), (value_cache, values)):
+        if isinstance(cache, Fp8Pages):
+            write_fp8_pages_in_torch(cache, new, slots)
+        else:
+            cache.flatten(0, 1).index_copy_(0, slots, new.to(cache.dtype))
 
 
 def torch_paged_attention(
     queries: torch.Tensor,
-    key_cache: torch.Tensor,
-    value_cache: torch.Tensor,
+    key_cache: KVPages,
+    value_cache: KVPages,
     batch: TorchAttentionBatch,
     scale: float,
     softcap: float | None = None,
@@ -89,14 +94,13 @@ def torch_paged_attention(
     heads, kv_heads = queries.shape[1], key_cache.shape[2]
     group = heads // kv_heads
     out = queries.new_empty(queries.shape[0], heads, value_cache.shape[3])
-    flat_keys, flat_values = key_cache.flatten(0, 1), value_cache.flatten(0, 1)
     if sinks is not None:
         sinks = sinks.view(kv_heads, group)
     if batch.decode_rows is not None:
         rows = batch.decode_rows
         # The query heads of a group are the rows of an attention: [B, kv_heads, group, head_dim].
         query = (queries[rows] if batch.chunks else queries).unflatten(1, (kv_heads, group))
-        attended = _decode(query, flat_keys, flat_values, batch, scale, softcap, sinks)
+        attended = _decode(query, key_cache, value_cache, batch, scale, softcap, sinks)
         if not batch.chunks:
             return attended
         out[rows] = attended
@@ -104,8 +108,11 @@ def torch_paged_attention(
         query = queries[chunk.begin : chunk.end].unflatten(1, (kv_heads, group))
         query = query.permute(1, 2, 0, 3)  # [kv_heads, group, rows, head_dim]
         key, value = (  # [kv_heads, group, L, head_dim]
-            _gather(flat, chunk.slots).transpose(0, 1).unsqueeze(1).expand(-1, group, -1, -1)
-            for flat in (flat_keys, flat_values)
+            _gather(cache, chunk.slots, query)
+            .transpose(0, 1)
+            .unsqueeze(1)
+            .expand(-1, group, -1, -1)
+            for cache in (key_cache, value_cache)
         )
         sink = None if sinks is None else sinks[:, :, None, None]
         attended = _attention(
@@ -117,8 +124,8 @@ def torch_paged_attention(
 
 def _decode(
     query: torch.Tensor,
-    flat_keys: torch.Tensor,
-    flat_values: torch.Tensor,
+    key_cache: KVPages,
+    value_cache: KVPages,
     batch: TorchAttentionBatch,
     scale: float,
     softcap: float | None,
@@ -132,16 +139,21 @@ def _decode(
     parts = []
     for begin in range(0, len(query), count):
         part = slice(begin, begin + count)
-        key = _gather(flat_keys, slots[part]).transpose(1, 2)
-        value = _gather(flat_values, slots[part]).transpose(1, 2)
+        key = _gather(key_cache, slots[part], query).transpose(1, 2)
+        value = _gather(value_cache, slots[part], query).transpose(1, 2)
         visible = None if mask is None else mask[part]
         parts.append(_attention(query[part], key, value, visible, scale, softcap, sink))
     return (parts[0] if len(parts) == 1 else torch.cat(parts)).flatten(1, 2)
 
 
-def _gather(flat: torch.Tensor, slots: torch.Tensor) -> torch.Tensor:
-    """``flat[slots]`` by ``index_select``: it copies whole rows, three times as fast on a CPU."""
-    return flat.index_select(0, slots.flatten()).unflatten(0, slots.shape)
+def _gather(cache: KVPages, slots: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
+    """What is at slots [...], in the query's type: [..., kv_heads, head_dim].
+
+    ``index_select`` copies whole rows, three times as fast on a CPU as an index.
+    """
+    if isinstance(cache, Fp8Pages):
+        return cache.gather(slots, query.dtype)
+    return cache.flatten(0, 1).index_select(0, slots.flatten()).unflatten(0, slots.shape)
 
 
 def _attention(

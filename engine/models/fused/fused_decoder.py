@@ -15,6 +15,7 @@ import torch
 from transformers import PreTrainedModel
 
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
+from eightfold.kernels.attention.triton_kernels.fp8_page_write import CacheTarget
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
 from eightfold.kernels.layers.rms_norm import add_rms_norm
 from eightfold.kernels.layers.rotary_embedding import norm_rope_and_cache
@@ -254,24 +255,28 @@ class FusedDecoder:
         """Normalize, rotate and write to the cache; returns queries [rows, heads, head_dim]."""
         rows, spec = positions.shape[0], layer.spec
         query = narrow(self.buffers.query, rows, layer.out.shape[1]).view(rows, -1, spec.head_dim)
-        keys, values = cache.layers[spec.index] if spec.owns_kv else (None, None)
+        target = CacheTarget(
+            *(cache.layers[spec.index] if spec.owns_kv else (None, None)), batch.slot_mapping,
+            query.dtype,
+        )  # fmt: skip
         norm_rope_and_cache(
             self._qkv(layer, rows),
             layer.q_norm,
-            layer.k_norm if values is not None else None,
+            layer.k_norm if target.values is not None else None,
             layer.rotary.cos,
             layer.rotary.sin,
             positions,
-            batch.slot_mapping,
+            target.slots,
             query,
-            keys,
-            values,
+            target.keys,
+            target.values,
             bias=layer.qkv_bias,
             value_norm=self._family.value_norm,
             layout=layer.rotary.layout,
             eps=self.eps,
             pdl=True,
         )
+        target.finish()
         return query
 
     def _feedforward(

@@ -19,7 +19,7 @@ from triton.compiler import ASTSource
 
 from eightfold.kernels.attention.flash_attn.flash_attn_prefill import gather_windows_kernel
 from eightfold.kernels.attention.paged_prefill import default_prefill_config
-from eightfold.kernels.attention.triton_kernels.fp8_pages_kernel import write_fp8_pages_kernel
+from eightfold.kernels.attention.triton_kernels.fp8_page_write import write_fp8_pages_kernel
 from eightfold.kernels.attention.triton_kernels.paged_decode_kernel import paged_decode_kernel
 from eightfold.kernels.attention.triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 from eightfold.kernels.attention.triton_kernels.split_combine_kernel import split_combine_kernel

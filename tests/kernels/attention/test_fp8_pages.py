@@ -8,12 +8,12 @@ from eightfold.kernels.attention.fp8_pages import (
     FP8_MAX,
     Fp8Pages,
     scale_of,
-    write_fp8_pages,
     write_fp8_pages_in_torch,
 )
 from eightfold.kernels.attention.one_copy_keys import OneCopy
 from eightfold.kernels.attention.paged_decode import paged_decode
 from eightfold.kernels.attention.paged_prefill import paged_prefill
+from eightfold.kernels.attention.triton_kernels.fp8_page_write import write_fp8_pages
 
 WRITERS = [write_fp8_pages, write_fp8_pages_in_torch]
 

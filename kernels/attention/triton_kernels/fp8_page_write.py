@@ -1,9 +1,12 @@
-"""Triton kernel that writes keys or values to pages in FP8 (E4M3); ``fp8_pages`` launches it."""
+"""Writes keys or values to pages in FP8 (E4M3), with a Triton kernel; ``fp8_pages`` says how."""
 
+import torch
 import triton
 import triton.language as tl
 
 from ...quantized.fp8_codes import fp8_codes, fp8_values
+from ...triton_launch import next_power_of_2, require_tensor
+from ..fp8_pages import Fp8Pages, KVPages, check_rows
 
 
 @triton.jit
@@ -56,3 +59,71 @@ def write_fp8_pages_kernel(
             target = (to * KV_HEADS + head)[:, None] * HEAD_DIM + dim[None, :]
             tl.store(codes + target, fp8_codes(x / scale), mask=live)
         tl.store(scales + page * KV_HEADS + head, scale)
+
+
+def write_fp8_pages(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
+    """Do what ``write_fp8_pages_in_torch`` does, bit for bit the same.
+
+    Args:
+        pages: the cache, changed.
+        new: floats [T, kv_heads, head_dim], contiguous.
+        slots: int32 or int64 [T]; nothing is written to a negative slot. The rows of a page follow
+            one another, their slots ascend.
+
+    Raises:
+        ValueError: a shape or dtype does not fit.
+    """
+    check_rows(pages, new, slots)
+    for name, tensor in (("codes", pages.codes), ("scales", pages.scales), ("rows", new)):
+        require_tensor(name, tensor, tensor.dtype, tensor.dim())
+    require_tensor("slots", slots, (torch.int32, torch.int64), 1)
+    _, page_size, kv_heads, head_dim = pages.shape
+    rows = new.shape[0]
+    if rows == 0:
+        return
+    write_fp8_pages_kernel[(rows, kv_heads)](
+        new, slots, pages.codes, pages.scales, rows,
+        KV_HEADS=kv_heads, HEAD_DIM=head_dim, BLOCK_DIM=next_power_of_2(head_dim),
+        PAGE_SIZE=page_size, BLOCK=min(16, page_size), num_warps=4,
+    )  # fmt: skip
+
+
+class CacheTarget:
+    """What a kernel writes a step's keys and values to: the cache, or rows on their way to FP8.
+
+    Attributes:
+        keys: as the kernel takes it, in floats; ``None`` without a cache.
+        values: the same; ``None`` also with one copy.
+        slots: int32 or int64 [T], where the kernel writes each row.
+
+    Args:
+        keys: the cache.
+        values: the cache; ``None`` with one copy.
+        slots: int32 or int64 [T], slots of the cache.
+        dtype: type of rows on their way.
+    """
+
+    def __init__(
+        self,
+        keys: KVPages | None,
+        values: KVPages | None,
+        slots: torch.Tensor,
+        dtype: torch.dtype,
+    ) -> None:
+        self._caches, self._slots = (keys, values), slots
+        if isinstance(keys, Fp8Pages):
+            self.slots = torch.arange(len(slots), device=slots.device, dtype=slots.dtype)
+        else:
+            self.slots = slots
+        self.keys, self.values = (
+            each.codes.new_empty(len(slots), 1, *each.shape[2:], dtype=dtype)
+            if isinstance(each, Fp8Pages)
+            else each
+            for each in self._caches
+        )
+
+    def finish(self) -> None:
+        """Write rows that wait for it to their pages; called after the kernel."""
+        for cache, rows in zip(self._caches, (self.keys, self.values), strict=True):
+            if isinstance(cache, Fp8Pages) and rows is not None:
+                write_fp8_pages(cache, rows.flatten(0, 1), self._slots)
