@@ -68,6 +68,7 @@ setup(
             "uvloop>=0.19",
             "prometheus-client>=0.20",
         ],
+        "ray": ["ray[data]>=2.50"],
         "test": [
             "pytest>=8",
             "pytest-timeout>=2.3",
@@ -87,6 +88,7 @@ setup(
             "uvloop>=0.19",
             "prometheus-client>=0.20",
             "openai>=2",
+            "ray[data]>=2.50",
         ],
     },
     entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:main"]},

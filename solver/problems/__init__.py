@@ -1,0 +1,1 @@
+"""Sources of problems: files, folders and ids of data sets."""
