@@ -128,7 +128,7 @@ def inspect_architecture(config: PretrainedConfig, weights: str | None = None) -
         raise UnsupportedModelError(f"{name} does not say how many positions it was made for.")
     model = _without_weights(text)
     layers = _layers(model, text, windows)
-    calls = probe_attention(model, int(positions))
+    calls = _probe(model, name, int(positions), windows)
     if calls is not None:
         _check_calls(name, layers, list(attention_modules(model)), calls)
     return Architecture(
@@ -166,6 +166,23 @@ def _without_weights(text: PretrainedConfig) -> PreTrainedModel:
         raise UnsupportedModelError(
             f"transformers cannot build this {text.model_type} model: "
             f"{type(error).__name__}: {first_line(error).rstrip('.')}."
+        ) from error
+
+
+def _probe(
+    model: PreTrainedModel, name: str, positions: int, windows: tuple[int | None, ...]
+) -> list[AttentionRequirements] | None:
+    """Return what ``probe_attention`` finds.
+
+    Masks are evaluated past the longest window, which may be longer than any sequence.
+    """
+    longest = max((window or 0 for window in windows), default=0)
+    try:
+        return probe_attention(model, max(positions, longest + 2))
+    except Exception as error:  # settings that do not fit together raise anything
+        raise UnsupportedModelError(
+            f"transformers cannot run this {name} model: {type(error).__name__}: "
+            f"{first_line(error).rstrip('.')}."
         ) from error
 
 

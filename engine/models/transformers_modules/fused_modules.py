@@ -124,10 +124,9 @@ def _fuse_attention(module: nn.Module, probe: ModuleProbe) -> bool:
         if join and joint is not None:
             for index, (name, source) in enumerate(zip(names, sources, strict=True)):
                 setattr(attention, name, JointPart(source, joint, index))
-        changed = join
-        if defer:
-            changed = defer_rotation(module, attention.eightfold_layer) or join
-        if changed and probe.agrees(module, module):
+        deferred = defer_rotation(module, attention.eightfold_layer) if defer else []
+        agrees = bool(join or deferred) and probe.agrees(module, module)
+        if agrees and not any(rotation.unknown for rotation in deferred):
             return True
         attention.__dict__.pop("forward", None)
         attention.eightfold_layer.rotation = None

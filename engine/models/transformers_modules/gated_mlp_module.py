@@ -23,20 +23,20 @@ class FusedGatedMLP(nn.Module):
 
     def __init__(self, gate_up: torch.Tensor, down: nn.Linear, activation: str) -> None:
         super().__init__()
-        self.down_proj = down
-        self._gate_up, self._activation = gate_up, activation
+        self.down_proj, self._activation = down, activation
+        self.gate_up = nn.Parameter(gate_up, requires_grad=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """[..., hidden] -> [..., hidden]."""
-        rows, inner = x.numel() // x.shape[-1], self._gate_up.shape[0] // 2
+        rows, inner = x.numel() // x.shape[-1], self.gate_up.shape[0] // 2
         flat = x.reshape(rows, -1).contiguous()
         hidden = torch.empty(rows, inner, dtype=x.dtype, device=x.device)
         if few_rows(rows, x):
             linear_few_rows(
-                flat, self._gate_up, hidden, gated=True, activation=self._activation, pdl=True
+                flat, self.gate_up, hidden, gated=True, activation=self._activation, pdl=True
             )
         elif rows:
-            gate, up = F.linear(flat, self._gate_up).chunk(2, dim=1)
+            gate, up = F.linear(flat, self.gate_up).chunk(2, dim=1)
             gated_activation(gate, up, hidden, self._activation)
         return linear(hidden, self.down_proj.weight, self.down_proj.bias).view(x.shape)
 

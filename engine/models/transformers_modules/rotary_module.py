@@ -67,11 +67,15 @@ class DeferredRotation:
     Args:
         original: transformers' function.
         layer: attention layer that takes the rotation.
+
+    Attributes:
+        unknown: True once a call has shown that the function rotates in no known way.
     """
 
     def __init__(self, original: Callable[..., Any], layer: PagedAttentionLayer) -> None:
         self._original, self._layer = original, layer
         self._layout: RotaryLayout | None = None
+        self.unknown = False
 
     def __call__(
         self,
@@ -87,11 +91,11 @@ class DeferredRotation:
         The first call finds out which elements the function rotates. If that is of no known kind,
         it rotates as before.
         """
+        if self._layout is None and not self.unknown:
+            self._layout = find_layout(self._original, q, k, cos, sin, *args, **kwargs)
+            self.unknown = self._layout is None
         if self._layout is None:
-            layout = find_layout(self._original, q, k, cos, sin, *args, **kwargs)
-            if layout is None:
-                return self._original(q, k, cos, sin, *args, **kwargs)
-            self._layout = layout
+            return self._original(q, k, cos, sin, *args, **kwargs)
         self._layer.rotation = (cos[0].contiguous(), sin[0].contiguous(), self._layout)
         return q, k
 
@@ -148,25 +152,25 @@ def _differs_by(wanted: torch.Tensor, found: torch.Tensor) -> float:
     return float(error.nan_to_num(float("inf")))
 
 
-def defer_rotation(module: nn.Module, layer: PagedAttentionLayer) -> bool:
+def defer_rotation(module: nn.Module, layer: PagedAttentionLayer) -> list[DeferredRotation]:
     """Let an attention module run a copy of its ``forward`` that leaves the rotation to ``layer``.
 
     The copy differs in one thing: the rotary functions among the names that it looks up in its
     file. ``del module.forward`` takes it back.
 
     Returns:
-        False, without a change, if it uses no such function.
+        What stands in for these functions; nothing, without a change, if it uses none.
     """
     function = plain_forward(module)
     if not isinstance(function, types.FunctionType):
-        return False
+        return []
     deferred = {
         name: DeferredRotation(value, layer)
         for name in function.__code__.co_names
         if "rotary" in name and callable(value := function.__globals__.get(name))
     }
     if not deferred:
-        return False
+        return []
     copy = types.FunctionType(
         function.__code__,
         {**function.__globals__, **deferred},
@@ -176,4 +180,4 @@ def defer_rotation(module: nn.Module, layer: PagedAttentionLayer) -> bool:
     )
     copy.__kwdefaults__ = function.__kwdefaults__
     module.forward = types.MethodType(copy, module)
-    return True
+    return list(deferred.values())

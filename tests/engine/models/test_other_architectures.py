@@ -100,6 +100,10 @@ REFUSED = [
         lambda: transformers.LlamaConfig(**LAYERS, hidden_act="none"),
         "transformers cannot build this llama model",
     ),
+    (  # queries of 4 * 128 elements, which its last projection does not take
+        lambda: transformers.HeliumConfig(**LAYERS, head_dim=128),
+        "transformers cannot run this helium model: RuntimeError",
+    ),
 ]
 
 
@@ -115,6 +119,13 @@ def test_a_model_that_cannot_be_paged_is_refused_before_weights_are_read(
         Engine(tmp_path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 300
+
+
+@pytest.mark.parametrize("window", [500, 512, 4096])
+def test_a_window_may_be_longer_than_any_sequence(window: int) -> None:
+    assert LAYERS["max_position_embeddings"] == 512
+    config = transformers.MistralConfig(**LAYERS, sliding_window=window)
+    assert inspect_architecture(config).windows == (window,)
 
 
 def test_inspection_leaves_the_configuration_alone() -> None:

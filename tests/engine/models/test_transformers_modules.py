@@ -12,6 +12,7 @@ from helpers.engine_cases.config_variants import VARIANTS
 from helpers.kernel_cases.kernel_devices import CUDA
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedModel
+from transformers.models.qwen3 import modeling_qwen3
 
 from eightfold.engine.execution.hf_attention import attach
 from eightfold.engine.execution.kv_cache import KVCache
@@ -21,6 +22,7 @@ from eightfold.engine.models.transformers_modules.host_decisions import (
     host_decision,
     module_at_fault,
 )
+from eightfold.engine.models.transformers_modules.linear_modules import JointPart
 from eightfold.engine.models.transformers_modules.module_probe import ModuleProbe
 from eightfold.engine.models.transformers_modules.rotary_module import RotaryTable, find_layout
 from eightfold.engine.scheduling.pages.page_pool import PageGroup
@@ -176,6 +178,30 @@ def test_rotary_functions_are_recognized(rotate: Any, repeat: bool, layout: Any)
     angles = angles.repeat_interleave(2, -1) if repeat else torch.cat([angles, angles], -1)
     q, k = torch.zeros(1, 4, 5, 8), torch.zeros(1, 2, 5, 8)
     assert find_layout(rotate, q, k, angles.cos(), angles.sin()) == layout
+
+
+def test_a_rotation_of_no_known_kind_stays_and_is_not_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def turn_back(q: Any, k: Any, cos: Any, sin: Any) -> tuple[Any, Any]:
+        return rotate_halves(q, k, cos, -sin)
+
+    monkeypatch.setattr(modeling_qwen3, "apply_rotary_pos_emb", turn_back)
+    model = build("qwen3")
+    wanted = probed(model)
+    assert fuse_modules(model, POSITIONS).replaced["attention blocks"] == 2
+    for module in attention_modules(model):
+        assert "forward" not in vars(module)
+        assert type(module.q_proj) is JointPart
+    torch.testing.assert_close(probed(model), wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_every_weight_is_still_found_among_the_parameters() -> None:
+    """What a step must read is counted by them."""
+    model = build("qwen3")
+    before = sum(parameter.numel() for parameter in model.parameters())
+    fuse_modules(model, POSITIONS)
+    assert sum(parameter.numel() for parameter in model.parameters()) == before
 
 
 def test_a_table_holds_what_the_embedding_computes() -> None:
