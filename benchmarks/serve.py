@@ -3,10 +3,11 @@
     python benchmarks/serve.py [--model MODEL] [--device cpu] [--soak 10000]
 
 Rounds alternate between the engine alone, 8 sequences that are submitted together, and the server,
-the same 8 requests by 8 clients in another process, whose answers are streamed. Both sample the
-same tokens. The overhead is that of the medians. Then a short request is timed to its first text
-while 7 others decode, beside the seconds of one step of the engine. --soak sends many more requests
-in several ways, and compares the memory and the pages before and after.
+the same 8 requests by 8 clients, whose answers are streamed. Engine, HTTP and clients are three
+processes; what each takes of the processor is counted, because they share the cores of a CPU. Both
+sample the same tokens. The overhead is that of the medians. Then a short request is timed to its
+first text while 7 others decode, beside the seconds of one step of the engine. --soak sends many
+more requests in several ways, and compares the memory and the pages before and after.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -54,17 +54,11 @@ class Served:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / TICKS
 
-    def memory_mb(self) -> float:
-        """Return the memory that the HTTP process holds."""
-        pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
-
 
 @contextmanager
 def served(solver: Solver) -> Iterator[Served]:
     """Serve the solver as `eightfold serve` does."""
-    from eightfold.solver.cli.commands.serve_command import listen
-    from eightfold.solver.server.link.http_process import HttpProcess
+    from eightfold.solver.server.link.http_process import HttpProcess, listen
 
     listening = listen("127.0.0.1", 0)
     url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
@@ -171,31 +165,50 @@ def measure_first_token(solver: Solver, url: str, tokens: int) -> dict[str, floa
     }
 
 
-def soak(solver: Solver, url: str, requests: int) -> dict[str, float]:
-    """Send many requests, and return the growth of memory in MB and of pages in use."""
+def soak(solver: Solver, server: Served, requests: int) -> dict[str, float]:
+    """Send many requests; return the growth of both processes' memory, and the pages lost.
+
+    Half of them are streamed by plain clients, the others are sent by the official one; of those,
+    every eighth client leaves its stream.
+    """
     import openai
 
-    client = openai.OpenAI(base_url=url, api_key="none", max_retries=0)
+    client = openai.OpenAI(base_url=server.url, api_key="none", max_retries=0)
 
     def send(count: int) -> None:
-        run_clients(url, CLIENTS, count // 2, 2)
-        for seed in range(count - count // 2):  # answers in one piece, and clients that leave
-            stream = seed % 8 == 0
+        run_clients(server.url, CLIENTS, count // 2, 2)
+        for seed in range(count - count // 2):
+            leaves = seed % 8 == 0
             answer = client.completions.create(
-                model="m", prompt="1 2 3", max_tokens=64 if stream else 1, seed=seed, stream=stream
+                model="m", prompt="1 2 3", max_tokens=64 if leaves else 1, seed=seed, stream=leaves
             )
-            if stream:
+            if leaves:
                 answer.close()
 
-    def pages() -> int:
+    def memory() -> dict[str, float]:
         time.sleep(1.0)
-        return sum(solver.loop.engine.stats()["pages_available"])  # type: ignore[attr-defined]
+        free = sum(solver.loop.engine.stats()["pages_available"])  # type: ignore[attr-defined]
+        return {"engine_mb": memory_mb(os.getpid()), "http_mb": memory_mb(server.pid), "free": free}
 
     send(requests // 10)  # fills caches
-    memory, free = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, pages()
-    send(requests)
-    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory
-    return {"soak_requests": requests, "grown_mb": grown / 1024, "pages_lost": free - pages()}
+    before = memory()
+    send(requests // 2)
+    middle = memory()
+    send(requests - requests // 2)
+    after = memory()
+    return {
+        "soak_requests": requests,
+        **{f"{name}_before": before[name] for name in ("engine_mb", "http_mb")},
+        **{f"{name}_halfway": middle[name] for name in ("engine_mb", "http_mb")},
+        **{f"{name}_after": after[name] for name in ("engine_mb", "http_mb")},
+        "pages_lost": before["free"] - after["free"],
+    }
+
+
+def memory_mb(pid: int) -> float:
+    """Return the memory that a process holds."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
 def main() -> int:

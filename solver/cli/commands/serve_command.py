@@ -6,7 +6,6 @@ import argparse
 import ipaddress
 import os
 import signal
-import socket
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING
 from eightfold.sandbox.platform_support import check_platform
 
 from ...model_defaults import read_model_inputs
-from ...server.link.http_process import HttpProcess
+from ...server.link.http_process import HttpProcess, listen
 from ...solver_config import MAX_RUNNING, SolverConfig, SolverError
 from ..exit_codes import ExitCode
 from ..solver_options import add_solver_options, solver_config
@@ -139,26 +138,3 @@ def model_name(config: SolverConfig) -> str:
     if config.model is None:
         return "eightfold"
     return Path(str(config.model).partition("@")[0]).resolve().name or "model"
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Return a socket that listens, so that a taken port is reported before the model is loaded.
-
-    Raises:
-        SolverError: the address cannot be used.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind(address)
-        listening.listen(256)
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise SolverError(
-            f"The server cannot listen on {host}, port {port}: {reason}; choose another --port or "
-            "--host."
-        ) from error
-    return listening

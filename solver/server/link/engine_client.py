@@ -24,6 +24,7 @@ from .messages import (
     Started,
     Stats,
     Update,
+    Updates,
     frame,
 )
 
@@ -95,16 +96,21 @@ class EngineClient(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand the messages to their requests."""
         for message in self._reader.add(data):
-            if isinstance(message, EngineFailed):
+            if isinstance(message, Updates):
+                for request, sequence, tokens, reason in message.updates:
+                    generation = self.running.get(request)
+                    if isinstance(generation, Generation):  # else its client has left
+                        generation.update(sequence, tokens, reason)
+            elif isinstance(message, EngineFailed):
                 self._fail(message)
             elif isinstance(message, Stats):
                 waiting = self._stats.get(message.request)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(message.values)
             else:
-                request = self.running.get(message.request)  # type: ignore[union-attr]
-                if request is not None:  # else its client has left
-                    request.receive(message)  # type: ignore[arg-type]
+                running = self.running.get(message.request)  # type: ignore[union-attr]
+                if running is not None:
+                    running.receive(message)  # type: ignore[arg-type]
 
     def connection_lost(self, error: Exception | None) -> None:
         """End: without the engine's process there is nothing to serve."""
@@ -113,8 +119,8 @@ class EngineClient(asyncio.Protocol):
     def _fail(self, message: EngineFailed) -> None:
         if message.ended:
             self.ended = message.message
-        for number, request in list(self.running.items()):
-            request.receive(Refused(number, message.message, 500))
+        for number, running in list(self.running.items()):
+            running.receive(Refused(number, message.message, 500))
         for waiting in self._stats.values():
             if not waiting.done():
                 waiting.set_exception(ApiError(message.message, 503))
@@ -196,14 +202,17 @@ class Generation:
         if self._client.running.pop(self._number, None) is not None:
             self._client.send(Cancel(self._number))
 
-    def receive(self, message: Started | Refused | Update) -> None:
+    def update(self, sequence: int, tokens: tuple[int, ...], reason: str | None) -> None:
+        """Take what a step did to a sequence; see `Update`."""
+        before = self._updates.get(sequence)
+        if before is not None:
+            tokens = before.tokens + tokens
+        self._updates[sequence] = Update(sequence, tokens, reason)
+        self._changed.set()
+
+    def receive(self, message: Started | Refused) -> None:
         """Take a message of the engine's process."""
-        if isinstance(message, Update):
-            before = self._updates.get(message.sequence)
-            if before is not None:
-                message = message._replace(tokens=before.tokens + message.tokens)
-            self._updates[message.sequence] = message
-        elif isinstance(message, Refused):
+        if isinstance(message, Refused):
             self._refused = ApiError(message.message, message.status, message.param, message.code)
         else:
             self._started = True

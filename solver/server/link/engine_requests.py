@@ -20,7 +20,7 @@ from .messages import (
     Solve,
     Started,
     Stats,
-    Update,
+    Updates,
     frame,
 )
 from .vote_thread import VoteThread
@@ -59,6 +59,7 @@ class EngineRequests:
         self._sequences: dict[int, dict[int, int]] = {}  # by request and index, those that run
         self._votes: dict[int, VoteThread] = {}
         self._outbox: list[Message] = []
+        self._updates: list[tuple[int, int, tuple[int, ...], str | None]] = []
         self._unsent = bytearray()
         self._loop.post(lambda: self._loop.add_listener(self))
         threading.Thread(target=self._read, name="requests", daemon=True).start()
@@ -127,7 +128,7 @@ class EngineRequests:
                 running.pop(index, None)
                 if not running:
                     self._sequences.pop(request, None)
-            self._outbox.append(Update(request, index, event.tokens, reason))
+            self._updates.append((request, index, event.tokens, reason))
 
         return on_event
 
@@ -157,6 +158,9 @@ class EngineRequests:
 
     def tick(self, now: float) -> float:
         """Send what has gathered; called between two steps."""
+        if self._updates:
+            self._outbox.append(Updates(self._updates))
+            self._updates = []
         if self._outbox:
             self._unsent += frame(self._outbox)
             self._outbox.clear()

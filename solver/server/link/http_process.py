@@ -116,3 +116,26 @@ class HttpProcess:
         if self._requests is not None:
             self._requests.close()
         self._connection.close()
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that listens, so that a taken port is reported before the model is loaded.
+
+    Raises:
+        SolverError: the address cannot be used.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+        listening.listen(256)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise SolverError(
+            f"The server cannot listen on {host}, port {port}: {reason}; choose another --port or "
+            "--host."
+        ) from error
+    return listening

@@ -5,7 +5,7 @@
     Ready         ->
     Generate      ->
                   <-  Started, or Refused
-                  <-  Update ...             one for each sequence and step
+                  <-  Updates ...            one message for each step
     Cancel        ->                         for a client that left, or a stop text
     Solve         ->
                   <-  Line ..., Solved, or Refused
@@ -127,19 +127,29 @@ class Refused:
 
 
 class Update(NamedTuple):
-    """What one step did to one sequence of a request.
+    """What a step, or several, did to one sequence of a request.
 
     Attributes:
-        request: number of the request.
         sequence: number of the sequence in its request, from 0.
         tokens: new tokens, the end token included.
         reason: why the sequence finished (see `Event.reason`); None while it runs.
     """
 
-    request: int
     sequence: int
     tokens: tuple[int, ...]
     reason: str | None
+
+
+@dataclass(frozen=True)
+class Updates:
+    """What one step did to all sequences.
+
+    Attributes:
+        updates: the number of the request and the fields of `Update`, as plain tuples, because the
+            engine waits while they are pickled.
+    """
+
+    updates: list[tuple[int, int, tuple[int, ...], str | None]]
 
 
 @dataclass(frozen=True)
@@ -184,7 +194,7 @@ class EngineFailed:
 
 
 Message = (
-    Setup | Ready | Generate | Cancel | Solve | AskStats | Started | Refused | Update | Line
+    Setup | Ready | Generate | Cancel | Solve | AskStats | Started | Refused | Updates | Line
     | Solved | Stats | EngineFailed
 )  # fmt: skip
 
