@@ -1,8 +1,8 @@
 """Problems of the families, split into training problems and held-out problems.
 
 A hash of the family and its numbers decides whether a problem is held out, whatever its wording:
-no training trace has the same numbers in the same family. The last phrasing of each family is
-never used in training either.
+no training trace has the same numbers in the same family. The last phrasing of each family and a
+tenth of its paraphrases are never used in training either.
 
 ``python -m eightfold.demo.problems --split held_out --count 255 --out FILE`` writes JSON Lines
 with the keys ``id, family, phrasing, problem, answer``.
@@ -11,6 +11,7 @@ with the keys ``id, family, phrasing, problem, answer``.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import zlib
@@ -21,12 +22,13 @@ from random import Random
 
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
 
-from .families import ANSWERS, FAMILIES, Family, Params, fill, fill_slots
+from .families import ANSWERS, FAMILIES, Family, Params, fill, fill_slots, write_problem
+from .paraphrases import paraphrases
 
 HELD_OUT_SHARE = 64
 """One in this many draws of numbers is held out."""
 
-SPLITS = ("held_out", "held_out_phrasing", "train")
+SPLITS = ("held_out", "held_out_phrasing", "held_out_paraphrase", "train")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Problem:
     Attributes:
         id: unique among all splits and seeds.
         family: name of its family.
-        phrasing: index of its phrasing in the family.
+        phrasing: index of its phrasing in the family, or -1 for a paraphrase.
         problem: its text.
         answer: an integer in 0..99999.
     """
@@ -83,14 +85,25 @@ def agreed_answer(family: Family, params: Params) -> int | None:
     return parse_answer(outputs.pop())
 
 
-def problems(split: str, seed: int) -> Iterator[Problem]:
+def draw_template(family: Family, split: str, rng: Random) -> tuple[int, str] | None:
+    """Return a phrasing with its index, or a paraphrase with -1; None if a family has none."""
+    last = len(family.phrasings) - 1
+    if split == "held_out_paraphrase":
+        templates = paraphrases(held_out=True).get(family.name, ())
+        return (-1, rng.choice(templates)) if templates else None
+    index = last if split == "held_out_phrasing" else rng.randrange(last)
+    return index, family.phrasings[index]
+
+
+def problems(split: str, seed: int, plain: bool = False) -> Iterator[Problem]:
     """Yield problems without end, one family after the other.
 
     Args:
         split: `held_out` (numbers that are not in training, in phrasings that are),
-            `held_out_phrasing` (neither the numbers nor the phrasing are in training), or `train`
-            (both are).
+            `held_out_phrasing` (neither the numbers nor the phrasing are in training),
+            `held_out_paraphrase` (a paraphrase that is not in training), or `train`.
         seed: another seed gives other problems.
+        plain: write all problems in one spelling, with LaTeX and numbers in digits.
 
     Raises:
         ValueError: there is no such split.
@@ -98,24 +111,26 @@ def problems(split: str, seed: int) -> Iterator[Problem]:
     if split not in SPLITS:
         raise ValueError(f"There is no split {split!r}; choose one of {', '.join(SPLITS)}.")
     rng = Random(f"{split} {seed}")
-    index = 0
-    while True:
-        family = FAMILIES[index % len(FAMILIES)]
-        last = len(family.phrasings) - 1
-        params = draw_params(family, rng, held_out=split != "train")
-        answer = agreed_answer(family, params)
-        if answer is None:
+    made = 0
+    for family in itertools.cycle(FAMILIES):
+        drawn = draw_template(family, split, rng)
+        if drawn is None:
             continue
-        phrasing = last if split == "held_out_phrasing" else rng.randrange(last)
-        text = fill(family.phrasings[phrasing], params, rng)
-        yield Problem(f"{split}-{seed}-{index:04d}", family.name, phrasing, text, answer)
-        index += 1
+        answer = None
+        while answer is None:
+            params = draw_params(family, rng, held_out=split != "train")
+            answer = agreed_answer(family, params)
+        if plain:
+            text = fill(drawn[1], params, rng)
+        else:
+            text = write_problem(drawn[1], params, rng, literal=drawn[0] < 0)
+        yield Problem(f"{split}-{seed}-{made:04d}", family.name, drawn[0], text, answer)
+        made += 1
 
 
-def take(split: str, n: int, seed: int) -> list[Problem]:
+def take(split: str, n: int, seed: int, plain: bool = False) -> list[Problem]:
     """Return the first `n` problems of a split; see `problems`."""
-    stream = problems(split, seed)
-    return [next(stream) for _ in range(n)]
+    return list(itertools.islice(problems(split, seed, plain), n))
 
 
 def main(argv: list[str] | None = None) -> int:

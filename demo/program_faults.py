@@ -91,9 +91,15 @@ def replace_print(code: str, rng: Random) -> tuple[str, str] | None:
     return f"{head}{newline}{name} = {last[6:-1]}", f"print({name})"
 
 
-def miscopy_number(params: Params, rng: Random) -> Params:
-    """Return the numbers with one digit of one of them wrong, missing or doubled."""
-    name = rng.choice(list(params))
+def miscopy_number(params: Params, rng: Random) -> Params | None:
+    """Return the numbers with one digit of one of them wrong, missing or doubled.
+
+    None if there is no number among them.
+    """
+    numbers = [name for name, value in params.items() if isinstance(value, int) and value >= 0]
+    if not numbers:
+        return None
+    name = rng.choice(numbers)
     digits = str(params[name])
     at = rng.randrange(len(digits))
     how = rng.randrange(3)

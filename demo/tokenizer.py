@@ -118,7 +118,7 @@ def recognize_control_tokens_only(
     return made
 
 
-def check(tokenizer: Tokenizer) -> None:
+def check(tokenizer: Tokenizer, vocabulary: int = VOCABULARY) -> None:
     """Assert that the tokenizer is as intended.
 
     Control tokens have Gemma's ids, digits stand alone, and text survives encoding and decoding.
@@ -126,7 +126,7 @@ def check(tokenizer: Tokenizer) -> None:
     for index, token in CONTROL_TOKENS.items():
         assert tokenizer.token_to_id(token) == index, token
         assert tokenizer.encode(token).ids == [index], token
-    assert tokenizer.get_vocab_size() <= VOCABULARY
+    assert tokenizer.get_vocab_size() <= vocabulary
     for token in tokenizer.get_vocab():
         assert len(token) == 1 or not any(c in "0123456789" for c in token) or token[0] == "<", (
             token
@@ -163,10 +163,14 @@ def main(argv: list[str] | None = None) -> int:
         "--traces", type=int, default=20_000, help="traces to learn from (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    parser.add_argument(
+        "--vocabulary", type=int, default=VOCABULARY, help="number of entries (%(default)s)"
+    )
     parser.add_argument("--out", type=Path, default=model_path(), help="folder (%(default)s)")
     options = parser.parse_args(argv)
-    tokenizer = train_tokenizer(corpus(options.traces, options.seed))
-    check(tokenizer)
+    texts = corpus(options.traces, options.seed)
+    tokenizer = train_tokenizer(texts, vocabulary=options.vocabulary)
+    check(tokenizer, options.vocabulary)
     save(tokenizer, options.out)
     return 0
 

@@ -120,6 +120,8 @@ class TraceEncoder:
         newline = self.encode("\nmodel\n")[0]
         self.after_user = [END_TURN, newline, TURN, *self.encode("model\n")]
         assert self.prompt(MARK) == self.protocol.render_prompt(MARK)
+        self.user_head = self.encode("user\n")
+        self.digits = frozenset(self.fast.token_to_id(d) for d in "0123456789")
         self.nudge = self.protocol.nudge()
         response, mark = self.protocol.tool_response([MARK]), self.encode(MARK)
         at = next(i for i in range(len(response)) if response[i : i + len(mark)] == mark)
@@ -150,7 +152,9 @@ class TraceEncoder:
     def trace(self, trace: Trace) -> EncodedTrace:
         """Encode a trace, without the prefix in front of it."""
         ids = self.user(trace.problem)
-        trained = [False] * len(ids)
+        start, end = 1 + len(self.user_head), len(ids) - len(self.after_user)
+        # The words of a problem are learned, too; its numbers are chance.
+        trained = [start <= i <= end and t not in self.digits for i, t in enumerate(ids)]
         gaps = [len(ids)]
         for piece in trace.pieces:
             if piece.role == "tool":

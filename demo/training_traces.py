@@ -12,6 +12,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 from random import Random
 from types import FrameType
 from typing import Literal
@@ -19,11 +20,12 @@ from typing import Literal
 from eightfold.sandbox.text.cell_text import NO_OUTPUT
 from eightfold.sandbox.text.inprocess_cell import new_namespace, run_cell
 
-from .families import FAMILIES, Family, Params, fill, fill_slots
+from .families import FAMILIES, Family, Params, fill, fill_slots, write_problem
+from .paraphrases import paraphrases
 from .problems import draw_params, parse_answer
 from .program_faults import draw_fault, miscopy_number, replace_print
 
-CELL_SECONDS = 0.5
+CELL_SECONDS = 0.25
 """A draw whose code runs longer gives no trace."""
 
 MAX_OUTPUT = 600
@@ -31,6 +33,12 @@ MAX_OUTPUT = 600
 
 KINDS = {"plain": 66, "check": 12, "fault": 11, "silent": 4, "differ": 4, "faults": 1, "nudge": 2}
 """Shares of the kinds of traces among the draws, in percent."""
+
+WEIGHTS = {"expression": 6, "story_chain": 4, "expression_in_words": 4, "sum_of_list": 2}
+"""How often a family is drawn, if not once; these have more to vary than numbers."""
+
+PARAPHRASE_SHARE = 0.45
+"""Share of the problems of a family with paraphrases that are paraphrases."""
 
 CHECKS = (
     "I check this with another method.",
@@ -234,6 +242,8 @@ def write_differ(w: TraceWriter) -> int:
     """Run a program with a wrong number, notice it by a second program, and answer."""
     w.think(w.family.thoughts)
     wrong_params = miscopy_number(w.params, w.rng)
+    if wrong_params is None:
+        raise DrawRejected
     wrong = parse_answer(w.run(fill_slots(w.programs[0], wrong_params), masked=True))
     if wrong is None:
         raise DrawRejected
@@ -268,11 +278,29 @@ WRITERS: dict[str, Callable[[TraceWriter], int]] = {
 }
 
 
+def draw_family(rng: Random) -> Family:
+    """Draw a family by its weight."""
+    return rng.choices(FAMILIES, cum_weights=_CUMULATED)[0]
+
+
+_CUMULATED = list(accumulate(WEIGHTS.get(family.name, 1) for family in FAMILIES))
+
+
+def training_problem(family: Family, params: Params, rng: Random) -> str:
+    """Return a problem's text in a phrasing or a paraphrase that is not held out."""
+    templates = paraphrases(held_out=False).get(family.name, ())
+    share = PARAPHRASE_SHARE * min(1.0, len(templates) / 10)
+    if rng.random() < share:
+        return write_problem(rng.choice(templates), params, rng, literal=True)
+    return write_problem(rng.choice(family.phrasings[:-1]), params, rng)
+
+
 def write_trace(
     rng: Random,
     family: Family | None = None,
     kind: str | None = None,
     form: TraceForm = GEMMA_FORM,
+    plain: bool = False,
 ) -> Trace:
     """Write a training trace; only on the main thread, because a signal stops slow code.
 
@@ -281,8 +309,9 @@ def write_trace(
         family: the problem's family; None draws one.
         kind: a key of `KINDS`; None draws one.
         form: control tokens around what the model writes.
+        plain: no paraphrases, and one spelling only.
     """
-    family = family or rng.choice(FAMILIES)
+    family = family or draw_family(rng)
     while True:
         drawn = kind or rng.choices(list(KINDS), list(KINDS.values()))[0]
         params = draw_params(family, rng, held_out=False)
@@ -293,5 +322,8 @@ def write_trace(
             continue
         finally:
             linecache.clearcache()  # each cell leaves its source there
-        problem = fill(rng.choice(family.phrasings[:-1]), params, rng)
+        if plain:
+            problem = fill(rng.choice(family.phrasings[:-1]), params, rng)
+        else:
+            problem = training_problem(family, params, rng)
         return Trace(family.name, drawn, problem, answer, tuple(writer.pieces))

@@ -1,7 +1,10 @@
 """The families of problems: each is a kind of problem with phrasings and programs."""
 
 from . import counting, digits, divisors, equations, modular, plane, sequences
-from .family import ANSWERS, Family, Params, fill, fill_slots
+from .elementary import FAMILIES as ELEMENTARY_FAMILIES
+from .family import ANSWERS, Family, Params, fill, write_problem
+from .grammar import fill_slots
+from .school import FAMILIES as SCHOOL_FAMILIES
 
 FAMILIES: tuple[Family, ...] = (
     *divisors.FAMILIES,
@@ -11,6 +14,8 @@ FAMILIES: tuple[Family, ...] = (
     *sequences.FAMILIES,
     *plane.FAMILIES,
     *equations.FAMILIES,
+    *SCHOOL_FAMILIES,
+    *ELEMENTARY_FAMILIES,
 )
 
-__all__ = ["ANSWERS", "FAMILIES", "Family", "Params", "fill", "fill_slots"]
+__all__ = ["ANSWERS", "FAMILIES", "Family", "Params", "fill", "fill_slots", "write_problem"]

@@ -1,22 +1,16 @@
-"""A family of problems, and how its templates are filled in.
-
-In a template, ``{name}`` is replaced by the parameter of that name; other braces stay as they are,
-so that programs may contain sets and dicts. ``[one|two|three]`` is replaced by one of its parts,
-drawn at random, and ``<find>`` by one of the words that ask for an answer.
-"""
+"""A family of problems, and how its templates are filled in; see `grammar` for their language."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from random import Random
 
-Params = dict[str, int]
+from .grammar import draw_text, fill_slots, story_words
+from .spelling import draw_style, fill_text, polish, rename_letters, restyle_math
 
-_SLOT = re.compile(r"\{(\w+)\}")
-_CHOICE = re.compile(r"\[([^\[\]|]*(?:\|[^\[\]|]*)+)\]")
-_FIND = "[Find|Determine|Compute|Calculate]"
+Params = Mapping[str, int | str]
+"""Numbers of a problem, and texts that belong to it, such as an expression, by name."""
 
 ANSWERS = range(100_000)
 """The integers that can be answers."""
@@ -56,24 +50,45 @@ def family(
     thoughts: list[str],
     programs: list[str],
 ) -> Family:
-    """Return a checked family; newlines around the programs, which literals carry, are removed."""
-    made = Family(
-        name, draw, tuple(phrasings), tuple(thoughts), tuple(p.strip("\n") for p in programs)
-    )
+    """Return a checked family.
+
+    Newlines around the programs, which literals carry, are removed. A family with one program gets
+    a second one, which gives the printed value a name.
+    """
+    texts = [p.strip("\n") for p in programs]
+    if len(texts) == 1:
+        head, newline, last = texts[0].rpartition("\n")
+        assert last.startswith("print("), name
+        texts.append(f"{head}{newline}answer = {last[6:-1]}\nprint(answer)")
+    made = Family(name, draw, tuple(phrasings), tuple(thoughts), tuple(texts))
     made.check()
     return made
 
 
-def fill(template: str, params: Mapping[str, int], rng: Random) -> str:
+def fill(template: str, params: Mapping[str, int | str], rng: Random) -> str:
     """Return the template with its choices drawn and its slots filled."""
-    text = template.replace("<find>", _FIND)
-    text = _CHOICE.sub(lambda m: rng.choice(m.group(1).split("|")), text)
-    return fill_slots(text, params)
+    return fill_slots(draw_text(template, rng), params)
 
 
-def fill_slots(template: str, params: Mapping[str, int]) -> str:
-    """Return the template with its slots filled; a slot of an unknown name stays as it is."""
-    return _SLOT.sub(lambda m: str(params[m[1]]) if m[1] in params else m[0], template)
+def write_problem(
+    template: str, params: Mapping[str, int | str], rng: Random, literal: bool = False
+) -> str:
+    """Return a problem's text in one of many spellings.
+
+    Args:
+        template: a phrasing of the family, or a paraphrase.
+        params: what its slots hold.
+        rng: draws the wording, the story and the spelling.
+        literal: the template is a paraphrase: it has slots, but no choices.
+    """
+    text = template if literal else draw_text(template, rng)
+    for name, value in params.items():
+        if isinstance(value, str) and "{" in value:  # a story, which is a template itself
+            text = text.replace(f"{{{name}}}", draw_text(value, rng))
+    text = fill_text(text, {**story_words(rng), **params}, draw_style(rng))
+    if rng.random() < 0.25:
+        text = rename_letters(text, rng)
+    return polish(restyle_math(text, rng), rng)
 
 
 def number(rng: Random, low: int, high: int) -> int:

@@ -35,7 +35,7 @@ def corpus(count: int, seed: int) -> Iterator[str]:
         "assistant\nuser\nsystem\ndeveloper\nanalysis to=python code\nfinal\npython to=assistant"
     )
     for index in range(count):
-        trace = write_trace(rng, rng.choice(families), form=HARMONY_FORM)
+        trace = write_trace(rng, rng.choice(families), form=HARMONY_FORM, plain=True)
         yield "\n".join((trace.problem, *(piece.text for piece in trace.pieces)))
         if index % 20 == 0:
             yield f"{prompts.system}\n{prompts.nudge}\n{fixed}\n{headers}"

@@ -105,7 +105,9 @@ class HarmonyEncoder:
 
     def draw(self, rng: Random) -> EncodedTrace:
         """Return a new trace."""
-        return self.trace(write_trace(rng, rng.choice(self.families), form=HARMONY_FORM))
+        return self.trace(
+            write_trace(rng, rng.choice(self.families), form=HARMONY_FORM, plain=True)
+        )
 
     def trace(self, trace: Trace) -> EncodedTrace:
         """Encode a trace in the Harmony form, without the prefix in front of it."""

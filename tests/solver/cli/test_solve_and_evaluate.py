@@ -51,7 +51,7 @@ def finished(folder: Path) -> list[dict[str, Any]]:
 def test_a_killed_evaluation_resumes_without_repeating_or_losing_problems(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    problems = take("held_out", 6, 0)
+    problems = take("held_out", 6, 0, plain=True)
     table = tmp_path / "p.jsonl"
     keys = ("id", "problem", "answer", "family")
     table.write_text(
