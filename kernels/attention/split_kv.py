@@ -42,7 +42,8 @@ def combine_splits(
         sequences,
         HEADS=heads, KV_HEADS=kv_heads, HEAD_DIM=head_dim, BLOCK_DIM=next_power_of_2(head_dim),
         Q_LEN=q_len, WINDOW=window, SPLIT=split_tokens, SHORT_SPLIT=short_split_tokens,
-        PADDED_SEQUENCES=max(16, next_power_of_2(sequences)), BLOCK_SPLITS=8,
+        PADDED_SEQUENCES=max(16, next_power_of_2(sequences)),
+        BLOCK_SPLITS=32 if head_dim <= 128 else 8,
         HAS_SINKS=sinks is not None, num_warps=4, **pdl_options(pdl),
     )  # fmt: skip
 

@@ -21,7 +21,10 @@ from .attention_tensor_maps import page_map, pointer
 HEAD_DIMS, TILE_ELEMENTS = (64, 128, 256), 4096  # keys of a tile times their dimensions
 MAX_SEQUENCES, MIN_PAGE_SIZE = 512, 16
 MAX_SHARED_BYTES, STATE_BYTES = 232448, 16384
-LAYOUTS, MAX_SLOTS, MIN_SLOTS = ((1, 4), (2, 3), (4, 2)), 12, 6  # row blocks and streams
+LAYOUTS = ((1, 4), (2, 3), (4, 2))  # row blocks and streams
+# More slots leave no room beside them for the launch that combines the splits (4 of its programs,
+# 3 KB each), which then starts late: 16 instead of 10 us in a layer of Qwen3-32B at 8k.
+MAX_SLOTS, MIN_SLOTS = 8, 6
 MAX_ROWS = {64: 16, 128: 16, 256: 8}  # for which a warp has registers, by head dimension
 NO_WINDOW = 1 << 30  # tokens; more than any context
 

@@ -40,7 +40,6 @@ def split_combine_kernel(
 ):  # fmt: skip
     """Combine the splits of one output row [head_dim] per program."""
     pdl_launch_dependents(PDL)
-    pdl_wait(PDL)
     GROUP: tl.constexpr = HEADS // KV_HEADS
     seq = tl.program_id(0) // (Q_LEN * HEADS)
     query_row = tl.program_id(0) // HEADS % Q_LEN
@@ -52,6 +51,7 @@ def split_combine_kernel(
     )
     before = tl.sum(tl.where(seqs < seq, counts, 0), 0)
     count = tl.sum(tl.where(seqs == seq, counts, 0), 0)
+    pdl_wait(PDL)  # lengths are uploaded before the first launch of a step
     top = tl.full([], float("-inf"), tl.float32)
     total = tl.zeros([], tl.float32)
     if HAS_SINKS:
