@@ -45,7 +45,7 @@ def _rounds(rows: int, n: int, gated: bool, tile: int, programs: int) -> int:
 
 def _tile_widths(gated: bool) -> tuple[int, ...]:
     """Possible weight rows of a tile, gate and up rows counted together."""
-    return (192,) if gated else (192, 168)
+    return (192, 176) if gated else (192, 168, 160, 128)
 
 
 def tile_width(rows: int, n: int, gated: bool, programs: int) -> int:

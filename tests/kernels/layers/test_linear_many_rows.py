@@ -89,11 +89,18 @@ def test_extreme_gates_are_as_exact_as_others() -> None:
     assert ((found.double() - wanted).abs() <= wanted.abs() * (1.001 / 256) + 1e-6).all()
 
 
-def test_tiles_fill_the_multiprocessors() -> None:
-    for n, gated in ((16384, False), (18432, False), (5376, False), (21504, True)):
-        for rows in (1024, 2048):
-            assert tile_utilization(rows, n, gated, 132) > 0.95
-    assert tile_utilization(512, 5376, False, 132) < 0.5
+@pytest.mark.parametrize(
+    ("n", "gated"),
+    [
+        (16384, False), (18432, False), (5376, False), (21504, True),  # Gemma-4-31B
+        (10240, False), (5120, False), (25600, True),  # Qwen3-32B
+        (6144, False), (4096, False), (14336, True),  # Llama-3.1-8B
+    ],
+)  # fmt: skip
+def test_tiles_fill_the_multiprocessors(n: int, gated: bool) -> None:
+    for rows in (1024, 2048):
+        assert tile_utilization(rows, n, gated, 132) > 0.95
+    assert tile_utilization(64, n, gated, 132) < 0.5
 
 
 def test_unsupported_weights_do_not_fit() -> None:
