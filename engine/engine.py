@@ -15,6 +15,8 @@ from transformers import PreTrainedModel
 
 from .engine_config import EngineConfig
 from .events import Event
+from .execution.cpu_runner import CpuRunner
+from .execution.draft_chain import DeviceDrafter
 from .execution.in_flight_step import InFlightStep
 from .inspection.architecture import Architecture, inspect_architecture, text_model
 from .inspection.kv_geometry import with_fp8_cache
@@ -150,6 +152,8 @@ class Engine:
         if drafting is None:
             return None
         drafter = make_drafter(drafting, self._runner, architecture, self.config.max_drafts)
+        if isinstance(drafter, DeviceDrafter) and not isinstance(self._runner, CpuRunner):
+            self._runner.device_drafter = drafter
         costs = None
         if not self.config.always_draft:
             costs = measure_step_costs(self._runner, self.config, self.max_context)
@@ -280,7 +284,7 @@ class Engine:
 
         Without lookahead, the committed step is the one just launched; with lookahead, it is the
         one launched before. While drafts pay, the step before is committed first: drafts follow
-        from its tokens.
+        from its tokens. Only if the device has made them itself, its tokens are not waited for.
 
         Returns:
             Events of the committed step, and those of cancellations.
@@ -291,12 +295,17 @@ class Engine:
         """
         speculator = self._speculator
         try:
-            waited = None
+            waited, plan = None, None
             if self._in_flight and speculator is not None and speculator.active:
-                self._early_events += self._commit_oldest()
-                waited = time.perf_counter()
-            with self._changed:
-                plan = self._scheduler.plan()
+                if self._lookahead:
+                    with self._changed:
+                        plan = self._scheduler.plan_chained()
+                if plan is None:
+                    self._early_events += self._commit_oldest()
+                    waited = time.perf_counter()
+            if plan is None:
+                with self._changed:
+                    plan = self._scheduler.plan()
             if plan is not None:
                 self._in_flight.append(self._runner.launch(plan))
                 if speculator is not None:
@@ -320,6 +329,8 @@ class Engine:
         result = oldest.wait()
         self._in_flight.popleft()
         with self._changed:
+            if self._speculator is not None:
+                self._speculator.measure_drafting(oldest.drafting_seconds())
             return self._scheduler.commit(oldest.plan, result)
 
     def tokens(self, seq: int) -> list[int]:

@@ -76,7 +76,8 @@ def _workspace_size(
     config = default_decode_config(layer.window or 0, one_copy=layer.one_copy)
     if not config.split_tokens:
         return 0
-    tokens = page_table_width(layer.window, rows, limits.max_context, page_size) * page_size
+    moved = 2 * rows - 1  # as wide as the runner's tables
+    tokens = page_table_width(layer.window, moved, limits.max_context, page_size) * page_size
     return decode_workspace_size(
         sequences,
         rows,

@@ -14,6 +14,7 @@ from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_wor
 from ..inspection.architecture import Architecture
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from .decoder_protocol import Decoder, UncertainCapture
+from .draft_chain import ChainShape, DeviceDrafter, DraftChain
 from .gpu_batch import RowLayout, page_table_width, paged_arrays
 from .in_flight_step import InFlightStep, SampledTokens
 from .kv_cache import KVCache
@@ -77,16 +78,18 @@ class GpuRunner:
         self.limits = limits
         # Kinds of layers whose prefill chunks flash-attn computes.
         self.flash_attn_specs: frozenset[AttentionSpec] = frozenset()
-        self.sampled = SampledTokens(limits.decode_rows, device)
-        # Of each sequence in the last step: position and row of the first token whose logits gave
-        # a draw, and how many such tokens there are.
-        self.drawn_at: dict[int, tuple[int, int, int]] = {}
+        sequences = padded_rows(limits.max_running)
+        self.sampled = SampledTokens(limits.decode_rows, sequences, device)
+        self.chain = DraftChain(
+            sequences, padded_rows(1 + limits.max_drafts), self.sampled.accepted
+        )
+        self.device_drafter: DeviceDrafter | None = None
+        self._last: tuple[StepPlan, RowLayout] | None = None
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[RowLayout, DecodeGraph] = {}
         rows = limits.decode_rows
         self._sampler_space = torch.empty(sampler_workspace_size(rows, vocabulary), device=device)
         self._entropy_space = torch.empty(entropy_workspace_size(rows, vocabulary), device=device)
-        sequences = padded_rows(limits.max_running)
         largest = RowLayout(max(rows, sequences), sequences, max(limits.rows, rows))
         self._upload = StepUpload(device, self.upload_bytes(largest))
 
@@ -103,13 +106,46 @@ class GpuRunner:
             rows = padded_rows(sampling) if sampling else 0
             rows = layout.rows if layout.q_len > 1 else rows
             self.compute(self._upload(self.arrays(scheduled, layout, rows)), layout)
-        starts = layout.row_starts(scheduled)
-        self.drawn_at = {
+        self._last = plan, layout
+        drafted = layout.q_len > 1
+        step = self.sampled.read_back(plan, self._drawn_rows(scheduled, layout), drafted)
+        if drafted:
+            self.chain.index_of = {entry.seq.id: i for i, entry in enumerate(scheduled)}
+        if plan.next_drafts and self.device_drafter is not None:
+            step.drafting = self._draft_behind(self.device_drafter, plan, layout)
+        return step
+
+    def _draft_behind(
+        self, drafter: DeviceDrafter, plan: StepPlan, layout: RowLayout
+    ) -> tuple[torch.cuda.Event, torch.cuda.Event] | None:
+        """Queue the drafts of the next step; return events around them on a GPU."""
+        timed = self.device.type == "cuda"
+        began, ended = (
+            (torch.cuda.Event(enable_timing=True) for _ in range(2)) if timed else (None, None)
+        )
+        if began is not None:
+            began.record()
+        drafter.draft_behind(plan.scheduled, layout.decodes, plan.next_drafts)
+        if began is None or ended is None:
+            return None
+        ended.record()
+        return began, ended
+
+    def drawn_at(self) -> dict[int, tuple[int, int, int]]:
+        """Return where the draws of the last step's sequences come from.
+
+        Returns:
+            By sequence id, position and row of the first token whose logits gave a draw, and how
+            many such tokens there are. The step before the last must have been committed.
+        """
+        if self._last is None:
+            return {}
+        plan, layout = self._last
+        return {
             e.seq.id: (e.start + e.count - e.draw_count, row + e.count - e.draw_count, e.draw_count)
-            for e, row in zip(scheduled, starts, strict=True)
+            for e, row in zip(plan.scheduled, layout.row_starts(plan.scheduled), strict=True)
             if e.samples
         }
-        return self.sampled.read_back(plan, self._drawn_rows(scheduled, layout))
 
     @torch.inference_mode()
     def capture_graphs(self) -> None:
@@ -179,10 +215,13 @@ class GpuRunner:
         arrays = {"tokens": step.tokens, "positions": step.positions, "source": source}
         page_size = self.cache.page_size
         for g, window in enumerate(self.cache.windows):
-            tokens = self.limits.max_step_tokens if layout.chunks else layout.q_len
+            # A step before may move the rows by as many drafts as they have themselves.
+            tokens = self.limits.max_step_tokens if layout.chunks else 2 * layout.q_len - 1
             width = page_table_width(window, tokens, self.limits.max_context, page_size)
             group = paged_arrays(scheduled, layout, g, window, page_size, width)
             arrays |= {f"{name}{g}": array for name, array in group.items()}
+        if layout.q_len > 1:
+            arrays |= self.chain.arrays(scheduled, layout.decodes, layout.q_len)
         sampling = [entry for entry in scheduled if entry.samples]
         starts = layout.row_starts(sampling) if layout.q_len > 1 else None
         arrays |= sampling_arrays(sampling, sample_rows, starts)
@@ -204,6 +243,9 @@ class GpuRunner:
         Entropies are computed even if nothing asks for them: they take microseconds, while a second
         set of graphs would take memory and a pause for the capture.
         """
+        shape = ChainShape(layout.decodes, layout.q_len, self.cache.windows, self.cache.page_size)
+        if layout.q_len > 1:
+            self.chain.advance(views, shape)
         tokens = fill_sampled_tokens(views["tokens"], views["source"], self.sampled.tokens)
         batches = {
             window: PagedBatch(
@@ -239,5 +281,7 @@ class GpuRunner:
             logits, batch, self.sampled.tokens[:rows], self._sampler_space,
             softcap=softcap, pdl=True,
         )  # fmt: skip
+        if layout.q_len > 1:
+            self.chain.accept(views, shape, self.sampled.tokens[:rows])
         entropies = self.sampled.entropies[:rows]
         row_entropy(logits, entropies, self._entropy_space, softcap=softcap, pdl=True)

@@ -92,12 +92,15 @@ def visible_pages(
     Args:
         rows: rows of the entry, padding before its tokens included; 0 for no padding. Pages that
             only padding sees may be freed.
+
+    Returns:
+        What is visible if the entry does not move, and pages for all places that it may move to.
     """
     end = entry.start + entry.count
     first_query = end - max(rows, entry.count)
     begin = 0 if window is None else max(0, first_query - window + 1)
     first = begin // page_size
-    pages = np.array(entry.seq.tables[group][first : -(-end // page_size)])
+    pages = np.array(entry.seq.tables[group][first : -(-(end + entry.may_move) // page_size)])
     return VisiblePages(begin, end, first, pages, page_size)
 
 

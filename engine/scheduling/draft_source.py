@@ -18,6 +18,13 @@ class DraftSource(Protocol):
                 draft may be deeper.
         """
 
+    def device_drafts(self, sequences: list[Sequence]) -> int:
+        """Return how many drafts of each sequence the device should make by itself.
+
+        They are verified in the next step, which then starts without waiting for the results of
+        the step before. 0 if it cannot, or if drafts do not pay.
+        """
+
     def record(self, seq: Sequence, drafts: DraftTree, accepted: int) -> None:
         """Take in that the first ``accepted`` tokens along one path of ``drafts`` were right."""
 

@@ -83,3 +83,4 @@ class DraftTree:
 
 
 NO_DRAFTS = DraftTree((), ())
+UNKNOWN = 0  # stands for a draft that only the device knows

@@ -25,6 +25,9 @@ class ScheduledTokens:
             so that only the device knows its value.
         epoch: epoch of the sequence when the step was planned.
         drafts: guesses of the tokens that follow the first one.
+        may_move: most tokens by which the step before, still in flight, moves the entry: as many as
+            it has right drafts. ``start`` is the least possible position until that step is
+            committed, and the tokens, drafts included, are on the device alone.
     """
 
     seq: Sequence
@@ -34,6 +37,12 @@ class ScheduledTokens:
     carried: bool
     epoch: int
     drafts: DraftTree = NO_DRAFTS
+    may_move: int = 0
+
+    @property
+    def known_count(self) -> int:
+        """Number of tokens that are no drafts."""
+        return self.count - len(self.drafts)
 
     @property
     def is_chunk(self) -> bool:
@@ -75,11 +84,13 @@ class StepPlan:
         scheduled: scheduled tokens, single tokens and their drafts before longer chunks.
         page_copies: copies to make before the forward pass.
         freed_host_pages: host pages, as (group, page), that are free once the step is committed.
+        next_drafts: drafts of each sequence that the device makes behind the step, for the next.
     """
 
     scheduled: list[ScheduledTokens] = field(default_factory=list)
     page_copies: list[PageCopy] = field(default_factory=list)
     freed_host_pages: list[tuple[int, int]] = field(default_factory=list)
+    next_drafts: int = 0
 
     @property
     def token_count(self) -> int:
@@ -96,7 +107,10 @@ class StepResult:
     Args:
         tokens: token ids.
         entropies: one entropy per token, in nats; 0.0 if the sequence did not ask for it.
+        accepted: number of right drafts of each entry, if the device has counted them; its drafts
+            are a line then.
     """
 
     tokens: list[int]
     entropies: list[float]
+    accepted: list[int] | None = None

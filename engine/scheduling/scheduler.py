@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..events import Event
 from ..sampling_params import SamplingParams
 from .draft_source import DraftSource
+from .drafts.draft_steps import DraftSteps
 from .engine_counters import EngineCounters
 from .forks import Forks
 from .pages.page_tables import PageTables
@@ -62,6 +63,9 @@ class Scheduler:
         self.sequences: dict[int, Sequence] = {}
         self.queues = RunQueues()
         self.planner = StepPlanner(
+            page_tables, self.queues, self.counters, max_running, max_step_tokens, max_context
+        )
+        self.draft_steps = DraftSteps(
             page_tables, self.queues, self.counters, max_running, max_step_tokens, max_context
         )
         self.forks = Forks(page_tables, self.queues, self.counters)
@@ -207,17 +211,32 @@ class Scheduler:
             self.preemption.preempt_one()
             scheduled = self.planner.choose_tokens()
         if self.draft_source is not None:
-            scheduled = self.planner.add_drafts(scheduled, self.draft_source)
+            scheduled = self.draft_steps.add(scheduled, self.draft_source)
+        return self._begin(scheduled)
+
+    def plan_chained(self) -> StepPlan | None:
+        """Return a step whose drafts the device makes behind the step in flight.
+
+        ``None`` if that must be committed before another can be planned.
+        """
+        scheduled = self.draft_steps.chain(self._steps_in_flight, self.draft_source)
+        return self._begin(scheduled) if scheduled else None
+
+    def _begin(self, scheduled: list[ScheduledTokens]) -> StepPlan:
+        """Return the step of these entries, which is in flight from now on."""
         plan = StepPlan(scheduled, *self.page_tables.take_copies())
         for entry in scheduled:
             seq = entry.seq
-            end = entry.start + entry.count
+            end = entry.start + entry.known_count
             self.counters.recomputed_tokens += max(0, min(end, seq.max_computed) - entry.start)
             seq.max_computed = max(seq.max_computed, end)
             seq.computed = end
-            seq.tokens_in_flight += entry.count
+            seq.tokens_in_flight += entry.known_count
+            seq.drafts_in_flight += len(entry.drafts)
             seq.steps_in_flight += 1
             seq.pending += entry.samples
+        if self.draft_source is not None and all(entry.drafts for entry in scheduled):
+            plan.next_drafts = self.draft_source.device_drafts([e.seq for e in scheduled])
         self.counters.steps += 1
         self.counters.computed_tokens += plan.token_count
         self._steps_in_flight.append(plan)
@@ -237,12 +256,17 @@ class Scheduler:
         self._steps_in_flight.popleft()
         self.page_tables.host.free(plan.freed_host_pages)
         samples = iter(zip(result.tokens, result.entropies, strict=True))
-        for entry in plan.scheduled:
+        for index, entry in enumerate(plan.scheduled):
             seq = entry.seq
             seq.steps_in_flight -= 1
-            seq.tokens_in_flight -= entry.count
+            seq.tokens_in_flight -= entry.known_count
+            seq.drafts_in_flight -= len(entry.drafts)
             draws = [next(samples) for _ in range(entry.draw_count)]
-            kept = self._keep_drawn(entry, draws) if entry.drafts else draws
+            kept = draws
+            if entry.drafts:
+                accepted = result.accepted and result.accepted[index]
+                kept = self.draft_steps.keep_drawn(entry, draws, accepted, self.draft_source)
+                self.draft_steps.move_later(entry, len(kept) - 1, self._steps_in_flight)
             self.rewinds.end(seq)
             if kept and entry.epoch == seq.epoch:
                 seq.pending -= 1
@@ -271,7 +295,7 @@ class Scheduler:
         """
         self._steps_in_flight.clear()
         for seq in list(self.sequences.values()):
-            seq.steps_in_flight = seq.tokens_in_flight = seq.pending = 0
+            seq.steps_in_flight = seq.tokens_in_flight = seq.drafts_in_flight = seq.pending = 0
             seq.epoch += 1
             self.page_tables.release(seq)  # before anything could be cached
             if seq.status is SequenceStatus.FINISHED:
@@ -279,27 +303,6 @@ class Scheduler:
         self.page_tables.reset()
         for seq in (*self.queues.running, *self.queues.ready):
             self.queues.requeue(seq)
-
-    def _keep_drawn(
-        self, entry: ScheduledTokens, draws: list[tuple[int, float]]
-    ) -> list[tuple[int, float]]:
-        """Return the draws that follow from right drafts alone.
-
-        What the other drafts have written is taken back: it no longer counts as computed.
-        """
-        seq, drafts = entry.seq, entry.drafts
-        rows = drafts.kept_rows([token for token, _ in draws])
-        accepted = len(rows) - 1
-        self.counters.add_drafts(len(drafts), max(drafts.depths), accepted)
-        # A sequence that was rewound, cancelled or paused meanwhile keeps what it had before.
-        valid = entry.start + (len(rows) if entry.epoch == seq.epoch else 1)
-        seq.computed = min(seq.computed, valid)
-        seq.max_computed = min(seq.max_computed, valid)
-        if entry.epoch == seq.epoch:
-            self.page_tables.keep_rows(seq, entry.start, rows)
-            if self.draft_source is not None:
-                self.draft_source.record(seq, drafts, accepted)
-        return [draws[row] for row in rows]
 
     def _append(self, entry: ScheduledTokens, drawn: list[tuple[int, float]]) -> None:
         """Append drawn tokens until one pauses or finishes the sequence, and report them."""
@@ -309,10 +312,7 @@ class Scheduler:
         self.counters.sampled_tokens += count
         self.counters.dropped_tokens += len(drawn) - count
         if entry.drafts:
-            # Right drafts behind a pause are no tokens of the sequence. A running one has one token
-            # to compute; no other step in flight computes it.
-            seq.computed = min(seq.computed, len(seq.tokens) - (reason is None))
-            seq.max_computed = min(seq.max_computed, len(seq.tokens))
+            self.draft_steps.drop_behind(seq, len(drawn) - count, ends=reason is not None)
         self._events.append(
             Event(
                 seq.id,
@@ -391,7 +391,8 @@ class Scheduler:
         for seq in set(in_flight) | set(self.sequences.values()):
             assert in_flight.count(seq) == seq.steps_in_flight, "steps in flight are miscounted"
         for entry in entries:
-            assert self.page_tables.covers(entry.seq, entry.start, entry.count), (
+            count = entry.count + entry.may_move
+            assert self.page_tables.covers(entry.seq, entry.start, count), (
                 "pages of a step in flight were freed"
             )
         host_pages = [page for plan in self._steps_in_flight for page in plan.freed_host_pages]

@@ -37,6 +37,7 @@ class Sequence:
     # Steps in flight that include this sequence, and the number of tokens they compute for it.
     steps_in_flight: int = 0
     tokens_in_flight: int = 0
+    drafts_in_flight: int = 0  # beside those tokens; they count as computed once they are right
     # Raised by a pause or an end; tokens sampled by steps of an older epoch are dropped.
     epoch: int = 0
     # One page table per group; entry i holds tokens [i * page_size, (i + 1) * page_size).

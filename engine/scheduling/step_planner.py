@@ -1,9 +1,7 @@
 """Chooses which tokens of which sequences the next step computes."""
 
 from collections import deque
-from dataclasses import replace
 
-from .draft_source import DraftSource
 from .engine_counters import EngineCounters
 from .pages.page_tables import PageTables
 from .run_queues import RunQueues
@@ -71,36 +69,6 @@ class StepPlanner:
         scheduled.sort(key=lambda entry: entry.count > 1)
         return scheduled
 
-    def add_drafts(
-        self, scheduled: list[ScheduledTokens], source: DraftSource
-    ) -> list[ScheduledTokens]:
-        """Return the entries of a step with drafts, as far as budget and pages allow.
-
-        Only a step in which every sequence computes a single known token gets drafts.
-        """
-        if any(entry.count > 1 or entry.carried or not entry.samples for entry in scheduled):
-            return scheduled
-        sequences = [entry.seq for entry in scheduled]
-        rooms = [self._room(seq) for seq in sequences]
-        left = self._max_step_tokens - len(scheduled)
-        found = []
-        proposed = source.propose(sequences, rooms)
-        for entry, room, drafts in zip(scheduled, rooms, proposed, strict=True):
-            drafts = drafts.limited(room, left)
-            # Pages for drafts are taken from nobody.
-            if drafts and self._page_tables.grow(entry.seq, entry.start + 1 + len(drafts)):
-                entry = replace(entry, count=1 + len(drafts), drafts=drafts)
-                left -= len(drafts)
-            found.append(entry)
-        return found
-
-    def _room(self, seq: Sequence) -> int:
-        """Return how many tokens ``seq`` may draw beside the next one."""
-        room = self._max_context - len(seq.tokens)
-        if seq.params.max_new_tokens is not None:
-            room = min(room, seq.params.max_new_tokens - seq.sampled)
-        return room - 1
-
     def _advance(self, seqs: list[Sequence], budget: int, scheduled: list[ScheduledTokens]) -> int:
         """Schedule running sequences in order and return the remaining budget."""
         for seq in seqs:
@@ -163,13 +131,16 @@ class StepPlanner:
         return False
 
     def _can_advance(self, seq: Sequence) -> bool:
-        """Return whether ``seq`` has tokens to compute and does not finish with those in flight."""
+        """Return whether ``seq`` has tokens to compute and does not finish with those in flight.
+
+        While drafts are in flight, its next position is unknown.
+        """
         limit = seq.params.max_new_tokens
         ending = seq.pending and (
             seq.length >= self._max_context
             or (limit is not None and seq.sampled + seq.pending >= limit)
         )
-        return seq.uncomputed > 0 and not ending
+        return seq.uncomputed > 0 and not ending and not seq.drafts_in_flight
 
     def _schedule(self, seq: Sequence, budget: int, scheduled: list[ScheduledTokens]) -> int:
         """Schedule tokens of ``seq`` if budget and pages allow, and return their number."""

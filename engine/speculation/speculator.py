@@ -2,6 +2,7 @@
 
 import time
 
+from ..execution.draft_chain import DeviceDrafter
 from ..execution.runner_limits import MAX_DRAFT_STEP_ROWS, padded_rows
 from ..scheduling.draft_tree import NO_DRAFTS, DraftTree
 from ..scheduling.sequence import Sequence
@@ -74,6 +75,19 @@ class Speculator:
             found.append(draft.tree.limited(len(draft.tree), count))
         return found
 
+    def device_drafts(self, sequences: list[Sequence]) -> int:
+        """Return how many drafts the device should make behind a step (see ``DraftSource``).
+
+        One fewer than a power of two, so that the next step has no padding.
+        """
+        most = min(self._max_drafts, self._most_drafts(len(sequences)))
+        if self._rest or most < 1 or not isinstance(self.drafter, DeviceDrafter):
+            return 0
+        if self._budget is not None:
+            expected = Draft(DraftTree.line([0] * most))
+            most = max(self._counts(sequences, [expected] * len(sequences)))
+        return (1 << (most + 1).bit_length() - 1) - 1
+
     def _most_drafts(self, sequences: int) -> int:
         """Return the most drafts of a sequence that a step of so many could hold."""
         if self._budget is not None:
@@ -84,24 +98,34 @@ class Speculator:
 
     def _affordable(self, sequences: list[Sequence], drafts: list[Draft]) -> list[int]:
         """Return how many drafts of each sequence pay."""
+        counts = self._counts(sequences, drafts)
+        self._count_vain(any(counts))
+        return counts
+
+    def _counts(self, sequences: list[Sequence], drafts: list[Draft]) -> list[int]:
         assert self._budget is not None
         chances = [
             self._rates.chances(seq.id, draft) for seq, draft in zip(sequences, drafts, strict=True)
         ]
-        counts = self._budget.counts(chances, self._overhead)
-        self._count_vain(any(counts))
-        return counts
+        return self._budget.counts(chances, self._overhead)
 
     def record(self, seq: Sequence, drafts: DraftTree, accepted: int) -> None:
         """Learn from the drafts of a step (see ``DraftSource``)."""
-        promised = sum(self._promised.pop(seq.id, [])[: len(drafts)])
-        self._rates.record(seq.id, drafts, promised, accepted)
+        chances = self._promised.pop(seq.id, None)
+        if chances is None:  # the device drafted by itself
+            chances = self._rates.raw_chances(Draft(drafts))
+        self._rates.record(seq.id, drafts, sum(chances[: len(drafts)]), accepted)
 
     def forget(self, seq: Sequence) -> None:
         """Drop what is known about a sequence that has ended (see ``DraftSource``)."""
         self.drafter.forget(seq)
         self._rates.forget(seq.id)
         self._promised.pop(seq.id, None)
+
+    def measure_drafting(self, seconds: float) -> None:
+        """Take in how long the device took for the drafts behind a step; 0.0 for unknown."""
+        if seconds:
+            self._overhead += SMOOTHING * (seconds - self._overhead)
 
     def end_step(self, running: list[Sequence], idle: float | None) -> None:
         """Let the drafter take in tokens, while the step that was just launched runs.

@@ -18,6 +18,7 @@ from eightfold.kernels.sampling.torch_sampler import SamplingBatch
 from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_workspace_size
 
 from ...execution.decoder_protocol import decode_workspace
+from ...execution.draft_chain import DraftChain
 from ...execution.gpu_batch import RowLayout, page_table_width, paged_arrays
 from ...execution.gpu_runner import GpuRunner
 from ...execution.hf_attention import NAME, attention_forward
@@ -26,7 +27,7 @@ from ...execution.step_arrays import sampling_arrays
 from ...execution.step_upload import StepUpload, packed_bytes
 from ...inspection.architecture import Architecture, attention_modules
 from ...inspection.kv_geometry import LayerSpec
-from ...scheduling.draft_tree import DraftTree
+from ...scheduling.draft_tree import NO_DRAFTS, DraftTree
 from ...scheduling.scheduled_step import ScheduledTokens
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
@@ -102,13 +103,7 @@ class AssistantPass:
         self._drafted = torch.zeros(most, rows, device=device, dtype=torch.int64)
         self._depth = torch.zeros(1, device=device, dtype=torch.int64)
         self._token = torch.zeros(rows, device=device, dtype=torch.int64)
-        self._graph: torch.cuda.CUDAGraph | None = None
-        if device.type == "cuda":
-            self._compute()
-            torch.cuda.synchronize(device)
-            self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph, pool=drafter.graph_pool):
-                self._compute()
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of drafts
 
     def draft(self, seqs: list[Sequence], states: list[int], count: int) -> list[list[int]]:
         """Return ``count`` drafts of each sequence.
@@ -121,13 +116,53 @@ class AssistantPass:
         self._upload(arrays)
         torch.index_select(self._drafter.final_states(), 0, self._views["states"], out=self._hidden)
         self._token.copy_(self._views["newest"])
-        self._depth.zero_()
-        for _ in range(count):
-            if self._graph is None:
-                self._compute()
-            else:
-                self._graph.replay()
+        self._run(count)
         return self._drafted[:count, : len(seqs)].T.tolist()
+
+    def draft_behind(self, scheduled: list[ScheduledTokens], chain: DraftChain, count: int) -> None:
+        """Queue ``count`` drafts behind the step with drafts that was launched last.
+
+        Args:
+            scheduled: its entries.
+            chain: what it left, which receives the drafts.
+        """
+        self._upload(self._drafter.arrays_behind(scheduled, self.rows))
+        views, positions = self._views, chain.positions[: self.rows]
+        states = chain.state_rows[: self.rows]
+        torch.index_select(self._drafter.final_states(), 0, states, out=self._hidden)
+        self._token.copy_(chain.newest[: self.rows])
+        views["positions"][0].copy_(positions - 1)
+        views["sample_positions"].copy_(positions + 1)
+        for name, lengths in views.items():
+            if name.startswith("seq_lens"):  # 0 for padding
+                lengths.copy_(torch.where(lengths > 0, positions.int(), 0))
+        self._run(count)
+        chain.drafts[: self.rows, :count] = self._drafted[:count].T
+
+    def _run(self, count: int) -> None:
+        """Draft ``count`` tokens, one graph for all of them on a GPU."""
+        device = self._drafter.device
+        self._depth.zero_()
+        if device.type != "cuda":
+            for _ in range(count):
+                self._compute()
+            return
+        if count not in self._graphs:
+            self._capture(count)
+        self._graphs[count].replay()
+
+    def _capture(self, count: int) -> None:
+        """Capture ``count`` passes; what they change is as before afterwards."""
+        changed = (self._token, self._hidden, self._depth, self._views["sample_positions"])
+        kept = [tensor.clone() for tensor in changed]
+        self._compute()  # compiles, which must not happen during the capture
+        for tensor, old in zip(changed, kept, strict=True):
+            tensor.copy_(old)
+        torch.cuda.synchronize(self._drafter.device)
+        graph = self._graphs[count] = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._drafter.graph_pool):
+            for _ in range(count):
+                self._compute()
 
     def _compute(self) -> None:
         """Draft one token; the token, its state, depth and position are changed in place."""
@@ -217,26 +252,34 @@ class KernelAssistantDrafter:
     def draft(self, sequences: list[Sequence], count: int) -> list[Draft]:
         """Return ``count`` drafts for each sequence that the last step has advanced."""
         count = min(count, self._most)
-        rows = {seq.id: self._state_row(seq) for seq in sequences}
+        drawn_at = self._runner.drawn_at()
+        rows = {seq.id: self._state_row(seq, drawn_at) for seq in sequences}
         known = [seq for seq in sequences if rows[seq.id] is not None]
         drafted = dict.fromkeys((seq.id for seq in sequences), Draft())
         if known:
-            size = padded_rows(len(known))
-            if size not in self._passes:
-                self._passes[size] = AssistantPass(self, size, self._most)
             states = [row for seq in known if (row := rows[seq.id]) is not None]
-            lines = self._passes[size].draft(known, states, count)
+            lines = self._passes_of(padded_rows(len(known))).draft(known, states, count)
             for seq, line in zip(known, lines, strict=True):
                 drafted[seq.id] = Draft(DraftTree.line(line))
         return [drafted[seq.id] for seq in sequences]
+
+    def draft_behind(self, scheduled: list[ScheduledTokens], sequences: int, count: int) -> None:
+        """Queue drafts of the next step behind the last one (see ``DeviceDrafter``)."""
+        self._passes_of(sequences).draft_behind(scheduled, self._runner.chain, count)
+
+    def _passes_of(self, sequences: int) -> AssistantPass:
+        if sequences not in self._passes:
+            self._passes[sequences] = AssistantPass(self, sequences, self._most)
+        return self._passes[sequences]
 
     def final_states(self) -> torch.Tensor:
         """Normed output of the decoder's last layer in the last step, [rows, hidden_size]."""
         return self._decoder.buffers.x
 
-    def _state_row(self, seq: Sequence) -> int | None:
+    @staticmethod
+    def _state_row(seq: Sequence, drawn_at: dict[int, tuple[int, int, int]]) -> int | None:
         """Return the row of the last step that gave the newest token of ``seq``."""
-        position, row, count = self._runner.drawn_at.get(seq.id, (0, 0, 0))
+        position, row, count = drawn_at.get(seq.id, (0, 0, 0))
         index = len(seq.tokens) - 2 - position
         valid = 0 <= index < count and seq.computed >= len(seq.tokens) - 1
         return row + index if valid else None
@@ -249,18 +292,39 @@ class KernelAssistantDrafter:
             for seq, end in zip(seqs, newest, strict=True)
         ]
         drawing = [replace(entry, start=entry.start + 1) for entry in before]
+        arrays = self._arrays(before, drawing, rows)
+        for row, (seq, end) in enumerate(zip(seqs, newest, strict=True)):
+            arrays["newest"][row] = seq.tokens[-1]
+            arrays["positions"][0, row] = max(0, end - 1)
+        return arrays
+
+    def arrays_behind(self, scheduled: list[ScheduledTokens], rows: int) -> dict[str, np.ndarray]:
+        """Return the host arrays of passes behind a step whose results are not known yet.
+
+        Positions and lengths are the least possible ones; the device replaces them.
+        """
+        before = [
+            replace(entry, count=1, drafts=NO_DRAFTS, may_move=entry.may_move + len(entry.drafts))
+            for entry in scheduled
+        ]
+        return self._arrays(before, before, rows)
+
+    def _arrays(
+        self, before: list[ScheduledTokens], drawing: list[ScheduledTokens], rows: int
+    ) -> dict[str, np.ndarray]:
+        """Return arrays of passes that see the tokens up to ``before`` and draw behind another."""
         arrays = {
             "newest": np.zeros(rows, dtype=np.int64),
             "states": np.zeros(rows, dtype=np.int64),
             "positions": np.zeros((1, rows), dtype=np.int64),
             **sampling_arrays(drawing, rows),
         }
-        for row, (seq, end) in enumerate(zip(seqs, newest, strict=True)):
-            arrays["newest"][row] = seq.tokens[-1]
-            arrays["positions"][0, row] = max(0, end - 1)
         cache, layout = self._runner.cache, RowLayout.of_size(rows, 1)
+        moves = 2 * self._most
         for g, window in enumerate(cache.windows):
-            width = page_table_width(window, 1, self._runner.limits.max_context, cache.page_size)
+            width = page_table_width(
+                window, 1 + moves, self._runner.limits.max_context, cache.page_size
+            )
             group = paged_arrays(before, layout, g, window, cache.page_size, width)
             arrays |= {f"{name}{g}": array for name, array in group.items()}
         return arrays

@@ -5,7 +5,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from helpers.engine_cases.draft_sources import RandomDrafts
+from helpers.engine_cases.draft_sources import DeviceDrafts, RandomDrafts
 from helpers.engine_cases.fake_engine import FakeEngine, expected_token
 
 from eightfold.engine.sampling_params import SamplingParams
@@ -25,15 +25,19 @@ class Storm:
         self.random = random.Random(seed)
         pick = self.random.choice
         rewind, step_tokens = pick([0, 4]), 16 if draft_source else 8
+        # Steps go ahead of their results only while no sequence waits to join.
+        self.most_live, self.roomy = 12, isinstance(draft_source, DeviceDrafts)
+        if self.roomy:
+            self.most_live, step_tokens = 3, 32
         self.engine = FakeEngine(
-            full=pick([13, 16, 30]),
-            sliding=pick([0, 3, 21]) + 4 + (WINDOW + rewind + step_tokens) // 4,
+            full=pick([13, 16, 30]) + 150 * self.roomy,
+            sliding=pick([0, 3, 21]) + 4 + 100 * self.roomy + (WINDOW + rewind + step_tokens) // 4,
             window=WINDOW,
             host=pick([0, 3, 30]),
-            lookahead=pick([0, 1]),
-            max_running=pick([1, 2, 4, 8]),
+            lookahead=max(pick([0, 1]), self.roomy),
+            max_running=max(pick([1, 2, 4, 8]), 4 * self.roomy),
             max_step_tokens=step_tokens,
-            max_context=48,
+            max_context=96 if self.roomy else 48,
             prefix_cache=pick([True, True, False]),
             rewind_tokens=rewind,
             draft_source=draft_source,
@@ -49,7 +53,7 @@ class Storm:
         tokens = [*base[: self.random.randint(1, 24)], self.random.randint(3, 22)]
         params = SamplingParams(
             seed=self.random.randint(0, 3),
-            max_new_tokens=self.random.choice([None, 1, 5, 20]),
+            max_new_tokens=self.random.choice([None, 1, 5, 20 + 40 * self.roomy]),
             pause_token_ids=self.random.choice([(), (2, 3, 4)]),
             stop_token_ids=self.random.choice([None, (), (6, 7)]),
         )
@@ -123,7 +127,7 @@ class Storm:
         ]
         actions, weights = zip(*choices, strict=True)
         for action in self.random.choices(actions, weights, k=operations):
-            if action is self.submit and len(self.live) > 12:
+            if action is self.submit and len(self.live) > self.most_live:
                 continue
             action()
             self.engine.check()
@@ -161,10 +165,12 @@ def make_drafts(kind: str, seed: int) -> RandomDrafts | Speculator:
     """Return a source of drafts; random ones are more or less accurate by the seed."""
     if kind == "ngram":
         return Speculator(NgramDrafter(), None, 6, uniform=False)
+    if kind == "device":
+        return DeviceDrafts(seed, WINDOW, (0.3, 0.7, 0.95)[seed % 3], 3)
     return RandomDrafts(seed, WINDOW, (0.3, 0.7, 0.95)[seed % 3], 6, kind == "trees")
 
 
-@pytest.mark.parametrize("kind", ["lines", "trees", "ngram"])
+@pytest.mark.parametrize("kind", ["lines", "trees", "ngram", "device"])
 @pytest.mark.parametrize("group", range(4))
 def test_storm_with_drafts(kind: str, group: int) -> None:
     """Every token is the one that an undisturbed run without drafts samples."""

@@ -45,9 +45,31 @@ class RandomDrafts:
                 paths.append([*paths[parent], token])
         return DraftTree(tuple(tokens), tuple(parents))
 
+    def device_drafts(self, sequences: list[Sequence]) -> int:
+        return 0
+
     def record(self, seq: Sequence, drafts: DraftTree, accepted: int) -> None:
         assert 0 <= accepted <= max(drafts.depths)
         self.recorded += accepted
 
     def forget(self, seq: Sequence) -> None:
         self.known.discard(seq.id)
+
+
+class DeviceDrafts(RandomDrafts):
+    """Lines of drafts, most of which the fake engine makes itself behind a step."""
+
+    def __init__(self, seed: int, window: int, accuracy: float, most: int) -> None:
+        super().__init__(seed, window, accuracy, most, branches=False)
+
+    def device_drafts(self, sequences: list[Sequence]) -> int:
+        return 0 if self.random.random() < 0.1 else min(3, self.most)
+
+    def draft_behind(self, seed: int, tokens: list[int], count: int) -> list[int]:
+        """Return the tokens that the device drafts behind ``tokens``."""
+        path = list(tokens)
+        for _ in range(count):
+            right = self.random.random() < self.accuracy
+            token = expected_token(seed, path, self.window)
+            path.append(token if right else self.random.randrange(VOCABULARY))
+        return path[len(tokens) :]

@@ -5,11 +5,14 @@ early, copied wrongly or written by two sequences therefore changes the tokens t
 """
 
 from collections import deque
+from dataclasses import replace
+from typing import Any
 from zlib import crc32
 
 from eightfold.engine.events import Event
 from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.draft_source import DraftSource
+from eightfold.engine.scheduling.draft_tree import DraftTree
 from eightfold.engine.scheduling.pages.page_pool import PageGroup
 from eightfold.engine.scheduling.pages.page_tables import PageTables
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens, StepPlan, StepResult
@@ -80,6 +83,8 @@ class FakeEngine:
         self.lookahead = lookahead
         self.in_flight: deque[tuple[StepPlan, StepResult]] = deque()
         self.last_token: dict[int, int] = {}
+        # Of each sequence of the last step: right drafts, newest token, and drafts made behind it.
+        self.behind: dict[int, tuple[int, int, list[int]]] = {}
         self.sampled: dict[int, list[int]] = {}
 
     def launch(self, plan: StepPlan) -> StepResult:
@@ -94,11 +99,14 @@ class FakeEngine:
             destination = (self.host if kind == "offload" else self.device)[g]
             destination[target] = list(origin[source])
         tokens = []
-        for entry in plan.scheduled:
+        scheduled = [self._moved(entry) for entry in plan.scheduled]
+        for entry, planned in zip(scheduled, plan.scheduled, strict=True):
             seq = entry.seq
-            ids = seq.tokens[entry.start : entry.start + entry.count]
+            ids = seq.tokens[entry.start : entry.start + entry.known_count]
             if entry.carried:
                 ids = [*ids, self.last_token[seq.id]]
+            elif planned.may_move:
+                ids = [self.behind[seq.id][1]]
             entry.drafts.check()
             ids = [*ids, *entry.drafts.tokens]
             assert len(ids) == entry.count
@@ -106,12 +114,45 @@ class FakeEngine:
                 for position, token in enumerate(ids, entry.start):
                     page = table[position // PAGE_SIZE]
                     self.device[g][page][position % PAGE_SIZE] = token
-        for entry in plan.scheduled:
+        for entry in scheduled:
             if entry.samples:
                 drawn = self.draw(entry)
                 self.last_token[entry.seq.id] = drawn[-1]
                 tokens += drawn
-        return StepResult(tokens, [0.5] * len(tokens))
+        accepted = None
+        if plan.next_drafts or any(entry.may_move for entry in plan.scheduled):
+            accepted = self._draft_behind(scheduled, list(tokens), plan.next_drafts)
+        return StepResult(tokens, [0.5] * len(tokens), accepted)
+
+    def _moved(self, entry: ScheduledTokens) -> ScheduledTokens:
+        """Return a chained entry as the device sees it: at its true position, with its drafts."""
+        if not entry.may_move:
+            return entry
+        accepted, _, drafts = self.behind[entry.seq.id]
+        assert accepted <= entry.may_move
+        assert len(drafts) == len(entry.drafts)
+        return replace(entry, start=entry.start + accepted, drafts=DraftTree.line(drafts))
+
+    def _draft_behind(
+        self, scheduled: list[ScheduledTokens], draws: list[int], count: int
+    ) -> list[int]:
+        """Count right drafts, and make those of the next step, as a device would."""
+        source: Any = self.scheduler.draft_source
+        found = []
+        self.behind.clear()
+        for entry in scheduled:
+            drawn, draws = draws[: entry.count], draws[entry.count :]
+            kept = entry.drafts.kept_rows(drawn)
+            found.append(len(kept) - 1)
+            table = entry.seq.tables[0]
+            tokens = [
+                self.device[0][table[p // PAGE_SIZE]][p % PAGE_SIZE]
+                for p in range(entry.start + len(kept))
+            ]
+            newest = drawn[len(kept) - 1]
+            drafts = source.draft_behind(entry.seq.params.seed, [*tokens, newest], count)
+            self.behind[entry.seq.id] = (len(kept) - 1, newest, drafts)
+        return found
 
     def _place(self, group: int, slot: int) -> list[int]:
         """Return the page that holds a slot."""
@@ -139,7 +180,9 @@ class FakeEngine:
 
     def launch_step(self) -> StepPlan | None:
         """Plan and launch a step: the first half of :meth:`step`."""
-        plan = self.scheduler.plan()
+        return self._launch(self.scheduler.plan())
+
+    def _launch(self, plan: StepPlan | None) -> StepPlan | None:
         if plan is not None:
             self.in_flight.append((plan, self.launch(plan)))
             if isinstance(self.scheduler.draft_source, Speculator):
@@ -149,12 +192,17 @@ class FakeEngine:
     def step(self) -> list[Event]:
         """Launch a step, and commit the oldest one if that is due.
 
-        With lookahead and drafts, the oldest step is committed first, as in the real engine.
+        With lookahead and drafts, the oldest step is committed first, as in the real engine, except
+        if the device drafts itself.
         """
         events: list[Event] = []
+        plan = None
         if self.in_flight and self.scheduler.draft_source is not None:
-            events = self.commit_step()
-        plan = self.launch_step()
+            if self.lookahead:
+                plan = self._launch(self.scheduler.plan_chained())
+            if plan is None:
+                events = self.commit_step()
+        plan = plan or self.launch_step()
         if self.in_flight and (plan is None or len(self.in_flight) > self.lookahead):
             return events + self.commit_step()
         return events + self.scheduler.take_events()

@@ -1,0 +1,1 @@
+"""Steps with drafts, as the scheduler sees them."""
