@@ -218,6 +218,7 @@ def engine_config(arguments: argparse.Namespace) -> EngineConfig:
         prefix_cache=False,
         fused=None if arguments.path == "fused" else False,
         speculate="off",
+        kv=arguments.kv,
     )
 
 
@@ -249,6 +250,7 @@ def make_bench(arguments: argparse.Namespace, result: dict[str, Any]) -> Bench:
     print(f"engine created in {created:.1f} s, first token after {ready:.1f} s", flush=True)
     result |= {
         "device": name, "model": arguments.model, "weights": arguments.weights,
+        "kv": arguments.kv,
         "path": arguments.path, "bandwidth": bandwidth,
         "operations_per_s": rate, "first_token_s": round(ready, 1), "kv_tokens": room,
         "bytes": engine.bytes_of,
@@ -335,6 +337,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--weights", choices=sorted(STORED), help="linear layers in this format, not in bfloat16"
+    )
+    parser.add_argument(
+        "--kv", choices=["fp8"], help="full attention's keys and values in FP8, not in bfloat16"
     )
     parser.add_argument(
         "--gpu-memory",

@@ -184,13 +184,13 @@ def kv_bytes(layers: list, itemsize: int = 2) -> dict[str, float]:
     Args:
         layers: specifications of the layers as the runner keeps them; those that share keys and
             values read them, too.
-        itemsize: bytes of an element.
+        itemsize: bytes of an element that is not in FP8.
     """
     found: dict[str, float] = {}
     for layer in layers:
         kind = "one copy" if layer.one_copy else "full KV"
         if layer.window is not None:
             kind = f"windows of {layer.window}"
-        size = itemsize * layer.copies * layer.kv_heads * layer.head_dim
+        size = (1 if layer.fp8 else itemsize) * layer.copies * layer.kv_heads * layer.head_dim
         found[kind] = found.get(kind, 0) + size
     return found

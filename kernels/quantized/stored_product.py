@@ -7,14 +7,15 @@ import torch
 from ..layers.gated_activation import gated_activation
 from ..layers.linear_few_rows import ACTIVATIONS, require_activation
 from ..triton_launch import FLOAT_DTYPES, require, require_tensor
-from .stored_few_rows import (
-    MAX_ROWS,
-    StoredRowsConfig,
-    stored_few_rows,
-    stored_few_rows_fits,
-    stored_rows_config,
-)
 from .stored_matrix import StoredMatrix
+from .stored_stream import (
+    MAX_ROWS,
+    StreamConfig,
+    stored_stream,
+    stored_stream_fits,
+    stream_config,
+    stream_splits,
+)
 from .triton_stored_rows import triton_expand, triton_stored_rows
 
 TILED_ROWS = 64
@@ -29,7 +30,7 @@ def stored_product(
     gated: bool = False,
     activation: str = "silu",
     bias: torch.Tensor | None = None,
-    config: StoredRowsConfig | None = None,
+    config: StreamConfig | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
     """Compute ``x @ matrix.T + bias``, or ``activation(x @ gate.T) * (x @ up.T)`` if gated.
@@ -40,12 +41,12 @@ def stored_product(
     Args:
         x: [rows, K].
         matrix: [N, K]; [2N, K] if gated, gate rows first.
-        out: [rows, N], written. If the configuration has splits: float32 [splits, rows, N], whose
-            sum over the first axis is the result.
+        out: [rows, N], written; or float32 [parts, rows, N], whose sum over the first axis is the
+            result, for up to :data:`MAX_ROWS` rows (see ``product_parts``).
         gated: see above.
         activation: a key of ``ACTIVATIONS``.
-        bias: [N]; only if neither gated nor split.
-        config: configuration of the CUDA kernel; ``None`` for ``stored_rows_config``.
+        bias: [N]; only if neither gated nor in parts.
+        config: configuration of the CUDA kernel; ``None`` for ``stream_config``.
         pdl: launch with programmatic dependent launch, if the CUDA kernel runs.
 
     Returns:
@@ -57,34 +58,44 @@ def stored_product(
     require_tensor("x", x, FLOAT_DTYPES, 2)
     require_activation(activation)
     rows, n = x.shape[0], matrix.rows // (2 if gated else 1)
-    splits = 1 if config is None else config.splits
-    wanted = (splits, rows, n) if splits > 1 else (rows, n)
+    parts = out.shape[0] if out.dim() == 3 else 1
+    wanted = (parts, rows, n) if out.dim() == 3 else (rows, n)
     require(x.shape[1] == matrix.columns, f"x has {x.shape[1]} columns, not {matrix.columns}.")
     require(tuple(out.shape) == wanted, f"out has shape {tuple(out.shape)}; it must be {wanted}.")
-    require_tensor("out", out, torch.float32 if splits > 1 else FLOAT_DTYPES, len(wanted))
+    require_tensor("out", out, torch.float32 if parts > 1 else FLOAT_DTYPES, len(wanted))
     require(
-        bias is None or (tuple(bias.shape) == (n,) and not gated and splits == 1),
-        f"bias must have {n} elements, in a layer that is neither gated nor split.",
+        bias is None or (tuple(bias.shape) == (n,) and not gated and parts == 1),
+        f"bias must have {n} elements, in a layer that is neither gated nor in parts.",
     )
     silu = activation == "silu"
     if rows > MAX_ROWS:
+        require(parts == 1, f"Parts are for at most {MAX_ROWS} rows, not {rows}.")
         require(config is None, f"A configuration is for at most {MAX_ROWS} rows, not {rows}.")
     if rows > TILED_ROWS:
         return _many_rows(x, matrix, out, gated, activation, bias)
     if rows == 0:
         return out
-    chosen = config or stored_rows_config(matrix, rows, gated)
-    fits = (
-        rows <= MAX_ROWS
-        and stored_few_rows_fits(matrix, x.dtype, gated, chosen)
-        and (splits > 1 or out.dtype == torch.bfloat16)
-    )
-    if not fits or not stored_few_rows(
+    fits = stored_stream_fits(matrix, x.dtype) and (parts > 1 or out.dtype == torch.bfloat16)
+    chosen = config or (stream_config(matrix, rows, gated, parts) if fits else None)
+    if not (fits and chosen is not None) or not stored_stream(
         x, matrix, out, chosen, gated=gated, silu=silu, bias=bias, pdl=pdl
     ):
         require(config is None, "The CUDA kernel does not run here; leave config at None.")
-        triton_stored_rows(x, matrix, out, gated=gated, silu=silu, bias=bias)
+        if out.dim() == 3:
+            out[1:].zero_()
+        whole = out if out.dim() == 2 else out[0]
+        triton_stored_rows(x, matrix, whole, gated=gated, silu=silu, bias=bias)
     return out
+
+
+def product_parts(matrix: StoredMatrix, rows: int, x_dtype: torch.dtype) -> int:
+    """Return the parts in which a layer that is not gated is best computed, 1 for one result.
+
+    Up to :data:`MAX_ROWS` rows it does not depend on their number.
+    """
+    if rows > MAX_ROWS or not stored_stream_fits(matrix, x_dtype):
+        return 1
+    return stream_splits(matrix)
 
 
 def _many_rows(

@@ -196,14 +196,15 @@ class FusedDecoder:
                 self._write_cache(layer, positions, batches[layer.spec.window], cache)
                 return
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
-            self._linear.linear(attended, layer.out, y)
             if layer.experts is not None and self.experts is not None and count <= MAX_ROWS:
+                self._linear.linear(attended, layer.out, y)
                 dense = partial(self._dense, layer, x, y)
                 self.experts.few_rows(layer, next_norm, y, (residual, other), x, dense)
                 residual, other = other, residual
                 continue
+            projected = self._linear.summands(attended, layer.out, y)
             normed = self._add(
-                y, residual, layer.post_attention_norm, layer.pre_feedforward_norm,
+                projected, residual, layer.post_attention_norm, layer.pre_feedforward_norm,
                 bias=layer.out_bias,
             )  # fmt: skip
             added, own = self._feedforward(layer, normed, residual, y), layer.per_layer_input
@@ -283,9 +284,10 @@ class FusedDecoder:
         self, layer: FusedLayer, x: torch.Tensor, residual: torch.Tensor, y: torch.Tensor
     ) -> torch.Tensor:
         """Compute the feed-forward block from x; returns what ``add_rms_norm`` takes as y."""
-        self._dense(layer, x, y)
         if layer.experts is None:
-            return y
+            assert layer.down is not None
+            return self._linear.summands(self._inner(layer, x), layer.down, y)
+        self._dense(layer, x, y)
         assert self.experts is not None
         if layer.experts.branch is not None:
             return self.experts.beside_dense(layer, residual, y)
@@ -293,10 +295,15 @@ class FusedDecoder:
 
     def _dense(self, layer: FusedLayer, x: torch.Tensor, y: torch.Tensor) -> None:
         """Compute the dense block from x into y, if the layer has one."""
-        if layer.gate_up is None or layer.down is None:
-            return
+        if layer.gate_up is not None and layer.down is not None:
+            self._linear.linear(self._inner(layer, x), layer.down, y)
+
+    def _inner(self, layer: FusedLayer, x: torch.Tensor) -> torch.Tensor:
+        """Compute the activations between the dense block's layers: [rows, inner]."""
+        assert layer.gate_up is not None
+        assert layer.down is not None
         rows, linear, inner = x.shape[0], self._linear, layer.down.shape[1]
         hidden = narrow(self.buffers.hidden, rows, inner)
         gate_up = self.buffers.gate_up(rows, inner) if linear.writes_gate_up(rows) else None
         linear.gated(x, layer.gate_up, hidden, gate_up)
-        linear.linear(hidden, layer.down, y)
+        return hidden

@@ -11,7 +11,7 @@ from eightfold.kernels.layers.linear_many_rows import (
     linear_many_rows_fits,
 )
 from eightfold.kernels.quantized.stored_matrix import StoredMatrix, Weight
-from eightfold.kernels.quantized.stored_product import stored_product
+from eightfold.kernels.quantized.stored_product import product_parts, stored_product
 
 from .layer_weights import FusedLayer
 
@@ -76,6 +76,26 @@ class LinearDispatch:
             linear_many_rows(x, weight, out, pdl=True)
         else:
             torch.mm(x, weight.T, out=out)
+
+    def summands(self, x: torch.Tensor, weight: Weight, out: torch.Tensor) -> torch.Tensor:
+        """Compute ``x @ weight.T`` for ``add_rms_norm``, which adds up parts.
+
+        Args:
+            x: [rows, in].
+            weight: [out, in].
+            out: [rows, out], may be overwritten.
+
+        Returns:
+            ``out`` with the result, or parts of it, float32 [parts, rows, out].
+        """
+        rows = x.shape[0]
+        if isinstance(weight, StoredMatrix):
+            parts = product_parts(weight, rows, x.dtype)
+            if parts > 1:
+                split = torch.empty(parts, *out.shape, device=x.device)
+                return stored_product(x, weight, split, pdl=True)
+        self.linear(x, weight, out)
+        return out
 
     def gated(
         self, x: torch.Tensor, weight: Weight, out: torch.Tensor, gate_up: torch.Tensor | None
