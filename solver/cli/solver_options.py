@@ -13,12 +13,12 @@ from eightfold.common.counted_noun import counted
 from ..attempts.voting import DEFAULT_RULE, RULES
 from ..chat.template_options import EFFORTS
 from ..devices.device_list import parse_devices
+from ..problem_set import Columns, ProblemSet
+from ..problems.dataset_source import open_problems
 from ..solver_config import SolverConfig, SolverError
 
 if TYPE_CHECKING:
     from eightfold.engine import EngineConfig
-
-    from ..problem_set import Problem
 
 
 def add_solver_options(parser: argparse.ArgumentParser) -> None:
@@ -182,13 +182,53 @@ def _engine_config(options: argparse.Namespace, running: int) -> EngineConfig | 
         raise SolverError(str(error)) from error
 
 
-def warn_of_truths(problems: Sequence[Problem], config: SolverConfig) -> None:
-    """Say which known answers no attempt can give, because they are outside the range."""
-    outside = [
-        problem.id
-        for problem in problems
-        if problem.answer is not None and not config.low <= problem.answer <= config.high
-    ]
+def add_problem_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `chosen_problems` reads."""
+    default = Columns()
+    add = parser.add_argument
+    add(
+        "--id",
+        default=default.id,
+        metavar="COLUMN",
+        help="column of the ids; row numbers the rows (%(default)s)",
+    )
+    add(
+        "--question",
+        default=default.question,
+        metavar="COLUMN",
+        help="column of the problems' texts (%(default)s)",
+    )
+    add(
+        "--answer",
+        metavar="COLUMN",
+        help="column of the answers; default: answer, if there is one",
+    )
+    add("--subset", metavar="NAME", help="subset of a data set; default: the only one")
+    add("--split", metavar="NAME", help="split of a data set; default: test, else train")
+
+
+def chosen_problems(options: argparse.Namespace) -> ProblemSet:
+    """Return the problems that the options name.
+
+    Raises:
+        SolverError: if there is nothing of that name, or not clear which part is meant.
+    """
+    return open_problems(
+        options.problems,
+        Columns(options.id, options.question, options.answer),
+        subset=options.subset,
+        split=options.split,
+        first=options.first,
+    )
+
+
+def warn_of_truths(outside: Sequence[str], config: SolverConfig) -> None:
+    """Say which known answers no attempt can give, because they are outside the range.
+
+    Args:
+        outside: ids of the problems.
+        config: settings of the solver, with the range.
+    """
     if outside:
         print(
             f"{counted(len(outside), 'known answer')} outside of {config.low} to {config.high} can "

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 from .progress_text import progress_text, whole_words
@@ -74,13 +74,29 @@ class ProgressDisplay:
 
     def run_progress(self, status: str, problems: Sequence[UnderWay]) -> None:
         """Show the state of a run, given as one line, and the problems under way."""
-        columns, lines = self._size()
-        if not self.live or not problems or columns < TABLE_COLUMNS - 1 or lines < TABLE_LINES:
+        if not problems:
             self.update(status)
-        elif self._due():
+            return
+
+        def make(columns: int, lines: int) -> RenderableType:
             from .live_table import run_view
 
-            self._replace(run_view(status, problems, columns, lines))
+            return run_view(status, problems, columns, lines)
+
+        self.view(status, make)
+
+    def view(self, status: str, make: Callable[[int, int], RenderableType]) -> None:
+        """Show a state that is given as one line, as a view if there is room for one.
+
+        Args:
+            status: the line.
+            make: returns the view for a number of columns and lines.
+        """
+        columns, lines = self._size()
+        if not self.live or columns < TABLE_COLUMNS - 1 or lines < TABLE_LINES:
+            self.update(status)
+        elif self._due():
+            self._replace(make(columns, lines))
 
     def update(self, text: str) -> None:
         """Show a passing state; elsewhere than on a terminal, print it only now and then."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from collections.abc import Sequence
 
 Z95 = 1.959963984540054
@@ -44,6 +45,18 @@ def pass_at_k(attempts: int, correct: int, k: int) -> float:
             f"pass@{k} needs 1 <= k <= {attempts} attempts and 0 <= correct <= {attempts}."
         )
     return 1 - math.comb(attempts - correct, k) / math.comb(attempts, k)
+
+
+def normal_interval(values: Sequence[float], z: float = 1.959964) -> tuple[float, float]:
+    """Return the interval of the mean of many values by the central limit theorem.
+
+    Args:
+        values: at least two.
+        z: quantile of the normal distribution; the default gives a 95 % interval.
+    """
+    mean = statistics.fmean(values)
+    half = z * statistics.stdev(values, mean) / math.sqrt(len(values))
+    return mean - half, mean + half
 
 
 def bootstrap_interval(

@@ -15,9 +15,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
+from array import array
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 from typing import Any, TextIO
@@ -36,6 +39,25 @@ KEYS = {
 }
 """The keys in the lines of each file that scores and votes need."""
 
+_HEAD = re.compile(rb'\{"round": (\d+), "id": ("(?:[^"\\]|\\.)*"),')
+"""The beginning of a line of attempts.jsonl, as this module writes it."""
+
+READ_BYTES = 1 << 16
+"""Bytes that are read at a time to find the end of the last complete line."""
+
+
+@dataclass(frozen=True, slots=True)
+class FinishedProblem:
+    """What is kept in memory of a problem that an earlier start of a run finished.
+
+    Attributes:
+        answer: the answer that was given, or None.
+        truth: the right one, or None if it is not known.
+    """
+
+    answer: int | None
+    truth: int | None
+
 
 class RunFolder:
     """Writes the records of a run; may be used from any thread.
@@ -49,7 +71,7 @@ class RunFolder:
         folder: the folder.
         settings: the settings.
         round: number of this start of the run, from 1.
-        finished: the records of the problems that earlier starts finished, by id.
+        finished: the problems that earlier starts finished, by id.
         count: number of problems finished in all.
 
     Raises:
@@ -82,7 +104,7 @@ class RunFolder:
         self.round = earlier["round"] + 1 if earlier else 1
         # A problem with lost attempts is solved again.
         self.finished = {
-            record["id"]: record
+            record["id"]: FinishedProblem(record["answer"], record["truth"])
             for record in _read_records(folder, "problems")
             if not record.get("lost")
         }
@@ -104,10 +126,11 @@ class RunFolder:
             write_json(self.folder / "run.json", {"settings": self.settings, "round": self.round})
             return self.round
 
-    def write(self, name: str, record: dict[str, Any]) -> None:
+    def write(self, name: str, record: dict[str, Any], *, sync: bool = True) -> None:
         """Append a line to `name`.jsonl and hand it to the operating system.
 
-        The line of a problem is also forced to the disk.
+        The line of a problem is also forced to the disk, unless `sync` is False; `sync_problems`
+        does so for several lines at once.
         """
         line = json.dumps({"round": self.round, **record}, ensure_ascii=False) + "\n"
         path = self.folder / f"{name}.jsonl"
@@ -117,8 +140,16 @@ class RunFolder:
             self._files[name].write(line)
             self._files[name].flush()
             if name == "problems":
-                os.fsync(self._files[name].fileno())
                 self.count += 1
+                if sync:
+                    os.fsync(self._files[name].fileno())
+
+    def sync_problems(self) -> None:
+        """Force the lines of problems that were written to the disk."""
+        path = self.folder / "problems.jsonl"
+        with self._lock, path_in_errors(path):
+            if "problems" in self._files:
+                os.fsync(self._files["problems"].fileno())
 
     def close(self) -> None:
         """Close the files and let other processes resume the run."""
@@ -134,33 +165,60 @@ class RunFolder:
                 self.folder.rmdir()  # succeeds only if the run did not begin
 
 
-def read_run(folder: Path) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Read the finished problems of a run.
+RunRecord = tuple[dict[str, Any], list[dict[str, Any]]]
+"""The record of a problem, with the records of its attempts in order of their numbers."""
 
-    Returns:
-        The record of each problem, with the records of its attempts in order of their numbers.
+
+def read_run(folder: Path) -> list[RunRecord]:
+    """Read the finished problems of a run into memory; see `iterate_run`."""
+    return list(iterate_run(folder))
+
+
+def iterate_run(folder: Path) -> Iterator[RunRecord]:
+    """Yield the finished problems of a run, of which one at a time is in memory.
 
     Raises:
         SolverError: the folder holds no run, is damaged, or lacks attempts at a finished problem.
     """
-    if not (folder / "problems.jsonl").is_file():
+    problems, attempts = folder / "problems.jsonl", folder / "attempts.jsonl"
+    if not problems.is_file():
         raise SolverError(f"{folder} holds no run: it has no problems.jsonl.")
-    problems = {record["id"]: record for record in _read_records(folder, "problems")}
-    attempts: dict[str, list[dict[str, Any]]] = {key: [] for key in problems}
-    for record in _read_records(folder, "attempts"):
-        problem = problems.get(record["id"])
-        if problem is not None and problem["round"] == record["round"]:
-            attempts[record["id"]].append(record)
-    for key, problem in problems.items():
-        if len(attempts[key]) < problem["attempts"]:
+    # Where each problem's last line begins, and its round: a problem may be solved again.
+    places = {
+        record["id"]: (offset, record["round"])
+        for offset, record in _lines_at(problems, KEYS["problems"])
+    }
+    found = _attempt_places(attempts, places)
+    for key, (offset, _) in places.items():
+        problem = _line_at(problems, offset, "problems")
+        tries = [_line_at(attempts, place, "attempts") for place in found.get(key, ())]
+        if len(tries) < problem["attempts"]:
             raise SolverError(
-                f"{folder / 'attempts.jsonl'} lacks attempts at problem {key!r}; "
+                f"{attempts} lacks attempts at problem {key!r}; "
                 "remove its line from problems.jsonl and use --resume to run it again."
             )
-    return [
-        (problem, sorted(attempts[key], key=lambda one: int(one["attempt"])))
-        for key, problem in problems.items()
-    ]
+        yield problem, sorted(tries, key=lambda one: int(one["attempt"]))
+
+
+def _attempt_places(path: Path, problems: dict[str, tuple[int, int]]) -> dict[str, array[int]]:
+    """Return where the lines begin of the attempts in the last round of each problem."""
+    places: dict[str, array[int]] = {}
+    if not path.is_file():
+        return places
+    with path.open("rb") as file:
+        offset = 0
+        for number, line in enumerate(file, 1):
+            if line.endswith(b"\n"):  # else a kill cut it off
+                head = _HEAD.match(line)
+                if head is not None:
+                    key, start = json.loads(head[2]), int(head[1])
+                else:  # written by something else, or damaged
+                    record = _parse_line(path, number, line, KEYS["attempts"])
+                    key, start = record["id"], record["round"]
+                if key in problems and problems[key][1] == start:
+                    places.setdefault(key, array("q")).append(offset)
+            offset += len(line)
+    return places
 
 
 def read_settings(folder: Path) -> dict[str, Any] | None:
@@ -189,22 +247,47 @@ def read_lines(path: Path, keys: Sequence[str] = ()) -> Iterator[dict[str, Any]]
     Raises:
         SolverError: a line is not a JSON object with these keys.
     """
+    for _, record in _lines_at(path, keys):
+        yield record
+
+
+def _lines_at(path: Path, keys: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects in a JSON Lines file, each with the position of its line."""
     if not path.is_file():
         return
     with path.open("rb") as file:
+        offset = 0
         for number, line in enumerate(file, 1):
             if not line.endswith(b"\n"):
                 return
-            try:
-                record = json.loads(line)
-            except ValueError as error:  # not JSON, or not UTF-8
-                raise SolverError(f"Line {number} of {path} is not JSON: {error}.") from error
-            if not isinstance(record, dict):
-                raise SolverError(f"Line {number} of {path} is not a JSON object.")
-            missing = [key for key in keys if key not in record]
-            if missing:
-                raise SolverError(f"Line {number} of {path} has no {missing[0]!r}.")
-            yield record
+            yield offset, _parse_line(path, number, line, keys)
+            offset += len(line)
+
+
+def _line_at(path: Path, offset: int, name: str) -> dict[str, Any]:
+    """Return the object in the line that begins at a position."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        line = file.readline()
+        try:
+            return _parse_line(path, 0, line, KEYS[name])
+        except SolverError:  # only now does the line's number matter
+            file.seek(0)
+            number = file.read(offset).count(b"\n") + 1
+    return _parse_line(path, number, line, KEYS[name])
+
+
+def _parse_line(path: Path, number: int, line: bytes, keys: Sequence[str]) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except ValueError as error:  # not JSON, or not UTF-8
+        raise SolverError(f"Line {number} of {path} is not JSON: {error}.") from error
+    if not isinstance(record, dict):
+        raise SolverError(f"Line {number} of {path} is not a JSON object.")
+    missing = [key for key in keys if key not in record]
+    if missing:
+        raise SolverError(f"Line {number} of {path} has no {missing[0]!r}.")
+    return record
 
 
 def write_json(path: Path, value: object) -> None:
@@ -252,11 +335,19 @@ def _read_records(folder: Path, name: str) -> Iterator[dict[str, Any]]:
 
 def _drop_partial_line(path: Path) -> None:
     """Truncate a file after its last complete line."""
-    if path.is_file():
-        data = path.read_bytes()
-        if data and not data.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(data.rfind(b"\n") + 1)
+    if not path.is_file():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            begin = max(0, end - READ_BYTES)
+            file.seek(begin)
+            found = file.read(end - begin).rfind(b"\n")
+            if found >= 0:
+                end = begin + found + 1
+                break
+            end = begin
+        file.truncate(end)
 
 
 def _lock_folder(folder: Path) -> int | None:

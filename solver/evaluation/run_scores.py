@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +12,23 @@ from eightfold.common.counted_noun import counted
 from ..attempts.attempt import Ending
 from ..attempts.attempt_statistics import AttemptStatistics
 from ..attempts.voting import early_stop_reason, vote
-from .confidence_intervals import bootstrap_interval, pass_at_k, wilson_interval
-from .run_folder import statistics_of
+from .confidence_intervals import (
+    bootstrap_interval,
+    normal_interval,
+    pass_at_k,
+    wilson_interval,
+)
+from .run_folder import RunRecord, statistics_of
 
-Run = Sequence[tuple[dict[str, Any], list[dict[str, Any]]]]
+Run = Sequence[RunRecord]
 """The records of problems, each with those of its attempts, as `run_folder.read_run` returns."""
 
 CUT_OFF = (Ending.CONSENSUS, Ending.INTERRUPTED)
 """Endings that do not tell whether the attempt would have been right."""
+
+
+MANY_VALUES = 5000
+"""Values above which resampling them 2,000 times takes seconds and changes no digit shown."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ def proportion_score(name: str, hits: int, count: int) -> Score:
 
 
 def mean_score(name: str, values: Sequence[float]) -> Score:
-    """Return a mean over problems, with a bootstrap interval.
+    """Return a mean over problems, with a bootstrap interval, or for many problems a normal one.
 
     If every value is 0 or 1, the interval is Wilson's: resampling equal values would give an
     interval without width.
@@ -54,7 +63,9 @@ def mean_score(name: str, values: Sequence[float]) -> Score:
     if all(value in (0.0, 1.0) for value in values):
         return proportion_score(name, round(sum(values)), len(values))
     value = sum(values) / len(values) if values else 0.0
-    return Score(name, value, *bootstrap_interval(values), len(values))
+    many = len(values) > MANY_VALUES
+    interval = normal_interval(values) if many else bootstrap_interval(values)
+    return Score(name, value, *interval, len(values))
 
 
 def replay_vote(
@@ -116,16 +127,10 @@ def pass_score(run: Run, k: int, attempts: int | None = None) -> Score | None:
     Returns:
         The score, or None if no problem has a known answer and k attempts to judge.
     """
-    values = []
+    values: list[float] = []
     for problem, tries in run:
-        judged = [
-            one
-            for one in tries
-            if one["ending"] not in CUT_OFF and (attempts is None or one["attempt"] < attempts)
-        ]
-        if problem["truth"] is not None and len(judged) >= k:
-            right = sum(one["answer"] == problem["truth"] for one in judged)
-            values.append(pass_at_k(len(judged), right, k))
+        chosen = [one for one in tries if attempts is None or one["attempt"] < attempts]
+        values += _pass_values(problem, chosen, k)
     return mean_score(f"pass@{k}", values) if values else None
 
 
@@ -138,25 +143,38 @@ def pass_caveat(cancelled: int) -> str:
     )
 
 
-def summarize(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures of a run, ready for JSON.
+def summarize(run: Iterable[RunRecord], settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the figures of a run, ready for JSON; the records are read once, one by one.
 
     Args:
         run: the records.
         settings: the settings of the run, as in its run.json.
     """
-    tries = [one for _, attempts in run for one in attempts]
-    known = [problem for problem, _ in run if problem["truth"] is not None]
-    most = int(settings.get("attempts", 1))
-    right = sum(problem["answer"] == problem["truth"] for problem in known)
-    scores = [proportion_score("accuracy", right, len(known))] if known else []
-    scores += [score for k in sorted({1, most}) if (score := pass_score(run, k)) is not None]
+    counts = sorted({1, int(settings.get("attempts", 1))})
+    passes: dict[int, list[float]] = {k: [] for k in counts}
+    known: list[bool] = []
     families: dict[str, list[bool]] = {}
-    for problem in known:
-        if problem["family"]:
-            families.setdefault(problem["family"], []).append(problem["answer"] == problem["truth"])
+    sums: Counter[str] = Counter()
+    kinds, endings = Counter[str](), Counter[str]()
+    seconds = 0.0
+    for problem, tries in run:
+        seconds += problem["seconds"]
+        faults, lost = len(problem["faults"]), problem.get("lost", 0)
+        sums.update(problems=1, attempts=len(tries), faults=faults, lost=lost)
+        for one in tries:
+            sums.update({name: one[name] for name in ("tokens", "calls", "errors")})
+            kinds.update(one["error_kinds"])
+            endings[one["ending"]] += 1
+        if problem["truth"] is not None:
+            known.append(problem["answer"] == problem["truth"])
+            if problem["family"]:
+                families.setdefault(problem["family"], []).append(known[-1])
+            for k in counts:
+                passes[k] += _pass_values(problem, tries, k)
+    scores = [proportion_score("accuracy", sum(known), len(known))] if known else []
+    scores += [mean_score(f"pass@{k}", values) for k, values in passes.items() if values]
     return {
-        "problems": len(run),
+        "problems": sums["problems"],
         "scores": {
             one.name: {"value": one.value, "low": one.low, "high": one.high, "problems": one.count}
             for one in scores
@@ -165,15 +183,22 @@ def summarize(run: Run, settings: dict[str, Any]) -> dict[str, Any]:
             name: {"right": sum(hits), "problems": len(hits)}
             for name, hits in sorted(families.items())
         },
-        "seconds": round(sum(problem["seconds"] for problem, _ in run), 1),
-        "tokens": sum(one["tokens"] for one in tries),
-        "attempts": len(tries),
-        "calls": sum(one["calls"] for one in tries),
-        "errors": sum(one["errors"] for one in tries),
-        "errors_by_kind": dict(
-            Counter(k for one in tries for k in one["error_kinds"]).most_common()
-        ),
-        "endings": dict(Counter(one["ending"] for one in tries).most_common()),
-        "faults": sum(len(problem["faults"]) for problem, _ in run),
-        "lost": sum(problem.get("lost", 0) for problem, _ in run),
+        "seconds": round(seconds, 1),
+        "tokens": sums["tokens"],
+        "attempts": sums["attempts"],
+        "calls": sums["calls"],
+        "errors": sums["errors"],
+        "errors_by_kind": dict(kinds.most_common()),
+        "endings": dict(endings.most_common()),
+        "faults": sums["faults"],
+        "lost": sums["lost"],
     }
+
+
+def _pass_values(problem: dict[str, Any], tries: Sequence[dict[str, Any]], k: int) -> list[float]:
+    """Return the estimate of pass@k for a problem, or nothing if too few attempts can be judged."""
+    judged = [one for one in tries if one["ending"] not in CUT_OFF]
+    if problem["truth"] is None or len(judged) < k:
+        return []
+    right = sum(one["answer"] == problem["truth"] for one in judged)
+    return [pass_at_k(len(judged), right, k)]

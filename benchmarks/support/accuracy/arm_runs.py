@@ -100,7 +100,7 @@ def run_arm(
     try:
         with Solver(config, **parts) as solver:
             display.note(solver.protocol.reason)
-            Evaluation(solver, problems, run, config.problems).run(display)
+            Evaluation(solver, problems, len(problems), run, config.problems).run(display)
     finally:
         run.close()
     return ArmResult(arm, read_run(run.folder), time.monotonic() - began)

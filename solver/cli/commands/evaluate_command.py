@@ -7,7 +7,7 @@ import json
 import logging
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,23 +16,39 @@ from eightfold.common.terminal_table import Column, format_table
 from eightfold.sandbox.platform_support import check_platform
 
 from ...attempts.attempt import Ending
-from ...chat.prompt_texts import sets_digest
 from ...display.progress_display import ProgressDisplay
 from ...evaluation.evaluation_run import Evaluation
-from ...evaluation.run_folder import RunFolder, read_run, write_json
+from ...evaluation.problem_record import SET_ASIDE
+from ...evaluation.run_folder import RunFolder, RunRecord, iterate_run, write_json
 from ...evaluation.run_scores import pass_caveat, summarize
+from ...evaluation.run_settings import run_settings
 from ...model_defaults import ModelInputs, read_model_inputs
-from ...problem_set import fingerprint, load_problems
+from ...problem_set import ProblemSet, Survey
+from ...scale.cluster_run import ClusterRun
+from ...scale.crew_messages import CrewPlan
+from ...scale.crew_process import CrewProcess
+from ...scale.worker_options import add_worker_options, crew_plan
 from ...solver_config import MAX_KERNELS, SolverConfig, SolverError
 from ...time_budget import Budget, BudgetConfig
 from ..exit_codes import ExitCode
-from ..solver_options import add_solver_options, named, solver_config, warn_of_truths
+from ..solver_options import (
+    add_devices_option,
+    add_problem_options,
+    add_solver_options,
+    chosen_problems,
+    named,
+    solver_config,
+    warn_of_truths,
+)
 
 if TYPE_CHECKING:
     from ..argument_parser import Subparsers
 
 SCORE_COLUMNS = (Column("score"), Column("value", right=True), Column("95 % interval"), Column(""))
 FAMILY_COLUMNS = (Column("family"), Column("right", right=True), Column(""))
+
+ENGINE_LOSSES = (Ending.ENGINE, Ending.MEMORY)
+"""Endings for which the engine, not the sandbox, lost an attempt."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,12 +58,22 @@ def add_parser(subparsers: Subparsers) -> None:
     parser = subparsers.add_parser(
         "evaluate",
         help="solve a file of problems and score the answers",
-        description="Solve the problems of a .csv or .jsonl file with the columns id, problem and "
-        "answer. Each problem and each attempt is recorded in the folder --out as it ends.",
+        description="Solve the problems of a file or a data set with the columns id, problem and "
+        "answer. Each problem and each attempt is recorded in the folder --out as it ends; if the "
+        "folder holds a run with the same settings, that is continued.",
     )
-    parser.add_argument("problems", metavar="FILE", help=".csv or .jsonl file of problems")
+    parser.add_argument(
+        "problems",
+        metavar="FILE",
+        help=".csv, .jsonl or .parquet file, folder of a data set, or id of one on Hugging Face",
+    )
+    add_problem_options(parser)
     parser.add_argument("--out", required=True, metavar="DIR", help="folder of the run")
-    parser.add_argument("--resume", action="store_true", help="continue the run in --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run in --out; this is done anyway if its settings are the same",
+    )
     parser.add_argument(
         "--limit-time",
         type=float,
@@ -63,7 +89,9 @@ def add_parser(subparsers: Subparsers) -> None:
         metavar="K",
         help="problems solved at the same time (%(default)s)",
     )
+    add_worker_options(parser)
     add_solver_options(parser)
+    add_devices_option(parser, default=None)
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--quiet", action="store_true", help="show no progress")
     parser.set_defaults(run=run)
@@ -72,68 +100,121 @@ def add_parser(subparsers: Subparsers) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the evaluation and print its summary.
 
-    Wrong answers do not change the exit code; attempts that the sandbox failed do.
+    Wrong answers do not change the exit code; attempts that the machine failed do.
     """
     if options.parallel < 1:
         raise SolverError(f"--parallel must be at least 1, not {options.parallel}.")
     if options.first is not None and options.first < 1:
         raise SolverError(f"--first must be at least 1, not {options.first}.")
-    kernels = max(options.kernels, min(MAX_KERNELS, options.attempts * options.parallel))
+    kernels = options.kernels_per_worker or options.kernels
+    kernels = max(kernels, min(MAX_KERNELS, options.attempts * options.parallel))
     config = solver_config(options, kernels=kernels, problems=options.parallel)
+    plan = crew_plan(options, config)
     budget = run_budget(options.limit_time, config)
-    problems = load_problems(options.problems)[: options.first]
-    warn_of_truths(problems, config)
+    problems = chosen_problems(options)
+    survey = problems.survey(config.low, config.high)
+    warn_of_truths(survey.outside, config)
     check_platform()
     inputs = read_model_inputs(config, progress=not options.quiet)
     logger.info("model: %s", inputs.folder)
-    settings = run_settings(options, fingerprint(problems), inputs)
-    folder = RunFolder(Path(options.out), settings, options.resume)
+    settings = run_settings(config, survey.digest, inputs, options.limit_time)
+    folder = RunFolder(Path(options.out), settings, resume=True)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     try:
-        if len(folder.finished) < len(problems):
-            display.note("loading the model and starting the Python kernels")
-            from ...solver import Solver
-
-            with Solver(config, inputs=inputs) as solver:
-                if solver.on_gpu:
-                    display.line(solver.loop.engine.table())
-                if config.model is not None:
-                    display.note(solver.protocol.reason)
-                evaluation = Evaluation(solver, problems, folder, options.parallel, budget)
-                evaluation.run(display)
-                if evaluation.out_of_time:
-                    said = f"Time is up: {evaluation.status()}; --resume goes on."
-                    print(said, file=sys.stderr)
+        if len(folder.finished) < survey.count:
+            evaluation: Evaluation | ClusterRun
+            if plan is None:
+                evaluation = _solve_here(config, inputs, problems, survey, folder, budget, display)
+            else:
+                evaluation = _solve_on_workers(plan, problems, survey, folder, budget, display)
+            if evaluation.out_of_time:
+                said = f"Time is up: {evaluation.status()}; the same command goes on."
+                print(said, file=sys.stderr)
     except KeyboardInterrupt:
         display.clear()
-        done = f"{folder.count} of {counted(len(problems), 'problem')} done"
+        done = f"{folder.count} of {counted(survey.count, 'problem')} done"
         raise KeyboardInterrupt(f"Interrupted; {done}; --resume goes on.") from None
     finally:
         folder.close()
-    records = read_run(folder.folder)
-    summary = {"settings": settings, **summarize(records, settings)}
-    write_json(folder.folder / "summary.json", summary)
-    print_faults([problem for problem, _ in records])
-    print_summary(summary)
-    print(f"each problem: {folder.folder / 'problems.jsonl'}; attempts.jsonl holds the attempts")
-    if options.json:
-        print(json.dumps(summary), flush=True)
-    if summary["lost"]:
-        lost = counted(summary["lost"], "attempt")
-        said = f"The sandbox failed in {lost}, whenever they were made; --resume makes them again."
-        print(said, file=sys.stderr)
-        return ExitCode.FAILED
-    return ExitCode.OK
+    return _report(folder.folder, settings, options.json)
 
 
-def print_faults(problems: Sequence[dict[str, Any]]) -> None:
-    """Print each fault once, with the problems in which it happened."""
-    found: dict[str, dict[str, None]] = {}
-    for problem in problems:
-        for fault in problem["faults"]:
-            found.setdefault(fault, {})[problem["id"]] = None
-    for fault, ids in found.items():
+def _solve_here(
+    config: SolverConfig,
+    inputs: ModelInputs,
+    problems: ProblemSet,
+    survey: Survey,
+    folder: RunFolder,
+    budget: Budget | None,
+    display: ProgressDisplay,
+) -> Evaluation:
+    """Solve the problems in this process."""
+    display.note("loading the model and starting the Python kernels")
+    from ...solver import Solver
+
+    with Solver(config, inputs=inputs) as solver:
+        if solver.on_gpu:
+            display.line(solver.table())
+        if config.model is not None:
+            display.note(solver.protocol.reason)
+        evaluation = Evaluation(solver, problems, survey.count, folder, config.problems, budget)
+        evaluation.run(display)
+    return evaluation
+
+
+def _solve_on_workers(
+    plan: CrewPlan,
+    problems: ProblemSet,
+    survey: Survey,
+    folder: RunFolder,
+    budget: Budget | None,
+    display: ProgressDisplay,
+) -> ClusterRun:
+    """Solve the problems on the workers of a Ray cluster."""
+    display.note("joining the Ray cluster")
+    run = ClusterRun(problems, survey.count, folder, plan.config, lambda: CrewProcess(plan), budget)
+    run.run(display)
+    return run
+
+
+def _report(folder: Path, settings: dict[str, Any], as_json: bool) -> int:
+    """Write the summary of a run, print it, and return the exit code."""
+    faults: dict[str, dict[str, None]] = {}
+    aside: list[str] = []
+    summary = {
+        "settings": settings,
+        **summarize(_noted(iterate_run(folder), faults, aside), settings),
+    }
+    write_json(folder / "summary.json", summary)
+    for fault, ids in faults.items():
         print(f"fault in {named(list(ids))}: {fault}", file=sys.stderr)
+    print_summary(summary)
+    print(f"each problem: {folder / 'problems.jsonl'}; attempts.jsonl holds the attempts")
+    if as_json:
+        print(json.dumps(summary), flush=True)
+    if aside:
+        said = f"Set aside, because the machine failed each time: {named(aside)}."
+        print(said, file=sys.stderr)
+    if not summary["lost"]:
+        return ExitCode.OK
+    lost = counted(summary["lost"], "attempt")
+    endings = summary["endings"]
+    what = "machine" if aside or any(one in endings for one in ENGINE_LOSSES) else "sandbox"
+    said = f"The {what} failed in {lost}, whenever they were made; --resume makes them again."
+    print(said, file=sys.stderr)
+    return ExitCode.FAILED
+
+
+def _noted(
+    run: Iterable[RunRecord], faults: dict[str, dict[str, None]], aside: list[str]
+) -> Iterator[RunRecord]:
+    """Pass records on, and note their faults with the problems' ids, and what was set aside."""
+    for problem, tries in run:
+        for fault in problem["faults"]:
+            faults.setdefault(fault, {})[problem["id"]] = None
+        if problem.get("stopped") == SET_ASIDE:
+            aside.append(problem["id"])
+        yield problem, tries
 
 
 def run_budget(limit: float | None, config: SolverConfig) -> Budget | None:
@@ -147,29 +228,6 @@ def run_budget(limit: float | None, config: SolverConfig) -> Budget | None:
     if not 0 < limit < math.inf:
         raise SolverError(f"--limit-time must be a positive number of seconds, not {limit:g}.")
     return Budget(BudgetConfig(limit=limit, cap=max(config.time, BudgetConfig.floor)))
-
-
-def run_settings(options: argparse.Namespace, digest: str, inputs: ModelInputs) -> dict[str, Any]:
-    """Return the settings that change a run's results, which must be the same to resume it.
-
-    The number of kernels and the number of problems solved at the same time are not among them.
-
-    Args:
-        digest: the fingerprint of the problems.
-        inputs: what was read from the model folder; an id's folder is that of its revision.
-    """
-    names = (
-        *("attempts", "early_stop", "turns", "time", "seed", "temperature", "top_p", "top_k"),
-        *("min_p", "rule", "tool", "tool_timeout", "max_tokens", "max_context", "limit_time"),
-        "reasoning_effort",
-    )
-    chosen = {name: getattr(options, name) for name in names}
-    folder = None if options.model is None else inputs.folder
-    model = "bundled" if folder is None else str(folder.resolve())
-    prompts = inputs.prompts
-    texts: dict[str, Any] = {f"prompt_{name}": text for name, text in prompts.texts.items()}
-    texts |= {"prompt_set": prompts.default_set, "prompt_sets": sets_digest()}
-    return {"model": model, "problems": digest, **texts, **chosen}
 
 
 def print_summary(summary: dict[str, Any]) -> None:

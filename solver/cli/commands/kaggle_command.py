@@ -87,7 +87,14 @@ def run(options: argparse.Namespace) -> int:
 
     problems = load_problems(options.problems)
     config = solver_config(options)
-    warn_of_truths(problems, config)
+    warn_of_truths(
+        [
+            one.id
+            for one in problems
+            if one.answer is not None and not config.low <= one.answer <= config.high
+        ],
+        config,
+    )
     check_platform()
     resolve_model_folder(config.model)
     if find_spec("polars") is None:

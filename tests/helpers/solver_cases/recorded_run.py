@@ -92,7 +92,7 @@ def record_run(
     """
     run = RunFolder(folder, SETTINGS, resume=True)
     solver = ScriptedSolver(ANSWERS, before)
-    evaluation = Evaluation(solver, PROBLEMS, run, **options)
+    evaluation = Evaluation(solver, PROBLEMS, len(PROBLEMS), run, **options)
     try:
         evaluation.run(silent_display())
     finally:

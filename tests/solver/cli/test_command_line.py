@@ -18,7 +18,8 @@ from helpers.solver_cases.recorded_run import record_run
 from eightfold.solver.chat.prompt_texts import prompts_for
 from eightfold.solver.cli import main
 from eightfold.solver.cli.command_line import make_parser
-from eightfold.solver.cli.commands.evaluate_command import run_settings
+from eightfold.solver.cli.solver_options import solver_config
+from eightfold.solver.evaluation.run_settings import run_settings
 from eightfold.solver.model_defaults import ModelInputs, SamplingValues
 
 
@@ -80,7 +81,8 @@ def test_settings_of_a_run_hold_all_that_changes_its_results(tmp_path: Path) -> 
         folder = None if options.model is None else Path(options.model)
         prompts = prompts_for(None, options.prompts)
         sampling = SamplingValues(temperature=1, top_p=1, top_k=0, min_p=0)
-        return run_settings(options, "digest", ModelInputs(folder, prompts, sampling, frozenset()))
+        inputs = ModelInputs(folder, prompts, sampling, frozenset())
+        return run_settings(solver_config(options), "digest", inputs, options.limit_time)
 
     (tmp_path / "p.toml").write_text("nudge = 'Now.'")
     plain = settings()

@@ -106,7 +106,7 @@ def test_an_interrupt_says_how_much_is_done_and_how_to_go_on(
     status = Evaluation.status
 
     def interrupted(evaluation: Evaluation) -> str:
-        if evaluation.done == 3:
+        if evaluation.tally.done == 3:
             raise KeyboardInterrupt
         return status(evaluation)
 

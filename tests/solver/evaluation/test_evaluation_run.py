@@ -31,7 +31,7 @@ def test_every_problem_and_attempt_is_recorded(tmp_path: Path) -> None:
     assert sorted(problem["id"] for problem, _ in run) == [f"p{i}" for i in range(6)]
     assert all([one["attempt"] for one in tries] == [0, 1, 2] for _, tries in run)
     assert evaluation.status().startswith("6/6 problems | ")
-    assert evaluation.known == 6
+    assert evaluation.tally.known == 6
 
 
 def test_a_killed_run_resumes_without_repeating_or_losing_problems(tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ def test_a_problem_cut_off_by_a_dead_engine_is_not_recorded(tmp_path: Path) -> N
     solver = ScriptedSolver(ANSWERS, lambda text: None)
     solver.before = lambda text: setattr(solver, "alive", text != "text 2")
     with pytest.raises(EngineLostError, match="p2"):
-        Evaluation(solver, PROBLEMS, run).run(silent_display())
+        Evaluation(solver, PROBLEMS, len(PROBLEMS), run).run(silent_display())
     run.close()
     assert [problem["id"] for problem, _ in read_run(folder)] == ["p0", "p1"]
 
@@ -79,7 +79,7 @@ def test_a_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> No
 
     run = RunFolder(folder, SETTINGS, resume=True)
     solver = ScriptedSolver(ANSWERS, lambda text: resume.wait(100))
-    evaluation = Evaluation(solver, PROBLEMS, run)
+    evaluation = Evaluation(solver, PROBLEMS, len(PROBLEMS), run)
     with pytest.raises(KeyboardInterrupt):
         evaluation.run(InterruptedDisplay(StringIO(), enabled=False))
     resume.set()

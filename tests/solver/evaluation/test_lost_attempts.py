@@ -27,7 +27,8 @@ from eightfold.sandbox.sandbox_errors import SandboxOutageError
 from eightfold.solver import solver
 from eightfold.solver.attempts.attempt import Ending
 from eightfold.solver.cli import main
-from eightfold.solver.evaluation.evaluation_run import RETRIES, Evaluation
+from eightfold.solver.evaluation.evaluation_run import Evaluation
+from eightfold.solver.evaluation.machine_failure import RETRIES
 from eightfold.solver.evaluation.run_folder import RunFolder, read_run
 from eightfold.solver.evaluation.run_scores import summarize
 from eightfold.solver.solver import Result
@@ -57,7 +58,7 @@ def evaluate(folder: Path, times: int) -> tuple[FailingSolver, list[dict[str, ob
     """Run an evaluation whose second problem loses an attempt `times` times."""
     run = RunFolder(folder, SETTINGS, resume=True)
     solver = FailingSolver("text 1", times)
-    Evaluation(solver, PROBLEMS, run).run(silent_display())
+    Evaluation(solver, PROBLEMS, len(PROBLEMS), run).run(silent_display())
     run.close()
     return solver, [problem for problem, _ in read_run(folder)]
 

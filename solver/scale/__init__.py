@@ -1,0 +1,1 @@
+"""Runs over many problems on a Ray cluster: workers, placement, faults, and their display."""
