@@ -7,7 +7,8 @@ the same 8 requests by 8 clients, whose answers are streamed. Engine, HTTP and c
 processes; what each takes of the processor is counted, because they share the cores of a CPU. Both
 sample the same tokens. The overhead is that of the medians. Then a short request is timed to its
 first text while 7 others decode, beside the seconds of one step of the engine. --soak sends many
-more requests in several ways, and compares the memory and the pages before and after.
+more requests in several ways, and compares the memory and the pages before and after. On a CPU,
+take a small --max-context for it: the KV cache counts as memory only once it has been written to.
 """
 
 from __future__ import annotations
@@ -218,8 +219,9 @@ def main() -> int:
     parser.add_argument("--tokens", type=int, default=128, help="tokens of an answer (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (%(default)s)")
     parser.add_argument("--soak", type=int, default=0, metavar="N", help="also send N requests")
+    parser.add_argument("--max-context", type=int, help="tokens of a sequence")
     options = parser.parse_args()
-    engine = EngineConfig(device=options.device, max_running=64)
+    engine = EngineConfig(device=options.device, max_running=64, max_context=options.max_context)
     try:
         config = SolverConfig(model=options.model, kernels=1, engine=engine)
         with Solver(config) as solver, served(solver) as server:

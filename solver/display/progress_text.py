@@ -68,16 +68,18 @@ def _progress_forms(progress: Progress) -> Iterator[str]:
 
 
 def whole_words(text: str, width: int) -> str:
-    """Return as many words from the text's beginning as fit into `width` columns.
+    """Return as much from the text's beginning as fits into `width` columns.
 
-    A word is never cut, so that no number is.
+    Parts between bars are left out as a whole, so that no number loses its unit; the first part is
+    cut between words, so that no number is cut.
     """
     from rich.cells import cell_len
 
-    if cell_len(text) <= width:
-        return text
-    words = text.split(" ")
-    count = len(words)
-    while count and cell_len(" ".join(words[:count])) > width:
-        count -= 1
-    return " ".join(words[:count])
+    for separator in (" | ", " "):
+        parts = text.split(separator)
+        while parts and cell_len(separator.join(parts)) > width:
+            parts.pop()
+        if parts:
+            return separator.join(parts)
+        text = text.partition(separator)[0]
+    return ""

@@ -192,12 +192,12 @@ def attempt_mark(attempt: dict[str, Any], problem: dict[str, Any]) -> str:
 
 
 def draft_counts(attempt: dict[str, Any]) -> tuple[int, int] | None:
-    """Return the drafted and accepted tokens of an attempt, or None if they are not recorded."""
-    sources = [attempt] if "drafted" in attempt else attempt["turns"]
-    found = [one for one in sources if "drafted" in one and "accepted" in one]
-    if not found:
-        return None
-    return sum(one["drafted"] for one in found), sum(one["accepted"] for one in found)
+    """Return the drafted and accepted tokens of an attempt, or None if nothing was drafted.
+
+    Records count them by depth.
+    """
+    drafted, accepted = sum(attempt.get("drafted", ())), sum(attempt.get("accepted", ()))
+    return (drafted, accepted) if drafted else None
 
 
 def _too_large(bodies: Sequence[str], count: int, page_limit: int) -> bool:

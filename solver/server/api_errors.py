@@ -15,6 +15,9 @@ KINDS = {401: "authentication_error", 404: "not_found_error", 503: "service_unav
 """Types of errors by status; other client errors are "invalid_request_error"."""
 
 
+NOT_JSON = "The request needs the header Content-Type: application/json."
+
+
 class ApiError(Exception):
     """A request that cannot be served.
 
@@ -48,17 +51,21 @@ def add_error_handlers(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         known_error = _validation_error(error)
+        if "json" not in request.headers.get("content-type", ""):
+            known_error = ApiError(NOT_JSON)
         return JSONResponse(known_error.body(), known_error.status)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         path = f"{request.method} {request.url.path}"
-        said = (
-            f"There is no {path} here; see /v1/models." if error.status_code in (404, 405) else ""
-        )
-        return JSONResponse(
-            ApiError(said or str(error.detail), error.status_code).body(), error.status_code
-        )
+        said = str(error.detail)
+        if error.status_code in (404, 405):
+            said = f"There is no {path} here; see /v1/models."
+        elif error.status_code == 400:  # what the JSON decoder raises beside its own errors
+            said = (
+                "The request's body cannot be read: it is nested too deeply or has a huge number."
+            )
+        return JSONResponse(ApiError(said, error.status_code).body(), error.status_code)
 
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse(ApiError(f"The server failed: {one_line(error)}.", 500).body(), 500)
@@ -78,6 +85,8 @@ def _validation_error(error: RequestValidationError) -> ApiError:
         return ApiError("The request's body is not JSON.")
     if not place:
         return ApiError("The request's body must be a JSON object.")
+    if place[:1] == ["stop"]:
+        return ApiError("stop must be a text or a list of texts.", 400, "stop")
     if place[:1] == ["prompt"]:
         return ApiError("prompt must be a text, token ids, or a list of either.", 400, "prompt")
     if fault["type"] == "extra_forbidden":

@@ -45,10 +45,16 @@ RESERVED = frozenset(signature(PreTrainedTokenizerBase.apply_chat_template).para
 
 
 class StreamOptions(BaseModel):
-    """What a stream holds beside the text."""
+    """What a stream holds beside the text.
+
+    Attributes:
+        include_usage: end the stream with the usage.
+        include_obfuscation: nothing is added here to hide the lengths of events.
+    """
 
     model_config = ConfigDict(extra="forbid")
     include_usage: bool = False
+    include_obfuscation: Literal[False] = False
 
 
 class GenerationBody(BaseModel):
@@ -149,6 +155,16 @@ class ChatBody(GenerationBody):
     tool_choice: Literal["auto", "none"] = "auto"
     reasoning_effort: Literal["low", "medium", "high"] | None = None
     chat_template_kwargs: dict[str, Any] | None = None
+
+    @field_validator("tools")
+    @classmethod
+    def _named(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
+        """Refuse tools that are no functions with names."""
+        for number, tool in enumerate(tools or ()):
+            function = tool.get("function")
+            if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+                raise ValueError(f"tool {number} has no object function with a name")
+        return tools
 
     @field_validator("chat_template_kwargs")
     @classmethod

@@ -82,6 +82,8 @@ def test_a_killed_evaluation_resumes_without_repeating_or_losing_problems(
     assert summary["scores"].keys() == {"accuracy", "pass@1", "pass@2"}
     assert main([*words, "--quiet", "--resume"]) == 0, "everything is done, so no model is loaded"
     assert finished(folder) == after
+    assert main(["report", str(folder)]) == 0, "what real attempts record can be shown"
+    assert main(["export", str(folder), "--to", "sft", "--all"]) == 0
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

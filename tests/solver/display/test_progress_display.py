@@ -97,6 +97,12 @@ def test_other_live_lines_are_cut_between_words(text: str, width: int) -> None:
     assert f"{text} ".startswith(f"{kept} ") or not kept
 
 
+def test_a_line_that_is_cut_keeps_the_unit_of_each_number() -> None:
+    line = "2/4 problems | 1/2 right | 78 tok/s"
+    assert whole_words(line, 30) == "2/4 problems | 1/2 right"
+    assert whole_words(line, 8) == "2/4"
+
+
 def test_a_single_thing_is_named_in_the_singular() -> None:
     one = Progress(1.0, {"thinking": 1}, 1, 1, 1, {}, 1.0)
     assert (

@@ -205,7 +205,7 @@ def test_a_run_without_problems_or_attempts(page: Page, tmp_path: Path) -> None:
 
 
 def test_drafted_tokens_are_shown_if_they_are_recorded(tmp_path: Path, page: Page) -> None:
-    drafted = attempt(0, 1, turn("\\boxed{1}", drafted=40, accepted=31), turn("x"))
+    drafted = attempt(0, 1, turn("\\boxed{1}"), drafted=[30, 10], accepted=[25, 6])
     run = write_run(tmp_path / "run", (problem("p", 1, 1, attempts=1), [drafted]))
     [file] = write_report(run, tmp_path / "report.html")
     page.open(f"{file.as_uri()}#problem-0")
