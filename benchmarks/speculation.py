@@ -8,7 +8,9 @@ The n-gram drafter is measured on recorded attempts that are sampled again in lo
 holds ``tokens.npz``: ``pN_prompt`` and ``pN_aM``, token ids in the Harmony format). On a GPU, a
 model in the shapes of Gemma-4-31B with random bf16 weights decodes without drafts, then with drafts
 that are all right, with drafts thinned to the acceptance that is published for the 31B's own
-drafter (whose cost is not included), and with the n-gram drafter. The last line is one JSON object.
+drafter (with `--drafter random` at the cost of one with its shapes), and with the n-gram drafter.
+The weights decide on tokens as trained ones do (`support/speculation/decided_model.py`).
+The last line is one JSON object.
 """
 
 import argparse
@@ -28,6 +30,7 @@ PUBLISHED_ACCEPTANCE = (0.91, 0.80, 0.75, 0.66, 0.60)
 # vLLM with the same model and its drafter on one H100 in bf16 at temperature 0, as jarvislabs.ai
 # reported on 2026-05-12: tokens a second without and with 8 drafts.
 VLLM_H100 = {"1 sequence": (40.3, 125.3), "16 sequences": (375, 953)}
+VOCABULARY = 50_000  # wrong drafts stay below
 KINDS = {"tree of 7": (True, 7), "line of 7": (False, 7), "line of 3": (False, 3),
          "tree of 15": (True, 15)}  # fmt: skip
 
@@ -66,10 +69,9 @@ def measure_context(
         drafter: one with weights, or ``None``.
     """
     from decode import random_prompts
+    from support.speculation.device_replay import DeviceReplay
     from support.speculation.drafted_decode import ConstantDrafter, DraftedDecode
     from support.step_profile import profile
-
-    from eightfold.engine.speculation.replay_drafter import ReplayDrafter
 
     prompts = random_prompts(arguments.batch, context)
     decode = DraftedDecode(engine, prompts)
@@ -83,26 +85,22 @@ def measure_context(
         found[name]["speedup"] = round(found[name]["tokens_per_s"] / plain["tokens_per_s"], 3)
         print(f"context {context}, {name}: {found[name]}", flush=True)
 
-    def replay(acceptance: tuple[float, ...] = ()) -> ReplayDrafter:
-        records = {
-            (tuple(prompt), seed): prompt + decode.tokens.get(decode.seqs[seed], [])
-            for seed, prompt in enumerate(prompts)
-        }
-        return ReplayDrafter(records, 50_000, acceptance)
-
     measure("plain", None, 0)
     plain_tokens = decode.tokens
+    records = {
+        (tuple(prompt), seed): prompt + decode.tokens[decode.seqs[seed]]
+        for seed, prompt in enumerate(prompts)
+    }
+
+    def replay(acceptance: tuple[float, ...] = (), cost: Any = None) -> DeviceReplay:
+        return DeviceReplay(engine._runner, records, VOCABULARY, acceptance, cost)
+
+    measure("wrong drafts, k=7", ConstantDrafter(), 7)
+    found["rounding"] = divergence(plain_tokens, decode.tokens)
+    print(f"context {context}, tokens of 8 and 64 rows: {found['rounding']}", flush=True)
     for drafts in (3, 7):
-        # Recorded with as many rows as the replay has, so that both round alike.
-        measure(f"wrong drafts, k={drafts}", ConstantDrafter(), drafts)
-        if drafts == 7:
-            found["rounding"] = divergence(plain_tokens, decode.tokens)
-            print(f"context {context}, tokens of 8 and 64 rows: {found['rounding']}", flush=True)
-        recorded = replay()
-        measure(f"replay, k={drafts}", recorded, drafts)
-        if drafts == 3 or context == arguments.contexts[0]:
-            thinned = ReplayDrafter(recorded._records, 50_000, PUBLISHED_ACCEPTANCE)
-            measure(f"thinned replay, k={drafts}", thinned, drafts)
+        measure(f"replay, k={drafts}", replay(), drafts)
+        measure(f"thinned replay, k={drafts}", replay(PUBLISHED_ACCEPTANCE), drafts)
 
     def measure_idle(name: str, drafter: Any, drafts: int) -> None:
         measure(name, drafter, drafts)
@@ -118,9 +116,10 @@ def measure_context(
     measure_idle("n-gram, k=7", NgramDrafter(branches=False), 7)
     if drafter is not None:
         measure_idle("drafter of random weights, k=3", drafter, 3)
-        measure("drafter of random weights, k=5", drafter, 5)
+        for drafts in (3, 7):
+            thinned = replay(PUBLISHED_ACCEPTANCE, drafter)
+            measure_idle(f"thinned replay at the cost of a drafter, k={drafts}", thinned, drafts)
     measure("one alone, plain", None, 0, running=1)
-    measure("one alone, wrong drafts", ConstantDrafter(), 7, running=1)
     measure("one alone, replay, k=7", replay(), 7, running=1)
     for seq in decode.seqs:
         engine.cancel(seq)
@@ -133,12 +132,15 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
     """Measure steps with drafts of the random model; print and return the figures."""
     import torch
     from support.random_model import random_model
+    from support.speculation.decided_model import decide_tokens
     from support.speculation.drafted_decode import ConstantDrafter, drafting_config
 
     from eightfold.engine import Engine
     from eightfold.engine.startup.step_timing import measure_step_costs
 
     model = random_model(arguments.model, torch.device("cuda"))
+    if model.config.model_type == "gemma4_text":
+        decide_tokens(model)
     room = max(arguments.contexts) + 2 * arguments.tokens + 64
     config = drafting_config(arguments.batch, room, 2 * arguments.tokens)
     engine = Engine(model, config, ConstantDrafter())

@@ -97,7 +97,7 @@ class Engine:
             )
         drafting: Drafter | AssistantCheckpoint | LoadedAssistant | None
         drafting = drafter or choose_drafter(
-            config.speculate, fused or architecture, lines, fused is not None
+            config.speculate, model, fused or architecture, lines, fused is not None
         )
         try:
             if not isinstance(model, PreTrainedModel):

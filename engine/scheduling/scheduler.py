@@ -264,7 +264,7 @@ class Scheduler:
             draws = [next(samples) for _ in range(entry.draw_count)]
             kept = draws
             if entry.drafts:
-                accepted = result.accepted and result.accepted[index]
+                accepted = None if result.accepted is None else result.accepted[index]
                 kept = self.draft_steps.keep_drawn(entry, draws, accepted, self.draft_source)
                 self.draft_steps.move_later(entry, len(kept) - 1, self._steps_in_flight)
             self.rewinds.end(seq)

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import PreTrainedModel
+
 from ..inspection.architecture import Architecture
 from ..model_errors import UnsupportedModelError
 from .drafter import Drafter
@@ -14,12 +16,21 @@ if TYPE_CHECKING:
     from ..execution.gpu_runner import GpuRunner
 
 
+OWN_FOLDER = "drafter"
+"""Sub-folder of a model's folder in which ``auto`` looks for the model's drafter."""
+
+
 def choose_drafter(
-    speculate: str, architecture: Architecture, lines: bool, fused: bool
+    speculate: str,
+    model: str | Path | PreTrainedModel,
+    architecture: Architecture,
+    lines: bool,
+    fused: bool,
 ) -> Drafter | AssistantCheckpoint | None:
     """Return what ``EngineConfig.speculate`` names, before any weight is read.
 
     Args:
+        model: the model's folder, or the model if it exists already.
         architecture: the model's, with the layers of its cache.
         lines: True if the GPU kernels verify drafts, which then must be lines.
         fused: True if the fused decoder runs the model.
@@ -35,6 +46,11 @@ def choose_drafter(
     """
     if speculate == "off":
         return None
+    own = None if isinstance(model, PreTrainedModel) else Path(model) / OWN_FOLDER
+    if speculate == "auto" and own is not None and own.is_dir():
+        checkpoint = read_assistant(own, architecture)
+        if _obstacle(checkpoint, lines, fused) is None:
+            return checkpoint
     if speculate in ("auto", "ngram"):
         return NgramDrafter(branches=not lines)
     if not Path(speculate).is_dir():
@@ -43,17 +59,25 @@ def choose_drafter(
             "not a folder."
         )
     checkpoint = read_assistant(speculate, architecture)
+    obstacle = _obstacle(checkpoint, lines, fused)
+    if obstacle is not None:
+        raise UnsupportedModelError(f"The drafter in {speculate} {obstacle}")
+    return checkpoint
+
+
+def _obstacle(checkpoint: AssistantCheckpoint, lines: bool, fused: bool) -> str | None:
+    """Return why a drafter that fits its model cannot run here, as the end of a sentence."""
     if lines and not fused:
-        raise UnsupportedModelError(
-            f"The drafter in {speculate} needs the fused decoder or plain PyTorch, but this model "
-            "runs in transformers' modules over the GPU kernels; use 'ngram'."
+        return (
+            "needs the fused decoder or plain PyTorch, but this model runs in transformers' "
+            "modules over the GPU kernels; use 'ngram'."
         )
     if lines and checkpoint.config.use_ordered_embeddings:
-        raise UnsupportedModelError(
-            f"The drafter in {speculate} has a head of centroids, which runs in plain PyTorch only "
-            "so far; use 'ngram', or set kernels to False."
+        return (
+            "has a head of centroids, which runs in plain PyTorch only so far; use 'ngram', or set "
+            "kernels to False."
         )
-    return checkpoint
+    return None
 
 
 def make_drafter(

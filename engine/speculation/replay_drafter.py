@@ -48,14 +48,23 @@ class ReplayDrafter:
     def _draft(self, seq: Sequence, count: int) -> Draft:
         begin = len(seq.tokens)
         tokens = list(self._record_of.get(seq.id, [])[begin : begin + count])
-        if not self._acceptance:
-            return Draft(DraftTree.line(tokens))
-        for depth in range(len(tokens)):
-            chance = self._acceptance[depth] if depth < len(self._acceptance) else 0.0
-            if _uniform(seq.params.seed, begin, depth) >= chance:
-                tokens[depth] = (tokens[depth] + 1) % self._vocabulary
-                break
+        depth = self.wrong_depth(seq.params.seed, begin, len(tokens))
+        if depth < len(tokens):
+            tokens[depth] = (tokens[depth] + 1) % self._vocabulary
         return Draft(DraftTree.line(tokens))
+
+    def wrong_depth(self, seed: int, begin: int, count: int) -> int:
+        """Return which of ``count`` drafts from position ``begin`` on is wrong on purpose.
+
+        ``count`` if none is.
+        """
+        if not self._acceptance:
+            return count
+        for depth in range(count):
+            chance = self._acceptance[depth] if depth < len(self._acceptance) else 0.0
+            if _uniform(seed, begin, depth) >= chance:
+                return depth
+        return count
 
 
 def _uniform(seed: int, position: int, depth: int) -> float:

@@ -1,4 +1,4 @@
-"""Attempts of the bundled model at one problem, on a CPU, up to the first tool call of each."""
+"""Attempts of the bundled model at one problem, up to the first tool call of each."""
 
 import time
 from typing import Any
@@ -12,7 +12,7 @@ PROBLEM = "What is the remainder when $5^{8985}$ is divided by 66?"
 TURNS = 3  # each attempt's text is sampled so often: as another attempt at the same problem
 
 
-def run_attempts(speculate: str, batch: int) -> dict[str, Any]:
+def run_attempts(speculate: str, batch: int, device: str = "cpu") -> dict[str, Any]:
     """Sample attempts to their first pause, and return the speed and what was drafted.
 
     Returns:
@@ -24,7 +24,14 @@ def run_attempts(speculate: str, batch: int) -> dict[str, Any]:
         tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     )
     engine = Engine(
-        model_path(), EngineConfig(device="cpu", max_running=batch, speculate=speculate)
+        model_path(),
+        EngineConfig(
+            device=device,
+            max_running=batch,
+            max_context=4096,
+            memory_fraction=0.1,
+            speculate=speculate,
+        ),
     )
     pauses = tuple(
         tokenizer.convert_tokens_to_ids(name)
@@ -53,6 +60,7 @@ def run_attempts(speculate: str, batch: int) -> dict[str, Any]:
         "tokens": count,
         "steps": stats["steps"] - steps,
         "accepted": stats["accepted_tokens"],
+        "drafted_by_depth": stats["drafted_by_depth"],
         "accepted_by_depth": stats["accepted_by_depth"],
         "sampled": sampled,
     }

@@ -4,6 +4,7 @@ import time
 from typing import Any
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
+from eightfold.engine.execution.draft_chain import DeviceDrafter
 from eightfold.engine.scheduling.draft_tree import DraftTree
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.drafter import Draft, Drafter
@@ -65,6 +66,8 @@ class DraftedDecode:
         if speculator is not None and drafter is not None:
             speculator.drafter = drafter
             speculator._max_drafts = drafts
+            runner: Any = self.engine._runner
+            runner.device_drafter = drafter if isinstance(drafter, DeviceDrafter) else None
         self.engine._speculator = self.engine._scheduler.draft_source = speculator
 
     def pause(self) -> None:

@@ -117,9 +117,9 @@ def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     save_assistant(tmp_path / "ordered", True, text={"sliding_window": 8, "global_head_dim": 32})
     architecture = inspect_architecture(tiny_models.build("gemma4_one_copy").config)
     with pytest.raises(UnsupportedModelError, match="a head of centroids"):
-        choose_drafter(str(tmp_path / "ordered"), architecture, lines=True, fused=True)
+        choose_drafter(str(tmp_path / "ordered"), tmp_path, architecture, lines=True, fused=True)
     with pytest.raises(UnsupportedModelError, match="needs the fused decoder"):
-        choose_drafter(str(tmp_path / "drafter"), architecture, lines=True, fused=False)
+        choose_drafter(str(tmp_path / "drafter"), tmp_path, architecture, lines=True, fused=False)
 
 
 def test_damaged_drafters_are_named(tmp_path: Path) -> None:
@@ -138,3 +138,15 @@ def test_damaged_drafters_are_named(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": "x"}))
     with pytest.raises(CheckpointError, match=r"generation_config\.json"):
         engine(tmp_path)
+
+
+def test_auto_takes_the_drafter_in_the_folder_of_its_model(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    tiny_models.save("gemma4", folder)
+    config = EngineConfig(device="cpu", max_context=64, speculate="auto", full_pages=20)
+    assert Engine(folder, config).table().count("drafts: ngram") == 1
+    save_assistant(folder / "drafter")
+    assert Engine(folder, config).table().count("drafts: mtp") == 1
+    save_assistant(folder / "drafter", backbone_hidden_size=48)
+    with pytest.raises(UnsupportedModelError, match="a backbone width of 48"):
+        Engine(folder, config)

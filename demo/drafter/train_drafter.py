@@ -1,0 +1,121 @@
+"""Train the bundled model's drafter within a given time, on a GPU or a CPU.
+
+``python -m eightfold.demo.drafter.train_drafter --minutes 1`` trains for the model in the package,
+and writes to its sub-folder ``drafter``. The model's weights stay as they are: after each training
+of the model, this has to be run once more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from .. import model_path
+from ..muon_optimizer import MuonWithAdam
+from ..training_network import Network, load_weights
+from ..training_rows import RowSupply, TraceEncoder
+from .drafter_loss import DraftLoss, choose_starts, draft_loss
+from .drafter_network import new_drafter, read_network_config, target_states
+
+MOST_PARAMETERS = 2_000_000
+
+
+def train(
+    drafter: torch.nn.Module, network: Network, supply: RowSupply, options: argparse.Namespace
+) -> None:
+    """Train `drafter` until the time is over.
+
+    Raises:
+        RuntimeError: the loss is not finite.
+    """
+    device = next(network.parameters()).device
+    draw = np.random.default_rng(options.seed)
+    generator = torch.Generator(device).manual_seed(options.seed)
+    optimizer = MuonWithAdam(drafter)
+
+    def compare() -> DraftLoss:
+        row = torch.from_numpy(supply.batch(options.rows, draw)).to(device).long()
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            states = target_states(network, row)
+            starts = choose_starts(row, options.starts, generator)
+            return draft_loss(drafter, network, row, states, starts)
+
+    began, step = time.monotonic(), 0
+    while (share := (time.monotonic() - began) / (options.minutes * 60)) < 1.0:
+        found = compare()
+        found.loss.backward()
+        rate = options.rate * min(1.0, (step + 1) / 30) * max(0.02, min(1.0, 1.6 * (1 - share)))
+        optimizer.step(rate)
+        step += 1
+        if step % options.every == 0:
+            report(f"step {step} share {share:.2f}", found)
+            if not torch.isfinite(found.loss):
+                raise RuntimeError(f"The loss is {found.loss.item()} at step {step}.")
+    with torch.no_grad():
+        report(f"{step} steps", compare())
+
+
+def report(what: str, found: DraftLoss) -> None:
+    """Print a line of the log."""
+    overlaps = ", ".join(f"{value:.3f}" for value in found.overlap.tolist())
+    print(f"{what}: loss {found.loss.item():.4f}, overlap by depth {overlaps}", flush=True)
+
+
+def parse_options(argv: list[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="eightfold.demo.drafter.train_drafter")
+    add = parser.add_argument
+    gpu = torch.cuda.is_available()
+    add("--minutes", type=float, default=1.0 if gpu else 10.0, help="time to train (%(default)s)")
+    add("--rows", type=int, default=16 if gpu else 2, help="rows per step (%(default)s)")
+    add("--length", type=int, default=1024, help="tokens in a row (%(default)s)")
+    add("--starts", type=int, default=256, help="places in a row to draft from (%(default)s)")
+    add("--rate", type=float, default=4e-3, help="highest learning rate (%(default)s)")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--every", type=int, default=50, help="steps between two lines of the log (%(default)s)")
+    add(
+        "--workers",
+        type=int,
+        default=max(1, min(8, (os.cpu_count() or 2) - 1)),
+        help="processes that write traces (%(default)s)",
+    )
+    add("--model", type=Path, default=model_path(), help="folder of the model (%(default)s)")
+    add("--out", type=Path, help="folder for the drafter (MODEL/drafter)")
+    options = parser.parse_args(argv)
+    options.out = options.out or options.model / "drafter"
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Train a drafter and save it."""
+    options = parse_options(argv)
+    encoder = TraceEncoder(options.model)
+    supply = RowSupply(encoder, options.workers, 4000, 1000 + options.seed, options.length)
+    try:
+        supply.wait(4 * options.rows)
+        torch.manual_seed(options.seed)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        network = Network(read_network_config(options.model))
+        load_weights(network, options.model)
+        network.to(device).eval().requires_grad_(False)
+        table = json.loads((options.model / "config.json").read_text(encoding="utf-8"))
+        drafter = new_drafter(table).to(device)
+        count = sum(p.numel() for p in drafter.parameters())
+        print(f"{count / 1e6:.2f}M parameters", flush=True)
+        assert count <= MOST_PARAMETERS
+        train(drafter, network, supply, options)
+    finally:
+        supply.close()
+    drafter.bfloat16().save_pretrained(options.out)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
