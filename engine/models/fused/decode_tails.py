@@ -24,10 +24,6 @@ from .layer_weights import FusedLayer
 from .per_layer_inputs import PerLayerInputs
 
 CHAINS = 2  # of a layer, at most
-# True to compute norms of pre-norm families without a wait of their own (see ``linear_chain``),
-# which takes 3 to 6 % less time. Off, because on an H200 logits of prompts of 2 and 3 tokens were
-# wrong with it; the mending has not been run on a GPU yet.
-DEFERS_NORMS = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +141,8 @@ class DecodeTails:
             linears = (*linears[:-1], replace(linears[-1], weight=None))
         linear_chain(
             x, self._buffers.residual[:rows], linears, self._buffers.x[:rows], outs, counters,
-            squares=self._squares if DEFERS_NORMS else None, activation=self._activation,
-            norm_offset=self._norm_offset, eps=self._eps, pdl=True,
+            squares=self._squares, activation=self._activation, norm_offset=self._norm_offset,
+            eps=self._eps, pdl=True,
         )  # fmt: skip
 
 
