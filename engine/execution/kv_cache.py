@@ -54,8 +54,8 @@ class KVCache:
             shape, dtype = (self.page_size, heads, head_dim), torch.uint8 if fp8 else self._dtype
             stacked: list[KVPages] = list(self._stack(g, groups[g], copies, shape, dtype).unbind(0))
             if fp8:
-                scales = self._stack(g, groups[g], copies, (heads,), torch.float32).unbind(0)
-                stacked = [Fp8Pages(*pair) for pair in zip(stacked, scales, strict=True)]
+                scales = self._stack(g, groups[g], copies, (heads,), torch.float32).fill_(1)
+                stacked = [Fp8Pages(*pair) for pair in zip(stacked, scales.unbind(0), strict=True)]
             parts = iter(stacked)
             for layer in layers:
                 tensors[layer.index] = (next(parts), None if layer.one_copy else next(parts))

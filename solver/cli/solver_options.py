@@ -109,6 +109,11 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
         "they are stored",
     )
     add(
+        "--kv",
+        choices=("fp8",),
+        help="keep keys and values of full attention in 8 bits; default: in the activations' type",
+    )
+    add(
         "--max-context",
         type=int,
         metavar="N",
@@ -171,7 +176,7 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
 
 def _engine_config(options: argparse.Namespace, running: int) -> EngineConfig | None:
     """Return the engine's settings if an option sets any, else None."""
-    values = {name: getattr(options, name) for name in ("device", "max_context", "weights")}
+    values = {name: getattr(options, name) for name in ("device", "max_context", "weights", "kv")}
     if not any(value is not None for value in values.values()):
         return None
     from eightfold.engine import EngineConfig
