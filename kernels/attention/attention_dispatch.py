@@ -33,6 +33,7 @@ class PagedBatch:
             from the first chunk's first row.
         num_decodes: sequences whose rows come first.
         q_len: rows of each of them: more than 1 if drafted tokens are verified.
+        tree: positions and visible rows of drafts that are trees, as in ``paged_decode``.
         flash_attn_specs: kinds of layers whose chunks flash-attn computes (see
             ``autotune_prefill``).
     """
@@ -44,6 +45,7 @@ class PagedBatch:
     query_starts: torch.Tensor
     num_decodes: int
     q_len: int = 1
+    tree: torch.Tensor | None = None
     flash_attn_specs: frozenset[AttentionSpec] = frozenset()
 
 
@@ -89,7 +91,7 @@ def attend(
         paged_decode(
             query[:rows], keys, values, batch.page_table[:decodes], batch.seq_lens[:decodes],
             out[:rows], q_len=batch.q_len, first_pos=batch.first_pos[:decodes],
-            workspace=workspace, pdl=True, **shared,
+            tree=batch.tree, workspace=workspace, pdl=True, **shared,
         )  # fmt: skip
     if batch.query_starts.shape[0] == 1:
         return

@@ -50,6 +50,7 @@ class PagedInputs:
     sinks: torch.Tensor | None = None
     one_copy: OneCopy | None = None
     softcap: float = 0.0
+    tree: torch.Tensor | None = None
 
     def check(self, out: torch.Tensor) -> PagedShape:
         """Return the sizes of the call.

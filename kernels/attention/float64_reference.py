@@ -23,6 +23,7 @@ def paged_decode_reference(
     window: int = 0,
     q_len: int = 1,
     softcap: float = 0.0,
+    tree: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return what ``paged_decode`` computes from the same arguments, in float64."""
     page_size = key_cache.shape[1]
@@ -40,13 +41,18 @@ def paged_decode_reference(
         rows = slice(s * q_len, (s + 1) * q_len)
         row_pos = torch.arange(length - q_len, length, device=q.device)
         query = q[rows].double()
+        visible = (pos[None, :] <= row_pos[:, None]) & (row_pos[:, None] >= 0)
+        if tree is not None:
+            own = pos - (length - q_len)
+            row_pos, sees = tree[rows].long().unbind(1)
+            visible = (own < 0) | (sees[:, None] >> own.clamp(min=0) & 1).bool()
+            pos = torch.where(own < 0, pos, row_pos[own.clamp(min=0)])
         if one_copy is None:
             keys = key_cache.flatten(0, 1)[slots].double()
         else:
             keys = rebuild_keys(values, one_copy, pos)
             unweighted = OneCopy(torch.ones_like(one_copy.key_weight), one_copy.cos, one_copy.sin)
             query = rebuild_keys(query, unweighted, row_pos)  # rotates only
-        visible = (pos[None, :] <= row_pos[:, None]) & (row_pos[:, None] >= 0)
         if window:
             visible &= pos[None, :] > row_pos[:, None] - window
         out[rows] = _attention(

@@ -18,6 +18,7 @@ from ..triton_launch import (
     next_power_of_2,
     pdl_options,
     require,
+    require_tensor,
     require_tile,
 )
 from .attention_shapes import PagedInputs, PagedShape
@@ -115,6 +116,7 @@ def paged_decode(
     sinks: torch.Tensor | None = None,
     one_copy: OneCopy | None = None,
     softcap: float = 0.0,
+    tree: torch.Tensor | None = None,
     workspace: torch.Tensor | None = None,
     config: DecodeConfig | None = None,
     pdl: bool = False,
@@ -139,6 +141,10 @@ def paged_decode(
         sinks: [heads], logits that take weight but add no value.
         one_copy: what rebuilds keys from the cached vectors; ``None`` for a cache of keys.
         softcap: scores become ``softcap * tanh(scores / softcap)``; 0 for no cap.
+        tree: int32 [sequences * q_len, 2]; ``None`` if each query row sees all keys up to its own.
+            First the position of each row: its key lies at the place of its row, ``seq_lens[s] -
+            q_len`` places for the first, but belongs to this position. Then, as bits, which rows
+            of its sequence the row sees. All see the keys before the first row, within the window.
         workspace: float32, ``decode_workspace_size(...)`` elements for page tables of this width.
             It is needed if the configuration splits.
         config: launch configuration; ``None`` for ``default_decode_config``.
@@ -153,7 +159,7 @@ def paged_decode(
     config = config or default_decode_config(window, one_copy is not None, q.shape[-1])
     inputs = PagedInputs(
         q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks,
-        one_copy, softcap,
+        one_copy, softcap, tree,
     )  # fmt: skip
     shape = _check(inputs, out, q_len, config)
     if not config.split_tokens:
@@ -170,6 +176,13 @@ def _check(inputs: PagedInputs, out: torch.Tensor, q_len: int, config: DecodeCon
         f"q has {shape.rows} rows, which does not fit {shape.sequences} rows of page_table "
         f"with {q_len} query rows each.",
     )
+    if inputs.tree is not None:
+        require_tensor("tree", inputs.tree, torch.int32, 2)
+        require(
+            inputs.tree.shape == (shape.rows, 2) and q_len < 32,
+            f"tree has shape {tuple(inputs.tree.shape)}; it must have two columns for each of the "
+            f"{shape.rows} rows, and a sequence may have at most 31.",
+        )
     tile = config.tile
     require_tile("tile", tile)
     # Triton 3.6 miscompiles 64 one-copy keys for Hopper: rotated keys in registers feed wgmma.
@@ -272,6 +285,7 @@ def _launch_triton(
     paged_decode_kernel[(programs,)](
         inputs.q, *inputs.cache_pointers(), inputs.page_table, inputs.seq_lens,
         unused if inputs.first_pos is None else inputs.first_pos,
+        unused if inputs.tree is None else inputs.tree,
         one_copy.cos if one_copy else unused, one_copy.sin if one_copy else unused,
         one_copy.key_weight if one_copy else unused,
         unused if inputs.sinks is None else inputs.sinks, out, unused if sums is None else sums,
@@ -283,7 +297,6 @@ def _launch_triton(
         WINDOW=inputs.window, SPLIT=config.split_tokens, SHORT_SPLIT=config.short_split_tokens,
         PADDED_SEQUENCES=max(16, next_power_of_2(shape.sequences)), ONE_COPY=one_copy is not None,
         HAS_FIRST=inputs.first_pos is not None, HAS_SINKS=inputs.sinks is not None,
-        HAS_CAP=inputs.softcap != 0, FP8=inputs.is_fp8, STAGES=config.stages,
-        num_warps=config.warps,
-        **pdl_options(pdl),
+        HAS_CAP=inputs.softcap != 0, FP8=inputs.is_fp8, TREE=inputs.tree is not None,
+        STAGES=config.stages, num_warps=config.warps, **pdl_options(pdl),
     )  # fmt: skip

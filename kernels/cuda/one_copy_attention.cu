@@ -14,7 +14,8 @@
 // the sums. Two tiles are in shared memory or on their way to it.
 //
 // Defined at compile time: HEADS, KV_HEADS, PAGE_SIZE (a power of two, at least 64), KEY_WEIGHT
-// (the element type of the key weight, float or bf16). For instance
+// (the element type of the key weight, float or bf16); TREE for decode whose rows are trees of drafts
+// (see paged_decode). For instance
 //   nvcc -arch=sm_90a -cubin -DHEADS=32 -DKV_HEADS=4 -DPAGE_SIZE=64 -DKEY_WEIGHT=float
 //       one_copy_attention.cu
 
@@ -61,6 +62,11 @@ __device__ __forceinline__ void compute_weights(SharedState& shared, const Param
     for (int index = params.first; index < params.last; index += params.step) {
         const WorkItem item = work_item(shared, params, index);
         float top[2] = {-infinity, -infinity}, sum[2] = {0.0f, 0.0f}, decay[2];
+#ifdef TREE
+        int sees[2];
+        for (int r = 0; r < 2; ++r)
+            sees[r] = params.tree[item.begin + min((row + r * 8) / GROUP, item.live - 1)].y;
+#endif
         if (item.fresh) barrier_wait(shared.query_rotated, fresh++ & 1);
         for (int tile = 0; tile < item.tiles; ++tile, ++number) {
             const int k0 = item.k_begin + tile * TILE, slot = number % 2, parity = number / 2 & 1;
@@ -68,6 +74,15 @@ __device__ __forceinline__ void compute_weights(SharedState& shared, const Param
             score_tile(s, shared, base, slot, parity, number);
             barrier_arrive_warp(shared.rotated_free);
             if (last && item.final) barrier_arrive_warp(shared.query_free);
+#ifdef TREE
+            if (k0 + TILE > item.position) {
+#pragma unroll
+                for (int i = 0; i < 32; ++i) {
+                    const int own = k0 + i / 4 * 8 + pair * 2 + i % 2 - item.position;
+                    if (own > 31 || (own >= 0 && !(sees[i % 4 / 2] >> own & 1))) s[i] = -infinity;
+                }
+            }
+#else
             if (k0 + TILE - 1 > item.position) {
 #pragma unroll
                 for (int i = 0; i < 32; ++i) {
@@ -75,6 +90,7 @@ __device__ __forceinline__ void compute_weights(SharedState& shared, const Param
                     if (key > item.position + (row + i % 4 / 2 * 8) / GROUP) s[i] = -infinity;
                 }
             }
+#endif
             softmax_tile(s, top, sum, decay, params.scale);
             barrier_wait(shared.weights_free[slot], parity ^ 1);
             const u32 to = base + WEIGHTS + slot * BLOCK + row * 128 + pair * 4;
@@ -228,7 +244,11 @@ one_copy_attention(const __grid_constant__ TensorMap cache,
                    const int* lens, const int* starts, const float* cos, const float* sin,
                    int positions, const KEY_WEIGHT* key_weight, bf16* out, float* part,
                    float* stats, float scale, int sequences, int q_len, int split,
-                   int short_limit, int short_split) {
+                   int short_limit, int short_split
+#ifdef TREE
+                   , const int2* tree
+#endif
+) {
     extern __shared__ __align__(1024) unsigned char memory[];
     SharedState& shared = *(SharedState*)(memory + STATE);
     const u32 base = shared_address(memory);
@@ -270,6 +290,9 @@ one_copy_attention(const __grid_constant__ TensorMap cache,
     const int programs = gridDim.x, program = blockIdx.x;
     Params params{table, table_stride, q_len, split, program, item_count, programs,
                   scale * 1.4426950408889634f, cos, sin, positions, key_weight, out, part, stats};
+#ifdef TREE
+    params.tree = tree;
+#endif
     if (split) {
         params.first = (u64)item_count * program / programs;
         params.last = (u64)item_count * (program + 1) / programs;

@@ -73,6 +73,10 @@ __device__ __forceinline__ void rotate_queries(SharedState& shared, const Params
     load_angles(params, 16 / GROUP, octet, step_c, step_s);
     barrier_wait(shared.query_loaded, number & 1);
     for (; row < 64; row += 16) {
+#ifdef TREE
+        load_angles(params, params.tree[item.begin + min(row / GROUP, item.live - 1)].x, octet, c,
+                    s);
+#endif
         const u32 at = base + QUERY + row * 128 + ((octet ^ (row & 7)) << 4);
         uint4 a = load_shared(at), b = load_shared(at + 4 * BLOCK);
         rotate(a, b, c, s, one, one);
@@ -120,6 +124,15 @@ __device__ __forceinline__ void rotate_queries_and_keys(SharedState& shared, con
             }
 #pragma unroll
             for (int r = 0; r < 4; ++r) {
+#ifdef TREE
+                // Keys of drafts belong to other positions than their places.
+                if (k0 + TILE > item.position) {
+                    const int key = k0 + first + r * 16, own = key - item.position;
+                    const bool drafted = own >= 0 && own < item.live;
+                    load_angles(params, drafted ? params.tree[item.begin + own].x : key, octet, c,
+                                s);
+                }
+#endif
                 rotate(a[r], b[r], c, s, w0, w1);
                 advance_angles(c, s, step_c, step_s);  // 16 positions on
             }

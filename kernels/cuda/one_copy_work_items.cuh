@@ -42,6 +42,9 @@ struct Params {
     const KEY_WEIGHT* key_weight;
     bf16* out;
     float *part, *stats;
+#ifdef TREE
+    const int2* tree;  // of each query row: its position, and as bits the rows that it sees
+#endif
 };
 
 // Returns the rows and keys of the work item with this index.

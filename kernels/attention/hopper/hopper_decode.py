@@ -84,6 +84,7 @@ def fits(
     return (
         inputs.one_copy is None
         and not inputs.softcap
+        and inputs.tree is None
         and inputs.q.dtype == torch.bfloat16
         and (split_tokens > 0 or inputs.sinks is None or inputs.sinks.dtype == torch.bfloat16)
         and inputs.scale > 0

@@ -68,6 +68,8 @@ def _kernel(shape: PagedShape, inputs: PagedInputs) -> CudaKernel | None:
         ("PAGE_SIZE", shape.page_size),
         ("KEY_WEIGHT", "float" if one_copy.key_weight.dtype == torch.float32 else "bf16"),
     )
+    if inputs.tree is not None:
+        defines = (*defines, ("TREE", "1"))
     fallback = "Triton computes one-copy attention"
     return load_kernel(device, "one_copy_attention", defines, SHARED_BYTES, fallback)
 
@@ -136,6 +138,7 @@ def _launch(
     assert one_copy is not None
     starts, *results = outputs
     q_len, split_tokens, short_split_tokens = lengths
+    tree = [] if inputs.tree is None else [pointer(inputs.tree)]
     kernel.launch(
         min(multiprocessor_count(inputs.q.device), items * shape.kv_heads),
         THREADS,
@@ -146,7 +149,7 @@ def _launch(
             integer(one_copy.cos.shape[0]), pointer(one_copy.key_weight), *results,
             ctypes.c_float(inputs.scale), integer(shape.sequences), integer(q_len),
             integer(split_tokens), integer(MAX_SHORT_SPLITS.value * short_split_tokens),
-            integer(short_split_tokens),
+            integer(short_split_tokens), *tree,
         ),
         pdl,
     )  # fmt: skip

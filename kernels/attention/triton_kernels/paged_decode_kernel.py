@@ -61,9 +61,26 @@ def _key_rotation(
 
 
 @triton.jit
+def _load_tree(tree, seq, row, BLOCK_ROWS: tl.constexpr, Q_LEN: tl.constexpr, GROUP: tl.constexpr):
+    """Return the position of each query row, and the bits of the rows that it sees."""
+    at = tree + (seq * Q_LEN + row // GROUP) * 2
+    live = row < Q_LEN * GROUP
+    return tl.load(at, mask=live, other=0), tl.load(at + 1, mask=live, other=0)
+
+
+@triton.jit
+def _tree_key_positions(tree, seq, pos, base, live, Q_LEN: tl.constexpr):
+    """Return the position of each key; those of the step's rows lie in the order of the rows."""
+    of_step = live & (pos >= base)
+    at = tree + (seq * Q_LEN + tl.maximum(pos - base, 0)) * 2
+    return tl.where(of_step, tl.load(at, mask=of_step, other=0), pos)
+
+
+@triton.jit
 def _one_copy_scores(
-    scores, query, vectors, rotation, cos, sin, row_pos, tile_start,
-    PAIRS: tl.constexpr, BLOCK_DIM: tl.constexpr, NUM_BLOCKS: tl.constexpr,
+    scores, query, vectors, rotation, cos, sin, row_pos, key_pos, tile_start, base,
+    PAIRS: tl.constexpr, BLOCK_DIM: tl.constexpr, NUM_BLOCKS: tl.constexpr, Q_LEN: tl.constexpr,
+    TREE: tl.constexpr,
 ):  # fmt: skip
     """Add the scores of a tile whose keys are rebuilt from the cached vectors."""
     HALF: tl.constexpr = NUM_BLOCKS // 2
@@ -71,7 +88,15 @@ def _one_copy_scores(
     dtype = vectors[0].dtype
     dim = tl.arange(0, BLOCK_DIM)
     rotates = dim < PAIRS
-    distance = tl.maximum(row_pos - tile_start, 0) * PAIRS
+    origin = tile_start
+    if TREE:
+        # Drafts lie behind their positions: in a tile that begins among them, keys may belong to
+        # positions before it.
+        origin = tile_start - tl.where(tile_start > base, Q_LEN, 0)
+        at_key = tl.maximum(key_pos - origin, 0)[:, None] * PAIRS + dim[None, :]
+        key_cos = tl.load(cos + at_key, mask=rotates[None, :], other=1.0)
+        key_sin = tl.load(sin + at_key, mask=rotates[None, :], other=0.0)
+    distance = tl.maximum(row_pos - origin, 0) * PAIRS
     at_query = distance[None, :] + dim[:, None]
     query_cos = tl.load(cos + at_query, mask=rotates[:, None], other=1.0)
     query_sin = tl.load(sin + at_query, mask=rotates[:, None], other=0.0)
@@ -105,19 +130,22 @@ def _add_values(sums, values, weights, decay, NUM_BLOCKS: tl.constexpr):
 
 @triton.jit
 def _attend_keys(
-    q, k, v, k_scales, v_scales, page_table, cos, sin, key_weight, seq, kv_head, length, first_pos,
-    key_begin, key_end, scale, softcap,
+    q, k, v, k_scales, v_scales, page_table, tree, cos, sin, key_weight, seq, kv_head, length,
+    first_pos, key_begin, key_end, scale, softcap,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     NUM_BLOCKS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr, TILE: tl.constexpr,
     Q_LEN: tl.constexpr, BLOCK_ROWS: tl.constexpr, WINDOW: tl.constexpr, ONE_COPY: tl.constexpr,
-    HAS_CAP: tl.constexpr, FP8: tl.constexpr, STAGES: tl.constexpr,
+    HAS_CAP: tl.constexpr, FP8: tl.constexpr, TREE: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """Attention of one sequence's rows of one KV head to the keys [key_begin, key_end)."""
     GROUP: tl.constexpr = HEADS // KV_HEADS
     dtype: tl.constexpr = q.dtype.element_ty
     row = tl.arange(0, BLOCK_ROWS)
     dim = tl.arange(0, BLOCK_DIM)
-    row_pos = length - Q_LEN + row // GROUP
+    base = length - Q_LEN
+    row_pos, sees = base + row // GROUP, row
+    if TREE:
+        row_pos, sees = _load_tree(tree, seq, row, BLOCK_ROWS, Q_LEN, GROUP)
     row_index = (seq * Q_LEN + row // GROUP) * HEADS + kv_head * GROUP + row % GROUP
     query = _load_query_blocks(
         q + row_index.to(tl.int64) * HEAD_DIM, row < Q_LEN * GROUP, HEAD_DIM, BLOCK_DIM, NUM_BLOCKS
@@ -133,6 +161,9 @@ def _attend_keys(
     for tile_start in tl.range(key_begin, key_end, TILE, num_stages=STAGES):
         pos = tile_start + tl.arange(0, TILE)
         live = (pos >= visible_begin) & (pos < key_end)
+        key_pos = pos
+        if TREE:
+            key_pos = _tree_key_positions(tree, seq, pos, base, live, Q_LEN)
         tile, offsets = tile_addresses(
             tile_start, live, first_pos, page_table, PAGE_SIZE, TILE, KV_HEADS * HEAD_DIM
         )
@@ -151,8 +182,8 @@ def _attend_keys(
                 )
                 values = values + (block,)
             scores = _one_copy_scores(
-                scores, query, values, rotation, cos, sin, row_pos, tile_start, PAIRS, BLOCK_DIM,
-                NUM_BLOCKS,
+                scores, query, values, rotation, cos, sin, row_pos, key_pos, tile_start, base,
+                PAIRS, BLOCK_DIM, NUM_BLOCKS, Q_LEN, TREE,
             )  # fmt: skip
         else:
             kv_live = live[:, None]
@@ -165,9 +196,13 @@ def _attend_keys(
             key = load_tile(k + tile, at_kv, kv_live, key_scales, dtype, FP8)
             values = (load_tile(v + tile, at_kv, kv_live, value_scales, dtype, FP8),)
             scores = tl.dot(key, query[0], scores)
-        seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
+        if TREE:
+            own = (sees[None, :] >> tl.maximum(pos - base, 0)[:, None]) & 1
+            seen = live[:, None] & ((pos < base)[:, None] | (own == 1))
+        else:
+            seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
         if WINDOW:
-            seen = seen & (pos[:, None] > row_pos[None, :] - WINDOW)
+            seen = seen & (key_pos[:, None] > row_pos[None, :] - WINDOW)
         scores = tl.where(seen, scaled_scores(scores, scale, softcap, HAS_CAP), float("-inf"))
         weights, decay, top, total = online_softmax_step(scores, top, total, 0)
         weights = weights.to(dtype)
@@ -223,14 +258,14 @@ def _store_output(
 
 @triton.jit(do_not_specialize=["sequences"])
 def paged_decode_kernel(
-    q, k, v, k_scales, v_scales, page_table, seq_lens, first_pos, cos, sin, key_weight, sinks, out,
-    partial_sums, partial_stats, scale, softcap, sequences, page_table_stride,
+    q, k, v, k_scales, v_scales, page_table, seq_lens, first_pos, tree, cos, sin, key_weight, sinks,
+    out, partial_sums, partial_stats, scale, softcap, sequences, page_table_stride,
     HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr,
     NUM_BLOCKS: tl.constexpr, PAIRS: tl.constexpr, PAGE_SIZE: tl.constexpr, TILE: tl.constexpr,
     Q_LEN: tl.constexpr, BLOCK_ROWS: tl.constexpr, WINDOW: tl.constexpr, SPLIT: tl.constexpr,
     SHORT_SPLIT: tl.constexpr, PADDED_SEQUENCES: tl.constexpr, ONE_COPY: tl.constexpr,
     HAS_FIRST: tl.constexpr, HAS_SINKS: tl.constexpr, HAS_CAP: tl.constexpr, FP8: tl.constexpr,
-    STAGES: tl.constexpr, PDL: tl.constexpr,
+    TREE: tl.constexpr, STAGES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
     """Stride over work items (sequence, split, KV head), numbered densely over the batch."""
     pdl_launch_dependents(PDL)
@@ -259,10 +294,10 @@ def paged_decode_kernel(
             key_begin = tl.maximum(key_begin, split * size)
             key_end = tl.minimum(length, (split + 1) * size)
         top, total, sums = _attend_keys(
-            q, k, v, k_scales, v_scales, page_table + seq.to(tl.int64) * page_table_stride, cos,
-            sin, key_weight, seq, kv_head, length, first, key_begin, key_end, scale, softcap,
+            q, k, v, k_scales, v_scales, page_table + seq.to(tl.int64) * page_table_stride, tree,
+            cos, sin, key_weight, seq, kv_head, length, first, key_begin, key_end, scale, softcap,
             HEADS, KV_HEADS, HEAD_DIM, BLOCK_DIM, NUM_BLOCKS, PAIRS, PAGE_SIZE, TILE, Q_LEN,
-            BLOCK_ROWS, WINDOW, ONE_COPY, HAS_CAP, FP8, STAGES,
+            BLOCK_ROWS, WINDOW, ONE_COPY, HAS_CAP, FP8, TREE, STAGES,
         )  # fmt: skip
         if SPLIT:
             _store_partial(

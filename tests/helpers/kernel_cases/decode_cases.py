@@ -1,5 +1,7 @@
 """Inputs of paged decode attention with NaN wherever no visible key lies."""
 
+import random
+
 import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, poisoned_caches, rotary
 
@@ -56,6 +58,30 @@ def decode_case(
         "first_pos": torch.tensor(firsts, dtype=torch.int32, device=DEVICE) if window else None,
         "one_copy": one_copy,
     }
+
+
+def random_tree(seed: int, seq_lens: list[int], q_len: int) -> torch.Tensor:
+    """Return positions and visible rows of random trees, some with padding before the root.
+
+    Each has a row that follows the root beside the first one, if it has room for it.
+    """
+    generator = random.Random(seed)
+    rows = []
+    for length in seq_lens:
+        first = generator.choice([0, 0, 1])
+        root = max(0, length - q_len + first)
+        bits, positions = [], []
+        for row in range(q_len):
+            if row <= first:
+                positions.append(max(0, length - q_len + row))
+                bits.append((1 << row + 1) - 1)
+                continue
+            parent = first if row == first + 2 else generator.randint(first, row - 1)
+            positions.append(positions[parent] + 1)
+            bits.append(bits[parent] | 1 << row)
+        assert positions[first] == root
+        rows += zip(positions, bits, strict=True)
+    return torch.tensor(rows, dtype=torch.int32, device=DEVICE)
 
 
 def run_decode(case: dict, config: DecodeConfig, **extra: object) -> torch.Tensor:

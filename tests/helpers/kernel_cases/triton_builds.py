@@ -57,6 +57,7 @@ ATTENTION = INTEGERS | {
     "q": B, "k": B, "v": B, "page_table": I, "seq_lens": I, "first_pos": I, "query_starts": I,
     "cos": F, "sin": F, "key_weight": B, "sinks": B, "out": B, "partial_sums": F,
     "partial_stats": F, "key_starts": I, "keys": B, "values": B, "k_scales": F, "v_scales": F,
+    "tree": I,
 }  # fmt: skip
 LAYER = INTEGERS | {
     "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
@@ -105,7 +106,7 @@ def prefill_tiles(capability: int, head_dim: int, group: int) -> tuple[dict[str,
 def attention(capability: int) -> Iterator[Build]:
     shared = {
         "HEADS": 32, "PAGE_SIZE": 64, "PADDED_SEQUENCES": 16, "HAS_SINKS": False, "HAS_CAP": False,
-        "PDL": True, "Q_LEN": 1, "FP8": False,
+        "PDL": True, "Q_LEN": 1, "FP8": False, "TREE": False,
     }  # fmt: skip
     window = shared | {
         "KV_HEADS": 16, "HEAD_DIM": 256, "BLOCK_DIM": 256, "PAIRS": 0, "WINDOW": 1024, "SPLIT": 0,
@@ -120,6 +121,8 @@ def attention(capability: int) -> Iterator[Build]:
     narrow = {"KV_HEADS": 8, "HEAD_DIM": 128, "BLOCK_DIM": 128, "SPLIT": 512, "STAGES": 5}
     if capability == 90:
         yield paged_decode_kernel, ATTENTION, window | tiles | narrow | {"HAS_CAP": True}, 4
+        drafts = {"Q_LEN": 8, "TREE": True}
+        yield paged_decode_kernel, ATTENTION, window | tiles | drafts, 4
     yield split_combine_kernel, ATTENTION, one_copy | {"BLOCK_DIM": 512, "BLOCK_SPLITS": 8}, 4
     yield gather_windows_kernel, ATTENTION, window | {"BLOCK_ROWS": 32}, 4
     chunks, warps = prefill_tiles(capability, 256, 2)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.kernel_cases.decode_cases import random_tree
 from helpers.kernel_cases.kernel_devices import (
     ATTENTION_LIMIT,
     DEVICE,
@@ -55,7 +56,9 @@ def build(
     }  # fmt: skip
 
 
-def decode(case: dict, q_len: int, split: int, short: int = 0) -> torch.Tensor:
+def decode(
+    case: dict, q_len: int, split: int, short: int = 0, tree: torch.Tensor | None = None
+) -> torch.Tensor:
     out = torch.full_like(case["q"], float("nan"))
     most = case["page_table"].shape[1] * case["key_cache"].shape[1]
     need = decode_workspace_size(
@@ -63,7 +66,7 @@ def decode(case: dict, q_len: int, split: int, short: int = 0) -> torch.Tensor:
     )
     space = torch.full((need,), float("nan"), device=DEVICE)
     config = DecodeConfig(tile=32, split_tokens=split, short_split_tokens=short, use_hopper=True)
-    return paged_decode(**case, out=out, q_len=q_len, workspace=space, config=config)
+    return paged_decode(**case, out=out, q_len=q_len, tree=tree, workspace=space, config=config)
 
 
 @needs_hopper
@@ -105,6 +108,21 @@ def test_decode(lens: list[int], q_len: int, split: int, short: int) -> None:
     case = build([q_len] * len(lens), lens)
     wanted = paged_decode_reference(**case, q_len=q_len)
     assert relative_error(decode(case, q_len, split, short), wanted) < ATTENTION_LIMIT
+
+
+@needs_hopper
+@pytest.mark.parametrize(
+    ("lens", "q_len", "split", "short"),
+    [
+        ([300, 64, 8, 67, 129, 0], 8, 128, 0),  # the trees of 67 and 129 keys cross tiles
+        ([2048, 2051, 900], 4, 1024, 256),
+        ([130, 260], 2, 128, 0),
+    ],
+)
+def test_trees(lens: list[int], q_len: int, split: int, short: int) -> None:
+    case, tree = build([q_len] * len(lens), lens), random_tree(1, lens, q_len)
+    wanted = paged_decode_reference(**case, q_len=q_len, tree=tree)
+    assert relative_error(decode(case, q_len, split, short, tree), wanted) < ATTENTION_LIMIT
 
 
 @needs_hopper
