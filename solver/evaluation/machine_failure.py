@@ -42,12 +42,14 @@ class MachineFailure:
         detail: what it said.
         worker: number of the worker, or None if there are no workers.
         node: address of the worker's node, or "".
+        shared: True if the worker solved other problems too, each of which may be the reason.
     """
 
     cause: Cause
     detail: str
     worker: int | None = None
     node: str = ""
+    shared: bool = False
 
     def record(self) -> dict[str, Any]:
         """Return the failure as an object that JSON can encode."""

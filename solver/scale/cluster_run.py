@@ -32,6 +32,9 @@ from .crew_messages import (
     WorkersLostError,
 )
 
+SUSPICIOUS = (Cause.WORKER, Cause.OVERDUE, Cause.ENGINE)
+"""Causes that a problem itself may bring about; it is alone in its worker from then on."""
+
 MAX_KILLS = 3
 """Workers that may die with a problem in them before it is set aside."""
 
@@ -146,7 +149,7 @@ class ClusterRun:
                 break
             failures = self._failures.get(problem.id, ())
             number = self.folder.next_round() if failures else self.folder.round
-            alone = any(one.cause in (Cause.WORKER, Cause.OVERDUE) for one in failures)
+            alone = any(one.cause in SUSPICIOUS for one in failures)
             task = Task(problem, number, seconds, alone)
             self._flights[problem.id] = Flight(task)
             tasks.append(task)
@@ -194,7 +197,8 @@ class ClusterRun:
         flight = self._flying(event.id, event.round)
         if flight is None:
             return []
-        if event.failure is not None and len(self._failures.get(event.id, ())) < RETRIES:
+        failures = self._failures.get(event.id, ())
+        if event.failure is not None and sum(not one.shared for one in failures) < RETRIES:
             return self._take_failure(event.id, event.failure)
         del self._flights[event.id]
         if self.budget is not None:
@@ -209,7 +213,7 @@ class ClusterRun:
         failures = self._failures.setdefault(id_, [])
         failures.append(failure)
         kills = sum(one.cause in (Cause.WORKER, Cause.OVERDUE) for one in failures)
-        if kills < MAX_KILLS and len(failures) <= RETRIES:
+        if kills < MAX_KILLS and sum(not one.shared for one in failures) <= RETRIES:
             self._queue.put_off(flight.task.problem)
             return [f"{one_line(id_, 40)}: {failure.cause}; it is tried again later"]
         self.set_aside.append(id_)

@@ -267,7 +267,7 @@ class Crew:
                 answer = self._ray.get(reference)
             except Exception as error:
                 cause, detail = self._why_lost(error)
-                if member.starting is not None:
+                if member.starting is not None and cause is not Cause.NODE:
                     self._start_failed(member, detail)
                 else:
                     self._lose(member, cause, detail)
@@ -299,7 +299,8 @@ class Crew:
     def _lose(self, member: Member, cause: Cause, detail: str) -> None:
         """Give back what a worker held, and end it; another one will take its place."""
         self._lost += 1
-        failure = MachineFailure(cause, detail, member.number, member.node.address)
+        shared = len(member.held) > 1 or cause is Cause.ENGINE
+        failure = MachineFailure(cause, detail, member.number, member.node.address, shared)
         if member.held:
             self._events.append(ProblemsLost(dict.fromkeys(member.held, failure)))
         where = f"worker {member.number} on {member.node.address}"

@@ -22,7 +22,7 @@ from .node_versions import node_versions, version_difference
 DEFAULT_PORT = 6379
 """The port of a head that `ray start --head` started."""
 
-ANSWER_SECONDS = 10.0
+ANSWER_SECONDS = 4.0
 """Time for a head to accept a connection when a run begins."""
 
 PROBE_SECONDS = 120.0
@@ -189,6 +189,7 @@ class RayCluster:
 
     def _check_nodes(self, nodes: list[Node]) -> None:
         """Ask each node what is installed there."""
+        from ray import exceptions
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         ask = self._ray.remote(num_cpus=0, max_retries=0)(node_versions)
@@ -199,6 +200,8 @@ class RayCluster:
         for address, answer in asked.items():
             try:
                 there: Mapping[str, str] = self._ray.get(answer, timeout=PROBE_SECONDS)
+            except (exceptions.TaskUnschedulableError, exceptions.NodeDiedError):
+                continue  # the node has gone, which is no fault of the user's
             except Exception as error:
                 missing = "ModuleNotFoundError" in str(error) or "No module" in str(error)
                 told = f"fails: {one_line(error, 200)}"
