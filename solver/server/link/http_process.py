@@ -70,7 +70,7 @@ class HttpProcess:
             log_level: level of the HTTP server's log.
 
         Raises:
-            SolverError: the HTTP process has ended.
+            ChildProcessError: the HTTP process has ended.
         """
         protocol = solver.protocol
         setup = Setup(
@@ -98,11 +98,12 @@ class HttpProcess:
         """Return once the process has ended because it was told to.
 
         Raises:
-            SolverError: it ended by itself.
+            ChildProcessError: it ended by itself.
         """
         code = self._process.wait()
         if not self._told_to_end:
-            raise SolverError(f"The HTTP process ended with code {code}; start the server again.")
+            said = f"The HTTP process ended with code {code}; start the server again."
+            raise ChildProcessError(said)
 
     def end(self) -> None:
         """Tell the process to end after the answers under way, in five seconds at most."""

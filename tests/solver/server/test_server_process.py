@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai
+import psutil
 import pytest
 import torch
 from helpers.solver_cases.server_process import KEY, ServerProcess
@@ -214,3 +215,12 @@ def test_a_killed_server_is_replaced_on_its_port_and_ends_when_told() -> None:
     code, said = second.end(signal.SIGINT)
     assert (code, said) == (0, "ending\n")
     assert KEY not in second.said
+
+
+def test_the_server_ends_with_its_http_process(server: ServerProcess) -> None:
+    children = psutil.Process(server.process.pid).children()
+    (child,) = [one for one in children if any("http_main" in word for word in one.cmdline())]
+    child.kill()
+    code, said = server.end(signal.SIGCONT)
+    assert code == 3
+    assert "The HTTP process ended with code -9" in said
