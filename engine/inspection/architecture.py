@@ -1,6 +1,7 @@
 """The architecture of a model as the engine needs it, found without reading a weight."""
 
 import copy
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,9 +22,7 @@ from ..quantization.quantization_config import (
 from .attention_probe import AttentionRequirements, probe_attention
 from .kv_geometry import HeadShape, LayerSpec, layer_specs, layer_windows
 
-# These recompute their frequencies from the longest position in the batch, so that the rotations of
-# a sequence would depend on its neighbors.
-BATCH_DEPENDENT_ROPE = ("dynamic", "longrope")
+logger = logging.getLogger(__name__)
 _MODELS = AutoModelForCausalLM._model_mapping
 
 
@@ -35,7 +34,8 @@ class Architecture:
         config: configuration of the text model; of a multimodal checkpoint's text part.
         model_class: transformers class that runs it.
         layers: attention layers in order.
-        max_positions: number of positions that the model was made for.
+        max_positions: number of positions that the model was made for, or fewer if its rotary
+            embeddings depend on the longest sequence of a batch beyond them.
         wrapped: True if the checkpoint is a multimodal model around the text model.
         softcap: True if attention scores are capped, which the fused decoder does not do.
         quantization: how the checkpoint's weights are stored; ``None`` if they are not quantized.
@@ -115,27 +115,23 @@ def inspect_architecture(config: PretrainedConfig, weights: str | None = None) -
                 "None."
             )
         quantization = fp8_while_loading()
-    rope = set(_rope_types(getattr(text, "rope_parameters", None))) & set(BATCH_DEPENDENT_ROPE)
-    if rope:
-        raise UnsupportedModelError(
-            f"{name} uses {rope.pop()!r} rotary embeddings, which depend on the rest of the batch."
-        )
     windows = _windows(text)
     if not getattr(_MODELS[type(text)], "_supports_attention_backend", False):
         raise UnsupportedModelError(f"{name} does not let its attention be replaced.")
     positions = getattr(text, "max_position_embeddings", None)
     if not positions:
         raise UnsupportedModelError(f"{name} does not say how many positions it was made for.")
+    positions = _steady_positions(name, getattr(text, "rope_parameters", None), int(positions))
     model = _without_weights(text)
     layers = _layers(model, text, windows)
-    calls = _probe(model, name, int(positions), windows)
+    calls = _probe(model, name, positions, windows)
     if calls is not None:
         _check_calls(name, layers, list(attention_modules(model)), calls)
     return Architecture(
         config=text,
         model_class=type(model),
         layers=layers,
-        max_positions=int(positions),
+        max_positions=positions,
         wrapped=text is not config,
         softcap=any(call.softcap for call in calls or ()),
         quantization=quantization,
@@ -186,12 +182,27 @@ def _probe(
         ) from error
 
 
-def _rope_types(parameters: Any) -> Iterator[str]:
-    if isinstance(parameters, dict):
-        if isinstance(parameters.get("rope_type"), str):
-            yield parameters["rope_type"]
-        for value in parameters.values():
-            yield from _rope_types(value)
+def _steady_positions(name: str, parameters: Any, positions: int) -> int:
+    """Return up to which position the rotary embeddings of a sequence do not depend on others.
+
+    "dynamic" and "longrope" embeddings turn all sequences of a batch by other angles once one of
+    them is longer than the model was trained for: than ``positions``, or than an option says.
+    """
+    if not isinstance(parameters, dict):
+        return positions
+    steady = positions
+    if parameters.get("rope_type") == "longrope":
+        steady = min(positions, int(parameters["original_max_position_embeddings"]))
+    for value in parameters.values():  # of each kind of layers
+        steady = min(steady, _steady_positions(name, value, positions))
+    if steady < positions and isinstance(parameters.get("rope_type"), str):
+        logger.warning(
+            "contexts are limited to %d tokens: beyond them the 'longrope' rotary embeddings of %s "
+            "depend on the longest sequence of the batch",
+            steady,
+            name,
+        )
+    return steady
 
 
 def _windows(text: PretrainedConfig) -> tuple[int | None, ...]:

@@ -66,6 +66,8 @@ def fuse_modules(model: PreTrainedModel, positions: int) -> FusedModules:
         if type(module) is nn.Linear:
             _set_module(model, name, FewRowsLinear(module))
             replaced["linear layers"] += 1
+    if decision is not None:  # perhaps in a module that has been replaced
+        decision = host_decision(model, probe.run)
     return FusedModules(replaced, decision)
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from helpers.engine_cases import tiny_models
-from helpers.engine_cases.config_variants import LAYER_TYPES, LAYERS, VARIANTS, rope
+from helpers.engine_cases.config_variants import LAYER_TYPES, LAYERS, VARIANTS
 from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
@@ -14,10 +14,6 @@ from eightfold.engine import Engine, EngineConfig, SamplingParams, UnsupportedMo
 from eightfold.engine.inspection.architecture import inspect_architecture
 
 SMALL = {"num_hidden_layers": 2, "hidden_size": 32, "vocab_size": 64}
-# Their factors depend on the longest position in the batch.
-LONG = rope(
-    "longrope", short_factor=[1.0] * 4, long_factor=[2.0] * 4, original_max_position_embeddings=32
-)
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -78,25 +74,6 @@ REFUSED = [
         "not causal",
     ),
     (
-        lambda: transformers.LlamaConfig(**LAYERS, **rope("dynamic", factor=2.0)),
-        "llama uses 'dynamic' rotary",
-    ),
-    (
-        lambda: transformers.Gemma3TextConfig(
-            **LAYERS,
-            layer_types=LAYER_TYPES,
-            rope_parameters={
-                "full_attention": rope("dynamic", factor=2.0)["rope_parameters"],
-                "sliding_attention": rope("default")["rope_parameters"],
-            },
-        ),
-        "gemma3_text uses 'dynamic' rotary",
-    ),
-    (
-        lambda: transformers.Phi3Config(**LAYERS, original_max_position_embeddings=32, **LONG),
-        "phi3 uses 'longrope' rotary",
-    ),
-    (
         lambda: transformers.LlamaConfig(**LAYERS, hidden_act="none"),
         "transformers cannot build this llama model",
     ),
@@ -126,6 +103,14 @@ def test_a_window_may_be_longer_than_any_sequence(window: int) -> None:
     assert LAYERS["max_position_embeddings"] == 512
     config = transformers.MistralConfig(**LAYERS, sliding_window=window)
     assert inspect_architecture(config).windows == (window,)
+
+
+def test_rotary_embeddings_that_depend_on_the_longest_sequence_limit_the_context(caplog) -> None:
+    config = VARIANTS["phi3_longrope"]()
+    assert config.max_position_embeddings == 512
+    assert inspect_architecture(config).max_positions == 64
+    assert "limited to 64 tokens" in caplog.text
+    assert inspect_architecture(VARIANTS["llama_dynamic"]()).max_positions == 512
 
 
 def test_inspection_leaves_the_configuration_alone() -> None:

@@ -18,11 +18,20 @@ LLAMA3 = rope(
     "llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
     original_max_position_embeddings=32,
 )  # fmt: skip
+# Long enough for the tests' sequences.
+LONG = {
+    "short_factor": [1.0, 1.1, 1.3, 2.0], "long_factor": [2.0] * 4,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
 
 VARIANTS = {
     "llama_yarn": lambda: transformers.LlamaConfig(**LAYERS, **YARN),
     "llama_llama3": lambda: transformers.LlamaConfig(**LAYERS, **LLAMA3),
     "llama_linear": lambda: transformers.LlamaConfig(**LAYERS, **rope("linear", factor=2.0)),
+    "llama_dynamic": lambda: transformers.LlamaConfig(**LAYERS, **rope("dynamic", factor=2.0)),
+    "phi3_longrope": lambda: transformers.Phi3Config(
+        **LAYERS, original_max_position_embeddings=64, **rope("longrope", **LONG)
+    ),
     "llama_tied": lambda: transformers.LlamaConfig(**LAYERS, tie_word_embeddings=True),
     "qwen2_upper_layers_slide": lambda: transformers.Qwen2Config(
         **LAYERS, use_sliding_window=True, sliding_window=tiny_models.WINDOW, max_window_layers=1
