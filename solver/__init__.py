@@ -14,14 +14,30 @@ from .solver_config import SolverConfig, SolverError
 if TYPE_CHECKING:
     from .display.notebook_view import live_view
     from .evaluation.recorded_run import RecordedRun
+    from .problem_set import Columns
+    from .scale.batch_solver import BatchSolver
+    from .scale.ray_evaluation import evaluate_on_ray
     from .solver import Result, Solver
 
-__all__ = ["RecordedRun", "Result", "Solver", "SolverConfig", "SolverError", "live_view"]
+__all__ = [
+    "BatchSolver",
+    "Columns",
+    "RecordedRun",
+    "Result",
+    "Solver",
+    "SolverConfig",
+    "SolverError",
+    "evaluate_on_ray",
+    "live_view",
+]
 
 _MODULES = {
+    "BatchSolver": "scale.batch_solver",
+    "Columns": "problem_set",
     "RecordedRun": "evaluation.recorded_run",
     "Result": "solver",
     "Solver": "solver",
+    "evaluate_on_ray": "scale.ray_evaluation",
     "live_view": "display.notebook_view",
 }
 """Modules of the names that are imported when they are first used."""
