@@ -28,6 +28,9 @@ from .paraphrases import paraphrases
 HELD_OUT_SHARE = 64
 """One in this many draws of numbers is held out."""
 
+MAX_DRAWS = 2000
+"""Draws after which a family counts as one of which no numbers are held out."""
+
 SPLITS = ("held_out", "held_out_phrasing", "held_out_paraphrase", "train")
 
 
@@ -57,11 +60,20 @@ def is_held_out(name: str, params: Params) -> bool:
 
 
 def draw_params(family: Family, rng: Random, held_out: bool) -> Params:
-    """Draw numbers for a problem of `family` from one side of the split."""
-    while True:
+    """Draw numbers for a problem of `family` from one side of the split.
+
+    A family of which so few numbers exist that none is held out gives any of them.
+    """
+    found = None
+    for _ in range(MAX_DRAWS):
         params = family.draw(rng)
-        if params is not None and is_held_out(family.name, params) == held_out:
+        if params is None:
+            continue
+        if is_held_out(family.name, params) == held_out:
             return params
+        found = params
+    assert found is not None, family.name
+    return found
 
 
 def run_program(program: str, params: Params) -> str:

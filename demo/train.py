@@ -308,14 +308,13 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
         help="sizes of the network that differ from the bundled model's, as JSON",
     )
     add("--dense", action="store_true", help="use no block masks")
-    add("--evaluate", type=int, default=0, help="problems to evaluate on after training (none)")
     options = parser.parse_args(argv)
     options.deadline += time.monotonic()
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Train the bundled model, save it and, if asked to, evaluate it."""
+    """Train the bundled model and save it."""
     options = parse_options(argv)
     supply = RowSupply(
         TraceEncoder(options.source),
@@ -341,12 +340,6 @@ def main(argv: list[str] | None = None) -> int:
     finally:
         supply.close()
     export(network, options.source, options.out)
-    if options.evaluate:
-        from .transformers_accuracy import report
-
-        print(report(options.out, options.evaluate, attempts=8, seed=1), flush=True)
-        count = options.evaluate // 2
-        print(report(options.out, count, 8, 2, "held_out_phrasing"), flush=True)
     return 0
 
 
