@@ -89,15 +89,10 @@ class Engine:
         kernels = uses_kernels(device, config, architecture)
         choice = choose_fused(architecture, config, kernels)
         fused = choice.architecture
-        # Decode kernels take lines of drafts, as many for each sequence.
-        lines = kernels or fused is not None
-        if lines and drafter is not None and drafter.branches:
-            raise ValueError(
-                f"The GPU kernels verify lines of drafts, but {drafter.name} branches."
-            )
+        uniform = kernels or fused is not None  # decode kernels: as many rows for each sequence
         drafting: Drafter | AssistantCheckpoint | LoadedAssistant | None
         drafting = drafter or choose_drafter(
-            config.speculate, model, fused or architecture, lines, fused is not None
+            config.speculate, model, fused or architecture, uniform, fused is not None
         )
         try:
             if not isinstance(model, PreTrainedModel):
@@ -126,7 +121,7 @@ class Engine:
         self._stored_weights = describe_stored_weights(model)
         self._runner = sized.runner
         self.path = execution_path(sized.runner, choice, architecture, config)
-        self._speculator = self._make_speculator(drafting, fused or architecture, lines)
+        self._speculator = self._make_speculator(drafting, fused or architecture, uniform)
         lookahead = config.lookahead
         self._lookahead = int(kernels) if lookahead is None else lookahead
         self._scheduler = Scheduler(

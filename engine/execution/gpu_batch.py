@@ -1,6 +1,6 @@
 """A step plan as the rows and page tables that the GPU kernels read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from eightfold.kernels.attention.attention_dispatch import NO_SLOT
 
 from ..scheduling.pages.page_pool import NULL_PAGE
 from ..scheduling.scheduled_step import ScheduledTokens
-from .runner_limits import padded_rows
+from .runner_limits import RunnerLimits, padded_rows
 from .step_arrays import visible_pages
 
 
@@ -27,24 +27,32 @@ class RowLayout:
         chunks: most prefill chunks in the step; 0 if all rows are single tokens.
         rows: total.
         q_len: rows of each sequence of single tokens; 1 without drafts.
+        tree: True if some drafts are trees.
     """
 
     decodes: int
     chunks: int
     rows: int
     q_len: int = 1
+    tree: bool = False
 
     @staticmethod
-    def of_size(sequences: int, q_len: int) -> "RowLayout":
+    def of_size(sequences: int, q_len: int, tree: bool = False) -> "RowLayout":
         """Return the layout of a step of single tokens with up to ``q_len - 1`` drafts each."""
-        return RowLayout(sequences, 0, sequences * q_len, q_len)
+        return RowLayout(sequences, 0, sequences * q_len, q_len, tree)
+
+    @property
+    def verifies_lines(self) -> bool:
+        """True if there are drafts, and none is a tree: the device counts right ones then."""
+        return self.q_len > 1 and not self.tree
 
     @staticmethod
     def of(scheduled: list[ScheduledTokens], max_running: int) -> "RowLayout":
         """Return the layout of a step; single tokens come first in ``scheduled``."""
         if any(entry.drafts for entry in scheduled):
             most = max(entry.count for entry in scheduled)
-            return RowLayout.of_size(padded_rows(len(scheduled)), padded_rows(most))
+            tree = not all(entry.drafts.is_line for entry in scheduled)
+            return RowLayout.of_size(padded_rows(len(scheduled)), padded_rows(most), tree)
         singles = sum(entry.count == 1 for entry in scheduled)
         tokens = sum(entry.count for entry in scheduled[singles:])
         if not tokens:
@@ -69,6 +77,32 @@ class RowLayout:
 def _leading_singles(scheduled: list[ScheduledTokens]) -> int:
     """Return how many entries of single tokens there are before the first chunk."""
     return next((i for i, entry in enumerate(scheduled) if entry.count > 1), len(scheduled))
+
+
+def decode_layouts(limits: RunnerLimits) -> list[RowLayout]:
+    """Return the layouts of steps of single tokens and their drafts, largest first."""
+    lines = [RowLayout.of_size(*size) for size in limits.decode_sizes]
+    trees = [replace(line, tree=True) for line in lines if limits.trees and line.q_len > 2]
+    return [*trees, *lines]
+
+
+def tree_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> np.ndarray:
+    """Return the positions and visible rows of a step's drafts, as ``paged_decode`` takes them.
+
+    Padding before a sequence's rows stands for the tokens before them, which all its rows see.
+    """
+    rows = np.zeros((layout.decodes, layout.q_len, 2), dtype=np.int32)
+    rows[:, :, 1] = 1 << np.arange(layout.q_len)
+    for index, entry in enumerate(scheduled):
+        first = layout.q_len - entry.count
+        before = (1 << first) - 1
+        rows[index, :first, 0] = np.maximum(np.arange(-first, 0) + entry.start, 0)
+        rows[index, first:, 0] = entry.positions
+        sees = [before | 1 << first]
+        for row, parent in enumerate(entry.drafts.parents, 1):
+            sees.append(sees[parent] | 1 << first + row)
+        rows[index, first:, 1] = sees
+    return rows.reshape(-1, 2)
 
 
 def page_table_width(window: int | None, tokens: int, max_context: int, page_size: int) -> int:

@@ -15,7 +15,7 @@ from ..inspection.architecture import Architecture
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from .decoder_protocol import Decoder, UncertainCapture
 from .draft_chain import ChainShape, DeviceDrafter, DraftChain
-from .gpu_batch import RowLayout, page_table_width, paged_arrays
+from .gpu_batch import RowLayout, decode_layouts, page_table_width, paged_arrays, tree_rows
 from .in_flight_step import InFlightStep, SampledTokens
 from .kv_cache import KVCache
 from .runner_limits import RunnerLimits, padded_rows
@@ -91,7 +91,8 @@ class GpuRunner:
         self._sampler_space = torch.empty(sampler_workspace_size(rows, vocabulary), device=device)
         self._entropy_space = torch.empty(entropy_workspace_size(rows, vocabulary), device=device)
         largest = RowLayout(max(rows, sequences), sequences, max(limits.rows, rows))
-        self._upload = StepUpload(device, self.upload_bytes(largest))
+        sizes = map(self.upload_bytes, [largest, *decode_layouts(limits)])
+        self._upload = StepUpload(device, max(sizes))
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> InFlightStep:
@@ -107,7 +108,7 @@ class GpuRunner:
             rows = layout.rows if layout.q_len > 1 else rows
             self.compute(self._upload(self.arrays(scheduled, layout, rows)), layout)
         self._last = plan, layout
-        drafted = layout.q_len > 1
+        drafted = layout.verifies_lines
         step = self.sampled.read_back(plan, self._drawn_rows(scheduled, layout), drafted)
         if drafted:
             self.chain.index_of = {entry.seq.id: i for i, entry in enumerate(scheduled)}
@@ -158,9 +159,9 @@ class GpuRunner:
             return
         try:
             if isinstance(self.decoder, UncertainCapture):
-                self._run_without_waiting(*self.limits.decode_sizes[-1])
-            for sequences, rows in self.limits.decode_sizes:
-                self._graph(RowLayout.of_size(sequences, rows))
+                self._run_without_waiting(decode_layouts(self.limits)[-1])
+            for layout in decode_layouts(self.limits):
+                self._graph(layout)
         except RuntimeError as error:
             if not isinstance(self.decoder, UncertainCapture) or isinstance(
                 error, torch.OutOfMemoryError
@@ -171,19 +172,18 @@ class GpuRunner:
             self._graphs.clear()
             torch.cuda.synchronize(self.device)
 
-    def _run_without_waiting(self, sequences: int, rows: int) -> None:
+    def _run_without_waiting(self, layout: RowLayout) -> None:
         """Run a dummy decode step; raise RuntimeError if it waits for the device."""
-        self.compile(sequences, rows)  # kernels may wait when they compile
+        self.compile(layout)  # kernels may wait when they compile
         torch.cuda.set_sync_debug_mode("error")
         try:
-            self.compile(sequences, rows)
+            self.compile(layout)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 
     @torch.inference_mode()
-    def compile(self, sequences: int, rows: int) -> None:
-        """Launch a dummy decode step of ``rows`` rows for each sequence, without a graph."""
-        layout = RowLayout.of_size(sequences, rows)
+    def compile(self, layout: RowLayout) -> None:
+        """Launch a dummy decode step, without a graph."""
         self.compute(self._upload(self.arrays([], layout, layout.rows)), layout)
 
     def _graph(self, layout: RowLayout) -> DecodeGraph:
@@ -220,8 +220,10 @@ class GpuRunner:
             width = page_table_width(window, tokens, self.limits.max_context, page_size)
             group = paged_arrays(scheduled, layout, g, window, page_size, width)
             arrays |= {f"{name}{g}": array for name, array in group.items()}
-        if layout.q_len > 1:
+        if layout.verifies_lines:
             arrays |= self.chain.arrays(scheduled, layout.decodes, layout.q_len)
+        if layout.tree:
+            arrays["tree"] = tree_rows(scheduled, layout)
         sampling = [entry for entry in scheduled if entry.samples]
         starts = layout.row_starts(sampling) if layout.q_len > 1 else None
         arrays |= sampling_arrays(sampling, sample_rows, starts)
@@ -244,7 +246,7 @@ class GpuRunner:
         set of graphs would take memory and a pause for the capture.
         """
         shape = ChainShape(layout.decodes, layout.q_len, self.cache.windows, self.cache.page_size)
-        if layout.q_len > 1:
+        if layout.verifies_lines:
             self.chain.advance(views, shape)
         tokens = fill_sampled_tokens(views["tokens"], views["source"], self.sampled.tokens)
         batches = {
@@ -256,6 +258,7 @@ class GpuRunner:
                 query_starts=views[f"query_starts{g}"],
                 num_decodes=layout.decodes,
                 q_len=layout.q_len,
+                tree=views.get("tree"),
                 flash_attn_specs=self.flash_attn_specs,
             )
             for g, window in enumerate(self.cache.windows)
@@ -281,7 +284,7 @@ class GpuRunner:
             logits, batch, self.sampled.tokens[:rows], self._sampler_space,
             softcap=softcap, pdl=True,
         )  # fmt: skip
-        if layout.q_len > 1:
+        if layout.verifies_lines:
             self.chain.accept(views, shape, self.sampled.tokens[:rows])
         entropies = self.sampled.entropies[:rows]
         row_entropy(logits, entropies, self._entropy_space, softcap=softcap, pdl=True)

@@ -24,7 +24,7 @@ def choose_drafter(
     speculate: str,
     model: str | Path | PreTrainedModel,
     architecture: Architecture,
-    lines: bool,
+    kernels: bool,
     fused: bool,
 ) -> Drafter | AssistantCheckpoint | None:
     """Return what ``EngineConfig.speculate`` names, before any weight is read.
@@ -32,7 +32,7 @@ def choose_drafter(
     Args:
         model: the model's folder, or the model if it exists already.
         architecture: the model's, with the layers of its cache.
-        lines: True if the GPU kernels verify drafts, which then must be lines.
+        kernels: True if the GPU kernels verify drafts.
         fused: True if the fused decoder runs the model.
 
     Returns:
@@ -49,30 +49,30 @@ def choose_drafter(
     own = None if isinstance(model, PreTrainedModel) else Path(model) / OWN_FOLDER
     if speculate == "auto" and own is not None and own.is_dir():
         checkpoint = read_assistant(own, architecture)
-        if _obstacle(checkpoint, lines, fused) is None:
+        if _obstacle(checkpoint, kernels, fused) is None:
             return checkpoint
     if speculate in ("auto", "ngram"):
-        return NgramDrafter(branches=not lines)
+        return NgramDrafter()
     if not Path(speculate).is_dir():
         raise ValueError(
             f"speculate must be 'auto', 'off', 'ngram' or a drafter's folder, and {speculate!r} is "
             "not a folder."
         )
     checkpoint = read_assistant(speculate, architecture)
-    obstacle = _obstacle(checkpoint, lines, fused)
+    obstacle = _obstacle(checkpoint, kernels, fused)
     if obstacle is not None:
         raise UnsupportedModelError(f"The drafter in {speculate} {obstacle}")
     return checkpoint
 
 
-def _obstacle(checkpoint: AssistantCheckpoint, lines: bool, fused: bool) -> str | None:
+def _obstacle(checkpoint: AssistantCheckpoint, kernels: bool, fused: bool) -> str | None:
     """Return why a drafter that fits its model cannot run here, as the end of a sentence."""
-    if lines and not fused:
+    if kernels and not fused:
         return (
             "needs the fused decoder or plain PyTorch, but this model runs in transformers' "
             "modules over the GPU kernels; use 'ngram'."
         )
-    if lines and checkpoint.config.use_ordered_embeddings:
+    if kernels and checkpoint.config.use_ordered_embeddings:
         return (
             "has a head of centroids, which runs in plain PyTorch only so far; use 'ngram', or set "
             "kernels to False."

@@ -93,13 +93,18 @@ def _steps(
     model: PreTrainedModel, architecture: Architecture, config: EngineConfig, fused: bool
 ) -> Iterator[Callable[[], object]]:
     """Launches of the kinds of steps that the start runs and captures, in memory of their own."""
+    from ..execution.gpu_batch import decode_layouts
     from ..models.fused.fused_decoder import FusedDecoder
 
     tokens = config.max_step_tokens
     if not any(".experts." in name for name, _ in model.named_parameters()):
         tokens = min(tokens, config.max_running + MAX_CHUNK)
     limits = RunnerLimits(
-        config.max_running, tokens, max(MAX_CONTEXT, tokens + 1), config.step_drafts
+        config.max_running,
+        tokens,
+        max(MAX_CONTEXT, tokens + 1),
+        config.step_drafts,
+        config.step_trees,
     )
     runner = make_gpu_runner(
         model, architecture, limits, config.page_size or GPU_PAGE_SIZE, fused=fused, for_warmup=True
@@ -114,5 +119,5 @@ def _steps(
         sizes += [(1, count) for count in runner.decoder.experts.step_tokens]
     for sequences, most in sizes:
         yield partial(runner.launch, dummy_step(runner, sequences, min(most, tokens)))
-    for size in limits.decode_sizes:
-        yield partial(runner.compile, *size)
+    for layout in decode_layouts(limits):
+        yield partial(runner.compile, layout)

@@ -117,9 +117,9 @@ def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     save_assistant(tmp_path / "ordered", True, text={"sliding_window": 8, "global_head_dim": 32})
     architecture = inspect_architecture(tiny_models.build("gemma4_one_copy").config)
     with pytest.raises(UnsupportedModelError, match="a head of centroids"):
-        choose_drafter(str(tmp_path / "ordered"), tmp_path, architecture, lines=True, fused=True)
+        choose_drafter(str(tmp_path / "ordered"), tmp_path, architecture, kernels=True, fused=True)
     with pytest.raises(UnsupportedModelError, match="needs the fused decoder"):
-        choose_drafter(str(tmp_path / "drafter"), tmp_path, architecture, lines=True, fused=False)
+        choose_drafter(str(tmp_path / "drafter"), tmp_path, architecture, kernels=True, fused=False)
 
 
 def test_damaged_drafters_are_named(tmp_path: Path) -> None:

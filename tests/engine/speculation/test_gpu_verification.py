@@ -22,7 +22,6 @@ from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.drafter import Draft
 from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
 from eightfold.engine.speculation.mtp.kernel_assistant import KernelAssistantDrafter
-from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
 from eightfold.engine.speculation.replay_drafter import ReplayDrafter
 
 pytestmark = pytest.mark.skipif(CUDA, reason="the interpreter takes tensors of a CPU only")
@@ -99,11 +98,33 @@ def test_drafts_of_weights_are_those_of_transformers(engine: Engine, tmp_path: P
         assert list(line) == reference_drafts(assistant, target, tokens[:length], len(line))
 
 
-def test_trees_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+class BranchingDrafter(ReplayDrafter):
+    """Trees: a wrong draft first, beside it the recorded tokens, of which the path is kept."""
+
+    branches = True
+
+    def _draft(self, seq: Sequence, count: int) -> Draft:
+        right = super()._draft(seq, 2).tree.tokens
+        if not right:
+            return Draft()
+        wrong = (right[0] + 1) % tiny_models.VOCABULARY
+        parents = (0, 0, 2)[: 1 + len(right)]
+        tree = DraftTree((wrong, *right), parents)
+        return Draft(tree if len(seq.tokens) % 3 else DraftTree.line(right))
+
+
+@pytest.mark.parametrize("name", ["gemma4_one_copy", "qwen3"])
+def test_the_right_path_of_a_tree_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One copy of keys and values in the fused decoder, and transformers' modules over kernels."""
     monkeypatch.setattr("eightfold.engine.engine.uses_kernels", lambda *_: True)
-    with pytest.raises(ValueError, match="verify lines of drafts, but ngram branches"):
-        Engine(
-            tiny_models.build("qwen3"),
-            replace(CONFIG, fused=False),
-            NgramDrafter(branches=True),
-        )
+    expected = greedy_reference(tiny_models.build(name), PROMPT, NEW)
+    drafter = BranchingDrafter({(tuple(PROMPT), 0): PROMPT + expected}, tiny_models.VOCABULARY)
+    config = replace(CONFIG, fused=name != "qwen3", lookahead=0)
+    engine = Engine(tiny_models.build(name), config, drafter)
+    params = SamplingParams(temperature=0, max_new_tokens=NEW, stop_token_ids=())
+    seq = engine.submit(PROMPT, params)
+    assert run_until_idle(engine)[seq] == expected
+    stats = engine.stats()
+    assert stats["accepted_tokens"] >= 2
+    assert stats["accepted_tokens"] < stats["drafted_tokens"]
+    engine.check()
