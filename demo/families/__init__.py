@@ -2,11 +2,12 @@
 
 from . import counting, digits, divisors, equations, modular, plane, sequences
 from .elementary import FAMILIES as ELEMENTARY_FAMILIES
-from .family import ANSWERS, Family, Params, fill, write_problem
+from .family import ANSWERS, Family, Params, add_phrasings, fill, write_problem
 from .grammar import fill_slots
 from .school import FAMILIES as SCHOOL_FAMILIES
+from .wordings import WORDINGS
 
-FAMILIES: tuple[Family, ...] = (
+_NAMED = (
     *divisors.FAMILIES,
     *modular.FAMILIES,
     *digits.FAMILIES,
@@ -14,6 +15,9 @@ FAMILIES: tuple[Family, ...] = (
     *sequences.FAMILIES,
     *plane.FAMILIES,
     *equations.FAMILIES,
+)
+FAMILIES: tuple[Family, ...] = (
+    *(add_phrasings(family, WORDINGS.get(family.name, ())) for family in _NAMED),
     *SCHOOL_FAMILIES,
     *ELEMENTARY_FAMILIES,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from .grammar import draw_text, fill_slots, story_words
@@ -63,6 +63,11 @@ def family(
     made = Family(name, draw, tuple(phrasings), tuple(thoughts), tuple(texts))
     made.check()
     return made
+
+
+def add_phrasings(made: Family, phrasings: tuple[str, ...]) -> Family:
+    """Return the family with more phrasings, before the last one, which is held out."""
+    return replace(made, phrasings=(*made.phrasings[:-1], *phrasings, made.phrasings[-1]))
 
 
 def fill(template: str, params: Mapping[str, int | str], rng: Random) -> str:

@@ -42,6 +42,12 @@ OPENINGS = (
     "Homework: ", "Task: ", "Consider the following problem. ", "Exercise 12. ", "Quick question: ",
     "A question from my math class: ", "This is from a school competition. ", "Q: ", "(a) ",
     "My teacher asked: ", "Let us warm up. ", "Solve the following problem. ", "Please answer. ",
+    "Hey there, ", "Good morning. ", "I am stuck on this one. ", "My daughter asked me: ", "#4: ",
+    "Math problem: ", "An easy one: ", "A classic: ", "I was wondering: ", "Just curious: ",
+    "Today's puzzle: ", "Suppose you are in a quiz. ", "It is raining, so we do math. ",
+    "Anna likes riddles. ", "In a test there was this question. ", "Read carefully. ",
+    "We are in class 5. ", "For practice: ", "Use a calculator if you want. ", "Try this: ",
+    "This one is for fun. ", "A friend gave me this. ", "Next problem. ", "Problem 27: ",
 )  # fmt: skip
 ENDINGS = (
     " Give your answer as an integer.", " The answer is a whole number.", " Show your work.",
@@ -49,6 +55,10 @@ ENDINGS = (
     " Answer with a number.", " Give only the number.", " No calculator allowed.", " Be careful.",
     " Put the final answer in a box.", " Write the result in decimal.", " Think step by step.",
     " Give the exact value.", " (5 points)", " What is the answer?", " Please give the result.",
+    " Express your answer as an integer.", " Answer in digits.", " I need it for tomorrow.",
+    " It should be easy.", " What do you think?", " Return only the answer.", " Do not guess.",
+    " Please explain how.", " Give the final answer.", " Solve it with a program.", " Help me out.",
+    " State the number.", " Enter a number.", " How do I do that?", " Many thanks in advance!",
 )  # fmt: skip
 
 _LONG = (
@@ -182,11 +192,24 @@ def restyle_math(text: str, rng: Random) -> str:
     return "".join(parts)
 
 
+def mistype(text: str, rng: Random) -> str:
+    """Return the text with two letters of a longer word swapped, or one of them left out."""
+    words = list(re.finditer(r"(?<![\\\w{])[a-z]{5,}(?![\w}])", text))
+    if not words or "$" in text:
+        return text
+    word = rng.choice(words)
+    at = rng.randrange(word.start() + 1, word.end() - 1)
+    middle = text[at + 1] + text[at] if rng.random() < 0.5 else text[at + 1]
+    return text[:at] + middle + text[at + 2 :]
+
+
 def polish(text: str, rng: Random) -> str:
     """Return the text as people type it: a surplus sentence, small letters, lost punctuation."""
     text = text[:1].upper() + text[1:]
     drawn = rng.random()
-    if drawn < 0.09:
+    if drawn > 0.97:
+        text = mistype(text, rng)
+    elif drawn < 0.09:
         text = rng.choice(OPENINGS) + text
     elif drawn < 0.18:
         text += rng.choice(ENDINGS)
