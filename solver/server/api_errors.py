@@ -15,6 +15,8 @@ KINDS = {401: "authentication_error", 404: "not_found_error", 503: "service_unav
 """Types of errors by status; other client errors are "invalid_request_error"."""
 
 
+PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics")
+
 NOT_JSON = "The request needs the header Content-Type: application/json."
 
 
@@ -60,7 +62,7 @@ def add_error_handlers(app: FastAPI) -> None:
         path = f"{request.method} {request.url.path}"
         said = str(error.detail)
         if error.status_code in (404, 405):
-            said = f"There is no {path} here; see /v1/models."
+            said = f"There is no {path} here, only {', '.join(PATHS)}."
         elif error.status_code == 400:  # what the JSON decoder raises beside its own errors
             said = (
                 "The request's body cannot be read: it is nested too deeply or has a huge number."

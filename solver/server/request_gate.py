@@ -9,7 +9,7 @@ from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
-from .api_errors import ApiError
+from .api_errors import PATHS, ApiError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 OPEN_PATHS = ("/health",)
 """Paths that need no key."""
-
-KNOWN_PATHS = ("/health", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions")
 
 MAX_BODY = 32 << 20
 """Bytes of a request's body; prompts that fit a context are far smaller."""
@@ -50,7 +48,7 @@ class RequestGate:
         async def counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 # Unknown paths share one name, so that clients cannot add any.
-                name = path if path in KNOWN_PATHS else "other"
+                name = path if path in PATHS else "other"
                 self._metrics.requests.labels(name, message["status"]).inc()
             await send(message)
 
