@@ -93,7 +93,9 @@ class Solving:
         from eightfold.engine import Engine, EngineConfig
 
         self.encoder = TraceEncoder(folder)
-        self.engine = Engine(folder, EngineConfig(max_running=rows, max_context=2048))
+        self.engine = Engine(
+            folder, EngineConfig(max_running=rows, max_context=2048, memory_fraction=0.25)
+        )
         self.pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
         self.running: dict[int, Attempt] = {}
         self.waiting: dict[Future[str], int] = {}
@@ -254,7 +256,11 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for name in (*options.split, *options.file):
             own = isinstance(name, str)
-            problems = take(name, options.count, options.seed) if own else read_problems(name)
+            problems = (
+                take(name, options.count, options.seed)
+                if own
+                else read_problems(name)[: options.count]
+            )
             began = time.monotonic()
             made = solving.solve(problems, options.attempts, options.seed)
             text = report(str(name), made, time.monotonic() - began)
@@ -273,6 +279,7 @@ def save_attempts(path: Path, made: Sequence[Sequence[Attempt]]) -> None:
         for group in made:
             row = {**asdict(group[0].problem), "answers": [a.answer for a in group]}
             row["codes"] = [a.codes for a in group]
+            row["errors"] = sum(a.errors for a in group)
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 

@@ -207,9 +207,7 @@ def choose_loss(network: Network, row: Tensor, dense: bool) -> Loss:
             with torch.autocast("cuda", torch.bfloat16):
                 loss(network, row).backward()
                 value = loss(network, row).item()
-                exact = float(
-                    np.mean([dense_loss(network, row[i : i + 2]).item() for i in range(0, 8, 2)])
-                )
+                exact = dense_loss(network, row[:2]).item()
         except Exception as error:  # compilers fail in many ways; the next choice is simpler
             print(f"{name} failed: {type(error).__name__}: {str(error)[:2000]}", flush=True)
             continue
@@ -276,7 +274,7 @@ def train(
             )
         if saves and share >= saves[0]:
             saves.pop(0)
-            save_weights(network, options.out)
+            export(network, options.source, options.out)
     print(f"{step} steps, {step * schedule.rows * row.shape[2] / 1e6:.0f}M tokens", flush=True)
 
 

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import one_line
@@ -17,6 +18,7 @@ from .attempts.problem_plan import ProblemPlan
 from .attempts.problem_progress import Progress
 from .attempts.problem_result import Result
 from .attempts.problem_run import ProblemRun
+from .familiarity import read_familiarity
 from .model_defaults import ModelInputs, read_model_inputs
 from .solver_config import SolverConfig, SolverError
 from .solver_startup import start_parts
@@ -44,6 +46,7 @@ class Solver(AbstractContextManager["Solver"]):
     Attributes:
         config: the settings.
         folder: the model folder; None if engine and tokenizer were given ready-made.
+        familiarity: what the folder says about the problems of the model's training, or None.
         loop: the engine's thread, with the engine as `loop.engine`; the first of `loops`.
         loops: the thread of each engine; one unless the configuration names several devices.
         protocol: the model's chat format.
@@ -74,6 +77,7 @@ class Solver(AbstractContextManager["Solver"]):
         os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if inputs is None:
             inputs = read_model_inputs(config, folder_needed=engine is None or tokenizer is None)
+        familiarity = read_familiarity(inputs.folder)
         with ExitStack() as stack:
             self._parts = start_parts(
                 config,
@@ -87,6 +91,7 @@ class Solver(AbstractContextManager["Solver"]):
             self._resources = stack.pop_all()
         self._closed = False
         self.folder = inputs.folder
+        self.familiarity = familiarity
         self.loops = self._parts.loops
         self.loop = self.loops[0]
         self.protocol = self._parts.protocol
@@ -160,7 +165,7 @@ class Solver(AbstractContextManager["Solver"]):
         except ValueError as error:
             reason = str(error).rstrip(".")
             raise SolverError(f"The problem does not fit the model: {reason}.") from error
-        return run.wait(on_progress, interval)
+        return self._judged(text, run.wait(on_progress, interval))
 
     def solve_or_nothing(
         self,
@@ -189,6 +194,14 @@ class Solver(AbstractContextManager["Solver"]):
         except Exception as error:
             fault = one_line(error, 1000)
             return Result(None, {}, (), time.monotonic() - began, 0, 0, 0, "failed", (fault,))
+
+    def _judged(self, problem: str, result: Result) -> Result:
+        """Return the result with how far the problem is from the model's training, if known."""
+        if self.familiarity is None:
+            return result
+        distance = self.familiarity.distance(problem, result.answer, result.attempts)
+        note = self.familiarity.note() if distance > 1.0 else ""
+        return replace(result, distance=round(distance, 3), note=note)
 
     def _plan(self, text: str, key: str | None, seconds: float | None) -> ProblemPlan:
         config = self.config

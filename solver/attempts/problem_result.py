@@ -27,6 +27,9 @@ class Result:
         faults: what went wrong in the engine or the solver.
         prompt: token ids of the prompt.
         system: the system message in it.
+        distance: how far the problem is from what the model was trained on, if the model's folder
+            says so (`eightfold.solver.familiarity`): beyond 1, do not trust the answer.
+        note: what to say about such a problem, one sentence; empty if there is nothing to say.
     """
 
     answer: int | None
@@ -40,6 +43,8 @@ class Result:
     faults: tuple[str, ...] = ()
     prompt: tuple[int, ...] = ()
     system: str = ""
+    distance: float | None = None
+    note: str = ""
 
     def __repr__(self) -> str:
         faults = f", faults={len(self.faults)}" if self.faults else ""
@@ -54,6 +59,7 @@ class Result:
         answer = "none" if self.answer is None else str(self.answer)
         votes = ", ".join(f"{value} &times; {count}" for value, count in self.votes.items())
         faults = "".join(f"<p>fault: {escape(fault)}</p>" for fault in self.faults)
+        faults += f"<p>{escape(self.note)}</p>" if self.note else ""
         return (
             f"<p><strong>answer: {answer}</strong> (votes: {votes or 'none'})</p>"
             f"{html_table(_TITLES, map(_attempt_cells, self.attempts))}"

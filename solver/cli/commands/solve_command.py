@@ -217,6 +217,8 @@ def print_result(result: Result, startup: float) -> None:
     """Print the answer, the votes, the attempts and the time, in a few lines."""
     print(f"answer: {'none' if result.answer is None else result.answer}")
     print(f"votes: {votes_text(result.votes) or 'none'}")
+    if result.note:
+        print(f"note: {result.note}")
     for record in result.attempts:
         print(
             f"  attempt {record['attempt'] + 1}: {ending_text(record)}, "
@@ -248,4 +250,6 @@ def result_json(result: Result, startup: float) -> dict[str, Any]:
         "errors": result.errors,
         "stopped": result.stopped,
         "faults": list(result.faults),
+        "distance": result.distance,
+        "note": result.note,
     }
