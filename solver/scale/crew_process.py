@@ -6,7 +6,8 @@ That must not be the process that records the run.
 
 from __future__ import annotations
 
-from ..devices.child_process import ChildProcess
+from ..devices.child_process import ChildLostError, ChildProcess
+from ..solver_config import SolverError
 from .crew_messages import CrewPlan, CrewReport, Task
 
 START_SECONDS = 300.0
@@ -14,6 +15,9 @@ START_SECONDS = 300.0
 
 ANSWER_SECONDS = 90.0
 """Time for a crew to answer before it counts as lost; Ray's calls block without a head."""
+
+GIVE_UP_SECONDS = 3.0
+"""Time for a crew that could not join to end by itself; Ray may still wait for an answer."""
 
 CLOSE_SECONDS = 25.0
 """Time for a crew to end its workers and its connection."""
@@ -27,15 +31,17 @@ class CrewProcess:
 
     Raises:
         SolverError: if the cluster cannot be used.
-        ChildLostError: if the process has ended.
     """
 
     def __init__(self, plan: CrewPlan) -> None:
         self._child = ChildProcess("eightfold.solver.scale.crew:Crew", plan, name="the crew")
         try:
             self._child.ready(START_SECONDS)
+        except ChildLostError as error:
+            where = plan.address or "on this machine"
+            raise SolverError(f"The cluster {where} cannot be joined: {error}") from error
         except BaseException:
-            self.close()
+            self._child.close(GIVE_UP_SECONDS)
             raise
 
     @property

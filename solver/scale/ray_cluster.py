@@ -25,6 +25,9 @@ DEFAULT_PORT = 6379
 ANSWER_SECONDS = 4.0
 """Time for a head to accept a connection when a run begins."""
 
+JOIN_SECONDS = 30.0
+"""Time for a head to let this process join its cluster."""
+
 PROBE_SECONDS = 120.0
 """Time for each node to say what is installed there."""
 
@@ -159,11 +162,23 @@ class RayCluster:
             )
         if address != "auto":
             address = _reachable(address)
-        try:
-            self._ray.init(address=address, **options)
-        except Exception as error:
+        failures: list[Exception] = []
+
+        def join() -> None:
+            try:
+                self._ray.init(address=address, **options)
+            except Exception as error:
+                failures.append(error)
+
+        # What listens there need not be a head, and Ray would wait for minutes.
+        joining = threading.Thread(target=join, name="join", daemon=True)
+        joining.start()
+        joining.join(JOIN_SECONDS)
+        if joining.is_alive():
+            raise SolverError(f"What answers at {address} is not the head of a Ray cluster.")
+        if failures:
             self._ray.shutdown()
-            raise SolverError(_why_not_connected(address, error)) from error
+            raise SolverError(_why_not_connected(address, failures[0])) from failures[0]
 
     def _check_room(self, nodes: list[Node]) -> None:
         wanted = self._plan.workers

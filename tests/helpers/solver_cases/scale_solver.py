@@ -97,7 +97,8 @@ def cluster_of(cpus: Sequence[int], **head: Any) -> Iterator[Any]:
     """Yield a Ray cluster of nodes with so many CPU cores, the head first."""
     from ray.cluster_utils import Cluster
 
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    # The monitor would kill workers if other processes need the memory.
+    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"})
     here = str(Path(__file__).resolve().parents[2])
     paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     if here not in paths:  # for the workers, which import this module

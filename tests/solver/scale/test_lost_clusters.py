@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import time
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from helpers.solver_cases.scale_solver import cluster_of, make_solver, scripted
 
-from eightfold.solver import SolverConfig
+from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.cli import main
 from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.machine_failure import Cause
@@ -105,9 +106,26 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(
     assert not out.exists()
 
 
+def test_a_listener_that_is_no_head_is_wrong_input(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_cluster, "JOIN_SECONDS", 1.0)
+    monkeypatch.setattr("ray.init", lambda **options: time.sleep(30))
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(SolverError, match=f"answers at {address} is not the head of a Ray"):
+            ray_cluster.RayCluster(CrewPlan(CONFIG, 1, address))
+    told = "Version mismatch: The cluster was started with:\n    Ray: 2.1\n    Python: 3.9"
+
+    def refuse(**options: object) -> None:
+        raise RuntimeError(told)
+
+    monkeypatch.setattr("ray.init", refuse)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        with pytest.raises(SolverError, match=r"has other versions: .*Ray: 2\.1; Python: 3\.9\."):
+            ray_cluster.RayCluster(CrewPlan(CONFIG, 1, address))
+
+
 def test_without_ray_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_cluster, "find_spec", lambda name: None)
-    from eightfold.solver import SolverError
-
     with pytest.raises(SolverError, match=r"Workers need Ray; install eightfold\[ray\]"):
         ray_cluster.RayCluster(CrewPlan(CONFIG, 1))
