@@ -30,7 +30,6 @@ PUBLISHED_ACCEPTANCE = (0.91, 0.80, 0.75, 0.66, 0.60)
 # vLLM with the same model and its drafter on one H100 in bf16 at temperature 0, as jarvislabs.ai
 # reported on 2026-05-12: tokens a second without and with 8 drafts.
 VLLM_H100 = {"1 sequence": (40.3, 125.3), "16 sequences": (375, 953)}
-VOCABULARY = 50_000  # wrong drafts stay below
 KINDS = {"tree of 7": (True, 7), "line of 7": (False, 7), "line of 3": (False, 3),
          "tree of 15": (True, 15)}  # fmt: skip
 
@@ -93,7 +92,7 @@ def measure_context(
     }
 
     def replay(acceptance: tuple[float, ...] = (), cost: Any = None) -> DeviceReplay:
-        return DeviceReplay(engine._runner, records, VOCABULARY, acceptance, cost)
+        return DeviceReplay(engine._runner, records, engine._vocabulary, acceptance, cost)
 
     measure("wrong drafts, k=7", ConstantDrafter(), 7)
     found["rounding"] = divergence(plain_tokens, decode.tokens)

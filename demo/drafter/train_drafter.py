@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from .. import model_path
 from ..muon_optimizer import MuonWithAdam
@@ -25,6 +26,66 @@ from .drafter_loss import DraftLoss, choose_starts, draft_loss
 from .drafter_network import new_drafter, read_network_config, target_states
 
 MOST_PARAMETERS = 2_000_000
+
+
+class GradientStep:
+    """Computes a batch's loss and its gradients, on a GPU as a captured graph.
+
+    Args:
+        drafter: what is trained.
+        network: the model that it drafts for.
+        row, starts: a first batch, whose shapes all others have.
+    """
+
+    def __init__(
+        self, drafter: torch.nn.Module, network: Network, row: Tensor, starts: Tensor
+    ) -> None:
+        self._drafter, self._network = drafter, network
+        self._row, self._starts = row.clone(), starts.clone()
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._found: DraftLoss | None = None
+        self._gradients: list[tuple[torch.nn.Parameter, Tensor | None]] = []
+        if row.is_cuda:
+            try:
+                self._capture()
+            except RuntimeError as error:
+                print(f"without a graph: {str(error)[:500]}", flush=True)
+                self._graph = None
+
+    def __call__(self, row: Tensor, starts: Tensor) -> DraftLoss:
+        """Return the loss; each parameter has its gradient then."""
+        self._row.copy_(row)
+        self._starts.copy_(starts)
+        if self._graph is None or self._found is None:
+            return self._compute()
+        self._graph.replay()
+        for parameter, gradient in self._gradients:  # an optimizer may have taken it away
+            parameter.grad = gradient
+        return self._found
+
+    def _compute(self) -> DraftLoss:
+        row, device = self._row, self._row.device.type
+        for parameter in self._drafter.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
+            states = target_states(self._network, row)
+            found = draft_loss(self._drafter, self._network, row, states, self._starts)
+        found.loss.backward()
+        return DraftLoss(found.loss.detach(), found.overlap)
+
+    def _capture(self) -> None:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                self._compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        torch.cuda.synchronize()
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph):
+            self._found = self._compute()
+        self._gradients = [(p, p.grad) for p in self._drafter.parameters()]
 
 
 def train(
@@ -40,17 +101,14 @@ def train(
     generator = torch.Generator(device).manual_seed(options.seed)
     optimizer = MuonWithAdam(drafter)
 
-    def compare() -> DraftLoss:
+    def inputs() -> tuple[Tensor, Tensor]:
         row = torch.from_numpy(supply.batch(options.rows, draw)).to(device).long()
-        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
-            states = target_states(network, row)
-            starts = choose_starts(row, options.starts, generator)
-            return draft_loss(drafter, network, row, states, starts)
+        return row, choose_starts(row, options.starts, generator)
 
+    step_loss = GradientStep(drafter, network, *inputs())
     began, step = time.monotonic(), 0
     while (share := (time.monotonic() - began) / (options.minutes * 60)) < 1.0:
-        found = compare()
-        found.loss.backward()
+        found = step_loss(*inputs())
         rate = options.rate * min(1.0, (step + 1) / 30) * max(0.02, min(1.0, 1.6 * (1 - share)))
         optimizer.step(rate)
         step += 1
@@ -58,8 +116,7 @@ def train(
             report(f"step {step} share {share:.2f}", found)
             if not torch.isfinite(found.loss):
                 raise RuntimeError(f"The loss is {found.loss.item()} at step {step}.")
-    with torch.no_grad():
-        report(f"{step} steps", compare())
+    report(f"{step} steps", step_loss(*inputs()))
 
 
 def report(what: str, found: DraftLoss) -> None:
