@@ -113,6 +113,8 @@ def plain_notation(math: str, rng: Random) -> str:
         lambda m: _spaced(m[0], m[1], chosen.get(m[1], m[1][1:])),
         math,
     )
+    if rng.random() < 0.45:
+        math = re.sub(r" ?([-+*/=<>≤≥·×]|<=|>=) ?", r"\1", math)
     return math.replace("\\{", "{").replace("\\}", "}").replace("\\,", " ").replace("\\ ", " ")
 
 

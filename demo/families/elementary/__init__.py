@@ -1,7 +1,7 @@
 """Families about whole numbers, counting, sums and shapes, as schools and first contests ask."""
 
 from ..family import Family
-from . import choices, integers, searches, shapes, special_numbers, sums
+from . import choices, classics, integers, searches, shapes, special_numbers, sums
 
 FAMILIES: tuple[Family, ...] = (
     *integers.FAMILIES,
@@ -10,4 +10,5 @@ FAMILIES: tuple[Family, ...] = (
     *choices.FAMILIES,
     *shapes.FAMILIES,
     *searches.FAMILIES,
+    *classics.FAMILIES,
 )

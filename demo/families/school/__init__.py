@@ -1,7 +1,7 @@
 """Families of school arithmetic: calculations, word problems, percent, time and equations."""
 
 from ..family import Family
-from . import calculation, calendar, expressions, percent, rates, stories, unknowns
+from . import calculation, calendar, everyday, expressions, percent, rates, stories, unknowns
 
 FAMILIES: tuple[Family, ...] = (
     *expressions.FAMILIES,
@@ -11,4 +11,5 @@ FAMILIES: tuple[Family, ...] = (
     *rates.FAMILIES,
     *calendar.FAMILIES,
     *unknowns.FAMILIES,
+    *everyday.FAMILIES,
 )
