@@ -96,7 +96,9 @@ class Engine:
         )
         try:
             if not isinstance(model, PreTrainedModel):
-                dtype, allocate = select_dtype(config.dtype, device), parameter_allocator(fused)
+                stored = architecture.config.dtype
+                dtype = select_dtype(config.dtype, device, stored, Path(model))
+                allocate = parameter_allocator(fused)
                 during_load: DuringLoad = nullcontext
                 if kernels:  # they compile while weights are read from the disk
                     during_load = partial(

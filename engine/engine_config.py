@@ -15,7 +15,9 @@ class EngineConfig:
     Args:
         device: ``"cpu"`` or ``"cuda"``; ``None`` takes CUDA if PyTorch can run on the GPU.
         dtype: one of ``DTYPES``; ``None`` takes the checkpoint's own type on a GPU, and float32 on
-            a CPU and on GPUs below compute capability 8.0, which do not compute in bfloat16.
+            GPUs below compute capability 8.0, which do not compute in bfloat16, and on a CPU. There
+            a checkpoint in bfloat16 of more than half a GiB keeps its type if the CPU computes in
+            bfloat16 (AVX-512 or AMX).
         weights: ``"fp8"`` rounds the linear layers of an unquantized checkpoint to 8 bits while it
             is loaded, with a scale for each output; the embedding and the head stay. ``None`` takes
             weights as they are stored.

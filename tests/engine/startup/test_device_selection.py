@@ -7,10 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.engine_cases import tiny_models
+from helpers.engine_cases.engine_driver import run_until_idle
 
-from eightfold.engine import Engine, EngineConfig, ModelError, UnsupportedModelError
+from eightfold.engine import (
+    Engine,
+    EngineConfig,
+    ModelError,
+    SamplingParams,
+    UnsupportedModelError,
+)
 from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.loading.checkpoint import read_config
+from eightfold.engine.startup import device_selection
 from eightfold.engine.startup.device_selection import (
     kernels_experience,
     select_device,
@@ -47,6 +55,35 @@ def test_gpus_run_the_kernels_or_plain_pytorch(
         Engine(folder, EngineConfig(device="cpu", kernels=True))
     with pytest.raises(ValueError, match="fused layers need the GPU kernels"):
         EngineConfig(kernels=False, fused=True)
+
+
+def test_large_checkpoints_in_bfloat16_keep_it_on_cpus_that_compute_in_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cpu, bytes_of = torch.device("cpu"), {"small": 1 << 29, "large": (1 << 29) + 1}
+    monkeypatch.setattr(device_selection, "weight_bytes", lambda path: bytes_of[path.name])
+    small, large = Path("small"), Path("large")
+    for supported in (False, True):
+        monkeypatch.setattr(device_selection, "cpu_has_bfloat16", lambda has=supported: has)
+        kept = None if supported else torch.float32
+        assert select_dtype(None, cpu, torch.bfloat16, large) is kept
+        assert select_dtype(None, cpu, torch.bfloat16, small) is torch.float32
+        assert select_dtype(None, cpu, torch.float16, large) is torch.float32
+        assert select_dtype("float32", cpu, torch.bfloat16, large) is torch.float32
+        assert select_dtype("bfloat16", cpu, torch.float32, small) is torch.bfloat16
+
+
+@pytest.mark.skipif(not device_selection.cpu_has_bfloat16(), reason="the CPU has no bfloat16")
+def test_an_engine_in_the_type_of_its_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_models.build("qwen3").bfloat16().save_pretrained(tmp_path)
+    for most, wanted in ((1 << 30, torch.float32), (1, torch.bfloat16)):
+        monkeypatch.setattr(device_selection, "MAX_WIDENED_BYTES", most)
+        engine = Engine(tmp_path, EngineConfig(device="cpu", max_context=64))
+        assert engine._runner.model.dtype is wanted
+        seq = engine.submit([3, 4, 5], SamplingParams(temperature=0, max_new_tokens=2))
+        assert run_until_idle(engine)[seq]
 
 
 @pytest.mark.parametrize(
