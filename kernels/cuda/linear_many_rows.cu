@@ -17,13 +17,24 @@
 // slot is given back only after the copy to global memory has read it, while the next tile is in
 // progress. No sum is split.
 //
+// If weights are STORED in FP8 or 4 bits, three more warps expand them: a copy brings a slot's codes
+// to memory of their own, and the warps write them to the slot as bfloat16. A row's scale applies to
+// the results, that of a group to the weights.
+//
 // Defined at compile time: TILE (weight rows of a tile, gate and up rows counted together: 128, 160,
 // 168, 176 or 192), GATED and SILU (true or false). For instance
 //   nvcc -arch=sm_90a -cubin -DTILE=192 -DGATED=true -DSILU=false linear_many_rows.cu
+// With STORED also FP8, ZEROS, FLOAT_SCALES (0 or 1); ROWS_OF_WEIGHTS, of gate or of up if gated;
+// GROUPS_OF_ROW, scales of a row; GROUP, columns that share one; SHARED_ROWS, rows that share them.
 
-#include "hopper.cuh"
+#include "stored_weights.cuh"
 
-constexpr int CLUSTER = 2, SLOTS = TILE > 160 ? 3 : 4;
+#ifndef STORED
+#define STORED 0
+#endif
+typedef unsigned char u8;
+
+constexpr int CLUSTER = 2, SLOTS = TILE > (STORED ? 128 : 160) ? 3 : 4;
 constexpr int SHARED = 232448;  // bytes of shared memory
 constexpr int GROUPS = 2;  // warp groups that compute
 constexpr int BLOCKS = 2;  // blocks of 64 rows of x in each warp group
@@ -36,7 +47,13 @@ constexpr bool SWIZZLED = OUT % 16 == 0;
 constexpr int COLUMNS = !SWIZZLED ? OUT : OUT % 64 ? 32 : 64, PITCH = COLUMNS * 2;
 constexpr int CHUNK_ROWS = SWIZZLED ? 64 : 32, CHUNK = CHUNK_ROWS * PITCH;
 constexpr int ACROSS = OUT / COLUMNS, CHUNKS = BLOCKS * 64 / CHUNK_ROWS * ACROSS;  // of a group
-constexpr int BEHIND = (SHARED - 128 - SLOTS * SLOT) / GROUPS / CHUNK;  // chunks behind the ring
+#if STORED
+constexpr int CODES = TILE * (FP8 ? 64 : 32), STAGES = 2;  // bytes of a slot's codes; copies of them
+#else
+constexpr int CODES = 0, STAGES = 0;
+#endif
+constexpr int BEHIND =  // chunks behind the ring
+    (SHARED - 128 - SLOTS * SLOT - STAGES * CODES) / GROUPS / CHUNK;
 constexpr int REGION = BLOCKS * 64 * 128;  // bytes of x in a slot that only one warp group reads
 constexpr int PER_SLOT = REGION / CHUNK;  // chunks that fit there
 constexpr int HELD =  // slots that results occupy
@@ -47,6 +64,7 @@ struct Ring {
     // A phase of `full` completes with weights and x (2 arrivals and bytes), one of `empty` with
     // all computing warps of the cluster, because each program writes to the slots of both.
     u64 full[SLOTS], empty[SLOTS];
+    u64 staged[STAGES + 1];  // codes have come (1 arrival and bytes)
 };
 
 struct Schedule {
@@ -133,6 +151,10 @@ __device__ __forceinline__ void wgmma(float (&d)[96], u64 a, u64 b, int add) {
     asm volatile(WGMMA(192, 98, SIXTY TEN(6) TEN(7) TEN(8) "%90, %91, %92, %93, %94, %95", "%96, %97")
                  : F32(d, 0), F32(d, 32), F32(d, 64) : "l"(a), "l"(b), "r"(add));
 }
+
+#if STORED
+#include "many_rows_expansion.cuh"
+#endif
 
 // Loads the weights of all tiles, or this program's half of x for the whole cluster. Called by one
 // thread.
@@ -226,8 +248,13 @@ __device__ __forceinline__ void store_results(const Schedule& schedule, int tile
 }
 
 // Computes this warp group's half of all tiles.
+#if STORED
+__device__ __forceinline__ void compute_tiles(const Schedule& schedule, Ring& ring, u32 base,
+                                              const TensorMap& out, const Scales& scales) {
+#else
 __device__ __forceinline__ void compute_tiles(const Schedule& schedule, Ring& ring, u32 base,
                                               const TensorMap& out) {
+#endif
     // The shuffle tells the compiler that the value is the same in all lanes of a warp.
     const int group = __shfl_sync(~0u, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
     const bool stores = threadIdx.x % 128 == 0;
@@ -262,6 +289,11 @@ __device__ __forceinline__ void compute_tiles(const Schedule& schedule, Ring& ri
         wgmma_wait<0>();
 #pragma unroll
         for (int b = 0; b < BLOCKS; ++b) settle_registers(d[b]);
+#if STORED
+        if (GROUPS_OF_ROW == 1)
+#pragma unroll
+            for (int b = 0; b < BLOCKS; ++b) scale_results(d[b], scales, schedule.column(tile));
+#endif
         if (HELD == 0) {
             __syncwarp();
             if (lane < CLUSTER) barrier_arrive_remote(ring.empty[(number - 1) % SLOTS], lane, 1);
@@ -277,7 +309,11 @@ __device__ __forceinline__ void compute_tiles(const Schedule& schedule, Ring& ri
 
 extern "C" __global__ void __cluster_dims__(CLUSTER, 1, 1) __launch_bounds__(GROUPS * 128 + 128, 1)
 linear_many_rows(const __grid_constant__ TensorMap x, const __grid_constant__ TensorMap weights,
-             const __grid_constant__ TensorMap out, int rows, int across, int tiles, int steps) {
+             const __grid_constant__ TensorMap out, int rows, int across, int tiles, int steps
+#if STORED
+             , const void* scales_of_weights, const u8* zeros_of_weights
+#endif
+             ) {
     extern __shared__ __align__(1024) unsigned char memory[];
     Ring& ring = *(Ring*)(memory + SHARED - 128);
     const u32 base = shared_address(memory);
@@ -287,6 +323,7 @@ linear_many_rows(const __grid_constant__ TensorMap x, const __grid_constant__ Te
     if (t == 0) {
         for (int i = 0; i < SLOTS; ++i)
             barrier_init(ring.full[i], 2), barrier_init(ring.empty[i], CLUSTER * GROUPS * RELEASES);
+        for (int i = 0; i < STAGES; ++i) barrier_init(ring.staged[i], 1);
         asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
         fence_async_proxy();
     }
@@ -294,14 +331,28 @@ linear_many_rows(const __grid_constant__ TensorMap x, const __grid_constant__ Te
     cluster_sync();
     const int first = blockIdx.x / CLUSTER, stride = gridDim.x / CLUSTER, rank = cluster_rank();
     const Schedule schedule{rows, across, tiles, steps, first, stride, rank};
+#if STORED
+    const Scales scales{scales_of_weights, zeros_of_weights};
+#endif
     if (t < GROUPS * 128) {
-        asm volatile("setmaxnreg.inc.sync.aligned.u32 240;");
+        // The launch has 168 registers for each thread, which both kinds of warps share anew.
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(STORED ? 224 : 240));
         // Earlier launches may still read the output's memory.
         pdl_wait();
+#if STORED
+        compute_tiles(schedule, ring, base, out, scales);
+#else
         compute_tiles(schedule, ring, base, out);
+#endif
     } else {
-        asm volatile("setmaxnreg.dec.sync.aligned.u32 24;");
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(STORED ? 56 : 24));
+#if STORED
+        const int thread = t - GROUPS * 128;
+        if (thread / 32 != 1)
+            expand_weights(schedule, ring, base, weights, scales, thread - (thread < 32 ? 0 : 32));
+#else
         if (t == GROUPS * 128) fill_ring<true>(schedule, ring, base, weights);
+#endif
         if (t == GROUPS * 128 + 32) {
             pdl_wait();
             fill_ring<false>(schedule, ring, base, x);

@@ -32,7 +32,7 @@ SHARED_BYTES = 232448
 MIN_UTILIZATION = 0.9
 
 
-def _tiles(rows: int, n: int, gated: bool, tile: int) -> int:
+def tile_count(rows: int, n: int, gated: bool, tile: int) -> int:
     """Number of tiles of [rows, n], counting those of a cluster as one."""
     columns = tile // (2 if gated else 1) * CLUSTER
     return -(-rows // ROWS) * -(-n // columns)
@@ -40,17 +40,17 @@ def _tiles(rows: int, n: int, gated: bool, tile: int) -> int:
 
 def _rounds(rows: int, n: int, gated: bool, tile: int, programs: int) -> int:
     """Number of tiles that a program computes; in the last round some may have none."""
-    return -(-_tiles(rows, n, gated, tile) // (programs // CLUSTER))
+    return -(-tile_count(rows, n, gated, tile) // (programs // CLUSTER))
 
 
-def _tile_widths(gated: bool) -> tuple[int, ...]:
+def tile_widths(gated: bool) -> tuple[int, ...]:
     """Possible weight rows of a tile, gate and up rows counted together."""
     return (192, 176) if gated else (192, 168, 160, 128)
 
 
 def tile_width(rows: int, n: int, gated: bool, programs: int) -> int:
     """Return the tile whose rounds take the least time; of equals, the wider one."""
-    return min(_tile_widths(gated), key=lambda tile: _rounds(rows, n, gated, tile, programs) * tile)
+    return min(tile_widths(gated), key=lambda tile: _rounds(rows, n, gated, tile, programs) * tile)
 
 
 def tile_utilization(rows: int, n: int, gated: bool, programs: int) -> float:
@@ -81,7 +81,7 @@ def linear_many_rows_fits(
         and not _weight_problem(weight, gated)
         and all(
             _kernel(weight.device, tile, gated, activation) is not None
-            for tile in _tile_widths(gated)
+            for tile in tile_widths(gated)
         )
     )
 
@@ -148,7 +148,7 @@ def linear_many_rows(
         kernel is not None, "linear_many_rows needs a Hopper GPU; call linear_many_rows_fits first."
     )
     assert kernel is not None
-    tiles = _tiles(rows, n, gated, tile)
+    tiles = tile_count(rows, n, gated, tile)
     integers = rows, -(-rows // ROWS), tiles, inner // COLUMNS
     kernel.launch(
         CLUSTER * min(tiles, programs // CLUSTER),
@@ -183,29 +183,38 @@ def _maps(
     x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, tile: int, gated: bool
 ) -> list[TensorMap]:
     """Describe a program's part of x, a tile's weights, and what one copy of results stores."""
-    (rows, inner), n, parts = x.shape, out.shape[1], 2 if gated else 1
-    tile_columns, row = tile // parts, inner * 2
+    (inner, n), parts, row = (x.shape[1], out.shape[1]), 2 if gated else 1, x.shape[1] * 2
+    weight_map = tensor_map(
+        weight.data_ptr(),
+        # Weight rows by eights, so that gate and up rows take turns in shared memory.
+        sizes=(inner, 8, parts, n // 8),
+        strides=(row, n * row, 8 * row),
+        box=(COLUMNS, 8, parts, tile // parts // 8),
+    )
+    return [x_map(x), weight_map, out_map(out, tile // parts)]
+
+
+def x_map(x: torch.Tensor) -> TensorMap:
+    """Describe a program's part of x."""
+    rows, inner = x.shape
+    return tensor_map(
+        x.data_ptr(), sizes=(inner, rows), strides=(inner * 2,), box=(COLUMNS, ROWS // CLUSTER)
+    )
+
+
+def out_map(out: torch.Tensor, tile_columns: int) -> TensorMap:
+    """Describe what one copy of results stores of a tile of so many columns."""
+    rows, n = out.shape
     if tile_columns % 16:
         columns, chunk_rows, swizzle = tile_columns, 32, TENSOR_MAP_SWIZZLE_NONE
     elif tile_columns % 64:
         columns, chunk_rows, swizzle = 32, 64, TENSOR_MAP_SWIZZLE_64B
     else:
         columns, chunk_rows, swizzle = 64, 64, TENSOR_MAP_SWIZZLE_128B
-    x_map = tensor_map(
-        x.data_ptr(), sizes=(inner, rows), strides=(row,), box=(COLUMNS, ROWS // CLUSTER)
-    )
-    weight_map = tensor_map(
-        weight.data_ptr(),
-        # Weight rows by eights, so that gate and up rows take turns in shared memory.
-        sizes=(inner, 8, parts, n // 8),
-        strides=(row, n * row, 8 * row),
-        box=(COLUMNS, 8, parts, tile_columns // 8),
-    )
-    out_map = tensor_map(
+    return tensor_map(
         out.data_ptr(), sizes=(n, rows), strides=(n * 2,), box=(columns, chunk_rows),
         swizzle=swizzle,
     )  # fmt: skip
-    return [x_map, weight_map, out_map]
 
 
 def linear_many_rows_reference(

@@ -7,6 +7,7 @@ import torch
 from ..layers.gated_activation import gated_activation
 from ..layers.linear_few_rows import ACTIVATIONS, require_activation
 from ..triton_launch import FLOAT_DTYPES, require, require_tensor
+from .stored_many_rows import stored_many_rows, stored_many_rows_fits
 from .stored_matrix import StoredMatrix
 from .stored_stream import (
     MAX_ROWS,
@@ -35,8 +36,9 @@ def stored_product(
 ) -> torch.Tensor:
     """Compute ``x @ matrix.T + bias``, or ``activation(x @ gate.T) * (x @ up.T)`` if gated.
 
-    Up to :data:`TILED_ROWS` rows, weights are expanded in registers. For more rows they are
-    expanded to memory first, which needs room for the matrix in ``x``'s type.
+    Up to :data:`TILED_ROWS` rows, weights are expanded in registers, for more rows on Hopper in
+    shared memory. Elsewhere, and for numbers of rows that leave tiles part-empty, they are expanded
+    to memory first, which needs room for the matrix in ``x``'s type.
 
     Args:
         x: [rows, K].
@@ -72,7 +74,11 @@ def stored_product(
         require(parts == 1, f"Parts are for at most {MAX_ROWS} rows, not {rows}.")
         require(config is None, f"A configuration is for at most {MAX_ROWS} rows, not {rows}.")
     if rows > TILED_ROWS:
-        return _many_rows(x, matrix, out, gated, activation, bias)
+        if not stored_many_rows_fits(matrix, x, out, gated) or not stored_many_rows(
+            x, matrix, out, gated=gated, silu=silu, pdl=pdl
+        ):
+            return _expanded_product(x, matrix, out, gated, activation, bias)
+        return out if bias is None else out.add_(bias)
     if rows == 0:
         return out
     fits = stored_stream_fits(matrix, x.dtype) and (parts > 1 or out.dtype == torch.bfloat16)
@@ -98,7 +104,7 @@ def product_parts(matrix: StoredMatrix, rows: int, x_dtype: torch.dtype) -> int:
     return stream_splits(matrix)
 
 
-def _many_rows(
+def _expanded_product(
     x: torch.Tensor,
     matrix: StoredMatrix,
     out: torch.Tensor,

@@ -2,8 +2,9 @@
 //
 // One warp of each program streams weights, and the columns of x that go with them, through a ring
 // in shared memory; UNITS warps compute. A unit is 16 weight rows, or 8 of the gate and 8 of up. A
-// program has one of SPLITS parts of the columns of some units, UNITS of them at a time. Two
-// programs fit a multiprocessor, so that the next launch fills its ring while this one ends.
+// program has one of SPLITS parts of the columns of some units, UNITS of them at a time. With up to
+// 16 rows two programs fit a multiprocessor, so that the next launch fills its ring while this one
+// ends.
 //
 // Weights become bfloat16 in registers for the matrix instruction (m16n8k16: 16 weight rows by 8
 // rows of x). Columns may be summed in any order as long as x follows, so a lane takes 16
@@ -19,7 +20,7 @@
 // share a scale; SHARED_ROWS, rows that share scales; UNITS; TILES_N groups of 8 rows of x; DEPTH
 // blocks of 128 bytes of a row in a slot of the ring; SLOTS; SPLITS; AHEAD slots that are fetched
 // into L2 while x is not there yet.
-#include "hopper.cuh"
+#include "stored_weights.cuh"
 
 typedef unsigned char u8;
 constexpr int BLOCK = FP8 ? 128 : 256;  // columns in 128 bytes
@@ -52,17 +53,6 @@ __device__ __forceinline__ void multiply(float (&c)[4], u32 a0, u32 a1, u32 a2, 
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
 }
-__device__ __forceinline__ u32 permute(u32 a, u32 b, u32 selector) {
-    u32 result;
-    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
-    return result;
-}
-// Two bfloat16: a * b + c.
-__device__ __forceinline__ u32 fma2(u32 a, u32 b, u32 c) {
-    u32 result;
-    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
-    return result;
-}
 // Loads weights, which are read once, so that data that is read again stays in L2.
 __device__ __forceinline__ void tma_load_once(u32 to, const TensorMap& map, int y, int z,
                                               u64& bar) {
@@ -75,23 +65,6 @@ __device__ __forceinline__ void tma_prefetch_3d(const TensorMap& map, int x, int
     asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];"
                  ::"l"((u64)&map), "r"(x), "r"(y), "r"(z) : "memory");
 }
-constexpr u32 MINUS_ZERO = 0x80008000u;
-
-// Two bytes of a word (the first two, or the last two if HIGH) from FP8 to bfloat16, exactly. The
-// bits of E4M3, moved to the lowest exponent bits, are its value times 2^-120.
-template <bool HIGH>
-__device__ __forceinline__ u32 expand_fp8(u32 word) {
-    u32 apart = permute(word, 0, HIGH ? 0x3424 : 0x1404);
-    return fma2((apart & 0x80008000u) | ((apart >> 4) & 0x07F007F0u), 0x7B807B80u, MINUS_ZERO);
-}
-// Codes J and J + 4 of a word, minus their zero: a code in the lowest bits of 128 is 128 + code, and
-// `offset` is -128 - zero, twice.
-template <int J>
-__device__ __forceinline__ u32 expand_int4(u32 word, u32 offset) {
-    return fma2(((word >> (4 * J)) & 0x000F000Fu) | 0x43004300u, 0x3F803F80u, offset);
-}
-
-__device__ __forceinline__ u32 to_bf16(float x) { return pack_bf16(x, 0.0f) & 0xFFFFu; }
 __device__ __forceinline__ float activate(float gate, float up) {
     const float inner =
         SILU ? 0.5f * gate : 0.7978845608028654f * (gate + 0.044715f * gate * gate * gate);
@@ -185,12 +158,12 @@ __device__ __forceinline__ void multiply_block(Sums& sums, const Lane& lane, u32
             load_words(w[half], (weights + half * HALF) ^ (q * (FP8 ? 64 : 32)));
             offset[half] = row_offset[half];
             if (SCALES == 1 && ZEROS)
-                offset[half] = (0xC300u + zero_of(scales, half, q * 64 / GROUP)) * 0x10001u;
+                offset[half] = int4_offset(zero_of(scales, half, q * 64 / GROUP));
             if (SCALES == 2) {
                 const bool odd = lane.place / 2;
                 if (ZEROS)
-                    offset[half] = (0xC300u + (odd ? zero_of(scales, half, 2 * q + 1)
-                                                   : zero_of(scales, half, 2 * q))) * 0x10001u;
+                    offset[half] = int4_offset(odd ? zero_of(scales, half, 2 * q + 1)
+                                                   : zero_of(scales, half, 2 * q));
                 if (FLOAT_SCALES)
                     factor[half] = to_bf16(odd ? scale_of(scales, half, 2 * q + 1)
                                                : scale_of(scales, half, 2 * q)) * 0x10001u;
@@ -278,6 +251,7 @@ __device__ __forceinline__ void store_unit(const Layer& layer, const Sums& sums,
 }
 
 struct Ring { u64 full[SLOTS], empty[SLOTS]; };
+static_assert(sizeof(Ring) <= 256, "memory behind the ring");
 struct Share {  // of a program
     int first, end;  // its units
     int begin, steps;  // its part of the columns
@@ -349,7 +323,7 @@ __device__ __forceinline__ void fill_ring(const Layer& layer, Ring& ring, u32 ba
     }
 }
 
-extern "C" __global__ void __launch_bounds__((UNITS + 1) * 32, 2)
+extern "C" __global__ void __launch_bounds__((UNITS + 1) * 32, TILES_N > 2 ? 1 : 2)
 stored_stream(const __grid_constant__ Layer layer) {
     extern __shared__ __align__(1024) unsigned char memory[];
     Ring& ring = *(Ring*)(memory + SLOTS * SLOT);
@@ -386,8 +360,7 @@ stored_stream(const __grid_constant__ Layer layer) {
         u32 row_offset[2];
 #pragma unroll
         for (int half = 0; half < 2; ++half)
-            row_offset[half] =
-                (0xC300u + (ZEROS && !SCALES ? layer.zeros[rows[half]] : 8)) * 0x10001u;
+            row_offset[half] = int4_offset(ZEROS && !SCALES ? layer.zeros[rows[half]] : MIDDLE);
         Sums sums = {};
         BlockScales scales = {}, next = {};
         load_scales(next, layer, rows, share.begin * DEPTH);

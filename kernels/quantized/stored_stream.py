@@ -18,6 +18,7 @@ UNIT_ROWS = 16  # weight rows that a warp takes, of gate and up together if gate
 BLOCK_BYTES = 128  # of a weight row in a block
 SHARED_BYTES = 112 << 10  # so that two programs fit a multiprocessor
 BARRIER_BYTES = 256
+MAX_SLOTS = BARRIER_BYTES // 16  # two barriers each
 MAX_SPLITS, FEW_UNITS = 3, 4  # parts of a layer of which a program has fewer units than that
 
 SCALES_OF_ROWS, SCALES_OF_CHUNKS, SCALES_OF_LANES = range(3)
@@ -75,7 +76,7 @@ def stream_config(
     units = -(-share // -(-share // MAX_UNITS))
     chunks = block_columns(matrix) // 64
     slot = depth * (row_tiles(rows) * 8 * 128 * chunks + units * UNIT_ROWS * BLOCK_BYTES)
-    slots = (shared_bytes - BARRIER_BYTES) // slot
+    slots = min(MAX_SLOTS, (shared_bytes - BARRIER_BYTES) // slot)
     return StreamConfig(units, slots, depth, splits, ahead, programs)
 
 

@@ -1,0 +1,34 @@
+// Weights that are stored in FP8 (E4M3) or 4 bits, as bfloat16.
+#pragma once
+#include "hopper.cuh"
+
+__device__ __forceinline__ u32 permute(u32 a, u32 b, u32 selector) {
+    u32 result;
+    asm("prmt.b32 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(selector));
+    return result;
+}
+// Two bfloat16: a * b + c.
+__device__ __forceinline__ u32 fma2(u32 a, u32 b, u32 c) {
+    u32 result;
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(result) : "r"(a), "r"(b), "r"(c));
+    return result;
+}
+constexpr u32 MINUS_ZERO = 0x80008000u;
+
+// Two bytes of a word (the first two, or the last two if HIGH) from FP8 to bfloat16, exactly. The
+// bits of E4M3, moved to the lowest exponent bits, are its value times 2^-120.
+template <bool HIGH>
+__device__ __forceinline__ u32 expand_fp8(u32 word) {
+    u32 apart = permute(word, 0, HIGH ? 0x3424 : 0x1404);
+    return fma2((apart & 0x80008000u) | ((apart >> 4) & 0x07F007F0u), 0x7B807B80u, MINUS_ZERO);
+}
+// Codes J and J + 4 of a word, minus their zero: a code in the lowest bits of 128 is 128 + code, and
+// `offset` is -128 - zero, twice.
+template <int J>
+__device__ __forceinline__ u32 expand_int4(u32 word, u32 offset) {
+    return fma2(((word >> (4 * J)) & 0x000F000Fu) | 0x43004300u, 0x3F803F80u, offset);
+}
+__device__ __forceinline__ u32 int4_offset(u32 zero) { return (0xC300u + zero) * 0x10001u; }
+constexpr u32 MIDDLE = 8;  // the zero of codes without zeros of their own
+
+__device__ __forceinline__ u32 to_bf16(float x) { return pack_bf16(x, 0.0f) & 0xFFFFu; }
