@@ -279,7 +279,11 @@ class RowSupply:
         parent = os.getppid()
         while os.getppid() == parent:
             count = int(self.counts[index])
-            self.rows[index, count % self.each] = packer.row()
+            try:
+                row = packer.row()
+            except KeyboardInterrupt:  # a cell's time limit that struck just after the cell
+                continue
+            self.rows[index, count % self.each] = row
             self.counts[index] = count + 1
 
     def made(self) -> int:

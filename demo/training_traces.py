@@ -25,7 +25,7 @@ from .paraphrases import paraphrases
 from .problems import draw_params, parse_answer
 from .program_faults import draw_fault, miscopy_number, replace_print
 
-CELL_SECONDS = 0.25
+CELL_SECONDS = 0.15
 """A draw whose code runs longer gives no trace."""
 
 MAX_OUTPUT = 600

@@ -62,9 +62,9 @@ def test_no_part_of_a_template_is_left_in_a_problem(family: object) -> None:
     ("latex", "plain"),
     [
         ("7^{2026} \\bmod 1000", r"7(\^|\*\*)2026 (mod|%) 1000"),
-        ("3 \\cdot 4", r"3(\*| \* |·)4"),
-        ("a \\le b", r"a (<=|≤) b"),
-        ("\\frac{x}{4} + 1", r"x/4 \+ 1"),
+        ("3 \\cdot 4", r"3 ?[*·] ?4"),
+        ("a \\le b", r"a ?(<=|≤) ?b"),
+        ("\\frac{x}{4} + 1", r"x/4 ?\+ ?1"),
         ("a_{n+1}", r"a_\(n\+1\)"),
         ("\\binom{9}{3}", r"C\(9, 3\)"),
     ],
