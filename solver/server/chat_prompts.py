@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import first_line
@@ -30,6 +31,54 @@ class ChatPrompt:
 
     ids: list[int]
     opener: str
+
+
+@dataclass(frozen=True)
+class CallForm:
+    """How a chat template takes messages with calls.
+
+    Attributes:
+        as_text: give it the arguments as text, not as objects.
+        empty: the content of a message that holds nothing but calls.
+    """
+
+    as_text: bool
+    empty: str | None
+
+    def of(self, dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return messages in this form."""
+        return [self._message(one) if "tool_calls" in one else one for one in dicts]
+
+    def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        calls = message["tool_calls"]
+        if self.as_text:
+            calls = [{**call, "function": _as_text(call["function"])} for call in calls]
+        return {**message, "content": message["content"] or self.empty, "tool_calls": calls}
+
+
+CALL_FORMS = (
+    CallForm(False, ""),
+    CallForm(False, None),
+    CallForm(True, ""),
+    CallForm(True, None),
+)
+"""Forms in the order in which they are tried."""
+
+_PROBE: list[dict[str, Any]] = [
+    {"role": "user", "content": "probe"},
+    {
+        "role": "assistant",
+        "content": "",
+        "tool_calls": [
+            {
+                "id": "123456789",
+                "type": "function",
+                "function": {"name": "probe_name", "arguments": {"key": "probe_value"}},
+            }
+        ],
+    },
+    {"role": "tool", "name": "probe_name", "tool_call_id": "123456789", "content": "probe_result"},
+]
 
 
 class ChatPrompts:
@@ -86,26 +135,60 @@ class ChatPrompts:
         tools: Sequence[dict[str, Any]],
         options: Mapping[str, Any],
     ) -> str:
-        """Render messages; templates take the arguments of calls as objects, or else as text."""
-        fault: Exception | None = None
-        for form in (dicts, _with_texts(dicts)):
+        form: CallForm | None = CALL_FORMS[0]
+        if any("tool_calls" in one for one in dicts):
+            form = self._call_form
+        if form is None:
+            said = "The model's chat template does not show earlier calls; leave them out."
+            raise ApiError(said, 400, "messages")
+        try:
+            return self._apply(form.of(dicts), tools, options)
+        except Exception as error:  # templates raise errors of many kinds
+            reason = first_line(error).rstrip(".")
+            said = f"The model's chat template refuses these messages: {reason}."
+            raise ApiError(said, 400, "messages") from error
+
+    def _apply(
+        self,
+        dicts: list[dict[str, Any]],
+        tools: Sequence[dict[str, Any]] = (),
+        options: Mapping[str, Any] | None = None,
+    ) -> str:
+        text = self._tokenizer.apply_chat_template(
+            dicts,
+            tools=list(tools) or None,
+            tokenize=False,
+            add_generation_prompt=True,
+            **(options or {}),
+        )
+        assert isinstance(text, str)
+        return text
+
+    @cached_property
+    def _call_form(self) -> CallForm | None:
+        """The first form of messages with calls of which the template shows most.
+
+        None if it shows no call. Templates that ask for a content of None do not under newer
+        versions of transformers, which drop keys without a value.
+        """
+
+        def shown(form: CallForm) -> int:
+            messages = form.of(_PROBE)
+            without = [messages[0], {"role": "assistant", "content": ""}, messages[2]]
             try:
-                text = self._tokenizer.apply_chat_template(
-                    form,
-                    tools=list(tools) or None,
-                    tokenize=False,
-                    add_generation_prompt=True,
-                    **options,
-                )
-            except Exception as error:  # templates raise errors of many kinds
-                fault = fault or error
-                continue
-            assert isinstance(text, str)
-            return text
-        assert fault is not None
-        reason = first_line(fault).rstrip(".")
-        said = f"The model's chat template refuses these messages: {reason}."
-        raise ApiError(said, 400, "messages") from fault
+                text = self._apply(messages)
+            except Exception:
+                return 0
+            try:
+                if text == self._apply(without):
+                    return 0
+            except Exception:  # a result without a call
+                pass
+            words = ("probe_name", "probe_value", "probe_result")
+            return 1 + sum(word in text for word in words)
+
+        best = max(CALL_FORMS, key=shown)
+        return best if shown(best) else None
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False, verbose=False)
@@ -163,15 +246,5 @@ def _as_dict(index: int, message: ChatMessage) -> dict[str, Any]:
     return {**fields, "tool_calls": calls}
 
 
-def _with_texts(dicts: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the messages with the arguments of calls as text, and without empty contents there."""
-    texts = []
-    for message in dicts:
-        calls = [
-            {**call, "function": {**function, "arguments": json.dumps(function["arguments"])}}
-            for call in message.get("tool_calls", [])
-            if "arguments" in (function := call["function"])
-        ]
-        content = message["content"] or (None if calls else "")
-        texts.append({**message, "content": content, **({"tool_calls": calls} if calls else {})})
-    return texts
+def _as_text(function: dict[str, Any]) -> dict[str, Any]:
+    return {**function, "arguments": json.dumps(function.get("arguments", {}))}

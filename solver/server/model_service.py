@@ -132,7 +132,7 @@ class ModelService:
 
         def reply() -> Reply:
             if self.setup.family == HARMONY:
-                return HarmonyReply(bool(tools))
+                return HarmonyReply(ToolTypes(tools) if tools else None)
             return TaggedReply(self._form if tools else None, ToolTypes(tools), prompt.opener)
 
         hidden = self._tools_hidden if tools else self._chat_hidden

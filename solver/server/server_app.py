@@ -191,7 +191,7 @@ def _message(parts: ReplyParts) -> dict[str, Any]:
 def _call_objects(parts: ReplyParts) -> list[dict[str, Any]]:
     return [
         {
-            "id": f"call_{secrets.token_hex(8)}",
+            "id": secrets.token_hex(5)[:9],  # Mistral's templates take no other length
             "type": "function",
             "function": {"name": call.name, "arguments": call.arguments},
         }

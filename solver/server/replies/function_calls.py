@@ -87,6 +87,11 @@ class ToolTypes:
                 if isinstance(field, dict) and field.get("type") == "string":
                     self._texts.add((str(function.get("name")), key))
 
+    def only_text(self, name: str) -> str:
+        """Return the tool's only argument that is text; "input" if there is no such one."""
+        keys = [key for tool, key in self._texts if tool == name]
+        return keys[0] if len(keys) == 1 else "input"
+
     def value(self, name: str, key: str, text: str) -> Any:
         """Return an argument that is written as text without quotes."""
         return text if (name, key) in self._texts else _loose(text)

@@ -7,7 +7,7 @@ import re
 
 from ...chat.harmony.harmony_vocabulary import Control
 from ...chat.harmony.message_header import MessageHeader, read_header
-from .function_calls import FunctionCall
+from .function_calls import FunctionCall, ToolTypes
 from .reply_parts import ReplyParts, held_back
 
 ENDS = (Control.END, Control.CALL, Control.RETURN, Control.START, Control.STOP)
@@ -22,18 +22,19 @@ class HarmonyReply:
     """Splits the messages of a text that grows into thoughts, content and calls.
 
     Messages in the channel `analysis` are thoughts, those to a tool are calls, and all others are
-    content. A call whose body is not a JSON object has it as the argument `input`.
+    content. A call whose body is not a JSON object has it as the tool's only text.
 
     Args:
-        with_calls: False if the request has no tools, so that messages to tools are content.
+        types: which arguments are text; None if the request has no tools, so that messages to tools
+            are content.
 
     Attributes:
         all: all parts so far.
     """
 
-    def __init__(self, with_calls: bool) -> None:
+    def __init__(self, types: ToolTypes | None) -> None:
         self.all = ReplyParts()
-        self._with_calls = with_calls
+        self._types = types
         self._text = ""  # not yet given out
         self._header: MessageHeader | None = None  # None while in a header
 
@@ -67,7 +68,7 @@ class HarmonyReply:
     def _visible(self) -> str:
         """Return the part that the message's text belongs to; "" if it is a call."""
         assert self._header is not None
-        if self._with_calls and self._header.tool is not None:
+        if self._types is not None and self._header.tool is not None:
             return ""
         thought = self._header.channel == "analysis" and self._header.tool is None
         return "reasoning" if thought else "content"
@@ -95,11 +96,12 @@ class HarmonyReply:
             return
         assert self._header is not None
         assert self._header.tool is not None
+        assert self._types is not None
         name = self._header.tool.removeprefix("functions.")
         try:
             arguments = json.loads(text or "{}")
         except (ValueError, RecursionError):
             arguments = text
         if not isinstance(arguments, dict):
-            arguments = {"input": text}
+            arguments = {self._types.only_text(name): text}
         new.calls.append(FunctionCall(name, json.dumps(arguments, ensure_ascii=False)))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eightfold.solver.server.replies.function_calls import CALL_FORMS
+from eightfold.solver.server.replies.function_calls import CALL_FORMS, ToolTypes
 from eightfold.solver.server.replies.harmony_reply import HarmonyReply
 from eightfold.solver.server.replies.tagged_reply import TaggedReply
 
@@ -79,15 +79,23 @@ def test_a_call_may_follow_a_thought(family: str) -> None:
 
 @given(sizes=SIZES)
 def test_messages_of_harmony_are_thoughts_content_and_calls(sizes: list[int]) -> None:
-    reply = HarmonyReply(with_calls=True)
+    reply = HarmonyReply(ToolTypes())
     feed(reply, MESSAGES + CALL, sizes)
     assert reply.all.reasoning == "hm < 3\n\nso"
     assert reply.all.content == "I look."
     (call,) = reply.all.calls
     assert (call.name, json.loads(call.arguments)) == ("get", {"x": 1})
-    plain = HarmonyReply(with_calls=False)
+    plain = HarmonyReply(None)
     feed(plain, f"{MESSAGES}<|start|>assistant<|channel|>final<|message|>42<|return|>", sizes)
     assert plain.all.content == "I look.\n\n42"
+
+
+def test_code_that_harmony_sends_to_a_tool_is_its_only_text() -> None:
+    fields = {"code": {"type": "string"}, "seconds": {"type": "number"}}
+    types = ToolTypes([{"function": {"name": "python", "parameters": {"properties": fields}}}])
+    reply = HarmonyReply(types)
+    reply.add("<|channel|>analysis to=python code<|message|>print(1)<|call|>", last=True)
+    assert json.loads(reply.all.calls[0].arguments) == {"code": "print(1)"}
 
 
 def test_harmony_that_is_out_of_order_loses_no_text() -> None:
@@ -99,6 +107,6 @@ def test_harmony_that_is_out_of_order_loses_no_text() -> None:
         ("<|channel|>fin", "", 0),
         ("", "", 0),
     ]:
-        reply = HarmonyReply(with_calls=True)
+        reply = HarmonyReply(ToolTypes())
         reply.add(text, last=True)
         assert (reply.all.content, len(reply.all.calls)) == (content, calls), text
