@@ -66,6 +66,8 @@ class VoteService:
         Raises:
             ApiError: the problem cannot be solved, or the engine has ended.
         """
+        if self._free.locked():
+            yield "waits for an earlier problem"
         async with (
             self._free,
             aclosing(VoteStream(self._client, problem, seed).items()) as items,
