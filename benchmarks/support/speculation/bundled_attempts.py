@@ -1,6 +1,7 @@
 """Attempts of the bundled model at one problem, up to the first tool call of each."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -12,19 +13,28 @@ PROBLEM = "What is the remainder when $5^{8985}$ is divided by 66?"
 TURNS = 3  # each attempt's text is sampled so often: as another attempt at the same problem
 
 
-def run_attempts(speculate: str, batch: int, device: str = "cpu") -> dict[str, Any]:
+def run_attempts(
+    speculate: str, batch: int, device: str = "cpu", folder: Path | None = None
+) -> dict[str, Any]:
     """Sample attempts to their first pause, and return the speed and what was drafted.
+
+    Args:
+        speculate: as in `EngineConfig`.
+        batch: attempts at once.
+        device: "cpu" or "cuda".
+        folder: of another model than the bundled one.
 
     Returns:
         Figures, and under "sampled" the tokens of each sequence.
     """
-    tokenizer = transformers.AutoTokenizer.from_pretrained(model_path())
+    folder = folder or model_path()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     messages = [{"role": "user", "content": PROBLEM}]
     prompt = list(
         tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
     )
     engine = Engine(
-        model_path(),
+        folder,
         EngineConfig(
             device=device,
             max_running=batch,
