@@ -39,27 +39,39 @@ RULES = {
 }
 """Shared rules by name; a rule does not refer to another one."""
 
-PEOPLE = {
-    "Anna": "she", "Ben": "he", "Clara": "she", "David": "he", "Emma": "she", "Felix": "he",
-    "Grace": "she", "Henry": "he", "Ivy": "she", "Jack": "he", "Kate": "she", "Leo": "he",
-    "Mia": "she", "Noah": "he", "Olivia": "she", "Paul": "he", "Rosa": "she", "Sam": "he",
-    "Tina": "she", "Tom": "he", "Maria": "she", "Ali": "he", "Chen": "he", "Priya": "she",
-    "Lucy": "she", "Omar": "he", "Sofia": "she", "Max": "he", "Julia": "she", "Peter": "he",
-    "Alice": "she", "Bob": "he", "John": "he", "Sarah": "she", "Mary": "she", "Jim": "he",
-}  # fmt: skip
+_GIRLS = (
+    "Anna Clara Emma Grace Ivy Kate Mia Olivia Rosa Tina Maria Priya Lucy Sofia Julia Alice "
+    "Sarah Mary Nina Zoe Laura Ella Hannah Lily Eva Lena Amy Jane Susan Linda Karen Fatima "
+    "Aisha Mei Yuki Elena Ana Carmen Jasmine Ruby Chloe Megan Rachel Beth Helen Diana Nora "
+    "Marta Ines Leila Sana"
+)
+_BOYS = (
+    "Ben David Felix Henry Jack Leo Noah Paul Sam Tom Ali Chen Omar Max Peter Bob John Jim "
+    "Luke Mark Adam Eric Ryan Kevin Carlos Diego Juan Pedro Ivan Igor Hans Karl Otto Jonas Tim "
+    "Nick Alex Daniel James Mike Robert Steve George Frank Raj Arjun Kenji Hassan Ahmed Liam "
+    "Ethan Oscar"
+)
+PEOPLE = dict.fromkeys(_GIRLS.split(), "she") | dict.fromkeys(_BOYS.split(), "he")
 """First names of stories with their pronouns."""
 
 CASES = {"she": ("her", "her", "herself"), "he": ("his", "him", "himself")}
 
+_REGULAR = (
+    "apple pencil book marble sticker cookie card stamp egg ticket balloon orange pen notebook "
+    "flower shirt toy cupcake chair brick coin bottle shell muffin bead rose sweet button "
+    "plate ball cap cake pear banana lemon melon carrot onion hat coat sock ring key map photo "
+    "letter magazine comic magnet crayon cup mug spoon fork bowl towel pillow blanket candle "
+    "lamp rope nail screw tile stone pebble acorn nut seed plant tulip tree bird duck goat "
+    "chicken rabbit cow horse dog cat frog kite doll puzzle game chip donut bagel pizza pie "
+    "biscuit pancake burger sweater ribbon badge medal poster postcard envelope eraser "
+    "ruler folder bulb car bike tire boat robot block cube token point chocolate plum grape "
+    "olive pumpkin sunflower binder jacket scarf glove"
+)
 THINGS = (
-    ("apple", "apples"), ("pencil", "pencils"), ("book", "books"), ("marble", "marbles"),
-    ("sticker", "stickers"), ("cookie", "cookies"), ("card", "cards"), ("stamp", "stamps"),
-    ("egg", "eggs"), ("ticket", "tickets"), ("candy", "candies"), ("balloon", "balloons"),
-    ("orange", "oranges"), ("pen", "pens"), ("notebook", "notebooks"), ("flower", "flowers"),
-    ("shirt", "shirts"), ("toy", "toys"), ("cupcake", "cupcakes"), ("chair", "chairs"),
-    ("brick", "bricks"), ("coin", "coins"), ("bottle", "bottles"), ("shell", "shells"),
-    ("sandwich", "sandwiches"), ("muffin", "muffins"), ("bead", "beads"), ("rose", "roses"),
-    ("sweet", "sweets"), ("peach", "peaches"), ("button", "buttons"), ("plate", "plates"),
+    *((word, word + "s") for word in _REGULAR.split()),
+    ("candy", "candies"), ("sandwich", "sandwiches"), ("peach", "peaches"), ("leaf", "leaves"),
+    ("brush", "brushes"), ("fish", "fish"), ("sheep", "sheep"), ("battery", "batteries"),
+    ("cherry", "cherries"), ("potato", "potatoes"), ("strawberry", "strawberries"),
 )  # fmt: skip
 """Things of stories, singular and plural."""
 
@@ -67,19 +79,22 @@ HOLDERS = (
     ("box", "boxes"), ("bag", "bags"), ("basket", "baskets"), ("shelf", "shelves"),
     ("packet", "packets"), ("jar", "jars"), ("crate", "crates"), ("row", "rows"),
     ("tray", "trays"), ("carton", "cartons"), ("pile", "piles"), ("album", "albums"),
+    ("pack", "packs"), ("drawer", "drawers"), ("bucket", "buckets"), ("table", "tables"),
+    ("bin", "bins"), ("case", "cases"), ("sack", "sacks"), ("cabinet", "cabinets"),
 )  # fmt: skip
 """What holds the things, singular and plural."""
-
 
 MONEY = ("dollars", "euros", "coins", "pounds", "francs", "cents", "rupees", "dollars")
 LENGTHS = ("cm", "m", "km", "inches", "feet", "meters", "centimeters", "units", "mm")
 SHOPS = ("shop", "store", "market", "bakery", "bookshop", "supermarket", "kiosk")
 DAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
 
+_NAMES = tuple(PEOPLE)
+
 
 def story_words(rng: Random) -> dict[str, str]:
     """Draw the words of a story: `who`, `he`, `items`, `boxes` and the others."""
-    names = rng.sample(list(PEOPLE), 3)
+    names = rng.sample(_NAMES, 3)
     words = dict(zip(("who", "who2", "who3"), names, strict=True))
     for number in ("", "2"):
         pronoun = PEOPLE[words["who" + number]]

@@ -61,6 +61,9 @@ ENDINGS = (
     " State the number.", " Enter a number.", " How do I do that?", " Many thanks in advance!",
 )  # fmt: skip
 
+CURRENCIES = {"dollars": "$", "euros": "€", "pounds": "£"}
+"""Signs that may stand before an amount, by the words behind it."""
+
 _LONG = (
     (re.compile(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}"), lambda a, b: f"{_grouped(a)}/{_grouped(b)}"),
     (re.compile(r"\\binom\{([^{}]*)\}\{([^{}]*)\}"), lambda a, b: f"C({a}, {b})"),
@@ -208,6 +211,9 @@ def mistype(text: str, rng: Random) -> str:
 def polish(text: str, rng: Random) -> str:
     """Return the text as people type it: a surplus sentence, small letters, lost punctuation."""
     text = text[:1].upper() + text[1:]
+    if "$" not in text and rng.random() < 0.4:
+        for word, sign in CURRENCIES.items():
+            text = re.sub(rf"(\d[\d,]*) {word}\b", rf"{sign}\1", text)
     drawn = rng.random()
     if drawn > 0.97:
         text = mistype(text, rng)
