@@ -1,5 +1,7 @@
 """The tensors behind the page tables: keys and values of all layers, on the device and the host."""
 
+from collections.abc import Iterator
+
 import torch
 
 from eightfold.kernels.attention.fp8_pages import Fp8Pages, KVPages, write_fp8_pages_in_torch
@@ -52,11 +54,11 @@ class KVCache:
         for (g, heads, head_dim, fp8), layers in own.items():
             copies = sum(layer.copies for layer in layers)
             shape, dtype = (self.page_size, heads, head_dim), torch.uint8 if fp8 else self._dtype
-            stacked: list[KVPages] = list(self._stack(g, groups[g], copies, shape, dtype).unbind(0))
+            stacked = self._stack(g, groups[g], copies, shape, dtype).unbind(0)
+            parts: Iterator[KVPages] = iter(stacked)
             if fp8:
                 scales = self._stack(g, groups[g], copies, (heads,), torch.float32).fill_(1)
-                stacked = [Fp8Pages(*pair) for pair in zip(stacked, scales.unbind(0), strict=True)]
-            parts = iter(stacked)
+                parts = map(Fp8Pages, stacked, scales.unbind(0))
             for layer in layers:
                 tensors[layer.index] = (next(parts), None if layer.one_copy else next(parts))
         self.layers = [tensors[layer.source] for layer in self._architecture.layers]

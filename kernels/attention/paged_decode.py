@@ -8,7 +8,7 @@ result for a sequence depends neither on other sequences nor on its pages. It do
 the rows verified beside it either, except if these cross the length from which splits are long.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from ..triton_launch import (
     require,
     require_tensor,
     require_tile,
+    shared_memory_bytes,
 )
 from .attention_shapes import PagedInputs, PagedShape
 from .fp8_pages import KVPages
@@ -30,6 +31,12 @@ from .split_kv import combine_splits, decode_workspace_size
 from .triton_kernels.paged_decode_kernel import paged_decode_kernel
 
 MAX_WHOLE_WINDOW = 2048  # tokens; a wider one takes too long for one program
+
+SHARED_SLACK = 4352
+"""Bytes of shared memory that a program of the Triton kernel needs beside its tiles, at most."""
+
+MANY_QUERIES = 1 << 14
+"""Elements of a program's queries from which four warps would spill most of their registers."""
 
 MAX_HOPPER_HEAD_DIM = 128
 """Widest heads whose decode attention runs on the CUDA C++ kernel for Hopper.
@@ -262,6 +269,31 @@ def _launch(
         _launch_triton(inputs, shape, q_len, config, pdl, out, sums, stats)
 
 
+def fit_decode_config(
+    config: DecodeConfig, rows: int, block_dim: int, itemsize: int, shared_bytes: int
+) -> DecodeConfig:
+    """Return a configuration with fewer stages, or smaller tiles, if it needs too much memory.
+
+    Programs of many wide rows get more warps, so that their registers suffice. The memory is an
+    upper bound of what Triton takes in layers with two copies (see ``test_triton_builds.py``).
+
+    Args:
+        config: the configuration.
+        rows: query rows of a program.
+        block_dim: width of a head, padded to a power of two.
+        itemsize: bytes of an element of the cache.
+        shared_bytes: shared memory that a program can have.
+    """
+    if rows * block_dim >= MANY_QUERIES:
+        config = replace(config, warps=max(8, config.warps))
+    for tile in sorted({config.tile, min(16, config.tile)}, reverse=True):
+        for stages in range(config.stages, 0, -1):
+            buffers = max(2, stages - 1) if stages > 1 else 1.5
+            if (rows + buffers * tile) * block_dim * itemsize + SHARED_SLACK <= shared_bytes:
+                return replace(config, tile=tile, stages=stages)
+    return replace(config, tile=min(16, config.tile), stages=1)
+
+
 def _launch_triton(
     inputs: PagedInputs,
     shape: PagedShape,
@@ -278,6 +310,10 @@ def _launch_triton(
     block_dim = (
         one_copy_block_width(head_dim, pairs) if one_copy else max(16, next_power_of_2(head_dim))
     )
+    rows = max(16, next_power_of_2(q_len * shape.group))
+    if not one_copy:
+        device, itemsize = inputs.q.device, inputs.q.element_size()
+        config = fit_decode_config(config, rows, block_dim, itemsize, shared_memory_bytes(device))
     programs = shape.sequences * shape.kv_heads
     if config.split_tokens:
         programs = multiprocessor_count(inputs.q.device) * config.programs_per_sm
@@ -293,7 +329,7 @@ def _launch_triton(
         shape.sequences, inputs.page_table.stride(0),
         HEADS=shape.heads, KV_HEADS=shape.kv_heads, HEAD_DIM=head_dim, BLOCK_DIM=block_dim,
         NUM_BLOCKS=-(-head_dim // block_dim), PAIRS=pairs, PAGE_SIZE=shape.page_size,
-        TILE=config.tile, Q_LEN=q_len, BLOCK_ROWS=max(16, next_power_of_2(q_len * shape.group)),
+        TILE=config.tile, Q_LEN=q_len, BLOCK_ROWS=rows,
         WINDOW=inputs.window, SPLIT=config.split_tokens, SHORT_SPLIT=config.short_split_tokens,
         PADDED_SEQUENCES=max(16, next_power_of_2(shape.sequences)), ONE_COPY=one_copy is not None,
         HAS_FIRST=inputs.first_pos is not None, HAS_SINKS=inputs.sinks is not None,

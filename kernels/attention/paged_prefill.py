@@ -41,14 +41,18 @@ class PrefillConfig:
     use_hopper: bool = False
 
 
-def default_prefill_config(head_dim: int, shared_bytes: int = LARGE_SHARED) -> PrefillConfig:
+def default_prefill_config(
+    head_dim: int, shared_bytes: int = LARGE_SHARED, itemsize: int = 2
+) -> PrefillConfig:
     """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md).
 
     Args:
         head_dim: width of a head.
         shared_bytes: shared memory that a program can have. With less than that of an A100 the
             tiles of wide heads are smaller.
+        itemsize: bytes of an element. Heads in float32 have the tiles of heads twice as wide.
     """
+    head_dim = head_dim * itemsize // 2
     if shared_bytes < LARGE_SHARED and head_dim > 256:
         return PrefillConfig(query_rows=32, tile=16, warps=4, stages=1)
     if shared_bytes < LARGE_SHARED and head_dim > 128:
@@ -106,7 +110,9 @@ def paged_prefill(
         softcap,
     )  # fmt: skip
     shape = _check(inputs, query_starts, out)
-    config = config or default_prefill_config(shape.head_dim, shared_memory_bytes(q.device))
+    config = config or default_prefill_config(
+        shape.head_dim, shared_memory_bytes(q.device), q.element_size()
+    )
     use_hopper = config.use_hopper and not inputs.is_fp8
     if not (use_hopper and _launch_hopper(inputs, shape, query_starts, out)):
         _launch_triton(inputs, shape, query_starts, config, out)

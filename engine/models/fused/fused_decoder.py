@@ -256,10 +256,8 @@ class FusedDecoder:
         """Normalize, rotate and write to the cache; returns queries [rows, heads, head_dim]."""
         rows, spec = positions.shape[0], layer.spec
         query = narrow(self.buffers.query, rows, layer.out.shape[1]).view(rows, -1, spec.head_dim)
-        target = CacheTarget(
-            *(cache.layers[spec.index] if spec.owns_kv else (None, None)), batch.slot_mapping,
-            query.dtype,
-        )  # fmt: skip
+        keys, values = cache.layers[spec.index] if spec.owns_kv else (None, None)
+        target = CacheTarget(keys, values, batch.slot_mapping, query.dtype)
         norm_rope_and_cache(
             self._qkv(layer, rows),
             layer.q_norm,

@@ -6,6 +6,7 @@ import torch
 
 from ...cuda.cuda_driver import TensorMap, tensor_map
 from ..attention_shapes import PagedShape
+from ..fp8_pages import KVPages
 
 # Dimensions are cut into blocks, which form an axis of their own, so that a copy places one block
 # after another in shared memory.
@@ -26,13 +27,14 @@ def query_map(q: torch.Tensor, shape: PagedShape, tokens: int) -> TensorMap:
 
 
 def page_map(
-    cache: torch.Tensor, shape: PagedShape, keys: int = TILE, blocks: int = BLOCKS
+    cache: KVPages, shape: PagedShape, keys: int = TILE, blocks: int = BLOCKS
 ) -> TensorMap:
     """Describe a cache [pages, page_size, kv_heads, head_dim].
 
     A copy takes this many keys, and this many blocks of a head. By default these are the blocks of
-    half a head of 512 dimensions, or of one of 256.
+    half a head of 512 dimensions, or of one of 256. There are no kernels for pages in FP8.
     """
+    assert isinstance(cache, torch.Tensor)
     row, slots = shape.kv_heads * shape.head_dim, cache.shape[0] * shape.page_size
     return tensor_map(
         cache.data_ptr(),
