@@ -148,7 +148,7 @@ def write_number(value: int | str, style: str, in_math: bool) -> str:
     """Return a parameter as it is written in a style: "words", "commas" or "digits"."""
     if isinstance(value, str) or in_math or style == "digits":
         return str(value)
-    if style == "commas" and value >= 1000:
+    if style == "commas" and value >= 3000:  # smaller ones may be years
         return f"{value:,}"
     if style == "words" and value <= 100:
         return number_in_words(value)
