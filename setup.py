@@ -18,7 +18,7 @@ PACKAGES = {
 # Patterns hold in nested folders too, so that a new folder is shipped without a change here.
 KINDS = ("cu", "cuh", "json", "jsonl.gz", "jinja", "md", "html", "css", "js")
 DATA = {f"eightfold.{part}": ["py.typed", *(f"**/*.{kind}" for kind in KINDS)] for part in PARTS}
-DATA["eightfold.demo"] += ["model/*"]
+DATA["eightfold.demo"] += ["model/*", "model/drafter/*"]
 
 setup(
     name="eightfold",

@@ -144,7 +144,7 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
     config = drafting_config(arguments.batch, room, 2 * arguments.tokens)
     engine = Engine(model, config, ConstantDrafter())
     print(engine.table(), flush=True)
-    costs = measure_step_costs(engine._runner, config, engine.max_context)
+    costs = measure_step_costs(engine._runner, config, engine.max_context, engine._vocabulary)
     print(f"steps by rows: {costs.summary()}", flush=True)
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "costs": costs.summary()}
     drafter = None

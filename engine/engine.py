@@ -120,6 +120,7 @@ class Engine:
         self.bytes_of = sized.bytes_of
         if isinstance(drafting, LoadedAssistant):
             self.bytes_of["drafter"] = drafting.nbytes
+        self._vocabulary = model.get_input_embeddings().num_embeddings
         self._stored_weights = describe_stored_weights(model)
         self._runner = sized.runner
         self.path = execution_path(sized.runner, choice, architecture, config)
@@ -134,7 +135,6 @@ class Engine:
             model_end_token_ids(model),
             self._speculator,
         )
-        self._vocabulary = model.get_input_embeddings().num_embeddings
         self._in_flight: deque[InFlightStep] = deque()
         self._early_events: list[Event] = []  # of a step committed before the next was launched
         self._changed = threading.Condition()
@@ -153,7 +153,8 @@ class Engine:
             self._runner.device_drafter = drafter
         costs = None
         if not self.config.always_draft:
-            costs = measure_step_costs(self._runner, self.config, self.max_context)
+            vocabulary = self._vocabulary
+            costs = measure_step_costs(self._runner, self.config, self.max_context, vocabulary)
         return Speculator(drafter, costs, self.config.max_drafts, uniform)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -57,25 +58,39 @@ def visible_keys(row: Tensor, starts: Tensor, window: int) -> dict[str, Tensor]:
     return {KINDS[False]: full[:, None], KINDS[True]: near[:, None]}
 
 
-def draft_loss(
-    drafter: Any, network: Network, row: Tensor, states: TargetStates, starts: Tensor
-) -> DraftLoss:
-    """Draft behind `starts` (B, M) and compare with the model's distributions.
+class Guess(NamedTuple):
+    """The drafter's guess of one depth.
 
-    Each draft is followed by the row's own token, as if it had been right.
+    Attributes:
+        logs: (B, M, V) in float32, logarithms of its probabilities.
+        places: (B, M), where in its row the token before the guessed one lies.
+        valid: (B, M), True if the model was trained on the guessed token and those before it.
+    """
+
+    logs: Tensor
+    places: Tensor
+    valid: Tensor
+
+
+def guesses(
+    drafter: Any, network: Network, row: Tensor, states: TargetStates, starts: Tensor
+) -> Iterator[Guess]:
+    """Draft `DEPTHS` tokens behind `starts`, with the row's own tokens in between.
 
     Args:
         drafter: `Gemma4AssistantForCausalLM`.
+        network: the model.
         row: (B, 4, T).
         states: of the model, for these rows.
+        starts: (B, M), places of newest tokens.
     """
     embedding, scale = network.model.embed_tokens.weight, network.config.hidden_size**0.5
+    cap = network.config.final_logit_softcapping
     masks = visible_keys(row, starts, network.config.sliding_window)
     positions = row[:, POSITIONS].gather(1, starts - 1)
     batch = torch.arange(row.shape[0], device=row.device)[:, None]
     hidden = states.hidden[batch, starts - 1]
     valid = torch.ones_like(starts, dtype=torch.bool)
-    losses, weights, overlaps = [], [], []
     for depth in range(DEPTHS):
         places = (starts + depth).clamp(max=row.shape[2] - 1)
         valid = valid & (starts + depth < row.shape[2]) & (row[batch, TARGETS, places] >= 0)
@@ -89,14 +104,23 @@ def draft_loss(
             **row_options(drafter),
         ).last_hidden_state
         hidden = drafter.post_projection(state)
-        cap = network.config.final_logit_softcapping
-        guess = (cap * torch.tanh(drafter.lm_head(state).float() / cap)).log_softmax(-1)
+        logits = cap * torch.tanh(drafter.lm_head(state).float() / cap)
+        yield Guess(logits.log_softmax(-1), places, valid)
+
+
+def draft_loss(
+    drafter: Any, network: Network, row: Tensor, states: TargetStates, starts: Tensor
+) -> DraftLoss:
+    """Compare drafts with the model's distributions; arguments as `guesses`."""
+    batch = torch.arange(row.shape[0], device=row.device)[:, None]
+    losses, weights, overlaps = [], [], []
+    for depth, guess in enumerate(guesses(drafter, network, row, states, starts)):
         with torch.no_grad():
-            wanted = states.logits[batch, places].softmax(-1)
-            overlap = torch.minimum(guess.exp(), wanted).sum(-1)
-            overlaps.append((overlap * valid).sum() / valid.sum().clamp(min=1))
-        divergence = F.kl_div(guess, wanted, reduction="none").sum(-1)
-        losses.append((divergence * valid).sum() * DECAY**depth)
-        weights.append(valid.sum() * DECAY**depth)
+            wanted = states.logits[batch, guess.places].softmax(-1)
+            overlap = torch.minimum(guess.logs.exp(), wanted).sum(-1)
+            overlaps.append((overlap * guess.valid).sum() / guess.valid.sum().clamp(min=1))
+        divergence = F.kl_div(guess.logs, wanted, reduction="none").sum(-1)
+        losses.append((divergence * guess.valid).sum() * DECAY**depth)
+        weights.append(guess.valid.sum() * DECAY**depth)
     loss = torch.stack(losses).sum() / torch.stack(weights).sum().clamp(min=1)
     return DraftLoss(loss, torch.stack(overlaps))

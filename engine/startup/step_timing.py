@@ -16,14 +16,20 @@ if TYPE_CHECKING:
 
 CONTEXT = 256  # tokens of each sequence
 WARMUP_STEPS, STEPS = 1, 3
+STRIDE = 7919  # between the tokens of a step's rows, a prime
 MAX_CPU_ROWS = 32  # where more rows never pay
 
 
-def measure_step_costs(runner: "Runner", config: EngineConfig, max_context: int) -> StepCosts:
+def measure_step_costs(
+    runner: "Runner", config: EngineConfig, max_context: int, vocabulary: int
+) -> StepCosts:
     """Time steps of 1, 2, 4, ... rows: first of more sequences, then of more drafts for each.
+
+    The rows are different tokens: equal ones would all go to the same experts of a mixture.
 
     Args:
         max_context: most tokens that a sequence can hold.
+        vocabulary: number of tokens.
     """
     measured: dict[int, float] = {}
     most = min(
@@ -36,19 +42,23 @@ def measure_step_costs(runner: "Runner", config: EngineConfig, max_context: int)
         sequences = min(rows, 1 << (config.max_running.bit_length() - 1))
         each = rows // sequences
         if each <= min(1 + config.max_drafts, max_context - 1):
-            plan = _draft_step(runner, sequences, each, max_context)
+            plan = _draft_step(runner, sequences, each, max_context, vocabulary)
             measured[rows] = _seconds(runner, plan)
         rows *= 2
     return StepCosts(measured)
 
 
-def _draft_step(runner: "Runner", sequences: int, rows: int, max_context: int) -> StepPlan:
+def _draft_step(
+    runner: "Runner", sequences: int, rows: int, max_context: int, vocabulary: int
+) -> StepPlan:
     """Make a plan on the null page, of ``rows`` rows for each sequence."""
     start = max(0, min(CONTEXT, max_context - rows))
-    drafts = DraftTree.line([0] * (rows - 1))
     scheduled = []
     for index in range(sequences):
-        seq = Sequence(-1 - index, [0] * (start + 1), 1, SamplingParams(), frozenset())
+        tokens = [(index * rows + row) * STRIDE % vocabulary for row in range(rows)]
+        drafts = DraftTree.line(tokens[1:])
+        known = [0] * start + tokens[:1]
+        seq = Sequence(-1 - index, known, 1, SamplingParams(), frozenset())
         pages = -(-(start + rows) // runner.cache.page_size)
         seq.tables = [[0] * pages for _ in runner.cache.windows]
         scheduled.append(ScheduledTokens(seq, start, rows, True, False, 0, drafts))
