@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from itertools import islice
 from pathlib import Path
 
 import pytest
@@ -24,9 +23,10 @@ def one_of_each_family() -> list[Problem]:
     """Return a problem of each family that the model knows, with numbers it was not trained on."""
     known = (one for one in problems("held_out", 5, plain=True) if one.family in FAMILY_NAMES)
     found: dict[str, Problem] = {}
-    for one in islice(known, 200):
+    for one in known:
         found.setdefault(one.family, one)
-    assert set(found) == set(FAMILY_NAMES)
+        if set(found) == set(FAMILY_NAMES):
+            break
     return list(found.values())
 
 
