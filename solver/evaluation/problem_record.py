@@ -45,6 +45,7 @@ def problem_record(problem: Problem, result: Result, granted: float) -> dict[str
         "calls": result.calls,
         "errors": result.errors,
         "faults": list(result.faults),
+        "distance": result.distance,
         "infrastructure": [],  # what the machine did to earlier tries
         "prompt": list(result.prompt),
         "system": result.system,
