@@ -82,8 +82,8 @@ class VoteThread:
         if box not in content:
             content = f"{content}\n\n{box}".strip()
         votes = f"votes: {votes_text(result.votes)}"
-        said = [*parts, votes, *([result.note] if result.note else [])]
-        return Solved(request, content, "\n\n".join(said), usage)
+        parts += [votes, *([result.note] if result.note else [])]
+        return Solved(request, content, "\n\n".join(parts), usage)
 
 
 def vote_usage(result: Result) -> dict[str, Any]:
