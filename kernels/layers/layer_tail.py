@@ -8,14 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .linear_chain import (
-    COUNTERS,
-    ChainLinear,
-    ChainNorms,
-    linear_chain,
-    linear_chain_fits,
-    linear_chain_reference,
-)
+from .chain_layers import ChainLinear, ChainNorms, linear_chain_reference
+from .linear_chain import COUNTERS, linear_chain, linear_chain_fits
 
 __all__ = [
     "COUNTERS",

@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from eightfold.kernels.layers.chain_layers import ChainLinear, ChainNorms
 from eightfold.kernels.layers.linear_chain import (
     COUNTERS,
-    ChainLinear,
-    ChainNorms,
     linear_chain,
     linear_chain_fits,
     squares_size,

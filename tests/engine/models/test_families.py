@@ -28,7 +28,8 @@ from eightfold.engine.models.fused.fused_decoder import FusedDecoder
 from eightfold.engine.scheduling.pages.page_pool import PageGroup
 from eightfold.engine.startup.runner_factory import choose_fused
 from eightfold.kernels.attention.attention_dispatch import PagedBatch
-from eightfold.kernels.layers.linear_chain import COUNTERS, ChainLinear, linear_chain_reference
+from eightfold.kernels.layers.chain_layers import ChainLinear, linear_chain_reference
+from eightfold.kernels.layers.linear_chain import COUNTERS
 
 pytestmark = pytest.mark.skipif(CUDA, reason="the interpreter takes tensors of a CPU only")
 
