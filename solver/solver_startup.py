@@ -59,14 +59,14 @@ def start_parts(
         ProtocolError: if the chat template cannot be used.
         eightfold.engine.ModelError: if the checkpoint cannot be loaded.
     """
-    devices = choose_devices(config) if engine is None else ()
     if reading is None and engine is None:
         reading = _start_reading(_folder(inputs))
     if reading is not None:
         stack.callback(reading.stop)
-    processes = _start_processes(config, devices, _folder(inputs), stack) if devices else ()
     if pool is None:
         pool = _start_pool(config, stack)
+    devices = choose_devices(config) if engine is None else ()  # may import torch
+    processes = _start_processes(config, devices, _folder(inputs), stack) if devices else ()
     executor = ThreadPoolExecutor(MAX_ATTEMPTS, thread_name_prefix="tool")
     stack.callback(executor.shutdown, wait=False)
     if tokenizer is None:

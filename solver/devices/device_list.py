@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from ..solver_config import SolverConfig, SolverError
 
@@ -32,6 +33,8 @@ def choose_devices(config: SolverConfig) -> tuple[str, ...]:
         return ()
     if devices != AUTO and own is not None:
         raise SolverError(f"Give either a device ({own}) or a list of devices, not both.")
+    if devices == AUTO and not _may_have_several():
+        return ()
     count = _count_gpus() if devices == AUTO or "cuda" in devices[0] else 0
     most = config.attempts * config.problems
     if devices == AUTO:
@@ -52,6 +55,13 @@ def device_environment(device: str) -> dict[str, str]:
     if visible is None:
         return {"CUDA_VISIBLE_DEVICES": str(index)}
     return {"CUDA_VISIBLE_DEVICES": visible.split(",")[index].strip()}
+
+
+def _may_have_several() -> bool:
+    """Return False if the system's device files show at most one GPU; takes no time."""
+    names = os.listdir("/dev") if os.path.isdir("/dev") else []
+    numbered = sum(re.fullmatch(r"nvidia\d+", name) is not None for name in names)
+    return numbered > 1 or "kfd" in names or "dxg" in names  # AMD's, and that of Windows
 
 
 def _count_gpus() -> int:

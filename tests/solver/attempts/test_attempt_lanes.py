@@ -175,6 +175,9 @@ def test_devices_that_are_none_are_refused(devices: object) -> None:
 
 
 def test_devices_are_chosen_from_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(device_list.os, "listdir", lambda path: ["nvidia0", "nvidiactl"])
+    assert choose_devices(SolverConfig(devices="auto")) == (), "one GPU is found without torch"
+    monkeypatch.setattr(device_list, "_may_have_several", lambda: True)
     monkeypatch.setattr(device_list, "_count_gpus", lambda: 4)
     assert choose_devices(SolverConfig()) == ()
     assert choose_devices(SolverConfig(devices="auto")) == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
