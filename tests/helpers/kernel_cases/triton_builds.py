@@ -18,6 +18,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from eightfold.kernels.attention.flash_attn.flash_attn_prefill import gather_windows_kernel
+from eightfold.kernels.attention.paged_decode import default_decode_config, fit_decode_config
 from eightfold.kernels.attention.paged_prefill import default_prefill_config
 from eightfold.kernels.attention.triton_kernels.fp8_page_write import write_fp8_pages_kernel
 from eightfold.kernels.attention.triton_kernels.paged_decode_kernel import paged_decode_kernel
@@ -59,6 +60,7 @@ ATTENTION = INTEGERS | {
     "partial_stats": F, "key_starts": I, "keys": B, "values": B, "k_scales": F, "v_scales": F,
     "tree": I,
 }  # fmt: skip
+SINGLE = {name: F if kind == B else kind for name, kind in ATTENTION.items()}
 LAYER = INTEGERS | {
     "y": B, "residual": B, "post_weight": B, "next_weight": B, "out": B, "qkv": B, "q_weight": B,
     "k_weight": B, "cos": F, "sin": F, "positions": I, "slots": I, "q_out": B, "key_cache": B,
@@ -94,9 +96,11 @@ def sampling() -> Iterator[Build]:
     yield row_entropy.merge_entropy_kernel, SAMPLER | own, entropy, 1
 
 
-def prefill_tiles(capability: int, head_dim: int, group: int) -> tuple[dict[str, int], int]:
+def prefill_tiles(
+    capability: int, head_dim: int, group: int, itemsize: int = 2
+) -> tuple[dict[str, int], int]:
     """Return the tiles that ``paged_prefill`` uses on a GPU, and its warps."""
-    config = default_prefill_config(head_dim, SHARED_BYTES[capability])
+    config = default_prefill_config(head_dim, SHARED_BYTES[capability], itemsize)
     return {
         "BLOCK_ROWS": config.query_rows, "BLOCK_TOKENS": config.query_rows // group,
         "TILE": config.tile, "STAGES": config.stages,
@@ -129,6 +133,15 @@ def attention(capability: int) -> Iterator[Build]:
     yield paged_prefill_kernel, ATTENTION, window | chunks | {"BLOCK_PAIRS": 16}, warps
     if capability in (89, 100):  # as 8.6 and 9.0
         return
+    if capability == 86:  # tiles for little shared memory: many query rows, and float32
+        for types, rows, size in ((ATTENTION, 64, 2), (SINGLE, 16, 4)):
+            default = default_decode_config(1024, head_dim=256)
+            config = fit_decode_config(default, rows, 256, size, SHARED_BYTES[capability])
+            fitted = {"Q_LEN": rows // 2, "BLOCK_ROWS": rows, "TILE": config.tile}
+            fitted |= {"BLOCK_DIM": 256, "NUM_BLOCKS": 1, "STAGES": config.stages}
+            yield paged_decode_kernel, types, window | fitted, config.warps
+        chunks, warps = prefill_tiles(capability, 256, 2, 4)
+        yield paged_prefill_kernel, SINGLE, window | chunks | {"BLOCK_PAIRS": 16}, warps
     tiles |= {"BLOCK_DIM": 64, "NUM_BLOCKS": 8, "STAGES": 5}
     yield paged_decode_kernel, ATTENTION, one_copy | tiles, 4
     chunks, warps = prefill_tiles(capability, 512, 8)
