@@ -2,6 +2,7 @@
 
     python benchmarks/speculation.py --traces FOLDER            # on any CPU
     python benchmarks/speculation.py --bundled                  # the bundled model on a CPU
+    python benchmarks/speculation.py --mixture                  # a mixture of experts on a CPU
     python benchmarks/speculation.py --contexts 1024,7000       # on one GPU, plain decoding beside
 
 The n-gram drafter is measured on recorded attempts that are sampled again in lockstep (the folder
@@ -178,6 +179,30 @@ def measure_bundled(arguments: argparse.Namespace) -> dict[str, Any]:
     return result
 
 
+def measure_mixture(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Compare the processor time of a small mixture of experts with and without drafts.
+
+    The runs take turns, so that a busy machine slows both down alike.
+    """
+    import torch
+    from support.speculation.small_mixture import run_mixture
+
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {}
+    for temperature in (1.0, 0.0):
+        pairs = [
+            [run_mixture(speculate, arguments.batch, temperature) for speculate in ("off", "auto")]
+            for _ in range(5)
+        ]
+        assert all(off.pop("sampled") == auto.pop("sampled") for off, auto in pairs)
+        ratios = sorted(off["seconds"] / auto["seconds"] for off, auto in pairs)
+        found = {"speedup": round(ratios[len(ratios) // 2], 3), "off": pairs[0][0]}
+        found |= {"auto": pairs[0][1], "speedups": [round(ratio, 3) for ratio in ratios]}
+        result[f"temperature {temperature:g}"] = found
+        print(f"mixture of experts, temperature {temperature:g}: {found}", flush=True)
+    return result
+
+
 def positive_ints(text: str) -> list[int]:
     """Parse whole numbers of at least 0, separated by commas, for argparse."""
     parts = [part.strip() for part in text.split(",")]
@@ -195,6 +220,7 @@ def parse_arguments() -> argparse.Namespace:
         help="problems of the folder (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--bundled", action="store_true", help="the bundled model, for a CPU")
+    parser.add_argument("--mixture", action="store_true", help="a mixture of experts, for a CPU")
     parser.add_argument("--model", default="gemma-4-31b-shapes", help="shapes (%(default)s)")
     parser.add_argument(
         "--contexts", type=positive_ints, default="1024,7000",
@@ -225,12 +251,14 @@ def main() -> int:
         result = {"ngram": measure_traces(arguments)}
     elif arguments.bundled:
         result = {"bundled": measure_bundled(arguments)}
+    elif arguments.mixture:
+        result = {"mixture": measure_mixture(arguments)}
     else:
         import torch
 
         if not torch.cuda.is_available():
             print(
-                "without --traces or --bundled, benchmarks/speculation.py needs a GPU.",
+                "without --traces, --bundled or --mixture, benchmarks/speculation.py needs a GPU.",
                 file=sys.stderr,
             )
             return 2
