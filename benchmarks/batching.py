@@ -23,6 +23,9 @@ measured in the same run. The limit on a CPU: each step is one forward pass of t
 eight rows without context. The engine runs first, with its own model, which is freed before the
 others begin. Each line is printed as its contestant ends. A contestant that takes longer than
 --limit seconds is cut off and has no figure.
+
+With --pairs, the engine and `generate` on the padded batch take turns on prompts without pauses
+instead, and the medians of the ratios are printed; --rows 1 --new 1 compares the prefill.
 """
 
 from __future__ import annotations
@@ -44,6 +47,7 @@ from support.generation.generation_contestants import (
     run_padded,
     warm_up_generate,
 )
+from support.generation.interleaved_pairs import run_pairs
 from support.generation.tool_pause_workload import SEQUENCES, Workload, make_workload
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
@@ -146,6 +150,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--limit", type=float, default=60, help="seconds for each contestant (%(default)s)"
     )
+    parser.add_argument("--pairs", type=int, help="pairs of engine and `generate` in turn")
+    parser.add_argument(
+        "--rows", type=int, default=SEQUENCES, help="sequences of a pair (%(default)s)"
+    )
     arguments = parser.parse_args()
     if arguments.model is None:
         from eightfold.demo import model_path
@@ -185,6 +193,11 @@ def summary(
 def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
+    if arguments.pairs:
+        lengths = (arguments.rows, arguments.prompt, arguments.new)
+        model, device, dtype = arguments.model, arguments.device, arguments.dtype
+        print(json.dumps(run_pairs(model, device, dtype, lengths, arguments.pairs)))
+        return
     results, limit, work = run_all(arguments)
     on_cpu = arguments.device == "cpu"
     what = "a bare forward pass a step" if on_cpu else "weights read once a step"
