@@ -201,9 +201,15 @@ def unsupported_reason(spec: AttentionSpec, limits: PrefillLimits) -> str | None
 
 
 def is_installed() -> bool:
-    """Return whether flash-attn 2 can be imported; log a warning if it is installed but broken."""
+    """Return whether flash-attn 2 can be imported; log a warning if it is installed but broken.
+
+    flash-attn 4 lies in the same namespace, without a module of that name, and is not used.
+    """
     try:
         import flash_attn
+
+        if getattr(flash_attn, "__file__", "") is None:
+            return False
         from flash_attn import flash_attn_varlen_func  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != "flash_attn":

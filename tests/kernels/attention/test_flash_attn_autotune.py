@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -109,6 +110,19 @@ def test_is_installed(stand_in: Any, monkeypatch: pytest.MonkeyPatch, caplog: An
     monkeypatch.setitem(sys.modules, "flash_attn", ModuleType("flash_attn"))
     assert not flash_attn_prefill.is_installed()
     assert "flash-attn is not used" in caplog.text
+
+
+def test_flash_attn_4_alone_is_not_flash_attn_2(
+    monkeypatch: pytest.MonkeyPatch, caplog: Any, tmp_path: Path
+) -> None:
+    """It puts a package into the namespace, without a module of that name."""
+    (tmp_path / "flash_attn" / "cute").mkdir(parents=True)
+    (tmp_path / "flash_attn" / "cute" / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "flash_attn", raising=False)
+    assert not flash_attn_prefill.is_installed()
+    assert not caplog.records
+    monkeypatch.delitem(sys.modules, "flash_attn")
 
 
 def test_nothing_is_measured_without_flash_attn(
