@@ -212,8 +212,9 @@ class ClusterRun:
             return []
         failures = self._failures.setdefault(id_, [])
         failures.append(failure)
-        kills = sum(one.cause in (Cause.WORKER, Cause.OVERDUE) for one in failures)
-        if kills < MAX_KILLS and sum(not one.shared for one in failures) <= RETRIES:
+        own = [one.cause for one in failures if not one.shared]
+        kills = own.count(Cause.WORKER) + own.count(Cause.OVERDUE)
+        if kills < MAX_KILLS and len(own) <= RETRIES:
             self._queue.put_off(flight.task.problem)
             return [f"{one_line(id_, 40)}: {failure.cause}; it is tried again later"]
         self.set_aside.append(id_)

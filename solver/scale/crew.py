@@ -299,7 +299,8 @@ class Crew:
     def _lose(self, member: Member, cause: Cause, detail: str) -> None:
         """Give back what a worker held, and end it; another one will take its place."""
         self._lost += 1
-        shared = len(member.held) > 1 or cause is Cause.ENGINE
+        beside = len(member.held) > 1 and cause in (Cause.WORKER, Cause.OVERDUE)
+        shared = beside or cause is Cause.ENGINE
         failure = MachineFailure(cause, detail, member.number, member.node.address, shared)
         if member.held:
             self._events.append(ProblemsLost(dict.fromkeys(member.held, failure)))
