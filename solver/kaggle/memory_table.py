@@ -14,6 +14,7 @@ from eightfold.engine.quantization.quantization_config import read_quantization
 from .machine_detection import Machine
 from .machine_sizing import (
     ATTEMPTS,
+    BFLOAT16_BYTES,
     FLOAT_TYPES,
     GPU_OVERHEAD,
     GPU_SHARE,
@@ -37,6 +38,7 @@ COLUMNS = (
     Column("GB", right=True),
     Column("tokens in all", right=True),
     Column(f"for each of {ATTEMPTS}", right=True),
+    Column("with --kv fp8", right=True),
 )
 
 
@@ -88,16 +90,19 @@ def is_rounded(tensor: StoredTensor) -> bool:
     )
 
 
-def room_for_tokens(gpu: int, size: CheckpointSize) -> int:
+def room_for_tokens(gpu: int, size: CheckpointSize, kv_fp8: bool = False) -> int:
     """Return how many tokens of all attempts fit a GPU with our kernels; 0 if the weights do not.
 
     Args:
         gpu: bytes of the GPU's memory.
         size: sizes of the checkpoint.
+        kv_fp8: whether full attention's keys and values take half of their size. Their scales, one
+            in a thousand bytes or less, are not counted.
     """
     room = int(gpu * GPU_SHARE) - GPU_OVERHEAD - size.loaded_bytes(1)
     room -= ATTEMPTS * size.window_bytes_per_sequence
-    return max(0, room // max(size.kv_bytes_per_token, 1))
+    each = size.kv_bytes_per_token // (BFLOAT16_BYTES if kv_fp8 else 1)
+    return max(0, room // max(each, 1))
 
 
 def memory_table(folder: Path, sizes: tuple[int, ...] = GPU_SIZES) -> str:
@@ -114,14 +119,16 @@ def memory_table(folder: Path, sizes: tuple[int, ...] = GPU_SIZES) -> str:
         for kind in kinds:
             room = room_for_tokens(machine.gpu, kind.size)
             each = min(room // ATTEMPTS, kind.size.max_positions)
-            fits = each >= MIN_TOKENS
+            more = room_for_tokens(machine.gpu, kind.size, kv_fp8=True) // ATTEMPTS
+            more = min(more, kind.size.max_positions)
             rows.append(
                 (
                     f"{gib} GiB",
                     kind.name,
                     f"{kind.size.loaded_bytes(1) / 1e9:.1f}",
                     f"{room:,}" if room else "does not fit",
-                    f"{each:,}" if fits else "too few",
+                    f"{each:,}" if each >= MIN_TOKENS else "too few",
+                    f"{more:,}" if more >= MIN_TOKENS else "too few",
                 )
             )
     return format_table(COLUMNS, rows)

@@ -91,23 +91,16 @@ def test_the_cache_holds_rounded_keys_and_values() -> None:
 
 
 @pytest.mark.skipif(CUDA, reason="the interpreter takes tensors of a CPU only")
-@pytest.mark.parametrize("name", ["gemma4_one_copy", "gemma4_two_copies"])
-def test_the_fused_decoder_writes_and_reads_it(name: str) -> None:
-    found = {}
-    for kv in (None, "fp8"):
-        config = replace(CONFIG, kv=kv, fused=True, max_step_tokens=24)
-        engine = Engine(tiny_models.build(name), config)
-        engine.submit(prompt(37), greedy(1))
-        run_until_idle(engine)
-        found[kv] = engine._runner.cache
-    full = [layer.index for layer in found[None]._architecture.layers if layer.window is None]
-    for wide, narrow in zip(*(found[kv].layers[full[0]] for kv in (None, "fp8")), strict=True):
-        if wide is None:
-            assert narrow is None
-            continue
-        narrow.check()
-        apart = narrow.expand(torch.float32)[1:3] - wide[1:3]
-        assert float(apart.norm() / wide[1:3].norm()) < 0.06
+def test_the_fused_decoder_writes_one_copy() -> None:
+    config = replace(CONFIG, fused=True, max_step_tokens=18, max_running=1, max_context=32)
+    engine = Engine(tiny_models.build("gemma4_one_copy"), config)
+    engine.submit(prompt(18), greedy(1))
+    run_until_idle(engine)
+    (pages,) = pages_of(engine)
+    pages.check()
+    vectors = pages.gather(torch.arange(16, 34), torch.float32)
+    # They are normalized, and keep their length but for the rounding.
+    torch.testing.assert_close(vectors.square().mean(-1), torch.ones(18, 1), rtol=0.1, atol=0)
 
 
 def test_a_token_moves_between_pages_with_other_scales() -> None:

@@ -82,10 +82,13 @@ def test_a_32b_in_16_8_and_4_bits(tmp_path: Path) -> None:
     assert [fits[48, name] > 0 for name in sizes] == [False, True, True]
     assert all(fits[80, name] > 0 for name in sizes)
     assert fits[80, "4 bits"] > fits[80, "FP8"] > fits[80, "as stored"]
+    eight_bits = room_for_tokens(80 * GIB, sizes["FP8"], kv_fp8=True)
+    assert eight_bits == pytest.approx(2 * fits[80, "FP8"], rel=1e-3)
     table = memory_table(tmp_path).splitlines()
     assert len([line for line in table if "GiB" in line]) == 9
     assert any("24 GiB" in line and "does not fit" in line for line in table)
-    assert any("80 GiB" in line and "FP8" in line and "40,960" not in line for line in table)
+    (eight,) = (line.split() for line in table if "80 GiB" in line and "FP8" in line)
+    assert eight[-2] != "40,960" == eight[-1], "a KV cache in FP8 holds whole contexts"
 
 
 def test_the_sizes_are_those_that_the_loader_makes(tmp_path: Path) -> None:
