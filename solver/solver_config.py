@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -149,6 +149,11 @@ class SolverConfig:
     def running(self) -> int:
         """Number of sequences that one step of the engine advances."""
         return min(MAX_RUNNING, self.attempts * self.problems)
+
+    def for_problems(self, count: int) -> SolverConfig:
+        """Return the settings for so many problems at the same time, with kernels for all."""
+        kernels = max(self.kernels, min(MAX_KERNELS, self.attempts * count))
+        return replace(self, problems=count, kernels=kernels)
 
     def _check_types(self) -> None:
         whole = (

@@ -39,11 +39,9 @@ class BatchSolver:
     ) -> None:
         from ..solver import Solver
 
-        if parallel < 1:
-            raise SolverError(f"parallel must be at least 1, not {parallel}.")
         self._columns = columns or Columns()
         self._parallel = parallel
-        self._solver = Solver(config)
+        self._solver = Solver((config or SolverConfig()).for_problems(parallel))
 
     def __call__(self, batch: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
         """Return the batch with columns for what came of each problem.

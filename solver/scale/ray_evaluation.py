@@ -56,7 +56,7 @@ def evaluate_on_ray(
             another process.
         OSError: a record could not be written, or there are no workers any more.
     """
-    config = config or SolverConfig()
+    config = (config or SolverConfig()).for_problems(parallel)
     plan = CrewPlan(config, workers, None, gpus_per_worker, parallel)
     chosen = open_problems(str(problems), columns, subset=subset, split=split)
     survey = chosen.survey(config.low, config.high)

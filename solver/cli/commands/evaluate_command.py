@@ -28,7 +28,7 @@ from ...scale.cluster_run import ClusterRun
 from ...scale.crew_messages import CrewPlan
 from ...scale.crew_process import CrewProcess
 from ...scale.worker_options import add_worker_options, crew_plan
-from ...solver_config import MAX_KERNELS, SolverConfig, SolverError
+from ...solver_config import SolverConfig, SolverError
 from ...time_budget import Budget, BudgetConfig
 from ..exit_codes import ExitCode
 from ..solver_options import (
@@ -107,8 +107,8 @@ def run(options: argparse.Namespace) -> int:
     if options.first is not None and options.first < 1:
         raise SolverError(f"--first must be at least 1, not {options.first}.")
     kernels = options.kernels_per_worker or options.kernels
-    kernels = max(kernels, min(MAX_KERNELS, options.attempts * options.parallel))
     config = solver_config(options, kernels=kernels, problems=options.parallel)
+    config = config.for_problems(options.parallel)
     plan = crew_plan(options, config)
     budget = run_budget(options.limit_time, config)
     problems = chosen_problems(options)
