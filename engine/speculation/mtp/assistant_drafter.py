@@ -23,13 +23,15 @@ from ...scheduling.scheduled_step import ScheduledTokens
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
 from .assistant_checkpoint import LoadedAssistant, row_options
+from .draft_choice import DraftChoice
 
 
 class AssistantDrafter:
     """Drafts tokens with a drafter's weights, over the cache of its model.
 
     Drafts are drawn with the noise and the filters with which the step that verifies them draws:
-    where drafter and model nearly agree, both then draw the same token, also at temperature 1.
+    where drafter and model nearly agree, both then draw the same token, also at temperature 1. If
+    the likeliest tokens turn out right more often, they are taken instead (see ``DraftChoice``).
 
     Args:
         loaded: the drafter.
@@ -51,6 +53,9 @@ class AssistantDrafter:
         self._context = attach_drafter(self._model, checkpoint.sources, runner.cache)
         self._no_kv = self._placeholders(self._model)
         self._options = row_options(self._model)
+        self._choice = DraftChoice(runner.device)
+        # Place of the newest first draft of each sequence, drawn and likeliest.
+        self._first: dict[int, tuple[int, torch.Tensor]] = {}
         runner.keep_hidden()
 
     @staticmethod
@@ -64,11 +69,13 @@ class AssistantDrafter:
 
     def forget(self, seq: Sequence) -> None:
         """Drop the hidden states of a sequence that has ended."""
+        self._first.pop(seq.id, None)
         self._runner.hidden.pop(seq.id, None)
 
     @torch.inference_mode()
     def draft(self, sequences: list[Sequence], count: int) -> list[Draft]:
         """Return ``count`` drafts for each sequence whose last hidden state is at hand."""
+        self._compare(sequences)
         states = {seq.id: self._state(seq) for seq in sequences}
         known = [seq for seq in sequences if states[seq.id] is not None]
         drafted = dict.fromkeys((seq.id for seq in sequences), Draft())
@@ -79,6 +86,18 @@ class AssistantDrafter:
             for seq, line in zip(known, lines, strict=True):
                 drafted[seq.id] = Draft(DraftTree.line(line))
         return [drafted[seq.id] for seq in sequences]
+
+    def _compare(self, sequences: list[Sequence]) -> None:
+        """Compare first drafts with the tokens that came in their place."""
+        known = [
+            (self._first.pop(seq.id)[1], seq.tokens[place])
+            for seq in sequences
+            if (place := self._first.get(seq.id, (1 << 40, None))[0]) < len(seq.tokens)
+        ]
+        if known:
+            tokens = torch.tensor([token for _, token in known], device=self._runner.device)
+            candidates = torch.stack([pair for pair, _ in known], dim=1)
+            self._choice.record(candidates, tokens, torch.ones_like(tokens, dtype=torch.bool))
 
     def _state(self, seq: Sequence) -> torch.Tensor | None:
         """Return the hidden state [hidden_size] before the newest token, if it was kept."""
@@ -104,7 +123,12 @@ class AssistantDrafter:
                 ScheduledTokens(seq, p + depth, 1, True, False, seq.epoch)
                 for seq, p in zip(seqs, newest, strict=True)
             ]
-            tokens = sample(logits, sampling_batch(entries, device))
+            drawn, likeliest = sample(logits, sampling_batch(entries, device)), logits.argmax(-1)
+            if not depth:
+                pairs = torch.stack([drawn, likeliest]).unbind(1)
+                for seq, place, pair in zip(seqs, newest, pairs, strict=True):
+                    self._first[seq.id] = (place + 1, pair)
+            tokens = self._choice.choose(drawn, likeliest)
             found.append(tokens)
         return torch.stack(found, dim=1).tolist()
 

@@ -32,6 +32,7 @@ from ...scheduling.scheduled_step import ScheduledTokens
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
 from .assistant_checkpoint import LoadedAssistant, row_options
+from .draft_choice import DraftChoice
 
 UNROTATED = "full_attention"  # layers of one copy: the kernel rotates their queries
 
@@ -103,6 +104,8 @@ class AssistantPass:
         self._drafted = torch.zeros(most, rows, device=device, dtype=torch.int64)
         self._depth = torch.zeros(1, device=device, dtype=torch.int64)
         self._token = torch.zeros(rows, device=device, dtype=torch.int64)
+        self._first = torch.zeros(2, rows, device=device, dtype=torch.int64)
+        self._first_of: tuple[int, ...] = ()  # sequences whose first drafts those are
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}  # by the number of drafts
 
     def draft(self, seqs: list[Sequence], states: list[int], count: int) -> list[list[int]]:
@@ -113,6 +116,7 @@ class AssistantPass:
         """
         arrays = self._drafter.arrays(seqs, self.rows)
         arrays["states"][: len(states)] = states
+        self._first_of = ()
         self._upload(arrays)
         torch.index_select(self._drafter.final_states(), 0, self._views["states"], out=self._hidden)
         self._token.copy_(self._views["newest"])
@@ -126,7 +130,13 @@ class AssistantPass:
             scheduled: its entries.
             chain: what it left, which receives the drafts.
         """
+        ids, step_rows = tuple(entry.seq.id for entry in scheduled), scheduled[0].count
         self._upload(self._drafter.arrays_behind(scheduled, self.rows))
+        if ids == self._first_of and all(entry.count == step_rows for entry in scheduled):
+            roots = self._drafter.drawn_tokens()[: self.rows * step_rows : step_rows]
+            valid = torch.arange(self.rows, device=roots.device) < len(ids)
+            self._drafter.choice.record(self._first, roots, valid)
+        self._first_of = ids
         views, positions = self._views, chain.positions[: self.rows]
         states = chain.state_rows[: self.rows]
         torch.index_select(self._drafter.final_states(), 0, states, out=self._hidden)
@@ -174,6 +184,10 @@ class AssistantPass:
             max_top_k=0, all_greedy=False, any_filtered=True,
         )  # fmt: skip
         sample_tokens(logits, batch, self._token, self._drafter.sampler_space)
+        likeliest = logits.argmax(-1)
+        first = torch.stack([self._token, likeliest])
+        self._first.copy_(torch.where(self._depth == 0, first, self._first))
+        self._token.copy_(self._drafter.choice.choose(self._token, likeliest))
         self._hidden.copy_(hidden)
         self._drafted.index_copy_(0, self._depth, self._token[None])
         self._depth += 1
@@ -221,6 +235,7 @@ class KernelAssistantDrafter:
             sampler_workspace_size(sequences, text.vocab_size), device=runner.device
         )
         self._passes: dict[int, AssistantPass] = {}
+        self.choice = DraftChoice(runner.device)
 
     def _attach(
         self, sources: tuple[LayerSpec, ...], workspace: torch.Tensor
@@ -271,6 +286,10 @@ class KernelAssistantDrafter:
         if sequences not in self._passes:
             self._passes[sequences] = AssistantPass(self, sequences, self._most)
         return self._passes[sequences]
+
+    def drawn_tokens(self) -> torch.Tensor:
+        """Tokens that the last step drew, int64 [rows]."""
+        return self._runner.sampled.tokens
 
     def final_states(self) -> torch.Tensor:
         """Normed output of the decoder's last layer in the last step, [rows, hidden_size]."""

@@ -1,6 +1,7 @@
 """How many drafts pay: costs, running acceptance, and the rest that a drafter takes in vain."""
 
 import pytest
+import torch
 
 from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.draft_tree import DraftTree
@@ -8,6 +9,7 @@ from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.acceptance_rates import PRIOR_CHANCE, AcceptanceRates
 from eightfold.engine.speculation.draft_budget import DraftBudget
 from eightfold.engine.speculation.drafter import Draft
+from eightfold.engine.speculation.mtp.draft_choice import DraftChoice
 from eightfold.engine.speculation.speculator import FIRST_REST, TRIES, Speculator
 from eightfold.engine.speculation.step_costs import StepCosts
 
@@ -123,3 +125,19 @@ def test_without_costs_every_draft_is_verified() -> None:
     assert len(speculator.propose(many[:20], [100] * 20)[0]) == 1
     assert "always" in speculator.summary()
     assert "64 rows" in Speculator(VainDrafter(), FLAT, 3, uniform=True).summary()
+
+
+def test_drafts_are_drawn_until_the_likeliest_tokens_do_better() -> None:
+    choice = DraftChoice(torch.device("cpu"))
+    drawn, likeliest, valid = torch.tensor([1, 2]), torch.tensor([3, 4]), torch.tensor([True, True])
+    assert choice.choose(drawn, likeliest).tolist() == [1, 2]
+    candidates = torch.stack([drawn, likeliest])
+    for _ in range(5):
+        choice.record(candidates, torch.tensor([3, 2]), valid)
+    assert choice.choose(drawn, likeliest).tolist() == [1, 2]  # one each
+    for _ in range(5):
+        choice.record(candidates, torch.tensor([3, 4]), valid)
+    assert choice.choose(drawn, likeliest).tolist() == [3, 4]
+    for _ in range(200):
+        choice.record(candidates, torch.tensor([1, 4]), torch.tensor([True, False]))
+    assert choice.choose(drawn, likeliest).tolist() == [1, 2]

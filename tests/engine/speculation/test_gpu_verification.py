@@ -5,6 +5,7 @@ The kernels run in Triton's interpreter, in float32 and without graphs.
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from eightfold.engine import Engine, EngineConfig, SamplingParams
 from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.inspection.kv_geometry import one_copy_layers
 from eightfold.engine.scheduling.draft_tree import DraftTree
+from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.drafter import Draft
 from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
@@ -96,6 +98,39 @@ def test_drafts_of_weights_are_those_of_transformers(engine: Engine, tmp_path: P
     assert len(checked) >= 2
     for length, line in checked.items():
         assert list(line) == reference_drafts(assistant, target, tokens[:length], len(line))
+
+
+@pytest.mark.skipif(
+    not hasattr(transformers, "Gemma4AssistantForCausalLM"),
+    reason="this transformers has no Gemma 4 drafters",
+)
+def test_drafts_behind_a_step_are_those_of_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The device goes on from what the step has drawn; the next step does not wait for it."""
+    folder, text = tmp_path / "drafter", {"sliding_window": 8, "global_head_dim": 32}
+    assistant = save_assistant(folder, text=text)
+    target = tiny_models.build("gemma4_one_copy")
+    config = replace(CONFIG, fused=True, speculate=str(folder), lookahead=1, max_drafts=1)
+    engine = Engine(tiny_models.build("gemma4_one_copy"), config)
+    runner: Any = engine._runner
+    drafter, drafted = runner.device_drafter, {}
+    behind, chained = drafter.draft_behind, []
+
+    def recorded(scheduled: list[ScheduledTokens], sequences: int, count: int) -> None:
+        behind(scheduled, sequences, count)
+        chained.append(scheduled[0].may_move)
+        drafted[int(runner.chain.positions[0])] = runner.chain.drafts[0, :count].tolist()
+
+    monkeypatch.setattr(drafter, "draft_behind", recorded)
+    seq = engine.submit(PROMPT, SamplingParams(temperature=0, max_new_tokens=8, stop_token_ids=()))
+    tokens = PROMPT + run_until_idle(engine)[seq]
+    assert tokens[len(PROMPT) :] == greedy_reference(target, PROMPT, 8)
+    checked = {place: line for place, line in drafted.items() if place < len(tokens)}
+    assert len(checked) >= 3
+    assert sum(map(bool, chained)) >= 2
+    for place, line in checked.items():
+        assert line == reference_drafts(assistant, target, tokens[: place + 1], len(line))
 
 
 class BranchingDrafter(ReplayDrafter):
