@@ -22,6 +22,9 @@ OPEN_PATHS = ("/health",)
 MAX_BODY = 32 << 20
 """Bytes of a request's body; prompts that fit a context are far smaller."""
 
+MAX_DISCARDED = 256 << 20
+"""Bytes of a refused body that are read at most."""
+
 TOO_LARGE = f"The request's body is larger than {MAX_BODY >> 20} MiB; send less."
 
 
@@ -57,6 +60,7 @@ class RequestGate:
             message = await receive()
             received += len(message.get("body", b""))
             if received > MAX_BODY:
+                await _discard(receive)
                 raise HTTPException(413, TOO_LARGE)
             return message
 
@@ -69,9 +73,20 @@ class RequestGate:
         else:
             await self._app(scope, limited, counted)
             return
+        await _discard(receive)
         await JSONResponse(refused.body(), refused.status)(scope, receive, counted)
 
     def _has_key(self, headers: Headers) -> bool:
         assert self._key is not None
         sent = headers.get("authorization", "").removeprefix("Bearer ")
         return hmac.compare_digest(sent.encode(), self._key.encode())
+
+
+async def _discard(receive: Receive) -> None:
+    """Read the rest of a body: a client that writes all of it first would not see the answer."""
+    left = MAX_DISCARDED
+    while left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        if not message.get("more_body", False):
+            return

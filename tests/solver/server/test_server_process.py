@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -133,6 +135,10 @@ def test_calls_of_given_tools_are_read_back(client: Any) -> None:
         ({"frequency_penalty": 0.5}, "frequency_penalty is not supported"),
         ({"logprobs": True}, "logprobs is not supported"),
         ({"n": 0}, "n: "),
+        ({"stop": 5}, "a text or a list of texts"),
+        ({"tools": [{"type": "function"}]}, "no object function with a name"),
+        ({"extra_body": {"chat_template_kwargs": {"tokenize": True}}}, "tokenize is no variable"),
+        ({"reasoning_effort": "low"}, "knows no reasoning_effort"),
         ({"messages": [{"role": "user", "content": "x " * 20_000}]}, "may hold at most"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "only text"),
         (
@@ -151,6 +157,27 @@ def test_bad_requests_get_an_error_in_the_protocols_form(
     body: Any = caught.value.body
     assert set(body) == {"message", "type", "param", "code"}
     assert said in body["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status", "said"),
+    [
+        (b"{not", "application/json", 400, "is not JSON"),
+        (b"[" * 100_000, "application/json", 400, "nested too deeply"),
+        (b'{"model": "m", "prompt": "1"}', "text/plain", 400, "Content-Type: application/json"),
+        (b" " * (33 << 20), "application/json", 413, "larger than 32 MiB"),
+        (b'{"model": "\\ud800", "prompt": "1"}', "application/json", 404, "There is no model"),
+    ],
+)
+def test_bodies_that_cannot_be_read_get_an_error_in_the_protocols_form(
+    server: ServerProcess, body: bytes, kind: str, status: int, said: str
+) -> None:
+    headers = {"Authorization": f"Bearer {KEY}", "Content-Type": kind}
+    request = urllib.request.Request(f"{server.url}/completions", body, headers)
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=60)
+    assert caught.value.code == status
+    assert said in json.load(caught.value)["error"]["message"]
 
 
 def test_a_wrong_key_is_refused(server: ServerProcess) -> None:
