@@ -4,6 +4,7 @@
     python benchmarks/speculation.py --bundled                  # the bundled model on a CPU
     python benchmarks/speculation.py --mixture                  # a mixture of experts on a CPU
     python benchmarks/speculation.py --contexts 1024,7000       # on one GPU, plain decoding beside
+    python benchmarks/speculation.py --gpu --traces FOLDER      # and recorded attempts there
 
 The n-gram drafter is measured on recorded attempts that are sampled again in lockstep (the folder
 holds ``tokens.npz``: ``pN_prompt`` and ``pN_aM``, token ids in the Harmony format). On a GPU, a
@@ -71,15 +72,16 @@ def measure_context(
     from decode import random_prompts
     from support.speculation.device_replay import DeviceReplay
     from support.speculation.drafted_decode import ConstantDrafter, DraftedDecode
-    from support.step_profile import profile
 
     prompts = random_prompts(arguments.batch, context)
     decode = DraftedDecode(engine, prompts)
     found: dict[str, dict[str, Any]] = {}
 
-    def measure(name: str, drafter: Any, drafts: int, running: int | None = None) -> None:
+    def measure(
+        name: str, drafter: Any, drafts: int, running: int | None = None, idle: bool = False
+    ) -> None:
         decode.set_drafter(drafter, drafts)
-        found[name] = decode.measure(arguments.tokens, running)
+        found[name] = decode.measure(arguments.tokens, running, profiled=idle)
         decode.pause()
         plain = found["plain" if running is None else "one alone, plain"]
         found[name]["speedup"] = round(found[name]["tokens_per_s"] / plain["tokens_per_s"], 3)
@@ -99,32 +101,45 @@ def measure_context(
     found["rounding"] = divergence(plain_tokens, decode.tokens)
     print(f"context {context}, tokens of 8 and 64 rows: {found['rounding']}", flush=True)
     for drafts in (3, 7):
-        measure(f"replay, k={drafts}", replay(), drafts)
+        measure(f"replay, k={drafts}", replay(), drafts, idle=True)
         measure(f"thinned replay, k={drafts}", replay(PUBLISHED_ACCEPTANCE), drafts)
 
-    def measure_idle(name: str, drafter: Any, drafts: int) -> None:
-        measure(name, drafter, drafts)
-        for seq in decode.seqs:
-            engine.resume(seq, [])
-        for _ in range(8):
-            engine.step()
-        _, idle = profile(engine, steps=8)
-        found[name]["idle_share"] = round(idle, 4)
-        print(f"context {context}, {name}: device idle {idle:.2%}", flush=True)
-        decode.pause()
-
-    measure_idle("n-gram, k=7", NgramDrafter(branches=False), 7)
     if drafter is not None:
-        measure_idle("drafter of random weights, k=3", drafter, 3)
         for drafts in (3, 7):
             thinned = replay(PUBLISHED_ACCEPTANCE, drafter)
-            measure_idle(f"thinned replay at the cost of a drafter, k={drafts}", thinned, drafts)
+            name = f"thinned replay at the cost of a drafter, k={drafts}"
+            measure(name, thinned, drafts, idle=True)
     measure("one alone, plain", None, 0, running=1)
     measure("one alone, replay, k=7", replay(), 7, running=1)
-    for seq in decode.seqs:
-        engine.cancel(seq)
-    while engine.has_work():
-        engine.step()
+    decode.end()
+    return found
+
+
+def measure_recorded(
+    engine: Any, forced: Any, context: int, arguments: argparse.Namespace
+) -> dict[str, Any]:
+    """Decode recorded attempts with n-gram drafts; print and return the figures."""
+    from support.speculation.recorded_decode import RecordedDecode
+
+    problem, tokens = arguments.problems[0], 2 * arguments.tokens
+    decode = RecordedDecode(
+        engine, forced, arguments.traces, problem, context, tokens + 96, arguments.batch
+    )
+    found: dict[str, Any] = {}
+    for name, branches, drafts in (
+        ("plain", None, 0), ("tree of 7", True, 7), ("line of 7", False, 7),
+        ("tree of 3", True, 3), ("line of 3", False, 3),
+    ):  # fmt: skip
+        drafter = None if branches is None else NgramDrafter(branches)
+        decode.set_drafter(drafter, drafts)
+        count = arguments.tokens if drafter is None else tokens
+        found[name] = decode.measure(count, profiled=drafter is not None)
+        found[name]["speedup"] = round(
+            found[name]["tokens_per_s"] / found["plain"]["tokens_per_s"], 3
+        )
+        decode.pause()
+        print(f"recorded attempts, context {context}, n-gram, {name}: {found[name]}", flush=True)
+    decode.end()
     return found
 
 
@@ -134,6 +149,7 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
     from support.random_model import random_model
     from support.speculation.decided_model import decide_tokens
     from support.speculation.drafted_decode import ConstantDrafter, drafting_config
+    from support.speculation.recorded_decode import ForcedTokens
 
     from eightfold.engine import Engine
     from eightfold.engine.startup.step_timing import measure_step_costs
@@ -141,8 +157,9 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
     model = random_model(arguments.model, torch.device("cuda"))
     if model.config.model_type == "gemma4_text":
         decide_tokens(model)
-    room = max(arguments.contexts) + 2 * arguments.tokens + 64
-    config = drafting_config(arguments.batch, room, 2 * arguments.tokens)
+    room = max(arguments.contexts) + 2 * arguments.tokens + 128
+    config = drafting_config(arguments.batch, room, 2 * arguments.tokens + 96)
+    forced = ForcedTokens(torch.device("cuda"))
     engine = Engine(model, config, ConstantDrafter())
     print(engine.table(), flush=True)
     costs = measure_step_costs(engine._runner, config, engine.max_context, engine._vocabulary)
@@ -155,6 +172,9 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
         drafter = random_drafter(engine, model)
     for context in arguments.contexts:
         result[str(context)] = measure_context(engine, context, arguments, drafter)
+        if arguments.traces is not None:
+            recorded = measure_recorded(engine, forced, context, arguments)
+            result[f"recorded attempts, {context}"] = recorded
     del engine, drafter
     gc.collect()
     return result
@@ -214,7 +234,10 @@ def positive_ints(text: str) -> list[int]:
 def parse_arguments() -> argparse.Namespace:
     """Return the command line's options; exit with code 2 and one sentence if they are wrong."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--traces", type=Path, help="folder of recorded attempts, for a CPU")
+    parser.add_argument("--traces", type=Path, help="folder of recorded attempts")
+    parser.add_argument(
+        "--gpu", action="store_true", help="decode the first of --problems of --traces on a GPU"
+    )
     parser.add_argument(
         "--problems", type=positive_ints, default="0,1,2,3,4,5,6,7,8,9",
         help="problems of the folder (%(default)s)",
@@ -237,7 +260,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     arguments = parser.parse_args()
     if arguments.tokens is None:
-        arguments.tokens = 160 if arguments.traces is None else 1 << 30
+        arguments.tokens = 160 if arguments.traces is None or arguments.gpu else 1 << 30
     if arguments.tokens < 1 or arguments.batch < 1:
         parser.error("--tokens and --batch must be at least 1")
     if arguments.traces is not None and not (arguments.traces / "tokens.npz").is_file():
@@ -247,7 +270,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()
-    if arguments.traces is not None:
+    if arguments.traces is not None and not arguments.gpu:
         result = {"ngram": measure_traces(arguments)}
     elif arguments.bundled:
         result = {"bundled": measure_bundled(arguments)}

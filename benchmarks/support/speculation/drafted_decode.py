@@ -3,13 +3,15 @@
 import time
 from typing import Any
 
+from support.step_profile import profile
+
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 from eightfold.engine.execution.draft_chain import DeviceDrafter
 from eightfold.engine.scheduling.draft_tree import DraftTree
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.drafter import Draft, Drafter
 
-WARMUP_STEPS = 4
+WARMUP_STEPS, PROFILED_STEPS = 4, 8
 SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "top_k": 64, "stop_token_ids": ()}
 
 
@@ -43,15 +45,16 @@ class DraftedDecode:
 
     Args:
         engine: an engine with a drafter.
-        prompts: one for each sequence; its number is its seed.
+        prompts: one for each sequence.
+        seed: of the first sequence; others have the numbers that follow.
     """
 
-    def __init__(self, engine: Engine, prompts: list[list[int]]) -> None:
+    def __init__(self, engine: Engine, prompts: list[list[int]], seed: int = 0) -> None:
         self.engine = engine
         self.length = len(prompts[0])
         self.seqs = [
-            engine.submit(prompt, SamplingParams(**SAMPLING, seed=seed))
-            for seed, prompt in enumerate(prompts)
+            engine.submit(prompt, SamplingParams(**SAMPLING, seed=own))
+            for own, prompt in enumerate(prompts, seed)
         ]
         waiting = set(self.seqs)
         self._speculator = engine._speculator
@@ -70,6 +73,13 @@ class DraftedDecode:
             runner.device_drafter = drafter if isinstance(drafter, DeviceDrafter) else None
         self.engine._speculator = self.engine._scheduler.draft_source = speculator
 
+    def end(self) -> None:
+        """End the sequences."""
+        for seq in self.seqs:
+            self.engine.cancel(seq)
+        while self.engine.has_work():
+            self.engine.step()
+
     def pause(self) -> None:
         """Rewind every sequence to its prompt."""
         for seq in self.seqs:
@@ -77,11 +87,14 @@ class DraftedDecode:
         while self.engine.has_work():
             self.engine.step()
 
-    def measure(self, tokens: int, running: int | None = None) -> dict[str, Any]:
+    def measure(
+        self, tokens: int, running: int | None = None, *, profiled: bool = False
+    ) -> dict[str, Any]:
         """Sample ``tokens`` tokens of each sequence, and return figures of the steps.
 
         Args:
             running: number of sequences; ``None`` for all.
+            profiled: measure in a few more steps for what share of the time the device waits.
         """
         seqs = self.seqs[:running]
         for seq in seqs:
@@ -104,9 +117,11 @@ class DraftedDecode:
         drafted = after["drafted_tokens"] - before["drafted_tokens"]
         accepted = after["accepted_tokens"] - before["accepted_tokens"]
         self.tokens = found
+        idle = round(profile(self.engine, PROFILED_STEPS)[1], 4) if profiled else None
         return {
             "tokens_per_s": round(timed / seconds, 1),
             "step_ms": round(seconds / (steps - WARMUP_STEPS) * 1e3, 3),
             "tokens_per_step": round(timed / (steps - WARMUP_STEPS) / len(seqs), 3),
             "acceptance": round(accepted / drafted, 4) if drafted else None,
+            **({"idle_share": idle} if profiled else {}),
         }
