@@ -196,7 +196,8 @@ class FusedDecoder:
                 self._write_cache(layer, positions, batches[layer.spec.window], cache)
                 return
             attended = self._attention(layer, positions, batches[layer.spec.window], cache)
-            if layer.experts is not None and self.experts is not None and count <= MAX_ROWS:
+            own, few = layer.per_layer_input, count <= MAX_ROWS
+            if few and own is None and layer.experts is not None and self.experts is not None:
                 self._linear.linear(attended, layer.out, y)
                 dense = partial(self._dense, layer, x, y)
                 self.experts.few_rows(layer, next_norm, y, (residual, other), x, dense)
@@ -207,7 +208,7 @@ class FusedDecoder:
                 projected, residual, layer.post_attention_norm, layer.pre_feedforward_norm,
                 bias=layer.out_bias,
             )  # fmt: skip
-            added, own = self._feedforward(layer, normed, residual, y), layer.per_layer_input
+            added = self._feedforward(layer, normed, residual, y)
             post_norm = layer.post_feedforward_norm
             if own is not None and self._per_layer_inputs is not None:
                 self._add(added, residual, post_norm, None)

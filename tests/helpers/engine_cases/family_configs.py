@@ -61,6 +61,10 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
     "gemma4_text_experts": lambda: _gemma4(
         enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=32
     ),
+    "gemma4_text_experts_and_layer_inputs": lambda: _gemma4(
+        enable_moe_block=True, num_experts=4, top_k_experts=2, moe_intermediate_size=32,
+        hidden_size_per_layer_input=8,
+    ),
     "gpt_oss": lambda: transformers.GptOssConfig(
         **LAYERS, **SLIDING, **HEADS, **YARN, num_local_experts=4, num_experts_per_tok=2
     ),
