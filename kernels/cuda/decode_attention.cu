@@ -244,26 +244,28 @@ __device__ __forceinline__ void share_sums(SharedState& shared, Sums& sums, floa
     asm volatile("bar.sync 1, %0;" ::"n"(WARPS * 32) : "memory");
 }
 
-// Adds up the warps' sums, and writes them as a split's results, or the attention itself.
+// Adds up the warps' sums, and writes them as a split's results, or the attention itself. The stream
+// that took the item's first tile comes first, which depends on the items before: `first_stream`.
 __device__ __forceinline__ void store_sums(const SharedState& shared, const float* merge,
                                            const WorkItem& item, int round, int index,
-                                           bool split, const bf16* sinks, bf16* out, float* part,
-                                           float* stats) {
+                                           int first_stream, bool split, const bf16* sinks,
+                                           bf16* out, float* part, float* stats) {
     const float infinity = __int_as_float(0x7F800000);
     for (int at = threadIdx.x; at < ROWS * (HEAD_DIM / 4); at += WARPS * 32) {
         const int row = at / (HEAD_DIM / 4), dim = at % (HEAD_DIM / 4) * 4;
         float4 sum = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
         float top = -infinity, total = 0.0f;
 #pragma unroll
-        for (int w = 0; w < STREAMS; ++w) {
+        for (int i = 0; i < STREAMS; ++i) {
+            const int w = (first_stream + i) % STREAMS;
             const float4 x = *(const float4*)(merge + (w * ROWS + row) * ROW_FLOATS + dim);
             sum.x += x.x, sum.y += x.y, sum.z += x.z, sum.w += x.w;
             top = fmaxf(top, shared.stats[round % 2][w][row][0]);
         }
 #pragma unroll
-        for (int w = 0; w < STREAMS; ++w)
+        for (int i = 0; i < STREAMS; ++i)
             if (top != -infinity) {
-                const float* own = shared.stats[round % 2][w][row];
+                const float* own = shared.stats[round % 2][(first_stream + i) % STREAMS][row];
                 total += own[1] * exp2_fast(own[0] - top);
             }
         if (split) {
@@ -329,9 +331,10 @@ __device__ __forceinline__ void attend(SharedState& shared, const Params& params
                         item.begin + tile * TILE, first_row, scale);
             barrier_arrive_warp(shared.empty[slot]);
         }
-        before += item.tiles;
         share_sums(shared, sums, merge, round, stream, first_row);
-        store_sums(shared, merge, item, round, index, params.split > 0, sinks, out, part, stats);
+        store_sums(shared, merge, item, round, index, before % STREAMS, params.split > 0, sinks, out,
+                   part, stats);
+        before += item.tiles;
     }
 }
 
