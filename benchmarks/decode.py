@@ -8,8 +8,9 @@ once, of the experts only those that its rows chose, and the KV cache of every s
 the read bandwidth that is measured first; with many sequences the operations of its products, if
 these take longer at the rate that a large product reaches. The profile assigns to each kernel the
 time from the end of the previous kernel to its own end, so that the parts add up to the step. The
-last line is one JSON object. `--path graph` runs transformers' modules in place of the fused
-decoder; `--compare hf` adds transformers' `generate`.
+last line is one JSON object. `--random-cache` decodes over random keys and values instead of
+computed prompts, which takes seconds instead of minutes. `--path graph` runs transformers' modules
+in place of the fused decoder; `--compare hf` adds transformers' `generate`.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from typing import Any
 
 import torch
 from support.model_shapes import SHAPES
+from support.random_cache import pass_over_prompts
 from support.random_model import (
     STORED,
     expert_counts,
@@ -266,7 +268,9 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     """
     result: dict[str, Any] = {}
     bench = make_bench(arguments, result)
-    if not arguments.no_prefill:
+    if arguments.random_cache:
+        pass_over_prompts(bench.engine)
+    elif not arguments.no_prefill:
         measure_prefill(bench, arguments, result)
     measure_decode(bench, arguments, result)
     model, contexts = bench.model, arguments.contexts
@@ -320,6 +324,9 @@ def parse_arguments() -> argparse.Namespace:
         help="the fused decoder or transformers' modules (%(default)s)",
     )
     parser.add_argument("--no-prefill", action="store_true", help="leave the prefill out")
+    parser.add_argument(
+        "--random-cache", action="store_true", help="compute no prompts; leaves the prefill out"
+    )
     parser.add_argument(
         "--verify", action="store_true", help="also time steps with several rows a sequence"
     )
