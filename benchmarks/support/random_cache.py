@@ -8,6 +8,7 @@ import torch
 from eightfold.engine import Engine
 
 PART_PAGES = 4096  # filled at a time
+FINITE_FP8_CODES = 0x78  # those from here on are larger than 200, or not numbers
 
 
 def pass_over_prompts(engine: Engine) -> None:
@@ -26,7 +27,9 @@ def pass_over_prompts(engine: Engine) -> None:
 
     decoder.logits = logits
     for layer in runner.cache.layers:
-        for tensor in layer:
-            if tensor is not None:
-                for part in tensor.split(PART_PAGES):
+        for pages in layer:
+            if isinstance(pages, torch.Tensor):
+                for part in pages.split(PART_PAGES):
                     part.normal_()
+            elif pages is not None:
+                pages.codes.random_(FINITE_FP8_CODES)
