@@ -101,16 +101,21 @@ struct Sums {
     float acc[STEPS][COLUMNS][4], top[COLUMNS][2], total[COLUMNS][2];
 };
 
-// Values that no row may see become 0: they may never have been written, and 0 * NaN is NaN.
+// Values that no row may see become 0: they may never have been written, and 0 * NaN is NaN. The
+// warps that share a tile divide them, and none goes on before all are 0.
 __device__ __forceinline__ void zero_unseen_values(u32 values, int k0, int low, int end) {
-    const int lane = threadIdx.x % 32;
-    for (int at = lane; at < TILE * (HEAD_DIM / 8); at += 32) {
+    const int warp = threadIdx.x / 32;
+    for (int at = warp % ROW_BLOCKS * 32 + threadIdx.x % 32; at < TILE * (HEAD_DIM / 8);
+         at += ROW_BLOCKS * 32) {
         const int key = at / (HEAD_DIM / 8);
         if (k0 + key < low || k0 + key >= end)
             store_shared(chunk_address(values, key, at % (HEAD_DIM / 8)), make_uint4(0, 0, 0, 0));
     }
     fence_async_proxy();
     __syncwarp();
+    if (ROW_BLOCKS > 1)  // barriers 0 and 1 belong to all warps
+        asm volatile("bar.sync %0, %1;" ::"r"(2 + warp / ROW_BLOCKS), "n"(ROW_BLOCKS * 32)
+                     : "memory");
 }
 
 // Takes one tile into a warp's sums.
