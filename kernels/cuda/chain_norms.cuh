@@ -15,10 +15,10 @@ __device__ __forceinline__ int row_of_tile(int i) {
     return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4 + i % 4 / 2 * 8;
 }
 
-// One over the root mean square of each row of x, from the sums that tiles have left. They are added
-// up in PARTS parts, and these in pairs, in the same order whatever ROWS is. EACH neighboring threads
-// take a row. BATCH tiles of each part are loaded at once, without branches, since a load takes half
-// a microsecond. Called when the input has been read.
+// One over the root mean square of each row of x, from the sums that tiles have left. They are
+// added up in PARTS parts, and these in pairs, in the same order whatever ROWS is. EACH neighboring
+// threads take a row. BATCH tiles of each part are loaded at once, without branches, since a load
+// takes half a microsecond. Called when the input has been read.
 __device__ __forceinline__ void load_factors(const LayerTail& tail, const Stage& stage,
                                              Ring& ring) {
     constexpr int PARTS = 16, EACH = 128 / ROWS, OWN = PARTS / EACH, BATCH = OWN < 2 ? 9 : 18 / OWN;
