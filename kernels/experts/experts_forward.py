@@ -1,7 +1,5 @@
 """A layer's experts: group pairs, gate and up with activation, down with weighting, and the sum."""
 
-from dataclasses import dataclass, replace
-
 import torch
 import torch.nn.functional as F
 
@@ -12,12 +10,21 @@ from ..triton_launch import (
     pdl_options,
     require,
     require_tensor,
-    require_tile,
     split_workspace,
     workspace_size,
 )
+from .bf16_stream import Bf16StreamConfig, bf16_stream
+from .expert_config import (
+    SMALLEST_TILE,
+    Configuration,
+    ExpertConfig,
+    ExpertTiles,
+    check_config,
+    chooses_experts,
+    expert_config,
+)
 from .expert_weights import SWIGLU_ALPHA, SWIGLU_LIMIT, Activation, ExpertWeights
-from .few_rows import FewRowsConfig, few_rows_config, few_rows_fits, few_rows_forward
+from .few_rows import FewRowsConfig, few_rows_forward
 from .grouped_kernels import (
     CHUNK,
     add_parts_kernel,
@@ -26,80 +33,11 @@ from .grouped_kernels import (
     permute_columns_kernel,
 )
 from .grouping import PairGroups, group_pairs, grouping_sizes
-from .many_rows import ManyRowsConfig, many_rows_fits, many_rows_forward
-from .mxfp4_stream import StreamConfig, mxfp4_stream, mxfp4_stream_fits
+from .many_rows import ManyRowsConfig, many_rows_forward
+from .mxfp4_stream import StreamConfig, mxfp4_stream
+from .router import Routing, route
 
-MOST_FEW_ROWS = 64
-MOST_STREAMED = 12  # pairs of an expert, on average
-SMALLEST_TILE = 16
-LARGE_TILES = (9, 10)  # compute capabilities, without the minor one
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertTiles:
-    """Launch configuration of one of the two products.
-
-    Attributes:
-        tile_n: output columns per program; in gate and up, of each.
-        tile_k: input columns per step; for MXFP4 a multiple of 128.
-        warps: warps per program.
-        stages: stages of the software pipeline.
-    """
-
-    tile_n: int
-    tile_k: int
-    warps: int
-    stages: int
-
-
-@dataclass(frozen=True, slots=True)
-class ExpertConfig:
-    """Launch configuration of ``experts_forward``.
-
-    Attributes:
-        tile_rows: pairs of one expert that a program computes.
-        gate_up: the first product's.
-        down: the second product's.
-    """
-
-    tile_rows: int
-    gate_up: ExpertTiles
-    down: ExpertTiles
-
-
-Configuration = StreamConfig | FewRowsConfig | ManyRowsConfig | ExpertConfig
-
-
-def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
-    """Return the configuration for so many rows, of a CUDA kernel if one can compute them."""
-    mean = rows * top_k / experts.experts
-    if mean <= MOST_STREAMED and mxfp4_stream_fits(rows, top_k, experts):
-        return StreamConfig()
-    if rows <= MOST_FEW_ROWS and few_rows_fits(rows, top_k, experts):
-        return few_rows_config(experts)
-    if rows > MOST_FEW_ROWS and many_rows_fits(top_k, experts):
-        return ManyRowsConfig()
-    return tile_config(rows, top_k, experts)
-
-
-def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
-    """Return the configuration of the Triton kernels for so many rows.
-
-    Large tiles need the shared memory and the matrix instruction of data center GPUs from Hopper
-    on.
-    """
-    mean, packed = rows * top_k / experts.experts, experts.is_mxfp4
-    tiles = ExpertTiles(64, 128 if packed or mean <= 12 else 64, 4, 3)
-    if mean <= 12:
-        return ExpertConfig(16, tiles, replace(tiles, stages=4))
-    if mean <= 48 or not _takes_large_tiles(experts.gate_up_rows.device):
-        return ExpertConfig(64, tiles, tiles)
-    tiles = ExpertTiles(128, tiles.tile_k, 8, 3)
-    return ExpertConfig(128, tiles, tiles)
-
-
-def _takes_large_tiles(device: torch.device) -> bool:
-    return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in LARGE_TILES
+COUNTERS, LEFT_AT_0 = 7, 2  # of the streams' launches, see Counter in expert_stream.cuh
 
 
 def _row_width(columns: int, experts: ExpertWeights) -> int:
@@ -116,7 +54,7 @@ def _workspace_sizes(
 ) -> list[int]:
     """Float32 elements of counts, order, tiles, permuted x, h, and parts."""
     pairs, per_float = rows * top_k, 4 // dtype.itemsize
-    if isinstance(config, StreamConfig | FewRowsConfig):
+    if isinstance(config, StreamConfig | Bf16StreamConfig | FewRowsConfig):
         return [0, 0, 0, 0, -(-pairs * experts.inner // per_float), pairs * experts.hidden]
     permuted = rows * _row_width(experts.hidden, experts) if experts.is_mxfp4 else 0
     h = pairs * _row_width(experts.inner, experts)
@@ -146,6 +84,8 @@ def experts_forward(
     out: torch.Tensor,
     workspace: torch.Tensor,
     *,
+    routing: Routing | None = None,
+    counters: torch.Tensor | None = None,
     config: Configuration | None = None,
     pdl: bool = False,
 ) -> torch.Tensor:
@@ -162,6 +102,10 @@ def experts_forward(
         out: [rows, hidden]; or float32 [top_k, rows, hidden], whose sum over the first axis is the
             result, as ``add_rms_norm`` takes it.
         workspace: float32, at least ``experts_workspace_size`` elements.
+        routing: if given, ids and weights are computed from it and written.
+        counters: int32 [COUNTERS], zeros before the first of all calls that use them, by which
+            the programs of a launch know of one another; calls at the same time need counters
+            each. The one at LEFT_AT_0 is 0 after the call. ``None`` allocates them.
         config: launch configuration; ``None`` for ``expert_config``.
         pdl: launch with programmatic dependent launch.
 
@@ -175,7 +119,13 @@ def experts_forward(
     if config is None:
         config = expert_config(rows, top_k, experts)
     else:
-        _check_config(config, rows, top_k, experts)
+        check_config(config, rows, top_k, experts)
+    if routing is not None and not chooses_experts(config, routing):
+        route(
+            routing.logits, top_k, routing.kind, ids, weights, expert_scale=routing.expert_scale,
+            pdl=pdl,
+        )  # fmt: skip
+        routing = None
     sizes = _workspace_sizes(rows, top_k, experts, config, x.dtype)
     _check(x, ids, weights, experts, out, workspace, sizes)
     *grouping, permuted, h, parts = split_workspace(workspace, sizes)
@@ -185,8 +135,13 @@ def experts_forward(
         parts = parts.view(x.dtype)[: top_k * x.numel()]
     elif out.dim() == 3:
         parts = out
-    if isinstance(config, StreamConfig):
-        mxfp4_stream(x, ids, weights, experts, h, parts, config, pdl=pdl)
+    if isinstance(config, StreamConfig | Bf16StreamConfig):
+        if counters is None:
+            counters = torch.zeros(COUNTERS, dtype=torch.int32, device=x.device)
+        if isinstance(config, StreamConfig):
+            mxfp4_stream(x, ids, weights, routing, experts, h, parts, counters, config, pdl=pdl)
+        else:
+            bf16_stream(x, ids, weights, routing, experts, h, parts, counters, config, pdl=pdl)
     elif isinstance(config, FewRowsConfig):
         few_rows_forward(x, ids, weights, experts, h, parts, config, pdl=pdl)
     else:
@@ -329,28 +284,6 @@ def _check(
         workspace.numel() >= needed,
         f"The workspace has {workspace.numel()} elements; it needs {needed}.",
     )
-
-
-def _check_config(config: Configuration, rows: int, top_k: int, experts: ExpertWeights) -> None:
-    """Raise ValueError unless a configuration that the caller chose can be used."""
-    fits = True
-    if isinstance(config, StreamConfig):
-        fits = mxfp4_stream_fits(rows, top_k, experts, config)
-    elif isinstance(config, FewRowsConfig):
-        fits = few_rows_fits(rows, top_k, experts, config)
-    elif isinstance(config, ManyRowsConfig):
-        fits = many_rows_fits(top_k, experts)
-    require(fits, f"{config} does not fit these experts; use the configuration of tile_config.")
-    if not isinstance(config, ExpertConfig):
-        return
-    require_tile("tile_rows", config.tile_rows)
-    for name, tiles in (("gate_up", config.gate_up), ("down", config.down)):
-        require_tile(f"tile_n of {name}", tiles.tile_n)
-        require_tile(f"tile_k of {name}", tiles.tile_k)
-        require(
-            not experts.is_mxfp4 or tiles.tile_k % CHUNK == 0,
-            f"tile_k of {name} is {tiles.tile_k}; MXFP4 needs a multiple of {CHUNK}.",
-        )
 
 
 def _activation(gate: torch.Tensor, up: torch.Tensor, activation: Activation) -> torch.Tensor:

@@ -5,19 +5,21 @@ from dataclasses import dataclass
 
 import torch
 
-from ..cuda.cuda_driver import CudaKernel
+from ..cuda.cuda_driver import TENSOR_MAP_BYTES, CudaKernel, TensorMap, tensor_map
 from ..cuda.nvrtc import is_hopper, load_kernel
 from ..triton_launch import multiprocessor_count
 from .expert_weights import ExpertWeights
 from .mxfp4_reference import BLOCK, BLOCK_BYTES
+from .router import ROUTED, Routing
 
 FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/mxfp4_stream.cu"
-MOST_PAIRS = 2048  # that the kernel looks through
-MOST_TILES = 16  # of a program
-ROWS_AT_ONCE = 32  # weight rows
+MOST_PAIRS = 1024  # that the kernel looks through
+ROWS_AT_ONCE = 64  # weight rows
+SLICE_BLOCKS, SLICE_BYTES = 8, 8192  # of a stage, in each row and in all
+THREADS, CONSUMERS = 480, 12
 SHARED_BYTES = 232448
-OTHER_BYTES = 7168  # of shared memory, beside the ring, x and the parts
+OTHER_BYTES = 12288  # of shared memory, beside the ring, x, scales and the parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,61 +27,58 @@ class StreamConfig:
     """Configuration of both products.
 
     Attributes:
-        stages: parts of the ring, each of 32 weight rows.
-        consumers: warps that multiply; they divide the columns in chunks of 128.
-        tile_rows: most pairs of one expert that are computed together, 8 or 16.
+        stages: parts of the ring of each of three groups of warps, each of 64 weight rows by 256
+            columns.
+        tile_rows: most pairs of one expert that are computed together, 4 or 8.
     """
 
-    stages: int = 2
-    consumers: int = 12
-    tile_rows: int = 8
+    stages: int = 5
+    tile_rows: int = 4
+
+
+_Map = ctypes.c_ubyte * TENSOR_MAP_BYTES
+
+
+class _Weights(ctypes.Structure):  # Weights in mxfp4_stream.cu
+    _fields_ = (("gate_up", _Map), ("down", _Map))
 
 
 def shared_bytes(inputs: int, config: StreamConfig) -> int:
-    """Return the dynamic shared memory of a program."""
-    blocks = inputs // BLOCK
-    ring = config.stages * ROWS_AT_ONCE * blocks * (BLOCK_BYTES + 1)
-    parts = config.consumers * config.tile_rows * 256
-    x = inputs * 2 + 16
-    return ring + config.tile_rows * x + parts + OTHER_BYTES
+    """Return the dynamic shared memory of a program; ``inputs`` are those of the wider product."""
+    blocks, groups = inputs // BLOCK, config.tile_rows // 4
+    x = -(-blocks // SLICE_BLOCKS) * SLICE_BLOCKS * 256 * groups
+    scales = 3 * -(-ROWS_AT_ONCE * blocks // 128) * 128
+    parts = 2 * CONSUMERS * 4 * groups * 128
+    return 3 * config.stages * SLICE_BYTES + x + scales + parts + OTHER_BYTES
 
 
 def kernel_defines(
-    experts: ExpertWeights, top_k: int, config: StreamConfig, gated: bool
+    experts: ExpertWeights, top_k: int, config: StreamConfig, routed: int = 0
 ) -> tuple[tuple[str, object], ...]:
     """Return the kernel's macros."""
-    bias = experts.gate_up_bias if gated else experts.down_bias
-    columns = (experts.hidden, experts.inner)
     return (
-        ("GATED", int(gated)),
-        ("HAS_BIAS", int(bias is not None)),
-        ("INPUTS", columns[0 if gated else 1]),
-        ("OUTPUTS", columns[1 if gated else 0]),
+        ("HAS_BIAS", int(experts.gate_up_bias is not None)),
+        ("HIDDEN", experts.hidden),
+        ("INNER", experts.inner),
         ("EXPERTS", experts.experts),
         ("TOP_K", top_k),
+        ("ROUTED", routed),
         ("STAGES", config.stages),
-        ("CONSUMERS", config.consumers),
-        ("TILES_N", config.tile_rows // 8),
+        ("TILES_N", config.tile_rows // 4),
     )
 
 
-def _load_kernel(
-    device: torch.device, defines: tuple[tuple[str, object], ...]
+def _kernel(
+    top_k: int, experts: ExpertWeights, config: StreamConfig, routed: int = 0
 ) -> CudaKernel | None:
-    macros = dict(defines)
-    stages, consumers, tiles = (int(str(macros[n])) for n in ("STAGES", "CONSUMERS", "TILES_N"))
-    config = StreamConfig(stages, consumers, tiles * 8)
-    shared = shared_bytes(int(str(macros["INPUTS"])), config)
-    return load_kernel(device, "experts_mxfp4_stream", defines, shared, FALLBACK, SOURCE)
-
-
-def _kernels(
-    top_k: int, experts: ExpertWeights, config: StreamConfig
-) -> tuple[CudaKernel | None, CudaKernel | None]:
-    device = experts.gate_up_rows.device
-    gate_up = kernel_defines(experts, top_k, config, True)
-    down = kernel_defines(experts, top_k, config, False)
-    return _load_kernel(device, gate_up), _load_kernel(device, down)
+    return load_kernel(
+        experts.gate_up_rows.device,
+        "experts_mxfp4_stream",
+        kernel_defines(experts, top_k, config, routed),
+        shared_bytes(max(experts.hidden, experts.inner), config),
+        FALLBACK,
+        SOURCE,
+    )
 
 
 def mxfp4_stream_fits(
@@ -87,7 +86,7 @@ def mxfp4_stream_fits(
 ) -> bool:
     """Return whether ``mxfp4_stream`` supports these experts and so many rows.
 
-    Compiles the kernels.
+    Compiles the kernel.
     """
     config = config or StreamConfig()
     biases = (experts.gate_up_bias, experts.down_bias)
@@ -101,11 +100,12 @@ def mxfp4_stream_fits(
         and experts.activation == "clamped_swiglu"
         and rows * top_k <= MOST_PAIRS
         and experts.inner % 16 == 0
-        and experts.hidden % ROWS_AT_ONCE == 0
+        and experts.hidden % 16 == 0
         and shared_bytes(widest, config) <= SHARED_BYTES
+        and len({bias is None for bias in biases}) == 1
         and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
         and all(each is not None and each.data_ptr() % 16 == 0 for each in stored)
-        and all(kernel is not None for kernel in _kernels(top_k, experts, config))
+        and _kernel(top_k, experts, config) is not None
     )
 
 
@@ -113,9 +113,11 @@ def mxfp4_stream(
     x: torch.Tensor,
     ids: torch.Tensor,
     weights: torch.Tensor,
+    routing: Routing | None,
     experts: ExpertWeights,
     h: torch.Tensor,
     parts: torch.Tensor,
+    counters: torch.Tensor,
     config: StreamConfig,
     *,
     pdl: bool,
@@ -126,25 +128,36 @@ def mxfp4_stream(
         x: bfloat16 [rows, hidden].
         ids: int32 [rows, top_k].
         weights: float32 [rows, top_k].
+        routing: from which ids and weights are computed, and written; ``None`` if they are there.
         experts: ``mxfp4_stream_fits`` accepts them.
         h: bfloat16 memory of at least rows * top_k * inner elements.
         parts: float32 [top_k, rows, hidden], written.
+        counters: int32, zeros before the first call; see ``experts_forward``.
         config: configuration.
         pdl: launch with programmatic dependent launch.
     """
     rows, top_k = ids.shape
-    gate_up, down = _kernels(top_k, experts, config)
-    assert gate_up is not None
-    assert down is not None
-    threads = 32 * (config.consumers + 3)  # two finish, one copies
-    programs, amount = multiprocessor_count(x.device), ctypes.c_int(rows)
-    stored = (experts.gate_up_rows, experts.gate_up_scales, experts.gate_up_bias)
-    arguments = [*_pointers((x, ids, weights, *stored, h)), amount]
-    gate_up.launch(programs, threads, arguments, pdl)
-    stored = (experts.down_rows, experts.down_scales, experts.down_bias)
-    arguments = [*_pointers((h, ids, weights, *stored, parts)), amount]
-    down.launch(programs, threads, arguments, pdl)
+    kernel = _kernel(top_k, experts, config, ROUTED[None if routing is None else routing.kind])
+    logits = None if routing is None else routing.logits
+    scale = None if routing is None else routing.expert_scale
+    assert kernel is not None
+    maps = _Weights(_slices_map(experts.gate_up_rows), _slices_map(experts.down_rows))
+    tensors = (
+        x, ids, weights, logits, scale, experts.gate_up_scales, experts.gate_up_bias,
+        experts.down_scales, experts.down_bias, h, parts, counters,
+    )  # fmt: skip
+    pointers = [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]
+    arguments = [maps, *pointers, ctypes.c_int(rows)]
+    kernel.launch(multiprocessor_count(x.device), THREADS, arguments, pdl)
 
 
-def _pointers(tensors: tuple[torch.Tensor | None, ...]) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]
+def _slices_map(rows: torch.Tensor) -> ctypes.Array[ctypes.c_ubyte]:
+    """Describe weight rows [experts, rows, bytes] for copies of slices, in units of 2 bytes."""
+    experts, count, row_bytes = rows.shape
+    found: TensorMap = tensor_map(
+        rows.data_ptr(),
+        sizes=(row_bytes // 2, experts * count),
+        strides=(row_bytes,),
+        box=(SLICE_BLOCKS * BLOCK_BYTES // 2, ROWS_AT_ONCE),
+    )
+    return _Map.from_buffer_copy(found)

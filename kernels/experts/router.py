@@ -1,5 +1,6 @@
 """Routing: each row's experts and their weights, from the router's logits."""
 
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -19,6 +20,25 @@ from ..triton_launch import (
 RouterKind = Literal["softmax_topk", "softmax_topk_renormalized", "topk_softmax"]
 """Order of softmax and choice: probabilities among all experts, the same divided by their sum
 (Qwen3-MoE, Gemma 4), or the softmax of the chosen logits (gpt-oss). The last two are equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Routing:
+    """What experts and their weights are chosen from; see ``route``.
+
+    Attributes:
+        logits: float32 [rows, experts].
+        kind: how logits become weights.
+        expert_scale: float32 [experts], factors of the weights.
+    """
+
+    logits: torch.Tensor
+    kind: RouterKind
+    expert_scale: torch.Tensor | None = None
+
+
+ROUTED = {None: 0, "topk_softmax": 1, "softmax_topk_renormalized": 1, "softmax_topk": 2}
+"""The macro ROUTED of kernels that choose experts by themselves, by kind."""
 
 
 @triton.jit

@@ -4,14 +4,20 @@ from collections.abc import Callable
 
 import torch
 
+from eightfold.kernels.experts.expert_config import clears_counter, expert_config
 from eightfold.kernels.experts.experts_forward import (
-    expert_config,
+    COUNTERS,
+    LEFT_AT_0,
     experts_forward,
     experts_workspace_size,
 )
 from eightfold.kernels.experts.grouping import PAIRS
-from eightfold.kernels.experts.router import route
-from eightfold.kernels.layers.expert_norms import join_branches, norms_and_router
+from eightfold.kernels.experts.router import Routing
+from eightfold.kernels.layers.beside_experts.expert_norms import join_branches, norms_and_router
+from eightfold.kernels.layers.beside_experts.linear_prefetched import (
+    linear_prefetched_fits,
+    sum_norm_linear,
+)
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
 from eightfold.kernels.layers.rms_norm import add_rms_norm
 
@@ -69,6 +75,7 @@ class ExpertRunner:
         self.step_tokens = tuple(kinds.values())
         size = experts_workspace_size(rows, first.top_k, first.weights, like.dtype)
         self._workspace = torch.empty(size, device=device)
+        self._counters = torch.zeros(COUNTERS, dtype=torch.int32, device=device)
 
     def logits(self, x: torch.Tensor, block: ExpertBlock) -> torch.Tensor:
         """Return the router's logits [rows, experts]: float32 for few rows."""
@@ -103,31 +110,37 @@ class ExpertRunner:
         assert block is not None
         ids = self.chosen[layer.spec.index] if rows <= self.chosen.shape[1] else self._ids
         ids, weights = ids[:rows], self._weights[:rows]
-        route(
-            logits, block.top_k, block.kind, ids, weights, expert_scale=block.expert_scale, pdl=True
-        )
         out = y
         if rows <= MAX_ROWS:
             out = self._parts[: block.top_k * rows * hidden].view(block.top_k, rows, hidden)
-        return experts_forward(x, ids, weights, block.weights, out, self._workspace, pdl=True)
+        routing = Routing(logits, block.kind, block.expert_scale)
+        return experts_forward(
+            x, ids, weights, block.weights, out, self._workspace, routing=routing,
+            counters=self._counters, pdl=True,
+        )  # fmt: skip
 
     def few_rows(
         self,
         layer: FusedLayer,
+        following: FusedLayer | None,
         next_norm: torch.Tensor,
         y: torch.Tensor,
         residuals: tuple[torch.Tensor, torch.Tensor],
         x: torch.Tensor,
         dense: Callable[[], None],
-    ) -> None:
+    ) -> torch.Tensor | None:
         """Run what follows the output projection of a layer with experts, for few rows.
 
         Args:
+            following: the next layer, if there is one.
             next_norm: [hidden], the norm before the next layer.
             y: [rows, hidden], output of the projection; overwritten.
             residuals: the residual, and memory for the new one, [rows, hidden].
             x: [rows, hidden], receives the input of the next layer.
             dense: computes the dense block beside the experts from x into y.
+
+        Returns:
+            What :meth:`add_and_project` is to add to the residual; ``None`` if that is done.
         """
         block, rows, eps = layer.experts, len(y), self._eps
         assert block is not None
@@ -143,16 +156,57 @@ class ExpertRunner:
         )  # fmt: skip
         if own is None:
             parts = self.forward(layer, x, logits, y)
+            if self._defers_sum(layer, following, parts):
+                return parts
             add_rms_norm(
                 parts, residual, layer.post_feedforward_norm, next_norm, x, scale=layer.scalar,
                 eps=eps, pdl=True,
             )  # fmt: skip
-            return
+            return None
         assert layer.post_feedforward_norm is not None
         dense()
         parts = self.forward(layer, expert_x, logits, spare)
         norms = (own.post_dense, own.post_experts, layer.post_feedforward_norm, next_norm)
         join_branches(y, parts, residual, norms, x, scale=layer.scalar, eps=eps, pdl=True)
+        return None
+
+    def _defers_sum(
+        self, layer: FusedLayer, following: FusedLayer | None, parts: torch.Tensor
+    ) -> bool:
+        """Return whether the next layer's q/k/v projection adds the experts' outputs."""
+        block = layer.experts
+        if following is None or following.input_norm is None or block is None or parts.dim() != 3:
+            return False
+        count, rows, _ = parts.shape
+        return (
+            layer.post_feedforward_norm is None
+            and layer.scalar == 1.0
+            and isinstance(following.qkv, torch.Tensor)
+            and clears_counter(rows, block.top_k, block.weights)
+            and linear_prefetched_fits(rows, following.qkv, count, following.input_norm.dtype)
+        )
+
+    def add_and_project(
+        self,
+        parts: torch.Tensor,
+        residual: torch.Tensor,
+        layer: FusedLayer,
+        x: torch.Tensor,
+        qkv: torch.Tensor,
+    ) -> None:
+        """Add what :meth:`few_rows` has returned, normalize, and compute the layer's q/k/v.
+
+        Args:
+            residual: [rows, hidden], overwritten.
+            x: [rows, hidden], overwritten.
+            qkv: [rows, n], written.
+        """
+        assert layer.input_norm is not None
+        assert isinstance(layer.qkv, torch.Tensor)
+        sum_norm_linear(
+            parts, residual, layer.input_norm, x, layer.qkv, qkv, self._counters[LEFT_AT_0:],
+            eps=self._eps, pdl=True,
+        )  # fmt: skip
 
     def beside_dense(
         self, layer: FusedLayer, residual: torch.Tensor, dense: torch.Tensor

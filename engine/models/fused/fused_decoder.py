@@ -189,9 +189,14 @@ class FusedDecoder:
         )
         other = residual if self.experts is None else self.experts.residual[:count]
         norms = [layer.input_norm for layer in self.layers[1:]] + [self._final_norm]
+        pending: torch.Tensor | None = None  # outputs of experts that are not in the residual yet
         for i, (layer, next_norm) in enumerate(zip(self.layers, norms, strict=True)):
-            normed = residual if layer.input_norm is None else x
-            self._linear.linear(normed, layer.qkv, self._qkv(layer, count))
+            normed, qkv = residual if layer.input_norm is None else x, self._qkv(layer, count)
+            if pending is None or self.experts is None:
+                self._linear.linear(normed, layer.qkv, qkv)
+            else:
+                self.experts.add_and_project(pending, residual, layer, x, qkv)
+                pending = None
             if not output_needed and i == self._last_own:
                 self._write_cache(layer, positions, batches[layer.spec.window], cache)
                 return
@@ -200,7 +205,10 @@ class FusedDecoder:
             if few and own is None and layer.experts is not None and self.experts is not None:
                 self._linear.linear(attended, layer.out, y)
                 dense = partial(self._dense, layer, x, y)
-                self.experts.few_rows(layer, next_norm, y, (residual, other), x, dense)
+                following = self.layers[i + 1] if i + 1 < len(self.layers) else None
+                pending = self.experts.few_rows(
+                    layer, following, next_norm, y, (residual, other), x, dense
+                )
                 residual, other = other, residual
                 continue
             projected = self._linear.summands(attended, layer.out, y)

@@ -2,6 +2,10 @@
 
 import torch
 
+from eightfold.kernels.layers.beside_experts.linear_prefetched import (
+    linear_prefetched,
+    linear_prefetched_fits,
+)
 from eightfold.kernels.layers.gated_activation import gated_activation
 from eightfold.kernels.layers.linear_chain import COUNTERS, linear_stream, linear_stream_fits
 from eightfold.kernels.layers.linear_few_rows import MAX_ROWS, linear_few_rows
@@ -68,6 +72,8 @@ class LinearDispatch:
         rows = x.shape[0]
         if isinstance(weight, StoredMatrix):
             stored_product(x, weight, out, pdl=True)
+        elif rows <= MAX_STREAM_ROWS and self._streams and linear_prefetched_fits(rows, weight):
+            linear_prefetched(x, weight, out, pdl=True)
         elif rows <= MAX_STREAM_ROWS and self._streams:
             linear_stream(x, weight, out, self._counters, activation=self._activation, pdl=True)
         elif rows <= MAX_ROWS:

@@ -6,12 +6,9 @@ import torch
 from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE
 from helpers.kernel_cases.layer_cases import poisoned, randn
 
+from eightfold.kernels.experts.expert_config import Configuration
 from eightfold.kernels.experts.expert_weights import ExpertWeights
-from eightfold.kernels.experts.experts_forward import (
-    Configuration,
-    experts_forward,
-    experts_workspace_size,
-)
+from eightfold.kernels.experts.experts_forward import experts_forward, experts_workspace_size
 
 
 def plain_experts(experts: int, hidden: int, inner: int, **options: Any) -> ExpertWeights:

@@ -25,7 +25,6 @@ from eightfold.kernels.attention.triton_kernels.paged_decode_kernel import paged
 from eightfold.kernels.attention.triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 from eightfold.kernels.attention.triton_kernels.split_combine_kernel import split_combine_kernel
 from eightfold.kernels.layers import (
-    expert_norms,
     gated_activation,
     linear_few_rows,
     per_layer_inputs,
@@ -33,6 +32,7 @@ from eightfold.kernels.layers import (
     rotary_embedding,
     token_embedding,
 )
+from eightfold.kernels.layers.beside_experts import expert_norms
 from eightfold.kernels.module_ops import rotate_and_write, strided_rms_norm
 from eightfold.kernels.quantized import triton_stored_rows
 from eightfold.kernels.sampling import (

@@ -11,8 +11,10 @@ import torch
 from helpers.kernel_cases.kernel_devices import CUDA
 
 from eightfold.kernels.cuda import nvrtc
-from eightfold.kernels.experts import few_rows, many_rows, mxfp4_stream
+from eightfold.kernels.experts import bf16_stream, few_rows, many_rows, mxfp4_stream
 from eightfold.kernels.experts.expert_weights import ExpertWeights
+from eightfold.kernels.experts.mxfp4_stream import StreamConfig
+from eightfold.kernels.experts.router import ROUTED
 
 BUILDS = Path(__file__).parents[2] / "helpers" / "kernel_cases" / "expert_builds.py"
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
@@ -105,10 +107,20 @@ def test_many_rows_compiles_without_spills(experts: ExpertWeights, tmp_path: Pat
     assert "serialized" not in report, "matrix products wait for one another"
 
 
-@needs_nvcc
-@pytest.mark.parametrize("gated", [True, False])
-def test_mxfp4_stream_compiles_without_spills(gated: bool, tmp_path: Path) -> None:
-    config = mxfp4_stream.StreamConfig()
-    defines = mxfp4_stream.kernel_defines(gpt_oss_experts(), 4, config, gated)
-    report = compile_with_nvcc(mxfp4_stream.SOURCE, defines, tmp_path)
+def assert_products_overlap(report: str) -> None:
     assert "0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads" in report
+    assert "serialized" not in report, "matrix products wait for one another"
+
+
+@needs_nvcc
+@pytest.mark.parametrize("config", [StreamConfig(), StreamConfig(4, 8)], ids=str)
+def test_mxfp4_stream_compiles_without_spills(config: StreamConfig, tmp_path: Path) -> None:
+    defines = mxfp4_stream.kernel_defines(gpt_oss_experts(), 4, config, ROUTED["topk_softmax"])
+    assert_products_overlap(compile_with_nvcc(mxfp4_stream.SOURCE, defines, tmp_path))
+
+
+@needs_nvcc
+def test_bf16_stream_compiles_without_spills(tmp_path: Path) -> None:
+    config = bf16_stream.Bf16StreamConfig()
+    defines = bf16_stream.kernel_defines(qwen_experts(), 8, config, ROUTED["softmax_topk"])
+    assert_products_overlap(compile_with_nvcc(bf16_stream.SOURCE, defines, tmp_path))

@@ -6,14 +6,16 @@ from helpers.kernel_cases.expert_cases import packed_experts, plain_experts, ran
 from helpers.kernel_cases.kernel_devices import DEVICE, needs_hopper, relative_error
 from helpers.kernel_cases.layer_cases import randn
 
-from eightfold.kernels.experts.experts_forward import Configuration, experts_reference
+from eightfold.kernels.experts.bf16_stream import Bf16StreamConfig
+from eightfold.kernels.experts.expert_config import Configuration
+from eightfold.kernels.experts.experts_forward import experts_reference
 from eightfold.kernels.experts.few_rows import FewRowsConfig, FewRowsTiles, few_rows_config
 from eightfold.kernels.experts.many_rows import ManyRowsConfig
 from eightfold.kernels.experts.mxfp4_stream import StreamConfig
 
 LIMIT = 5e-3
 PAIRS_16 = FewRowsTiles(2, 2, 1, 2)
-FEW = [StreamConfig(), StreamConfig(2, 8, 16), FewRowsConfig(16, PAIRS_16, PAIRS_16)]
+FEW = [StreamConfig(), StreamConfig(2, 8), FewRowsConfig(16, PAIRS_16, PAIRS_16)]
 
 
 def check(rows: int, experts, config: Configuration, top_k: int = 3, all_at: int | None = None):
@@ -47,6 +49,9 @@ def test_bfloat16(rows: int, activation: str) -> None:
     check(rows, experts, ManyRowsConfig())
     check(rows, experts, ManyRowsConfig(), all_at=8)
     check(rows, experts, few_rows_config(experts))
+    if rows <= 64:
+        check(rows, experts, Bf16StreamConfig())
+        check(rows, experts, Bf16StreamConfig(12, 2), all_at=8)
     interleaved = plain_experts(11, 136, 352, activation=activation, interleaved=True)
     check(rows, interleaved, ManyRowsConfig())
 

@@ -9,7 +9,8 @@ from helpers.kernel_cases.expert_cases import packed_experts, plain_experts, ran
 from helpers.kernel_cases.kernel_devices import CUDA, DEVICE, relative_error
 from helpers.kernel_cases.layer_cases import poisoned, randn
 
-from eightfold.kernels.experts.experts_forward import ExpertConfig, ExpertTiles, experts_reference
+from eightfold.kernels.experts.expert_config import ExpertConfig, ExpertTiles
+from eightfold.kernels.experts.experts_forward import experts_reference
 from eightfold.kernels.experts.router import route, route_reference
 
 LIMIT = 8e-3 if CUDA else 1e-4

@@ -9,7 +9,7 @@ from helpers.kernel_cases.kernel_devices import DEVICE, relative_error
 from helpers.kernel_cases.layer_cases import LIMIT, LINEAR_LIMIT, poisoned, randn
 
 import eightfold.kernels.layers.linear_few_rows as linear_few_rows_module
-from eightfold.kernels.layers.expert_norms import (
+from eightfold.kernels.layers.beside_experts.expert_norms import (
     join_branches,
     join_branches_reference,
     norms_and_router,

@@ -9,7 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_launch import (
+from ...triton_launch import (
     FLOAT_DTYPES,
     next_power_of_2,
     pdl_launch_dependents,
@@ -18,7 +18,7 @@ from ..triton_launch import (
     require,
     require_tensor,
 )
-from .rms_norm import add_rms_norm_reference, divide_by_rms
+from ..rms_norm import add_rms_norm_reference, divide_by_rms
 
 EXPERTS_PER_PROGRAM = 4
 

@@ -1,0 +1,1 @@
+"""Small layers around the experts of a layer, for few rows."""
