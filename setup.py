@@ -59,6 +59,7 @@ setup(
     ],
     extras_require={
         "flash": ["flash-attn>=2.7"],
+        "flash4": ["flash-attn-4>=4.0.0b36"],
         "kaggle": ["polars>=1.0"],
         "inspect": ["inspect-ai>=0.3.100"],
         "serve": [

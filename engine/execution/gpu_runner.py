@@ -1,5 +1,7 @@
 """Runs steps with the GPU kernels: decode steps as captured graphs, others as single launches."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from torch import nn
@@ -27,12 +29,11 @@ Tensors = dict[str, torch.Tensor]
 
 
 def flash_attn_candidates(architecture: Architecture, model: nn.Module) -> list[AttentionSpec]:
-    """Return the kinds of layers that flash-attn could compute: two copies and no sinks."""
-    if any(name.endswith(".sinks") for name, _ in model.named_parameters()):
-        return []
+    """Return the kinds of layers that flash-attn could compute: those with two copies."""
+    sinks = any(name.endswith(".sinks") for name, _ in model.named_parameters())
     heads = int(architecture.config.num_attention_heads)
     return [
-        AttentionSpec(heads, layer.kv_heads, layer.head_dim, layer.window or 0)
+        AttentionSpec(heads, layer.kv_heads, layer.head_dim, layer.window or 0, sinks)
         for layer in architecture.layers
         if not layer.one_copy
     ]
@@ -91,8 +92,9 @@ class GpuRunner:
         self._sampler_space = torch.empty(sampler_workspace_size(rows, vocabulary), device=device)
         self._entropy_space = torch.empty(entropy_workspace_size(rows, vocabulary), device=device)
         largest = RowLayout(max(rows, sequences), sequences, max(limits.rows, rows))
-        sizes = map(self.upload_bytes, [largest, *decode_layouts(limits)])
-        self._upload = StepUpload(device, max(sizes))
+        lines = decode_layouts(limits)
+        trees = [replace(line, tree=True) for line in lines if line.q_len > 1]
+        self._upload = StepUpload(device, max(map(self.upload_bytes, [largest, *lines, *trees])))
 
     @torch.inference_mode()
     def launch(self, plan: StepPlan) -> InFlightStep:

@@ -100,11 +100,12 @@ def attend(
         batch.page_table[decodes:], batch.query_starts, batch.seq_lens[decodes:], out[rows:],
     )  # fmt: skip
     kv_heads, head_dim = keys.shape[2:]
-    spec = AttentionSpec(query.shape[1], kv_heads, head_dim, window or 0)
-    flash = spec in batch.flash_attn_specs and sinks is None and not softcap
+    spec = AttentionSpec(query.shape[1], kv_heads, head_dim, window or 0, sinks is not None)
+    flash = spec in batch.flash_attn_specs and not softcap
     if flash and isinstance(keys, torch.Tensor) and isinstance(values, torch.Tensor):
         flash_prefill(
-            query, keys, values, *chunks, window=spec.window, scale=scale, first_pos=first_pos
-        )
+            query, keys, values, *chunks, window=spec.window, scale=scale, first_pos=first_pos,
+            sinks=sinks,
+        )  # fmt: skip
     else:
         paged_prefill(query, keys, values, *chunks, first_pos=first_pos, **shared)

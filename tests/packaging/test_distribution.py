@@ -39,7 +39,14 @@ def test_nothing_is_installed_outside_the_namespace() -> None:
 def test_the_metadata_names_the_requirements() -> None:
     found = importlib.metadata.metadata("eightfold")
     assert found["Requires-Python"] == ">=3.11"
-    assert set(found.get_all("Provides-Extra")) == {"flash", "inspect", "kaggle", "serve", "test"}
+    assert set(found.get_all("Provides-Extra")) == {
+        "flash",
+        "flash4",
+        "inspect",
+        "kaggle",
+        "serve",
+        "test",
+    }
     needs = set(found.get_all("Requires-Dist"))
     assert {"torch>=2.9", "transformers>=5.5", "rich>=13"} < needs
     assert {'flash-attn>=2.7; extra == "flash"', 'polars>=1.0; extra == "kaggle"'} < needs

@@ -1,1 +1,1 @@
-"""Prefill attention through flash-attn 2, if it is installed and faster."""
+"""Prefill attention through flash-attn 4 or 2, if one is installed and faster."""

@@ -15,6 +15,7 @@ from .flash_attn_prefill import (
     flash_prefill,
     is_installed,
     unsupported_reason,
+    uses_flash4,
 )
 
 ERROR_LIMIT = 1e-2  # relative Frobenius norm; two right results in bfloat16 differ by about 3e-3
@@ -35,7 +36,8 @@ def autotune_prefill(
         specs: kinds of attention layers; repeated ones are measured once.
         limits: size of the largest prefill step, which is the one measured.
     """
-    if not device_supported(limits.device) or not is_installed():
+    flash4 = uses_flash4(limits.device)
+    if not flash4 and not (device_supported(limits.device) and is_installed()):
         return frozenset()
     with torch.inference_mode():
         return frozenset(spec for spec in dict.fromkeys(specs) if _flash_is_faster(spec, limits))
@@ -111,6 +113,7 @@ def benchmark_inputs(spec: AttentionSpec, limits: PrefillLimits) -> dict[str, An
         "first_pos": torch.zeros_like(seq_lens),
         "window": spec.window,
         "scale": spec.head_dim**-0.5,
+        "sinks": random(spec.heads) if spec.sinks else None,
     }
 
 

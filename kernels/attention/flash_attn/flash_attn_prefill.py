@@ -1,11 +1,11 @@
-"""Prefill attention through flash-attn 2.
+"""Prefill attention through flash-attn 4 (see ``flash4_prefill.py``), or flash-attn 2.
 
-Decode steps stay with ``paged_decode``: flash-attn chooses its splits of the keys by the number of
-sequences, so that results would depend on the batch. It supports neither sinks nor one-copy
-caches, its head dimensions end at 256, and it reads only pages of multiples of 256 tokens. From
-smaller pages the keys of a sliding-window layer are gathered first: a window and the chunk for
-each sequence. For a full-attention layer that would be the whole context, so that such a layer is
-left to ``paged_prefill``.
+What follows is about flash-attn 2. Decode steps stay with ``paged_decode``: flash-attn chooses its
+splits of the keys by the number of sequences, so that results would depend on the batch. It
+supports neither sinks nor one-copy caches, its head dimensions end at 256, and it reads only pages
+of multiples of 256 tokens. From smaller pages the keys of a sliding-window layer are gathered
+first: a window and the chunk for each sequence. For a full-attention layer that would be the whole
+context, so that such a layer is left to ``paged_prefill``.
 
 This was written from flash-attn's published interface and is tested against a stand-in, because no
 build of flash-attn existed for the machines on which it was developed.
@@ -21,6 +21,7 @@ import triton.language as tl
 
 from ...triton_launch import next_power_of_2, require
 from ..attention_shapes import PagedInputs
+from .flash4_prefill import flash4_installed, flash4_prefill, flash4_supports
 
 MAX_HEAD_DIM = 256
 PAGE_MULTIPLE = 256  # tokens
@@ -38,16 +39,19 @@ class AttentionSpec:
         kv_heads: heads of keys and values.
         head_dim: width of a head.
         window: tokens that a row sees; 0 for all.
+        sinks: True if the layer has sinks.
     """
 
     heads: int
     kv_heads: int
     head_dim: int
     window: int
+    sinks: bool = False
 
     def __str__(self) -> str:
         seen = f"a window of {self.window}" if self.window else "all tokens"
-        return f"{self.heads} heads ({self.kv_heads} of keys) of {self.head_dim} over {seen}"
+        sinks = " with sinks" if self.sinks else ""
+        return f"{self.heads} heads ({self.kv_heads} of keys) of {self.head_dim} over {seen}{sinks}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +118,7 @@ def flash_prefill(
     window: int = 0,
     scale: float = 1.0,
     first_pos: torch.Tensor | None = None,
+    sinks: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Compute what ``paged_prefill`` computes, from the same arguments.
 
@@ -121,12 +126,17 @@ def flash_prefill(
     also reads the keys before the window in the window's first page; these must be finite.
 
     Raises:
-        ValueError: a shape or dtype does not fit, or a layer without a window has pages of other
-            sizes.
+        ValueError: a shape or dtype does not fit. With flash-attn 2: a layer without a window has
+            pages of other sizes, or there are sinks.
     """
+    inputs = PagedInputs(
+        q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos, sinks
+    )
+    if uses_flash4(q.device):
+        return flash4_prefill(inputs, query_starts, out)
     from flash_attn import flash_attn_varlen_func
 
-    inputs = PagedInputs(q, key_cache, value_cache, page_table, seq_lens, window, scale, first_pos)
+    require(sinks is None, "flash-attn 2 has no sinks.")
     shape = inputs.check(out)
     paged = shape.page_size % PAGE_MULTIPLE == 0
     require(
@@ -185,9 +195,12 @@ def unsupported_reason(spec: AttentionSpec, limits: PrefillLimits) -> str | None
     """Return why flash-attn cannot serve such layers, as a clause; ``None`` if it can."""
     if limits.dtype not in (torch.bfloat16, torch.float16):
         return f"flash-attn does not take {limits.dtype}"
+    flash4 = uses_flash4(limits.device)
+    if spec.sinks and not (flash4 and limits.dtype == torch.bfloat16):
+        return "flash-attn 2 has no sinks, and flash-attn 4 has them in bfloat16 only"
     if spec.head_dim > MAX_HEAD_DIM or spec.head_dim % 8:
         return f"flash-attn takes head dimensions that are multiples of 8 up to {MAX_HEAD_DIM}"
-    if limits.page_size % PAGE_MULTIPLE == 0:
+    if flash4 or limits.page_size % PAGE_MULTIPLE == 0:
         return None
     if not spec.window:
         return (
@@ -200,10 +213,15 @@ def unsupported_reason(spec: AttentionSpec, limits: PrefillLimits) -> str | None
     return None
 
 
+def uses_flash4(device: torch.device) -> bool:
+    """Return whether calls go to flash-attn 4, which is preferred on GPUs whose pages it reads."""
+    return flash4_supports(device) and flash4_installed()
+
+
 def is_installed() -> bool:
     """Return whether flash-attn 2 can be imported; log a warning if it is installed but broken.
 
-    flash-attn 4 lies in the same namespace, without a module of that name, and is not used.
+    flash-attn 4 lies in the same namespace, without a module of that name.
     """
     try:
         import flash_attn

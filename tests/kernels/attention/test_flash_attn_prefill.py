@@ -4,7 +4,10 @@ Takes a few seconds in Triton's interpreter.
 """
 
 import random
+import sys
+from collections.abc import Iterator
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,7 +20,11 @@ from helpers.kernel_cases.prefill_cases import prefill_case
 
 from eightfold.engine import Engine, EngineConfig, SamplingParams
 from eightfold.kernels.attention.attention_dispatch import PagedBatch, attend
-from eightfold.kernels.attention.flash_attn import flash_attn_autotune, flash_attn_prefill
+from eightfold.kernels.attention.flash_attn import (
+    flash4_prefill,
+    flash_attn_autotune,
+    flash_attn_prefill,
+)
 from eightfold.kernels.attention.flash_attn.flash_attn_prefill import (
     AttentionSpec,
     PrefillLimits,
@@ -140,6 +147,71 @@ def test_a_step_uses_flash_attn_for_the_selected_kinds(stand_in: Any) -> None:
         calls.clear()
 
 
+@pytest.fixture
+def flash4(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """Let flash-attn 4 be a stand-in with the arguments that its version 4.0.0b36 takes."""
+    calls: list[dict[str, Any]] = []
+
+    def attend4(
+        q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, cu_seqlens_q: torch.Tensor,
+        max_seqlen_q: int, max_seqlen_k: int, seqused_k: torch.Tensor, page_table: torch.Tensor,
+        softmax_scale: float, causal: bool, window_size: tuple[int | None, int | None],
+        learnable_sink: torch.Tensor | None, num_splits: int,
+    ) -> tuple[torch.Tensor, None]:  # fmt: skip
+        assert causal
+        assert num_splits == 1
+        assert window_size[1] in (0, None)
+        assert max_seqlen_k >= int(seqused_k.max())
+        assert max_seqlen_q >= int(cu_seqlens_q.diff().max())
+        calls.append({"window": window_size, "sinks": learnable_sink})
+        rows, out = int(cu_seqlens_q[-1]), torch.full_like(q, float("nan"))
+        out[:rows] = paged_prefill_reference(
+            q[:rows], k, v, page_table, cu_seqlens_q, seqused_k, scale=softmax_scale,
+            sinks=learnable_sink, window=0 if window_size[0] is None else window_size[0] + 1,
+        )  # fmt: skip
+        return out, None
+
+    interface: Any = ModuleType("flash_attn.cute.interface")
+    interface.flash_attn_varlen_func = attend4
+    monkeypatch.setitem(sys.modules, "flash_attn", ModuleType("flash_attn"))
+    monkeypatch.setitem(sys.modules, "flash_attn.cute", ModuleType("flash_attn.cute"))
+    monkeypatch.setitem(sys.modules, "flash_attn.cute.interface", interface)
+    monkeypatch.setattr(flash_attn_prefill, "flash4_supports", lambda device: True)
+    flash4_prefill.flash4_installed.cache_clear()
+    assert flash4_prefill.flash4_installed()
+    yield calls
+    flash4_prefill.flash4_installed.cache_clear()
+
+
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize("window", [0, 24])
+def test_flash_attn_4_takes_pages_windows_and_sinks(
+    flash4: list[dict[str, Any]], window: int, sinks: bool
+) -> None:
+    """The engine pads the page table with empty rows, and the queries with rows of no chunk."""
+    case = prefill_case([9, 20], [40, 20], 4, 2, 32, window, page_size=16)
+    case.pop("one_copy")
+    case["sinks"] = torch.randn(4, device=DEVICE) if sinks else None
+    wanted = paged_prefill_reference(**case)
+    pad = torch.nn.functional.pad
+    case["query_starts"] = pad(case["query_starts"], (0, 3), value=29)
+    case["seq_lens"] = pad(case["seq_lens"], (0, 3))
+    if case.get("first_pos") is not None:
+        case["first_pos"] = pad(case["first_pos"], (0, 3))
+    case["page_table"] = pad(case["page_table"], (0, 0, 0, 3))
+    case["q"] = pad(case["q"], (0, 0, 0, 0, 0, 3), value=1.0)
+    out = torch.full_like(case["q"], float("nan"))
+    assert flash_prefill(**case, out=out) is out
+    assert relative_error(out[:29], wanted) < ATTENTION_LIMIT
+    assert (out[29:] == 0).all()
+    assert [call["window"] for call in flash4] == [(window - 1, 0) if window else (None, None)]
+    limits = PrefillLimits(32, 4, 16, torch.bfloat16, torch.device(DEVICE))
+    spec = AttentionSpec(4, 2, 32, window, sinks)
+    assert flash_attn_prefill.unsupported_reason(spec, limits) is None
+    half = replace(limits, dtype=torch.float16)
+    assert (flash_attn_prefill.unsupported_reason(spec, half) is None) is not sinks
+
+
 @pytest.mark.skipif(CUDA, reason="needs the interpreter, in which kernels take CPU tensors")
 @pytest.mark.parametrize("page_size", [16, 256])
 def test_engine_with_flash_attn(
@@ -176,6 +248,27 @@ def test_engine_with_flash_attn(
     drawn = run_until_idle(engine)
     assert [drawn[seq] for seq in seqs] == wanted
     assert {left >= 0 for left, _ in used} == ({True} if page_size == 16 else {True, False})
+
+
+@pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
+@pytest.mark.parametrize("sinks", [False, True])
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "head_dim", "window"),
+    [(64, 8, 64, 0), (64, 8, 64, 128), (32, 8, 128, 0), (32, 16, 256, 1024)],
+)
+def test_real_flash_attn_4(
+    heads: int, kv_heads: int, head_dim: int, window: int, sinks: bool
+) -> None:
+    pytest.importorskip("flash_attn.cute.interface")
+    case = prefill_case(
+        [300, 2, 77], [1500, 900, 77], heads, kv_heads, head_dim, window, page_size=64
+    )
+    case.pop("one_copy")
+    case["sinks"] = torch.randn(heads, device=DEVICE).bfloat16() if sinks else None
+    wanted = paged_prefill_reference(**case)
+    out = torch.full_like(case["q"], float("nan"))
+    flash_prefill(**case, out=out)
+    assert relative_error(out, wanted) < ATTENTION_LIMIT
 
 
 @pytest.mark.skipif(not CUDA, reason="needs a CUDA device")
