@@ -23,10 +23,9 @@ __device__ __forceinline__ u32 scaled(u32 pair, float scale) {
 }
 
 // Expands 16 bytes of a row's codes to the slot's weights.
-__device__ __forceinline__ void expand_piece(u32 from, u32 weights, int piece, float scale,
-                                             u32 offset) {
+__device__ __forceinline__ void expand_piece(const uint4& codes, u32 weights, int piece,
+                                             float scale, u32 offset) {
     const int row = piece / PIECES_OF_ROW, part = piece % PIECES_OF_ROW;
-    const uint4 codes = load_shared(from + piece * 16);
     const u32 word[4] = {codes.x, codes.y, codes.z, codes.w};
     const u32 line = weights + row * 128;
 #pragma unroll
@@ -83,11 +82,22 @@ __device__ __forceinline__ void expand_weights(const Schedule& schedule, Ring& r
         const u32 slot = n % SLOTS;
         barrier_wait(ring.staged[n % STAGES], n / STAGES & 1);
         barrier_wait(ring.empty[slot], (n / SLOTS & 1) ^ 1);
+        // Loads that come first, because none is moved before a store; as registers allow.
+        constexpr int BATCH = GROUPS_OF_ROW == 1 ? 3 : 1;
 #pragma unroll
-        for (int i = 0; i < OWN; ++i)
-            if (PIECES % EXPANDERS == 0 || thread + i * EXPANDERS < PIECES)
-                expand_piece(base + CODES_AT + n % STAGES * CODES, base + slot * SLOT + X_BYTES,
-                             thread + i * EXPANDERS, scale[i], offset[i]);
+        for (int first = 0; first < OWN; first += BATCH) {
+            uint4 codes[BATCH];
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i)
+                codes[i] = load_shared(base + CODES_AT + n % STAGES * CODES +
+                                       min(thread + (first + i) * EXPANDERS, PIECES - 1) * 16);
+#pragma unroll
+            for (int i = 0; i < BATCH; ++i)
+                if (first + i < OWN && thread + (first + i) * EXPANDERS < PIECES)
+                    expand_piece(codes[i], base + slot * SLOT + X_BYTES,
+                                 thread + (first + i) * EXPANDERS, scale[(first + i) % OWN],
+                                 offset[(first + i) % OWN]);
+        }
         fence_async_proxy();
         asm volatile("bar.sync 3, 96;" ::: "memory");
         if (thread == 0) {
