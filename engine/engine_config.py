@@ -133,11 +133,6 @@ class EngineConfig:
         """Most drafts of a sequence that runners must be made for."""
         return 0 if self.speculate == "off" else self.max_drafts
 
-    @property
-    def step_trees(self) -> bool:
-        """True if runners must be made for drafts that are trees."""
-        return self.speculate in ("auto", "ngram")
-
     def _check_types(self) -> None:
         require_type(
             (int,),

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .. import model_path
@@ -144,6 +145,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
         help="processes that write traces (%(default)s)",
     )
     add("--model", type=Path, default=model_path(), help="folder of the model (%(default)s)")
+    add("--resume", type=Path, help="folder of a drafter to go on from")
     add("--out", type=Path, help="folder for the drafter (MODEL/drafter)")
     options = parser.parse_args(argv)
     options.out = options.out or options.model / "drafter"
@@ -163,7 +165,13 @@ def main(argv: list[str] | None = None) -> int:
         load_weights(network, options.model)
         network.to(device).eval().requires_grad_(False)
         table = json.loads((options.model / "config.json").read_text(encoding="utf-8"))
-        drafter = new_drafter(table).to(device)
+        drafter = new_drafter(table)
+        if options.resume:
+            stored = load_file(options.resume / "model.safetensors")
+            drafter.load_state_dict(
+                stored | {"lm_head.weight": stored["model.embed_tokens.weight"]}
+            )
+        drafter.to(device)
         count = sum(p.numel() for p in drafter.parameters())
         print(f"{count / 1e6:.2f}M parameters", flush=True)
         assert count <= MOST_PARAMETERS

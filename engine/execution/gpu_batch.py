@@ -1,6 +1,6 @@
 """A step plan as the rows and page tables that the GPU kernels read."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -80,10 +80,11 @@ def _leading_singles(scheduled: list[ScheduledTokens]) -> int:
 
 
 def decode_layouts(limits: RunnerLimits) -> list[RowLayout]:
-    """Return the layouts of steps of single tokens and their drafts, largest first."""
-    lines = [RowLayout.of_size(*size) for size in limits.decode_sizes]
-    trees = [replace(line, tree=True) for line in lines if limits.trees and line.q_len > 2]
-    return [*trees, *lines]
+    """Return the layouts of steps of single tokens and lines of drafts, largest first.
+
+    Graphs for trees are captured when the first trees come.
+    """
+    return [RowLayout.of_size(*size) for size in limits.decode_sizes]
 
 
 def tree_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> np.ndarray:

@@ -15,14 +15,12 @@ class RunnerLimits:
         max_step_tokens: tokens in a step, of all sequences together.
         max_context: tokens of a sequence.
         max_drafts: drafts of a sequence in a step.
-        trees: True if they may be trees.
     """
 
     max_running: int
     max_step_tokens: int
     max_context: int
     max_drafts: int = 0
-    trees: bool = False
 
     @property
     def decode_rows(self) -> int:

@@ -52,7 +52,8 @@ def choose_drafter(
         if _obstacle(checkpoint, kernels, fused) is None:
             return checkpoint
     if speculate in ("auto", "ngram"):
-        return NgramDrafter()
+        # Attention to trees has only run in Triton's interpreter so far, not on a GPU.
+        return NgramDrafter(branches=not kernels)
     if not Path(speculate).is_dir():
         raise ValueError(
             f"speculate must be 'auto', 'off', 'ngram' or a drafter's folder, and {speculate!r} is "

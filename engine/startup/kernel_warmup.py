@@ -104,7 +104,6 @@ def _steps(
         tokens,
         max(MAX_CONTEXT, tokens + 1),
         config.step_drafts,
-        config.step_trees,
     )
     runner = make_gpu_runner(
         model, architecture, limits, config.page_size or GPU_PAGE_SIZE, fused=fused, for_warmup=True

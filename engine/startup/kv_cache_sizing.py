@@ -149,13 +149,7 @@ def _for_kernels(
     # A first sizing, of all free memory, bounds the context that tables are made for.
     free = _free_memory(device, config)
     _, context = size_page_groups(architecture, config, page_size, itemsize, free)
-    limits = RunnerLimits(
-        config.max_running,
-        config.max_step_tokens,
-        context,
-        config.step_drafts,
-        config.step_trees,
-    )
+    limits = RunnerLimits(config.max_running, config.max_step_tokens, context, config.step_drafts)
     before = _allocated(device)
     runner = make_gpu_runner(model, architecture, limits, page_size, fused=fused)
     buffers = max(0, _allocated(device) - before - runner.cache.nbytes)

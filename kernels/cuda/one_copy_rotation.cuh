@@ -1,9 +1,8 @@
 // Rotation of queries and keys, the task of one-copy attention's first warp group.
 //
 // A thread takes 8 of the 64 pairs (an octet) of every sixteenth row. It reads cosines and sines
-// from the table, for keys at the start of an item and every RESYNC tiles only: in between it
-// advances them by 16 positions at a time. Queries are rotated by the table alone, so that a row
-// gets the same result as the first of a step and behind other rows.
+// from the table at the start of an item and every RESYNC tiles, and advances them by 16 positions
+// at a time in between; those of drafts that are trees it always reads from the table.
 #pragma once
 #include "one_copy_work_items.cuh"
 
@@ -68,21 +67,22 @@ __device__ __forceinline__ void rotate_queries(SharedState& shared, const Params
         }
     }
     const float one[8] = {1, 1, 1, 1, 1, 1, 1, 1};
-    float c[8], s[8];
+    float c[8], s[8], step_c[8], step_s[8];
+    int row = threadIdx.x / 8;
+    load_angles(params, item.position + row / GROUP, octet, c, s);
+    load_angles(params, 16 / GROUP, octet, step_c, step_s);
     barrier_wait(shared.query_loaded, number & 1);
-#pragma unroll
-    for (int row = threadIdx.x / 8; row < 64; row += 16) {
+    for (; row < 64; row += 16) {
 #ifdef TREE
-        const int position = params.tree[item.begin + min(row / GROUP, item.live - 1)].x;
-#else
-        const int position = item.position + row / GROUP;
+        load_angles(params, params.tree[item.begin + min(row / GROUP, item.live - 1)].x, octet, c,
+                    s);
 #endif
-        load_angles(params, position, octet, c, s);
         const u32 at = base + QUERY + row * 128 + ((octet ^ (row & 7)) << 4);
         uint4 a = load_shared(at), b = load_shared(at + 4 * BLOCK);
         rotate(a, b, c, s, one, one);
         store_shared(at, a);
         store_shared(at + 4 * BLOCK, b);
+        advance_angles(c, s, step_c, step_s);
     }
     fence_async_proxy();
     barrier_arrive(shared.query_rotated);
