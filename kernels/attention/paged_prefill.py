@@ -18,6 +18,7 @@ from .one_copy_keys import OneCopy
 from .triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 
 LARGE_SHARED = 160 << 10  # bytes that the tiles of wide heads need
+FP8_SHARED = 16 << 10  # bytes that they need more with pages in FP8
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class PrefillConfig:
 
 
 def default_prefill_config(
-    head_dim: int, shared_bytes: int = LARGE_SHARED, itemsize: int = 2
+    head_dim: int, shared_bytes: int = LARGE_SHARED, itemsize: int = 2, fp8: bool = False
 ) -> PrefillConfig:
     """Return the configuration that was fastest on an H100 (docs/notebook/kernels_attention.md).
 
@@ -51,7 +52,10 @@ def default_prefill_config(
         shared_bytes: shared memory that a program can have. With less than that of an A100 the
             tiles of wide heads are smaller.
         itemsize: bytes of an element. Heads in float32 have the tiles of heads twice as wide.
+        fp8: whether the pages are in FP8, whose tiles take memory as codes and as floats.
     """
+    if fp8:
+        shared_bytes -= FP8_SHARED
     head_dim = head_dim * itemsize // 2
     if shared_bytes < LARGE_SHARED and head_dim > 256:
         return PrefillConfig(query_rows=32, tile=16, warps=4, stages=1)
@@ -111,7 +115,7 @@ def paged_prefill(
     )  # fmt: skip
     shape = _check(inputs, query_starts, out)
     config = config or default_prefill_config(
-        shape.head_dim, shared_memory_bytes(q.device), q.element_size()
+        shape.head_dim, shared_memory_bytes(q.device), q.element_size(), inputs.is_fp8
     )
     use_hopper = config.use_hopper and not inputs.is_fp8
     if not (use_hopper and _launch_hopper(inputs, shape, query_starts, out)):

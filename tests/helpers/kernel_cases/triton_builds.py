@@ -97,10 +97,10 @@ def sampling() -> Iterator[Build]:
 
 
 def prefill_tiles(
-    capability: int, head_dim: int, group: int, itemsize: int = 2
+    capability: int, head_dim: int, group: int, itemsize: int = 2, fp8: bool = False
 ) -> tuple[dict[str, int], int]:
     """Return the tiles that ``paged_prefill`` uses on a GPU, and its warps."""
-    config = default_prefill_config(head_dim, SHARED_BYTES[capability], itemsize)
+    config = default_prefill_config(head_dim, SHARED_BYTES[capability], itemsize, fp8)
     return {
         "BLOCK_ROWS": config.query_rows, "BLOCK_TOKENS": config.query_rows // group,
         "TILE": config.tile, "STAGES": config.stages,
@@ -147,13 +147,14 @@ def attention(capability: int) -> Iterator[Build]:
     chunks, warps = prefill_tiles(capability, 512, 8)
     wide = {"BLOCK_DIM": 512, "BLOCK_PAIRS": 64}
     yield paged_prefill_kernel, ATTENTION, one_copy | chunks | wide, warps
-    if capability in (80, 90):
+    if capability in (80, 86, 90):
+        chunks, warps = prefill_tiles(capability, 512, 8, fp8=True)
         fp8_types, full = ATTENTION | {"k": C, "v": C}, {"WINDOW": 0, "SPLIT": 512, "FP8": True}
         yield paged_decode_kernel, fp8_types, one_copy | tiles | full, 4
         yield paged_prefill_kernel, fp8_types, one_copy | chunks | wide | full, warps
         tiles |= {"BLOCK_DIM": 128, "NUM_BLOCKS": 1}
         yield paged_decode_kernel, fp8_types, window | tiles | narrow | full, 4
-        chunks, warps = prefill_tiles(capability, 128, 4)
+        chunks, warps = prefill_tiles(capability, 128, 4, fp8=True)
         narrow |= {"BLOCK_PAIRS": 16} | full
         yield paged_prefill_kernel, fp8_types, window | chunks | narrow, warps
         written = {"new": B, "slots": I, "codes": C, "scales": F, "rows": "i32"}
