@@ -62,7 +62,7 @@ def _kernel(shape: PagedShape, inputs: PagedInputs) -> CudaKernel | None:
     one_copy, device = inputs.one_copy, inputs.q.device
     if one_copy is None or not is_hopper(device):
         return None
-    defines = (
+    defines: tuple[tuple[str, int | str], ...] = (
         ("HEADS", shape.heads),
         ("KV_HEADS", shape.kv_heads),
         ("PAGE_SIZE", shape.page_size),
