@@ -24,7 +24,7 @@ from ..muon_optimizer import MuonWithAdam
 from ..training_network import Network, load_weights
 from ..training_rows import RowSupply, TraceEncoder
 from .drafter_loss import DraftLoss, choose_starts, draft_loss
-from .drafter_network import new_drafter, read_network_config, target_states
+from .drafter_network import TargetStates, new_drafter, read_network_config, target_states
 
 MOST_PARAMETERS = 2_000_000
 
@@ -45,6 +45,8 @@ class GradientStep:
         self._row, self._starts = row.clone(), starts.clone()
         self._graph: torch.cuda.CUDAGraph | None = None
         self._found: DraftLoss | None = None
+        self._last_row: Tensor | None = None
+        self._states: TargetStates | None = None
         self._gradients: list[tuple[torch.nn.Parameter, Tensor | None]] = []
         if row.is_cuda:
             try:
@@ -55,7 +57,9 @@ class GradientStep:
 
     def __call__(self, row: Tensor, starts: Tensor) -> DraftLoss:
         """Return the loss; each parameter has its gradient then."""
-        self._row.copy_(row)
+        if row is not self._last_row:
+            self._row.copy_(row)
+            self._last_row, self._states = row, None
         self._starts.copy_(starts)
         if self._graph is None or self._found is None:
             return self._compute()
@@ -70,8 +74,10 @@ class GradientStep:
             if parameter.grad is not None:
                 parameter.grad.zero_()
         with torch.autocast(device, torch.bfloat16, enabled=device == "cuda", cache_enabled=False):
-            states = target_states(self._network, row)
+            states = self._states or target_states(self._network, row)
             found = draft_loss(self._drafter, self._network, row, states, self._starts)
+        if device == "cpu":  # takes longer than the drafter: kept for the same rows
+            self._states = states
         found.loss.backward()
         return DraftLoss(found.loss.detach(), found.overlap)
 
@@ -102,12 +108,18 @@ def train(
     generator = torch.Generator(device).manual_seed(options.seed)
     optimizer = MuonWithAdam(drafter)
 
+    def rows() -> Tensor:
+        return torch.from_numpy(supply.batch(options.rows, draw)).to(device).long()
+
     def inputs() -> tuple[Tensor, Tensor]:
-        row = torch.from_numpy(supply.batch(options.rows, draw)).to(device).long()
+        nonlocal row
+        if step % options.reuse == 0:
+            row = rows()
         return row, choose_starts(row, options.starts, generator)
 
+    step, row = 0, rows()
     step_loss = GradientStep(drafter, network, *inputs())
-    began, step = time.monotonic(), 0
+    began = time.monotonic()
     while (share := (time.monotonic() - began) / (options.minutes * 60)) < 1.0:
         found = step_loss(*inputs())
         rate = options.rate * min(1.0, (step + 1) / 30) * max(0.02, min(1.0, 1.6 * (1 - share)))
@@ -135,6 +147,8 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     add("--rows", type=int, default=16 if gpu else 2, help="rows per step (%(default)s)")
     add("--length", type=int, default=1024, help="tokens in a row (%(default)s)")
     add("--starts", type=int, default=256, help="places in a row to draft from (%(default)s)")
+    reuse = 1 if gpu else 8
+    add("--reuse", type=int, default=reuse, help="steps with the same rows (%(default)s)")
     add("--rate", type=float, default=4e-3, help="highest learning rate (%(default)s)")
     add("--seed", type=int, default=0, help="(%(default)s)")
     add("--every", type=int, default=50, help="steps between two lines of the log (%(default)s)")
@@ -158,7 +172,9 @@ def main(argv: list[str] | None = None) -> int:
     encoder = TraceEncoder(options.model)
     supply = RowSupply(encoder, options.workers, 4000, 1000 + options.seed, options.length)
     try:
-        supply.wait(4 * options.rows)
+        supply.wait((4 if torch.cuda.is_available() else 100) * options.rows)
+        if not torch.cuda.is_available():
+            supply.close()  # all cores are for the training; its rows stay
         torch.manual_seed(options.seed)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         network = Network(read_network_config(options.model))

@@ -123,3 +123,18 @@ def test_the_drafter_learns_and_fits_its_model(folder: Path) -> None:
     drafter.bfloat16().save_pretrained(folder / "drafter")
     target = transformers.AutoConfig.from_pretrained(folder)
     assert len(read_assistant(folder / "drafter", inspect_architecture(target)).sources) == 2
+
+
+def test_the_drafter_in_the_package_fits_the_model_in_the_package() -> None:
+    """Train it once more after each training of the model (``train_drafter``)."""
+    from eightfold.demo import model_path
+    from eightfold.demo.drafter.train_drafter import MOST_PARAMETERS
+    from eightfold.engine.inspection.architecture import inspect_architecture
+    from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
+
+    if not (model_path() / "drafter").is_dir():
+        pytest.skip("no drafter is bundled: the model was trained after it")
+    target = transformers.AutoConfig.from_pretrained(model_path())
+    checkpoint = read_assistant(model_path() / "drafter", inspect_architecture(target))
+    loaded = checkpoint.load(torch.device("cpu"), torch.float32)
+    assert loaded.nbytes < 4 * MOST_PARAMETERS
