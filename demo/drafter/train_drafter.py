@@ -111,13 +111,14 @@ def train(
     def rows() -> Tensor:
         return torch.from_numpy(supply.batch(options.rows, draw)).to(device).long()
 
+    step, row = 0, rows()
+
     def inputs() -> tuple[Tensor, Tensor]:
         nonlocal row
         if step % options.reuse == 0:
             row = rows()
         return row, choose_starts(row, options.starts, generator)
 
-    step, row = 0, rows()
     step_loss = GradientStep(drafter, network, *inputs())
     began = time.monotonic()
     while (share := (time.monotonic() - began) / (options.minutes * 60)) < 1.0:
