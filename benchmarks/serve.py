@@ -87,7 +87,7 @@ def run_bare(solver: Solver, prompt: list[int], tokens: int) -> tuple[int, float
         solver.sampling,
         max_new_tokens=tokens,
         pause_token_ids=(),
-        stop_token_ids=tuple(sorted(solver.protocol.pause_token_ids)),
+        stop_token_ids=(),
         entropy=False,
     )
 

@@ -190,7 +190,7 @@ class ModelService:
                 **values,
                 max_new_tokens=most_tokens,
                 pause_token_ids=(),
-                stop_token_ids=self.setup.ends,
+                stop_token_ids=() if body.ignore_eos else self.setup.ends,
                 entropy=False,
             )
         except ValueError as error:

@@ -63,6 +63,7 @@ class GenerationBody(BaseModel):
     Attributes:
         temperature, top_p, top_k, min_p: None takes the checkpoint's values.
         stop: texts in front of which the answer ends.
+        ignore_eos: go on behind end tokens, up to the largest number of tokens; for measurements.
         seed: choices of equal requests with equal seeds are equal; None draws one.
     """
 
@@ -76,6 +77,7 @@ class GenerationBody(BaseModel):
     max_tokens: int | None = Field(None, ge=1)
     stop: str | list[str] | None = None
     seed: int | None = Field(None, ge=-(2**63), lt=2**64)
+    ignore_eos: bool = False
     stream: bool = False
     stream_options: StreamOptions | None = None
 

@@ -39,6 +39,8 @@ class VoteService:
         fields = [name for name in UNSUPPORTED if getattr(body, name) not in (None, [], "", {})]
         if body.n != 1:
             fields.append("n")
+        if body.ignore_eos:
+            fields.append("ignore_eos")
         if fields:
             raise ApiError(
                 f"The voting model does not take {', '.join(fields)}: the server's own settings "

@@ -48,6 +48,7 @@ class Client:
         """Send a request."""
         fields = {
             "model": model, "prompt": PROMPT, "max_tokens": tokens, "seed": seed, "stream": True,
+            "ignore_eos": True,
             "stream_options": {"include_usage": True},
         }  # fmt: skip
         body = json.dumps(fields).encode()

@@ -103,6 +103,15 @@ def test_a_stop_text_ends_the_answer_in_front_of_it(client: Any) -> None:
     assert cut.choices[0].finish_reason == "stop"
 
 
+def test_an_answer_goes_on_behind_its_end_if_it_is_told_to(client: Any) -> None:
+    options = {"model": "m", "messages": ASKED, "temperature": 0, "max_tokens": 300}
+    whole = client.chat.completions.create(**options)
+    assert whole.usage.completion_tokens < 300
+    longer = client.chat.completions.create(**options, extra_body={"ignore_eos": True})
+    assert longer.usage.completion_tokens == 300
+    assert longer.choices[0].finish_reason == "length"
+
+
 def test_calls_of_given_tools_are_read_back(client: Any) -> None:
     answer = client.chat.completions.create(
         model="m", messages=ASKED, tools=[RUN_PYTHON], temperature=0, max_tokens=200
