@@ -29,11 +29,11 @@ The flag is True for a sliding layer.
 class NetworkConfig:
     """Sizes, named as in config.json if it has them; every `pattern`-th layer is global."""
 
-    vocab_size: int = 2048
-    hidden_size: int = 320
-    intermediate_size: int = 768
-    num_hidden_layers: int = 12
-    pattern: int = 6
+    vocab_size: int = 4096
+    hidden_size: int = 512
+    intermediate_size: int = 1280
+    num_hidden_layers: int = 10
+    pattern: int = 5
     num_attention_heads: int = 8
     num_key_value_heads: int = 2
     head_dim: int = 64

@@ -5,7 +5,8 @@ therefore hold `familiarity.json`: which sequences of words the problems of its 
 of, and how much each sign of an unfamiliar problem counts. The signs are
 
 - novelty: the share of the problem's words that do not follow one another in the training;
-- missing: the share of the problem's numbers that the programs of the attempts do not use;
+- missing: the share of the problem's numbers above 3 that the programs of the attempts do not
+  use;
 - dissent: the share of the attempts that have another answer than the winner, or none;
 - errors: failed calls for each attempt.
 
@@ -35,6 +36,9 @@ NOVEL_WORD, NOVEL_PAIR, NOVEL_TRIPLE = 1.5, 0.8, 0.4
 
 CUT = ("cancelled by consensus", "interrupted")
 """Endings of attempts that say nothing about the problem."""
+
+STRUCTURAL = frozenset("0123")
+"""Numbers that often say how a problem is built, such as exponents, and not what it is about."""
 
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|\\?[a-z]+|[^\sa-z\d]")
 _NUMBER = re.compile(r"\d+")
@@ -159,7 +163,7 @@ def signs_of(
         codes: the code of each attempt's calls.
         failed: number of failed calls.
     """
-    wanted = numbers_of(problem)
+    wanted = numbers_of(problem) - STRUCTURAL
     missing = []
     for own, calls in zip(answers, codes, strict=True):
         if own is not None and own == answer and wanted:

@@ -92,9 +92,9 @@ def test_the_network_equals_the_model_of_transformers() -> None:
     assert json.loads((MODEL / "generation_config.json").read_text()) == GENERATION
     network = Network(config)
     load_weights(network, MODEL)
-    assert sum(p.numel() for p in network.parameters()) <= 16_000_000
+    assert sum(p.numel() for p in network.parameters()) <= 32_000_000
     model = Gemma4ForCausalLM.from_pretrained(MODEL, dtype=torch.float32)
-    tokens = torch.randint(110, 2048, (1, 300), generator=torch.Generator().manual_seed(1))
+    tokens = torch.randint(110, 4096, (1, 300), generator=torch.Generator().manual_seed(1))
     order = torch.arange(300)
     full = order[:, None] >= order
     near = full & (order[:, None] - order < config.sliding_window)
@@ -115,7 +115,7 @@ def test_a_clone_trains_without_being_installed(tmp_path: Path) -> None:
     """The script finds all modules that it needs, and writes a model that can be loaded."""
     if not TRAIN_SCRIPT.is_file():
         pytest.skip("the script is part of a clone, not of the package")
-    tiny = {"num_hidden_layers": 6, "hidden_size": 32, "intermediate_size": 32}
+    tiny = {"num_hidden_layers": 5, "hidden_size": 32, "intermediate_size": 32}
     options = ["--minutes", "0.05", "--rows", "1", "--length", "1024", "--workers", "1"]
     options += ["--every", "1", "--capacity", "8", "--shape", json.dumps(tiny)]
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
