@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
-PROBLEM = "What is the remainder when $5^{8985}$ is divided by 66?"
+PROBLEM = "How many prime numbers are below 100?"
 WIDTH = 96
 
 
