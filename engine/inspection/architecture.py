@@ -4,7 +4,6 @@ import copy
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -20,7 +19,7 @@ from ..quantization.quantization_config import (
     read_quantization,
 )
 from .attention_probe import AttentionRequirements, probe_attention
-from .kv_geometry import HeadShape, LayerSpec, layer_specs, layer_windows
+from .kv_geometry import HeadShape, LayerSpec, layer_specs, layer_windows, steady_positions
 
 logger = logging.getLogger(__name__)
 _MODELS = AutoModelForCausalLM._model_mapping
@@ -121,7 +120,7 @@ def inspect_architecture(config: PretrainedConfig, weights: str | None = None) -
     positions = getattr(text, "max_position_embeddings", None)
     if not positions:
         raise UnsupportedModelError(f"{name} does not say how many positions it was made for.")
-    positions = _steady_positions(name, getattr(text, "rope_parameters", None), int(positions))
+    positions = _steady_positions(name, text, int(positions))
     model = _without_weights(text)
     layers = _layers(model, text, windows)
     calls = _probe(model, name, positions, windows)
@@ -182,20 +181,10 @@ def _probe(
         ) from error
 
 
-def _steady_positions(name: str, parameters: Any, positions: int) -> int:
-    """Return up to which position the rotary embeddings of a sequence do not depend on others.
-
-    "dynamic" and "longrope" embeddings turn all sequences of a batch by other angles once one of
-    them is longer than the model was trained for: than ``positions``, or than an option says.
-    """
-    if not isinstance(parameters, dict):
-        return positions
-    steady = positions
-    if parameters.get("rope_type") == "longrope":
-        steady = min(positions, int(parameters["original_max_position_embeddings"]))
-    for value in parameters.values():  # of each kind of layers
-        steady = min(steady, _steady_positions(name, value, positions))
-    if steady < positions and isinstance(parameters.get("rope_type"), str):
+def _steady_positions(name: str, text: PretrainedConfig, positions: int) -> int:
+    """Return up to which position a sequence does not depend on others, and log if that is less."""
+    steady = steady_positions(vars(text), getattr(text, "rope_parameters", None), positions)
+    if steady < positions:
         logger.warning(
             "contexts are limited to %d tokens: beyond them the 'longrope' rotary embeddings of %s "
             "depend on the longest sequence of the batch",

@@ -24,6 +24,7 @@ UNIFORM_WINDOW = frozenset(
 
 
 SCALE_BYTES = 4
+LONG_ROPE = ("longrope", "su")  # older configurations call it "su"
 
 
 class HeadShape(NamedTuple):
@@ -190,6 +191,28 @@ def read_layers(config: Mapping[str, Any]) -> tuple[LayerSpec, ...]:
         for index, window in enumerate(windows)
     ]
     return layer_specs(windows, shapes, int(config.get("num_kv_shared_layers") or 0))
+
+
+def steady_positions(config: Mapping[str, Any], parameters: Any, positions: int) -> int:
+    """Return up to which position the rotary embeddings of a sequence do not depend on others.
+
+    "longrope" embeddings turn all sequences of a batch by other angles once one of them is longer
+    than the model was trained for; "dynamic" ones do so beyond ``positions``.
+
+    Args:
+        config: the text model's part of config.json.
+        parameters: its rotary parameters, or those of each kind of layers.
+        positions: number of positions that the model was made for.
+    """
+    if not isinstance(parameters, Mapping):
+        return positions
+    steady = positions
+    if (parameters.get("rope_type") or parameters.get("type")) in LONG_ROPE:
+        key = "original_max_position_embeddings"
+        steady = min(positions, int(parameters.get(key) or config.get(key) or positions))
+    for value in parameters.values():  # of each kind of layers
+        steady = min(steady, steady_positions(config, value, positions))
+    return steady
 
 
 def _head_shape(config: Mapping[str, Any], window: int | None, own: Mapping[str, Any]) -> HeadShape:

@@ -10,6 +10,7 @@ from eightfold.engine.inspection.kv_geometry import (
     bytes_per_token,
     one_copy_layers,
     read_layers,
+    steady_positions,
     window_bytes_per_sequence,
 )
 from eightfold.engine.loading.model_folder import read_json
@@ -117,12 +118,14 @@ def read_checkpoint_size(folder: Path) -> CheckpointSize:
     config = config.get("text_config") or config
     layers = read_layers(config)
     kept = one_copy_layers(config, layers) or layers
+    positions = int(config.get("max_position_embeddings") or MAX_CONTEXT)
+    rotary = config.get("rope_parameters") or config.get("rope_scaling")
     return CheckpointSize(
         weight_bytes=weight_bytes(folder),
         kv_bytes_per_token=bytes_per_token(kept, None, BFLOAT16_BYTES),
         kv_bytes_per_token_two_copies=bytes_per_token(layers, None, BFLOAT16_BYTES),
         window_bytes_per_sequence=window_bytes_per_sequence(layers, BFLOAT16_BYTES),
-        max_positions=int(config.get("max_position_embeddings") or MAX_CONTEXT),
+        max_positions=steady_positions(config, rotary, positions),
         quantized_bytes=quantized,
     )
 
