@@ -23,6 +23,7 @@ from eightfold.engine.loading.safetensors_headers import INDEX_FILE, SINGLE_FILE
 from eightfold.engine.model_errors import CheckpointError
 
 from ..chat.prompt_texts import MODEL_PROMPTS
+from ..familiarity import FILE as FAMILIARITY_FILE
 from ..solver_config import SolverError
 from .hub_cache import Repository, cache_folder
 
@@ -35,7 +36,7 @@ TOKENIZER_FILES = (
 """Files of which a tokenizer needs at least one."""
 
 SMALL_FILES = (
-    *(CONFIG_FILE, "generation_config.json", INDEX_FILE, MODEL_PROMPTS),
+    *(CONFIG_FILE, "generation_config.json", INDEX_FILE, MODEL_PROMPTS, FAMILIARITY_FILE),
     *TOKENIZER_FILES,
     *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt"),
     "tokenizer.*.json",  # for certain versions of transformers

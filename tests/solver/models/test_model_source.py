@@ -191,7 +191,7 @@ def test_typos_get_one_sentence(
     [
         ("config.json", "is not a model folder|no config.json"),
         ("tokenizer.json", "no tokenizer"),
-        ("model-00002-of-00003.safetensors", "model-00002-of-00003.safetensors is missing"),
+        ("model-00002-of-00005.safetensors", "model-00002-of-00005.safetensors is missing"),
     ],
 )
 def test_a_cached_model_that_lacks_files_is_completed(
