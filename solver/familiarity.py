@@ -130,7 +130,8 @@ class Familiarity:
         """
         judged = [one for one in attempts if one["answer"] is not None or one["ending"] not in CUT]
         codes = [
-            [call["code"] for turn in one["turns"] for call in turn["calls"]] for one in judged
+            [call["code"] or "" for turn in one["turns"] for call in turn["calls"]]
+            for one in judged
         ]
         answers = [one["answer"] for one in judged]
         failed = sum(one["errors"] for one in judged)

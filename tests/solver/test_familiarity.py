@@ -61,6 +61,8 @@ def test_programs_without_the_numbers_and_dissent_make_a_problem_distant() -> No
     cut = attempt(None, "", ending="cancelled by consensus")
     assert known.distance(text, 357, [*agreed, cut]) == 0.0
     assert known.distance(text, 0, [attempt(0, "print(0)")] * 4) == 2.0
+    malformed = {**attempt(357, ""), "turns": [{"calls": [{"code": None}, {"code": "12 + 345"}]}]}
+    assert known.distance(text, 357, [malformed]) == 0.0
     split = [attempt(357, "print(12 + 345)"), attempt(1, "print(1)")]
     assert known.distance(text, 357, split) == 1.0
     assert known.distance(text, None, []) > 1.0
