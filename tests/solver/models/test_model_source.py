@@ -23,7 +23,12 @@ from eightfold.solver.model_defaults import (
 from eightfold.solver.models.model_source import locate_model
 
 OTHER = "e" * 40
-MODEL = model_files(bundled_model())
+MODEL = {
+    name: content
+    for name, content in model_files(bundled_model()).items()
+    if not name.startswith("drafter/")
+}
+"""The bundled model without its drafter, which is not downloaded."""
 LIGHT = {name: name.encode() if name.endswith(".safetensors") else MODEL[name] for name in MODEL}
 """The bundled model with weights of a few bytes, which are looked at only when they are loaded."""
 
