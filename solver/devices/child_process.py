@@ -16,8 +16,10 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 CLOSE_SECONDS = 10.0
 """Time for a child to end by itself before it is killed."""
@@ -80,6 +82,8 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # the parent's standard output may be a line of JSON
             )
+        from multiprocessing.connection import Connection  # needs the platform's own modules
+
         self._pipe = Connection(ours.detach())
         self._send((factory, arguments))
 
@@ -151,6 +155,8 @@ class ChildProcess:
 def serve(descriptor: int) -> None:
     """Make the object and answer calls until the pipe ends; the main function of a child."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's business
+    from multiprocessing.connection import Connection
+
     pipe = Connection(descriptor)
     try:
         factory, arguments = pipe.recv()

@@ -44,6 +44,7 @@ def test_the_metadata_names_the_requirements() -> None:
         "flash4",
         "inspect",
         "kaggle",
+        "ray",
         "serve",
         "test",
     }

@@ -17,6 +17,7 @@ from eightfold.kernels.attention.attention_shapes import PagedShape
 from eightfold.kernels.attention.hopper import hopper_decode, hopper_prefill
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.cuda.cuda_driver import CudaError
+from eightfold.kernels.layers.beside_experts import linear_prefetched as linear_prefetched_module
 
 Defines = tuple[tuple[str, object], ...]
 
@@ -44,6 +45,8 @@ KERNELS: list[tuple[str, Defines]] = [
         "one_copy_attention",
         (("HEADS", 32), ("KV_HEADS", 4), ("PAGE_SIZE", 64), ("KEY_WEIGHT", "float")),
     ),
+    ("linear_prefetched", linear_prefetched_module.kernel_defines(2880, 0, torch.bfloat16)),
+    ("linear_prefetched", linear_prefetched_module.kernel_defines(2880, 4, torch.bfloat16)),
 ]
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 
