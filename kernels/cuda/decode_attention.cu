@@ -74,10 +74,6 @@ __device__ __forceinline__ u32 chunk_address(u32 tile, int key, int chunk) {
            ((chunk ^ key) & 7) * 16;
 }
 
-__device__ __forceinline__ void load_matrices(u32 (&x)[4], u32 from) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(from) : "memory");
-}
 __device__ __forceinline__ void load_matrices_transposed(u32 (&x)[4], u32 from) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(x[0]), "=r"(x[1]), "=r"(x[2]), "=r"(x[3]) : "r"(from) : "memory");
@@ -87,14 +83,6 @@ __device__ __forceinline__ u32 transpose_matrix(u32 x) {
     asm("movmatrix.sync.aligned.m8n8.trans.b16 %0, %1;" : "=r"(y) : "r"(x));
     return y;
 }
-// d += a [16 x 16] * b [16 x 8].
-__device__ __forceinline__ void multiply(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, "
-        "{%8, %9}, {%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
 // State of a warp's tiles of one item. A thread has rows 2 * (lane % 4) + {0, 1} of each column
 // block of 8 rows, and for the sums the dimensions lane / 4 + {0, 8} of each 16.
 struct Sums {

@@ -8,23 +8,10 @@
 #pragma once
 #include "expert_arithmetic.cuh"
 
-typedef unsigned char u8;
 constexpr int EACH = (EXPERTS + 31) / 32;  // experts that a lane counts
 constexpr int MOST_PAIRS = 1024, MOST_TILES = EXPERTS + MOST_PAIRS / PAIRS;
 constexpr int larger(int a, int b) { return a > b ? a : b; }
 
-__device__ __forceinline__ void copy_bulk(u8* to, const void* from, int bytes, u64& bar) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-        ::"r"(shared_address(to)), "l"((u64)from), "r"(bytes), "r"(shared_address(&bar))
-        : "memory");
-}
-// Four matrices of 8 rows of 16 bytes: lanes 0 to 7 name the rows of the first, and so on. A lane
-// gets 4 bytes of each, of row lane / 4.
-__device__ __forceinline__ void load_matrices(u32 (&to)[4], u32 at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
-}
 __device__ __forceinline__ float load_float(const float* from) {
     float value;
     asm volatile("ld.global.cg.f32 %0, [%1];" : "=f"(value) : "l"(from) : "memory");
@@ -36,19 +23,6 @@ __device__ __forceinline__ u32 add_one(u32* counter) {
     asm volatile("atom.add.relaxed.gpu.global.u32 %0, [%1], 1;"
                  : "=r"(old) : "l"(counter) : "memory");
     return old;
-}
-// The same, after all writes of the threads that this one has synchronized with.
-__device__ __forceinline__ u32 count_up(u32* counter) {
-    u32 old;
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
-                 : "=r"(old) : "l"(counter) : "memory");
-    return old;
-}
-__device__ __forceinline__ u32 load_counter(const u32* counter) {
-    u32 seen;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-    return seen;
 }
 
 struct Tiles {

@@ -3,6 +3,7 @@
 // NVRTC compiles without CUDA's own headers, so the kernels take everything they use from here.
 #pragma once
 
+typedef unsigned char u8;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef unsigned short bf16;
@@ -210,6 +211,47 @@ __device__ __forceinline__ void wgmma_n256_t(float (&d)[128], const u32 (&a)[4],
         "}, {%128, %129, %130, %131}, %132, p, 1, 1, 1;}"
         : F32(d, 0), F32(d, 32), F32(d, 64), F32(d, 96)
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));
+}
+
+// Copies `bytes` bytes, 16 at least, into shared memory; the barrier counts them.
+__device__ __forceinline__ void copy_bulk(u8* to, const void* from, int bytes, u64& bar) {
+    asm volatile(
+        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
+        ::"r"(shared_address(to)), "l"((u64)from), "r"(bytes), "r"(shared_address(&bar))
+        : "memory");
+}
+// Makes what this thread sees in global memory visible to the bulk copies that it starts.
+__device__ __forceinline__ void fence_async_copies() {
+    asm volatile("fence.proxy.async;" ::: "memory");
+}
+// Four matrices of 8 rows of 16 bytes: lanes 0 to 7 name the rows of the first, and so on. A lane
+// gets 4 bytes of each, of row lane / 4.
+__device__ __forceinline__ void load_matrices(u32 (&to)[4], u32 at) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
+}
+// c += a [16 x 16] * b [16 x 8].
+__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7},"
+        " {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Counters in global memory. Adds 1, after all writes of the threads that this one has synchronized
+// with; returns what it was.
+__device__ __forceinline__ u32 count_up(u32* counter) {
+    u32 old;
+    asm volatile("fence.acq_rel.gpu;" ::: "memory");
+    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
+                 : "=r"(old) : "l"(counter) : "memory");
+    return old;
+}
+// Afterwards, what others wrote before they counted is visible.
+__device__ __forceinline__ u32 load_counter(const u32* counter) {
+    u32 seen;
+    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
+    return seen;
 }
 
 // Call this after wgmma_wait. It keeps the compiler from reading or moving accumulators before the

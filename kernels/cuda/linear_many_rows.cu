@@ -32,7 +32,6 @@
 #ifndef STORED
 #define STORED 0
 #endif
-typedef unsigned char u8;
 
 constexpr int CLUSTER = 2, SLOTS = TILE > (STORED ? 128 : 160) ? 3 : 4;
 constexpr int SHARED = 232448;  // bytes of shared memory

@@ -13,7 +13,6 @@
 // PARTS to be added to the residual, or 0; NORM, the type of the norm's weight.
 #include "hopper.cuh"
 
-typedef unsigned char u8;
 constexpr int WARPS = CONSUMERS + 2, THREADS = WARPS * 32;
 constexpr int ROWS = 8, GROUP = 8;  // of x at most; weight rows at a time
 constexpr int PART_COLUMNS = COLUMNS / COLUMN_PARTS, STEPS = PART_COLUMNS / 16;
@@ -29,26 +28,6 @@ struct Shared {
 // Groups of 8 weight rows that the program takes.
 struct Range { int begin, end; };
 
-__device__ __forceinline__ void copy_bulk(u8* to, const void* from, int bytes, u64& bar) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];"
-        ::"r"(shared_address(to)), "l"((u64)from), "r"(bytes), "r"(shared_address(&bar))
-        : "memory");
-}
-// Makes what this thread sees in global memory visible to the bulk copies that it starts.
-__device__ __forceinline__ void fence_async_copies() {
-    asm volatile("fence.proxy.async;" ::: "memory");
-}
-__device__ __forceinline__ void load_matrices(u32 (&to)[4], u32 at) {
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
-}
-__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7},"
-        " {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 __device__ __forceinline__ float2 load_floats(const float* from) {
     float2 v;
     asm volatile("ld.global.cg.v2.f32 {%0, %1}, [%2];"
@@ -67,19 +46,6 @@ __device__ __forceinline__ float rsqrt_fast(float x) {
 }
 __device__ __forceinline__ void sync_consumers() {
     asm volatile("bar.sync 1, %0;" ::"n"(CONSUMERS * 32) : "memory");
-}
-// Adds 1 to a counter, after all writes of the threads that this one has synchronized with.
-__device__ __forceinline__ u32 count_up(u32* counter) {
-    u32 old;
-    asm volatile("fence.acq_rel.gpu;" ::: "memory");
-    asm volatile("atom.add.acq_rel.gpu.global.u32 %0, [%1], 1;"
-                 : "=r"(old) : "l"(counter) : "memory");
-    return old;
-}
-__device__ __forceinline__ u32 load_counter(const u32* counter) {
-    u32 seen;
-    asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(seen) : "l"(counter) : "memory");
-    return seen;
 }
 
 // Copies weights. Called by one warp; a lane takes a row.

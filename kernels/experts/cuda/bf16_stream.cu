@@ -52,12 +52,6 @@ __device__ __forceinline__ int item_of(Shared& shared, int entry) {
     return shared.queue[entry % QUEUE];
 }
 
-__device__ __forceinline__ void multiply(float (&c)[4], const u32 (&a)[4], u32 b0, u32 b1) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7},"
-        " {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
 // Copies weights, which are read once, so that data that is read again stays in L2.
 __device__ __forceinline__ void copy_bulk_once(u8* to, const void* from, int bytes, u64& bar) {
     constexpr u64 EVICT_FIRST = 0x12F0000000000000;  // createpolicy.fractional.L2::evict_first
@@ -65,10 +59,6 @@ __device__ __forceinline__ void copy_bulk_once(u8* to, const void* from, int byt
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
         " [%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)), "l"((u64)from), "r"(bytes),
         "r"(shared_address(&bar)), "l"(EVICT_FIRST) : "memory");
-}
-// Makes what this thread sees in global memory visible to the bulk copies that it starts.
-__device__ __forceinline__ void fence_async_copies() {
-    asm volatile("fence.proxy.async;" ::: "memory");
 }
 
 // The weight row of an expert that slot `slot` of an item holds. Of gate and up, 8 rows of the one
