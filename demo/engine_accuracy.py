@@ -76,7 +76,7 @@ def run_last(codes: Sequence[str]) -> str:
 
 
 def boxed_integer(text: str) -> int | None:
-    """Return the integer in the last box, or None if there is none."""
+    """Return the integer in the last box; None if the text has no box or the box no integer."""
     _, found, tail = text.rpartition("\\boxed{")
     return parse_answer(tail.partition("}")[0]) if found else None
 

@@ -50,8 +50,8 @@ class EngineConfig:
             (dense Gemma 4). True raises an error if it has none.
         speculate: what drafts tokens that a step then verifies, which changes no token: ``"off"``;
             ``"ngram"``, which needs no weights; ``"auto"`` for the drafter in the model's
-            sub-folder ``drafter``, or for n-grams if there is none; or the folder of a drafter's
-            checkpoint.
+            folder ``drafter``, or for n-grams if the model has no such folder; or the path of a
+            drafter's checkpoint.
         max_drafts: most drafts of a sequence in one step.
         always_draft: verify drafts even in steps that they make slower; for measurements.
         lookahead: number of steps planned while another one is in flight, 0 or 1; ``None`` takes 1

@@ -1,5 +1,5 @@
 """The bundled model's drafter, in the architecture of Gemma 4's: how it was trained.
 
-Its weights lie in the sub-folder ``drafter`` of the bundled model's folder, where the engine looks
-for them if `speculate` is "auto".
+Its weights are in the folder ``drafter`` inside the bundled model's folder. The engine loads them
+from there if `speculate` is "auto".
 """

@@ -23,7 +23,7 @@ WIDTH, INNER, HEADS = 160, 480, 4
 
 
 class TargetStates(NamedTuple):
-    """What the model computes for rows of B x T tokens, as far as the drafter reads it.
+    """The part of the model's results for rows of B x T tokens that the drafter reads.
 
     Attributes:
         hidden: (B, T, hidden), after the last norm.

@@ -82,7 +82,7 @@ HOLDERS = (
     ("pack", "packs"), ("drawer", "drawers"), ("bucket", "buckets"), ("table", "tables"),
     ("bin", "bins"), ("case", "cases"), ("sack", "sacks"), ("cabinet", "cabinets"),
 )  # fmt: skip
-"""What holds the things, singular and plural."""
+"""Containers of things in stories: singular and plural."""
 
 MONEY = ("dollars", "euros", "coins", "pounds", "francs", "cents", "rupees", "dollars")
 LENGTHS = ("cm", "m", "km", "inches", "feet", "meters", "centimeters", "units", "mm")

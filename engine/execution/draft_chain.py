@@ -52,7 +52,7 @@ class ChainShape:
 
 
 class DraftChain:
-    """What the last step with drafts left on the device, by its sequences in order.
+    """Results of the last step with drafts, kept on the device, in the order of its sequences.
 
     Attributes:
         accepted: int32 [S], right drafts.

@@ -35,7 +35,7 @@ class Fp8Pages:
 
     @property
     def device(self) -> torch.device:
-        """Where the pages are."""
+        """Device that holds the pages."""
         return self.codes.device
 
     def expand(self, dtype: torch.dtype) -> torch.Tensor:

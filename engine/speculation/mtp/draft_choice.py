@@ -1,4 +1,4 @@
-"""Whether a drafter's tokens are drawn with the verification's noise, or are its likeliest ones.
+"""Chooses whether a drafter draws tokens with the verification's noise or takes the likeliest.
 
 Where drafter and model agree, equal noise draws equal tokens. Where the drafter is unsure and the
 model is not, its likeliest token is right more often than a drawn one. Which of the two a drafter
