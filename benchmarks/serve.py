@@ -1,6 +1,7 @@
 """Compare the speed over HTTP with that of the bare engine in the same process.
 
     python benchmarks/serve.py [--model MODEL] [--device cpu] [--soak 10000]
+    python benchmarks/serve.py --shapes gemma-4-31b-shapes    # random weights, on a GPU
 
 Rounds alternate between the engine alone, 8 sequences that are submitted together, and the server,
 the same 8 requests by 8 clients, whose answers are streamed. Engine, HTTP and clients are three
@@ -27,6 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from support.model_shapes import SHAPES
 from support.serving.http_clients import PROMPT
 
 from eightfold.common.terminal_table import Column, format_table
@@ -212,19 +214,39 @@ def memory_mb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
+def make_solver(options: argparse.Namespace) -> Solver:
+    """Return the solver that is served."""
+    engine = EngineConfig(device=options.device, max_running=64, max_context=options.max_context)
+    config = SolverConfig(model=options.model, kernels=1, engine=engine)
+    if options.shapes is None:
+        return Solver(config)
+    import torch
+    from support.random_model import random_model
+    from support.serving.wide_tokenizer import wide_tokenizer
+
+    from eightfold.engine import Engine
+
+    if options.model is not None or not torch.cuda.is_available():
+        raise SolverError("--shapes needs a GPU, and stands instead of --model.")
+    model = random_model(options.shapes, torch.device("cuda"))
+    tokenizer = wide_tokenizer(model.config.vocab_size)
+    return Solver(config, engine=Engine(model, engine), tokenizer=tokenizer)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", help="model folder or id; default: the bundled model")
+    parser.add_argument(
+        "--shapes", choices=sorted(SHAPES), help="a model of these shapes, with random weights"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"))
     parser.add_argument("--tokens", type=int, default=128, help="tokens of an answer (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (%(default)s)")
     parser.add_argument("--soak", type=int, default=0, metavar="N", help="also send N requests")
     parser.add_argument("--max-context", type=int, help="tokens of a sequence")
     options = parser.parse_args()
-    engine = EngineConfig(device=options.device, max_running=64, max_context=options.max_context)
     try:
-        config = SolverConfig(model=options.model, kernels=1, engine=engine)
-        with Solver(config) as solver, served(solver) as server:
+        with make_solver(options) as solver, served(solver) as server:
             prompt = solver.protocol.tokenizer.encode(PROMPT)
             figures = measure_overhead(solver, server, prompt, options.tokens, options.rounds)
             figures |= measure_first_token(solver, server.url, options.tokens)
