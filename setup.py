@@ -16,7 +16,7 @@ PACKAGES = {
     for name in (part, *(f"{part}.{sub}" for sub in find_packages(part)))
 }
 # Patterns hold in nested folders too, so that a new folder is shipped without a change here.
-KINDS = ("cu", "cuh", "json", "jsonl.gz", "jinja", "md", "html", "css", "js")
+KINDS = ("cu", "cuh", "json", "jsonl.gz", "jinja", "txt", "md", "html", "css", "js")
 DATA = {f"eightfold.{part}": ["py.typed", *(f"**/*.{kind}" for kind in KINDS)] for part in PARTS}
 DATA["eightfold.demo"] += ["model/*", "model/drafter/*"]
 

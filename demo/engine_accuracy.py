@@ -37,6 +37,9 @@ NEW_TOKENS = 320
 """Most tokens in a turn."""
 
 CELL_SECONDS = 3.0
+MAX_OUTPUT = 600
+"""Characters of a cell's output that are kept; even `MAX_TURNS` of them fit the context."""
+
 WORKER_SECONDS = 30
 """Time to wait for the process that runs a call."""
 
@@ -72,7 +75,7 @@ def run_last(codes: Sequence[str]) -> str:
                 output = run_cell(code, namespace)
     except DrawRejected:
         return f"TimeoutError: the cell ran longer than {CELL_SECONDS:g} s. Variables are kept."
-    return output
+    return output[:MAX_OUTPUT]
 
 
 def boxed_integer(text: str) -> int | None:
@@ -93,9 +96,7 @@ class Solving:
         from eightfold.engine import Engine, EngineConfig
 
         self.encoder = TraceEncoder(folder)
-        self.engine = Engine(
-            folder, EngineConfig(max_running=rows, max_context=2048, memory_fraction=0.25)
-        )
+        self.engine = Engine(folder, EngineConfig(max_running=rows, memory_fraction=0.25))
         self.pool = ProcessPoolExecutor(mp_context=get_context("spawn"))
         self.running: dict[int, Attempt] = {}
         self.waiting: dict[Future[str], int] = {}

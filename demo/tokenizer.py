@@ -27,6 +27,7 @@ from .training_rows import standard_prompts
 from .training_traces import Trace, write_trace
 
 VOCABULARY = NetworkConfig.vocab_size
+TRACES = 20_000
 PIECES = "|".join(
     (
         r"\)*:?\n *",
@@ -48,14 +49,14 @@ def trace_text(trace: Trace) -> str:
 
 def corpus(count: int, seed: int) -> Iterator[str]:
     """Yield texts to learn the merges from: traces and, many times over, the solver's prompts."""
-    rng = Random(f"tokenizer {seed}")
     prompts = standard_prompts()
     sentences = (
         f"user\nmodel\nsystem\n{prompts.system}\n{prompts.tool}\n{prompts.code}\n{prompts.nudge}"
     )
     keywords = "thought\ncall:python{code:\nresponse:python{value:\ndeclaration:python{description:"
     for index in range(count):
-        yield trace_text(write_trace(rng))
+        # A draw that is rejected because this machine is slow changes its own trace only.
+        yield trace_text(write_trace(Random(f"tokenizer {seed} {index}")))
         if index % 20 == 0:
             yield f"{sentences}\n{keywords}"
 
@@ -156,11 +157,18 @@ def save(tokenizer: Tokenizer, folder: Path) -> None:
         shutil.copyfile(template, folder / template.name)
 
 
+def build(folder: Path, traces: int = TRACES, seed: int = 0, vocabulary: int = VOCABULARY) -> None:
+    """Learn a tokenizer from so many traces and write it into a folder."""
+    tokenizer = train_tokenizer(corpus(traces, seed), vocabulary=vocabulary)
+    check(tokenizer, vocabulary)
+    save(tokenizer, folder)
+
+
 def main(argv: list[str] | None = None) -> int:
     """Train the tokenizer and write it."""
     parser = argparse.ArgumentParser(prog="eightfold.demo.tokenizer", description=main.__doc__)
     parser.add_argument(
-        "--traces", type=int, default=20_000, help="traces to learn from (%(default)s)"
+        "--traces", type=int, default=TRACES, help="traces to learn from (%(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="(%(default)s)")
     parser.add_argument(
@@ -168,10 +176,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, default=model_path(), help="folder (%(default)s)")
     options = parser.parse_args(argv)
-    texts = corpus(options.traces, options.seed)
-    tokenizer = train_tokenizer(texts, vocabulary=options.vocabulary)
-    check(tokenizer, options.vocabulary)
-    save(tokenizer, options.out)
+    build(options.out, options.traces, options.seed, options.vocabulary)
     return 0
 
 

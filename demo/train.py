@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
-from . import model_path
 from .muon_optimizer import MuonWithAdam
+from .tokenizer import build as build_tokenizer
 from .training_network import (
     AttentionFunction,
     Network,
@@ -296,7 +296,7 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
     )
     add("--capacity", type=int, default=60_000, help="rows kept in memory (%(default)s)")
     add("--every", type=int, default=100, help="steps between two lines of the log (%(default)s)")
-    add("--source", type=Path, default=model_path(), help="folder of the tokenizer (%(default)s)")
+    add("--source", type=Path, help="folder of a tokenizer; without it, one is built first")
     add("--resume", type=Path, help="folder of weights to start from")
     add("--out", type=Path, required=True, help="folder for the model")
     add(
@@ -314,6 +314,9 @@ def parse_options(argv: list[str] | None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     """Train the bundled model and save it."""
     options = parse_options(argv)
+    if options.source is None:
+        options.source = options.out
+        build_tokenizer(options.out)
     supply = RowSupply(
         TraceEncoder(options.source),
         options.workers,

@@ -24,7 +24,7 @@ from tokenizers import Tokenizer
 from eightfold.solver.chat import ChatProtocol, load_protocol
 from eightfold.solver.chat.prompt_texts import Prompts
 
-from .control_tokens import END_TURN, STOP_IDS, TURN
+from .control_tokens import CONTROL_TOKENS, END_TURN, STOP_IDS, TURN
 from .families import ANSWERS
 from .training_traces import Trace, write_trace
 
@@ -46,6 +46,12 @@ GAP_SHARE = 0.08
 
 MAX_GAP = 6000
 """Positions in the largest gap."""
+
+NOISE_SHARE = 0.5
+"""Share of the traces in whose problem some tokens are replaced by others."""
+
+NOISE_RATE = 0.05
+"""Share of the tokens, digits left out, that are replaced there."""
 
 OTHER_PREFIX_SHARE = 0.25
 """Share of the rows whose prompt has other limits than the solver's default."""
@@ -122,6 +128,8 @@ class TraceEncoder:
         assert self.prompt(MARK) == self.protocol.render_prompt(MARK)
         self.user_head = self.encode("user\n")
         self.digits = frozenset(self.fast.token_to_id(d) for d in "0123456789")
+        pieces = range(max(CONTROL_TOKENS) + 1, self.fast.get_vocab_size())
+        self.words = [token for token in pieces if token not in self.digits]
         self.nudge = self.protocol.nudge()
         response, mark = self.protocol.tool_response([MARK]), self.encode(MARK)
         at = next(i for i in range(len(response)) if response[i : i + len(mark)] == mark)
@@ -129,7 +137,11 @@ class TraceEncoder:
 
     def draw(self, rng: Random) -> EncodedTrace:
         """Return a new trace."""
-        return self.trace(write_trace(rng))
+        trace = write_trace(rng)
+        made = self.trace(trace)
+        if rng.random() < NOISE_SHARE:
+            self.add_noise(made, trace.problem, rng)
+        return made
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, in which control tokens are recognized."""
@@ -168,6 +180,17 @@ class TraceEncoder:
             if piece.role == "tool":
                 gaps.append(len(ids))
         return EncodedTrace(ids, trained, gaps)
+
+    def add_noise(self, made: EncodedTrace, problem: str, rng: Random) -> None:
+        """Replace tokens of the problem, so that no single word of it is relied on.
+
+        A token that has come in is not trained on. Digits stay.
+        """
+        start = 1 + len(self.user_head)
+        for index in range(start, start + len(self.encode(problem))):
+            if rng.random() < NOISE_RATE and made.ids[index] not in self.digits:
+                made.ids[index] = rng.choice(self.words)
+                made.trained[index] = False
 
 
 @dataclass

@@ -37,7 +37,7 @@ KINDS = {"plain": 66, "check": 12, "fault": 11, "silent": 4, "differ": 4, "fault
 WEIGHTS = {"expression": 6, "story_chain": 4, "expression_in_words": 4, "sum_of_list": 2}
 """How often a family is drawn, if not once; these have more to vary than numbers."""
 
-PARAPHRASE_SHARE = 0.45
+PARAPHRASE_SHARE = 0.3
 """Share of the problems of a family with paraphrases that are paraphrases."""
 
 CHECKS = (

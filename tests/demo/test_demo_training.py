@@ -18,7 +18,7 @@ from torch import Tensor
 from eightfold.demo import model_path
 from eightfold.demo.control_tokens import CONTROL_TOKENS
 from eightfold.demo.problems import take
-from eightfold.demo.tokenizer import check, save
+from eightfold.demo.tokenizer import build, check, save
 from eightfold.demo.training_network import GENERATION, Network, NetworkConfig, load_weights
 from eightfold.demo.training_rows import (
     POSITIONS,
@@ -84,6 +84,33 @@ def test_targets_are_the_next_token_of_the_same_trace(encoder: TraceEncoder) -> 
     assert (row[POSITIONS, trained] < 8192).all()
 
 
+def test_noise_replaces_words_of_the_problem_only(encoder: TraceEncoder) -> None:
+    trace = write_trace(Random(5), kind="plain")
+    clean = encoder.trace(trace)
+    end = len(encoder.user(trace.problem))
+    changed = 0
+    for seed in range(60):
+        noisy = encoder.trace(trace)
+        encoder.add_noise(noisy, trace.problem, Random(seed))
+        assert len(noisy.ids) == len(clean.ids)
+        for index, (old, new) in enumerate(zip(clean.ids, noisy.ids, strict=True)):
+            if old != new:
+                changed += 1
+                assert index < end
+                assert not {old, new} & encoder.digits
+                assert not noisy.trained[index]
+            else:
+                assert noisy.trained[index] <= clean.trained[index]
+    assert changed > 20
+
+
+def test_the_same_seed_builds_the_same_tokenizer(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        build(tmp_path / name, traces=40, vocabulary=600)
+    texts = [(tmp_path / name / "tokenizer.json").read_bytes() for name in ("one", "two")]
+    assert texts[0] == texts[1]
+
+
 def test_the_network_equals_the_model_of_transformers() -> None:
     from transformers import Gemma4ForCausalLM
 
@@ -118,6 +145,7 @@ def test_a_clone_trains_without_being_installed(tmp_path: Path) -> None:
     tiny = {"num_hidden_layers": 5, "hidden_size": 32, "intermediate_size": 32}
     options = ["--minutes", "0.05", "--rows", "1", "--length", "1024", "--workers", "1"]
     options += ["--every", "1", "--capacity", "8", "--shape", json.dumps(tiny)]
+    options += ["--source", str(MODEL)]
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
     done = subprocess.run(
         ["sh", str(TRAIN_SCRIPT), *options, "--out", str(tmp_path)],

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from random import Random
 
 import pytest
 
 from eightfold.demo.families import FAMILIES, write_problem
 from eightfold.demo.families.grammar import draw_text, variants
+from eightfold.demo.families.phrasing_files import read_phrasings
 from eightfold.demo.families.spelling import (
     fill_text,
     mistype,
@@ -44,6 +46,31 @@ def test_families_have_dozens_of_phrasings() -> None:
     for family in FAMILIES:
         count = sum(variants(phrasing) for phrasing in family.phrasings[:-1])
         assert count * spellings >= 24, family.name
+
+
+def test_phrasing_files_name_families_and_hold_nothing_twice() -> None:
+    names = {family.name for family in FAMILIES}
+    held_out = {family.phrasings[-1] for family in FAMILIES}
+    more = read_phrasings()
+    assert set(more) <= names
+    for name, templates in more.items():
+        assert len(set(templates)) == len(templates), name
+        assert not held_out & set(templates), name
+
+
+def test_a_faulty_phrasing_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "shapes.txt"
+    path.write_text("# one\nWhat is {a}?\n\n# two\nAnd {b}?\nHow much is {b}?\n")
+    assert read_phrasings(tmp_path) == {
+        "one": ("What is {a}?",),
+        "two": ("And {b}?", "How much is {b}?"),
+    }
+    path.write_text("What is {a}?\n")
+    with pytest.raises(ValueError, match="line 1: no '# name'"):
+        read_phrasings(tmp_path)
+    path.write_text("# one\nA {a}.\n# one\n")
+    with pytest.raises(ValueError, match="line 3: one stands twice"):
+        read_phrasings(tmp_path)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
