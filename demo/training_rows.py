@@ -184,13 +184,13 @@ class TraceEncoder:
     def add_noise(self, made: EncodedTrace, problem: str, rng: Random) -> None:
         """Replace tokens of the problem, so that no single word of it is relied on.
 
-        A token that has come in is not trained on. Digits stay.
+        Digits stay. The words of such a problem are not trained on.
         """
         start = 1 + len(self.user_head)
         for index in range(start, start + len(self.encode(problem))):
+            made.trained[index] = False
             if rng.random() < NOISE_RATE and made.ids[index] not in self.digits:
                 made.ids[index] = rng.choice(self.words)
-                made.trained[index] = False
 
 
 @dataclass

@@ -75,7 +75,7 @@ _WORDS = {
     "\\ldots": ("...", "…"), "\\dots": ("...", "…"), "\\cdots": ("...", "…"), "\\in": ("in",),
     "\\mid": ("divides",), "\\lfloor": ("floor(",), "\\rfloor": (")",), "\\left": ("",),
     "\\right": ("",), "\\div": ("/", " / ", "÷", " ÷ "), "\\mapsto": ("->",), "\\to": ("->",),
-    "\\quad": (" ",), "\\pi": ("pi", "π"), "\\circ": ("°", " degrees"), "\\%": ("%",),
+    "\\quad": (" ",), "\\pi": ("pi", "π"), "\\circ": ("∘", "o"), "\\%": ("%",),
 }  # fmt: skip
 
 
@@ -105,6 +105,7 @@ def plain_notation(math: str, rng: Random) -> str:
     math = re.sub(r"\\sqrt\{([^{}]*)\}", rng.choice((r"sqrt(\1)", r"√\1", r"sqrt(\1)")), math)
     math = re.sub(r"\\pmod\{([^{}]*)\}", rng.choice((r"(mod \1)", r"mod \1")), math)
     math = re.sub(r"\\(?:text|mathrm|operatorname)\{([^{}]*)\}", r"\1", math)
+    math = re.sub(r"\^\{?\\circ\}?", rng.choice(("°", " degrees")), math)
     power = "**" if rng.random() < 0.2 else "^"
     math = re.sub(r"\^\{(\w+)\}|\^(\w)", lambda m: power + (m[1] or m[2]), math)
     math = re.sub(r"\^\{([^{}]*)\}", lambda m: f"{power}({m[1]})", math)
@@ -134,13 +135,17 @@ def rename_letters(text: str, rng: Random) -> str:
     """Return the text with the single letters of its mathematics renamed, consistently."""
     parts = text.split("$")
     letter = re.compile(r"(?<![A-Za-z\\])[a-z](?![A-Za-z])")
+    product = re.compile(r"(?<![A-Za-z\\])[a-z]{1,3}(?![A-Za-z])")
     names = sorted({name for part in parts[1::2] for name in letter.findall(part)} - {"d", "e"})
     if not names or len(names) > 4:
         return text
     free = [c for c in "abcghjkmnpqrstuvwxyz" if c not in names]
     table = dict(zip(names, rng.sample(free, len(names)), strict=True))
+    renamed = str.maketrans(table)
     for index in range(1, len(parts), 2):
-        parts[index] = letter.sub(lambda m: table.get(m[0], m[0]), parts[index])
+        parts[index] = product.sub(
+            lambda m: m[0].translate(renamed) if set(m[0]) <= table.keys() else m[0], parts[index]
+        )
     return "$".join(parts)
 
 

@@ -98,9 +98,10 @@ def test_noise_replaces_words_of_the_problem_only(encoder: TraceEncoder) -> None
                 changed += 1
                 assert index < end
                 assert not {old, new} & encoder.digits
-                assert not noisy.trained[index]
-            else:
-                assert noisy.trained[index] <= clean.trained[index]
+        assert noisy.trained[end:] == clean.trained[end:]
+        first = noisy.trained.index(True)
+        assert first >= end - len(encoder.after_user)
+        assert clean.trained.index(True) < first
     assert changed > 20
 
 

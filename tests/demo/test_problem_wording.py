@@ -94,6 +94,8 @@ def test_no_part_of_a_template_is_left_in_a_problem(family: object) -> None:
         ("\\frac{x}{4} + 1", r"x/4 ?\+ ?1"),
         ("a_{n+1}", r"a_\(n\+1\)"),
         ("\\binom{9}{3}", r"C\(9, 3\)"),
+        ("40^\\circ + x", r"40(°| degrees) ?\+ ?x"),
+        ("3 \\circ 5", r"3 (∘|o) 5"),
     ],
 )
 def test_latex_has_a_plain_notation(latex: str, plain: str) -> None:
@@ -115,6 +117,9 @@ def test_letters_are_renamed_alike_everywhere() -> None:
     text = rename_letters("If $x + 2 = \\gcd(x, y)$, find $x$.", Random(3))
     new = re.findall(r"\$(\w)\$", text)[0]
     assert text.count(new) >= 3
+    assert re.fullmatch(
+        r"\$(\w) \* (\w) = \1\2 \+ \1 \\gcd\$", rename_letters("$a * b = ab + a \\gcd$", Random(4))
+    )
     assert "\\gcd" in text
     assert mistype("How many marbles", Random(1)) != "How many marbles"
 
