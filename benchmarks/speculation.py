@@ -12,7 +12,8 @@ model in the shapes of Gemma-4-31B with random bf16 weights decodes without draf
 that are all right, with drafts thinned to the acceptance that is published for the 31B's own
 drafter (with `--drafter random` at the cost of one with its shapes), and with the n-gram drafter.
 The weights decide on tokens as trained ones do (`support/speculation/decided_model.py`).
-The last line is one JSON object.
+`--random-cache` decodes over random keys and values instead of computed prompts, which takes
+seconds less for each context. The last line is one JSON object.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
 # Share of right drafts by depth, given that those before are right: gemma-4-31B-it-assistant
 # (ik_llama.cpp #1993), which makes 3.2 tokens a step with 3 drafts.
 PUBLISHED_ACCEPTANCE = (0.91, 0.80, 0.75, 0.66, 0.60)
+RECORDED_BEYOND = 32  # recorded tokens of each sequence beyond those that drafts are measured with
 # vLLM with the same model and its drafter on one H100 in bf16 at temperature 0, as jarvislabs.ai
 # reported on 2026-05-12: tokens a second without and with 8 drafts.
 VLLM_H100 = {"1 sequence": (40.3, 125.3), "16 sequences": (375, 953)}
@@ -64,7 +66,7 @@ def divergence(plain: dict[int, list[int]], other: dict[int, list[int]]) -> dict
 def measure_context(
     engine: Any, context: int, arguments: argparse.Namespace, drafter: Any
 ) -> dict[str, dict[str, Any]]:
-    """Measure one context length; print and return the figures by kind of drafts.
+    """Measure recorded drafts at one context length; print and return the figures by kind.
 
     Args:
         drafter: one with weights, or ``None``.
@@ -73,21 +75,21 @@ def measure_context(
     from support.speculation.device_replay import DeviceReplay
     from support.speculation.drafted_decode import ConstantDrafter, DraftedDecode
 
+    first = context == arguments.contexts[0]
     prompts = random_prompts(arguments.batch, context)
     decode = DraftedDecode(engine, prompts)
     found: dict[str, dict[str, Any]] = {}
 
-    def measure(
-        name: str, drafter: Any, drafts: int, running: int | None = None, idle: bool = False
-    ) -> None:
+    def measure(name: str, drafter: Any, drafts: int, **options: Any) -> None:
         decode.set_drafter(drafter, drafts)
-        found[name] = decode.measure(arguments.tokens, running, profiled=idle)
+        found[name] = decode.measure(options.pop("tokens", arguments.tokens), **options)
         decode.pause()
-        plain = found["plain" if running is None else "one alone, plain"]
+        plain = found["plain" if options.get("running") is None else "one alone, plain"]
         found[name]["speedup"] = round(found[name]["tokens_per_s"] / plain["tokens_per_s"], 3)
         print(f"context {context}, {name}: {found[name]}", flush=True)
 
-    measure("plain", None, 0)
+    # Longer than what is measured, so that the last steps still have recorded drafts.
+    measure("plain", None, 0, tokens=arguments.tokens + RECORDED_BEYOND)
     plain_tokens = decode.tokens
     records = {
         (tuple(prompt), seed): prompt + decode.tokens[decode.seqs[seed]]
@@ -97,55 +99,79 @@ def measure_context(
     def replay(acceptance: tuple[float, ...] = (), cost: Any = None) -> DeviceReplay:
         return DeviceReplay(engine._runner, records, engine._vocabulary, acceptance, cost)
 
-    measure("wrong drafts, k=7", ConstantDrafter(), 7)
-    found["rounding"] = divergence(plain_tokens, decode.tokens)
-    print(f"context {context}, tokens of 8 and 64 rows: {found['rounding']}", flush=True)
-    for drafts in (3, 7):
-        measure(f"replay, k={drafts}", replay(), drafts, idle=True)
-        measure(f"thinned replay, k={drafts}", replay(PUBLISHED_ACCEPTANCE), drafts)
-
+    kinds = [(f"replay, k={drafts}", (), None, drafts) for drafts in (3, 7)]
+    kinds += [(f"thinned replay, k={drafts}", PUBLISHED_ACCEPTANCE, None, drafts)
+              for drafts in (3, 7)]  # fmt: skip
     if drafter is not None:
-        for drafts in (3, 7):
-            thinned = replay(PUBLISHED_ACCEPTANCE, drafter)
-            name = f"thinned replay at the cost of a drafter, k={drafts}"
-            measure(name, thinned, drafts, idle=True)
+        kinds[2:] = [
+            (f"thinned replay at the cost of a drafter, k={k}", PUBLISHED_ACCEPTANCE, drafter, k)
+            for k in (3, 7)
+        ]
+    for name, acceptance, cost, drafts in kinds:
+        idle = first and bool(acceptance)
+        measure(name, replay(acceptance, cost), drafts, profiled=idle)
     measure("one alone, plain", None, 0, running=1)
     measure("one alone, replay, k=7", replay(), 7, running=1)
+    name, acceptance, cost, drafts = kinds[2]
+    measure(f"one alone, {name}", replay(acceptance, cost), drafts, running=1)
+    if first:
+        measure("wrong drafts, k=7", ConstantDrafter(), 7)
+        found["rounding"] = divergence(plain_tokens, decode.tokens)
+        print(f"context {context}, tokens of 8 and 64 rows: {found['rounding']}", flush=True)
     decode.end()
     return found
 
 
+def most_tokens(arguments: argparse.Namespace) -> int:
+    """Return how many tokens a sequence decodes at most until the slowest one has enough."""
+    return 4 * arguments.tokens + 128
+
+
 def measure_recorded(
-    engine: Any, forced: Any, context: int, arguments: argparse.Namespace
-) -> dict[str, Any]:
-    """Decode recorded attempts with n-gram drafts; print and return the figures."""
+    engine: Any,
+    forced: Any,
+    context: int,
+    arguments: argparse.Namespace,
+    kinds: list[tuple[str, bool | None, int, Any]],
+    found: dict[str, Any],
+) -> None:
+    """Decode recorded attempts with n-gram drafts; print the figures and add them to ``found``.
+
+    Args:
+        kinds: for each measurement its name, whether drafts are trees (``None`` for no drafts), the
+            most drafts of a sequence, and what steps cost, if only drafts that pay are verified.
+        found: figures by name; those of "plain" must be there or come first.
+    """
     from support.speculation.recorded_decode import RecordedDecode
 
     problem, tokens = arguments.problems[0], 2 * arguments.tokens
+    length = most_tokens(arguments)
     decode = RecordedDecode(
-        engine, forced, arguments.traces, problem, context, tokens + 96, arguments.batch
+        engine, forced, arguments.traces, problem, context, length, arguments.batch
     )
-    found: dict[str, Any] = {}
-    for name, branches, drafts in (
-        ("plain", None, 0), ("tree of 7", True, 7), ("line of 7", False, 7),
-        ("tree of 3", True, 3), ("line of 3", False, 3),
-    ):  # fmt: skip
+    for name, branches, drafts, costs in kinds:
         drafter = None if branches is None else NgramDrafter(branches)
-        decode.set_drafter(drafter, drafts)
+        if branches:
+            decode.capture_trees(drafts)
+        decode.set_drafter(drafter, drafts, costs)
+        profiled = drafter is not None and context == arguments.contexts[0]
         count = arguments.tokens if drafter is None else tokens
-        found[name] = decode.measure(count, profiled=drafter is not None)
+        found[name] = decode.measure(count, profiled=profiled)
         found[name]["speedup"] = round(
             found[name]["tokens_per_s"] / found["plain"]["tokens_per_s"], 3
         )
         decode.pause()
         print(f"recorded attempts, context {context}, n-gram, {name}: {found[name]}", flush=True)
     decode.end()
-    return found
 
 
 def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Measure steps with drafts of the random model; print and return the figures."""
+    """Measure steps with drafts of the random model; print and return the figures.
+
+    Trees come last: a fault in their kernels leaves the GPU unusable for what follows.
+    """
     import torch
+    from support.random_cache import pass_over_prompts
     from support.random_model import random_model
     from support.speculation.decided_model import decide_tokens
     from support.speculation.drafted_decode import ConstantDrafter, drafting_config
@@ -157,14 +183,16 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
     model = random_model(arguments.model, torch.device("cuda"))
     if model.config.model_type == "gemma4_text":
         decide_tokens(model)
-    room = max(arguments.contexts) + 2 * arguments.tokens + 128
-    config = drafting_config(arguments.batch, room, 2 * arguments.tokens + 96)
+    most = most_tokens(arguments)
+    config = drafting_config(arguments.batch, max(arguments.contexts) + most, most)
     forced = ForcedTokens(torch.device("cuda"))
     engine = Engine(model, config, ConstantDrafter())
     print(engine.table(), flush=True)
     costs = measure_step_costs(engine._runner, config, engine.max_context, engine._vocabulary)
     print(f"steps by rows: {costs.summary()}", flush=True)
     result: dict[str, Any] = {"device": torch.cuda.get_device_name(), "costs": costs.summary()}
+    if arguments.random_cache:
+        pass_over_prompts(engine)
     drafter = None
     if arguments.drafter:
         from support.speculation.random_drafter import random_drafter
@@ -172,9 +200,17 @@ def measure_gpu(arguments: argparse.Namespace) -> dict[str, Any]:
         drafter = random_drafter(engine, model)
     for context in arguments.contexts:
         result[str(context)] = measure_context(engine, context, arguments, drafter)
-        if arguments.traces is not None:
-            recorded = measure_recorded(engine, forced, context, arguments)
-            result[f"recorded attempts, {context}"] = recorded
+    lines: list[tuple[str, bool | None, int, Any]] = [
+        ("plain", None, 0, None), ("line of 3", False, 3, None),
+        ("line of 7, as many as pay", False, 7, costs),
+    ]  # fmt: skip
+    trees: list[tuple[str, bool | None, int, Any]] = [
+        ("tree of 7", True, 7, None), ("tree of 7, as many as pay", True, 7, costs),
+    ]  # fmt: skip
+    for kinds in (lines, trees) if arguments.traces is not None else ():
+        for context in arguments.contexts:
+            recorded = result.setdefault(f"recorded attempts, {context}", {})
+            measure_recorded(engine, forced, context, arguments, kinds, recorded)
     del engine, drafter
     gc.collect()
     return result
@@ -253,6 +289,9 @@ def parse_arguments() -> argparse.Namespace:
         "--drafter",
         choices=["random"],
         help="also run a drafter of the 31B's -assistant shapes, with random weights",
+    )
+    parser.add_argument(
+        "--random-cache", action="store_true", help="decode over random keys and values on a GPU"
     )
     parser.add_argument("--batch", type=int, default=8, help="sequences (%(default)s)")
     parser.add_argument(

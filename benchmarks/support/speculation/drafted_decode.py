@@ -10,6 +10,8 @@ from eightfold.engine.execution.draft_chain import DeviceDrafter
 from eightfold.engine.scheduling.draft_tree import DraftTree
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.drafter import Draft, Drafter
+from eightfold.engine.speculation.speculator import Speculator
+from eightfold.engine.speculation.step_costs import StepCosts
 
 WARMUP_STEPS, PROFILED_STEPS = 4, 8
 SAMPLING: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "top_k": 64, "stop_token_ids": ()}
@@ -57,18 +59,23 @@ class DraftedDecode:
             for own, prompt in enumerate(prompts, seed)
         ]
         waiting = set(self.seqs)
-        self._speculator = engine._speculator
         self.set_drafter(None, 0)
         while waiting:
             waiting -= {event.seq for event in engine.step() if event.tokens}
         self.pause()
 
-    def set_drafter(self, drafter: Drafter | None, drafts: int) -> None:
-        """Draft from now on with ``drafter``, up to ``drafts`` tokens; ``None`` for no drafts."""
-        speculator = self._speculator if drafter is not None else None
-        if speculator is not None and drafter is not None:
-            speculator.drafter = drafter
-            speculator._max_drafts = drafts
+    def set_drafter(
+        self, drafter: Drafter | None, drafts: int, costs: StepCosts | None = None
+    ) -> None:
+        """Draft from now on with ``drafter``; ``None`` for no drafts.
+
+        Args:
+            drafts: most drafts of a sequence in a step.
+            costs: what steps cost, if only drafts that pay are verified; ``None`` for all drafts.
+        """
+        speculator = None
+        if drafter is not None:
+            speculator = Speculator(drafter, costs, drafts, uniform=True)
             runner: Any = self.engine._runner
             runner.device_drafter = drafter if isinstance(drafter, DeviceDrafter) else None
         self.engine._speculator = self.engine._scheduler.draft_source = speculator

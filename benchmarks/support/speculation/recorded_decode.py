@@ -13,6 +13,8 @@ from support.speculation.recorded_attempts import load_attempts
 
 from eightfold.engine import Engine
 from eightfold.engine.execution import gpu_runner
+from eightfold.engine.execution.gpu_batch import RowLayout
+from eightfold.engine.execution.runner_limits import padded_rows
 from eightfold.kernels.sampling.torch_sampler import SamplingBatch
 
 SEEDS, POSITIONS = 64, 16384
@@ -78,3 +80,11 @@ class RecordedDecode(DraftedDecode):
         shared = next(i for i in range(context) if len({a[i] for a in attempts}) > 1)
         for seq in self.seqs:
             engine._scheduler.sequences[seq].prompt_length = shared
+
+    def capture_trees(self, drafts: int) -> None:
+        """Capture the steps with trees of up to ``drafts`` drafts, which start-up leaves out."""
+        runner: Any = self.engine._runner
+        rows = 2
+        while runner.graph_pool and rows <= padded_rows(1 + drafts):
+            runner._graph(RowLayout.of_size(padded_rows(len(self.seqs)), rows, tree=True))
+            rows *= 2
