@@ -29,6 +29,8 @@ class Storm:
         self.most_live, self.roomy = 12, isinstance(draft_source, DeviceDrafts)
         if self.roomy:
             self.most_live, step_tokens = 3, 32
+        elif seed % 10 == 0:
+            self.most_live = 1000  # hundreds come to wait for pages
         self.engine = FakeEngine(
             full=pick([13, 16, 30]) + 150 * self.roomy,
             sliding=pick([0, 3, 21]) + 4 + 100 * self.roomy + (WINDOW + rewind + step_tokens) // 4,
@@ -127,7 +129,7 @@ class Storm:
         ]
         actions, weights = zip(*choices, strict=True)
         for action in self.random.choices(actions, weights, k=operations):
-            if action is self.submit and len(self.live) > self.most_live:
+            if action == self.submit and len(self.live) > self.most_live:
                 continue
             action()
             self.engine.check()
