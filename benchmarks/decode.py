@@ -5,8 +5,8 @@
 
 The limit beside each figure comes from the same run: the bytes that a step must read (the weights
 once, of the experts only those that its rows chose, and the KV cache of every sequence), divided by
-the read bandwidth that is measured first; with many sequences the operations of its products, if
-these take longer at the rate that a large product reaches. The profile assigns to each kernel the
+the read bandwidth that is measured first; or, if these take longer, the operations of its products
+and of attention, at the rate that a large product reaches. The profile assigns to each kernel the
 time from the end of the previous kernel to its own end, so that the parts add up to the step. The
 last line is one JSON object. `--random-cache` decodes over random keys and values instead of
 computed prompts, which takes seconds instead of minutes. `--path graph` runs transformers' modules
@@ -26,6 +26,7 @@ from support.model_shapes import SHAPES
 from support.random_cache import pass_over_prompts
 from support.random_model import (
     STORED,
+    attention_operations,
     expert_counts,
     kv_bytes,
     random_model,
@@ -80,14 +81,20 @@ class Bench:
             counts += [len(layer[:batch].unique()) for layer in experts.chosen]
         return sum(counts) / len(counts)
 
-    def limits(self, batch: int, context: int) -> tuple[dict[str, int], float, str]:
-        """Return the bytes of a step, the seconds that it takes at least, and what limits it."""
-        layers = self.engine._runner.cache._architecture.layers
-        lengths = [context + WARMUP_STEPS + STEPS // 2] * batch
-        sizes = step_bytes(self.model, kv_bytes(layers), lengths, self.touched(batch))
-        reading = sum(sizes.values()) / self.bandwidth
-        computing = step_operations(self.model, batch) / self.product_rate
-        return sizes, max(reading, computing), "bytes" if reading >= computing else "operations"
+    def lengths(self) -> list[int]:
+        """Return the tokens of each running sequence."""
+        return [seq.length for seq in self.engine._scheduler.queues.running]
+
+    def limits(self, lengths: list[int]) -> tuple[dict[str, int], dict[str, float]]:
+        """Return the bytes of a step of sequences of these lengths, and the least seconds for them.
+
+        The least seconds are those of the bytes and those of the operations.
+        """
+        layers, rows = self.engine._runner.cache._architecture.layers, len(lengths)
+        sizes = step_bytes(self.model, kv_bytes(layers), lengths, self.touched(rows))
+        operations = attention_operations(self.model.config, layers, lengths)
+        computing = (operations + step_operations(self.model, rows)) / self.product_rate
+        return sizes, {"bytes": sum(sizes.values()) / self.bandwidth, "operations": computing}
 
 
 def random_prompts(count: int, length: int) -> list[list[int]]:
@@ -134,18 +141,23 @@ def time_decode(bench: Bench, context: int, batch: int) -> tuple[dict[str, Any],
     for _ in range(WARMUP_STEPS):
         engine.step()
     sampled = 0
+    lengths = [length + STEPS // 2 for length in bench.lengths()]
     begin = time.perf_counter()
     for _ in range(STEPS):
         sampled += sum(len(event.tokens) for event in engine.step())
     step = (time.perf_counter() - begin) / STEPS
     assert sampled == STEPS * batch, f"{sampled} tokens in {STEPS} steps of {batch}"
-    sizes, least, limited_by = bench.limits(batch, context)
+    assert len(lengths) == batch, f"{len(lengths)} of {batch} sequences run"
+    sizes, limits = bench.limits(lengths)
+    limited_by = max(limits, key=lambda name: limits[name])
+    least = limits[limited_by]
     row = {
         "context": context,
         "batch": batch,
         "step_ms": round(step * 1e3, 3),
         "tokens_per_s": round(batch / step, 1),
         "limit_tokens_per_s": round(batch / least, 1),
+        "limit_ms": {name: round(seconds * 1e3, 3) for name, seconds in limits.items()},
         "limited_by": limited_by,
         "share": round(least / step, 4),
         "prefill_s": round(prefill_seconds, 2),
@@ -251,8 +263,7 @@ def make_bench(arguments: argparse.Namespace, result: dict[str, Any]) -> Bench:
         )
     print(f"engine created in {created:.1f} s, first token after {ready:.1f} s", flush=True)
     result |= {
-        "device": name, "model": arguments.model, "weights": arguments.weights,
-        "kv": arguments.kv,
+        "device": name, "model": arguments.model, "weights": arguments.weights, "kv": arguments.kv,
         "path": arguments.path, "bandwidth": bandwidth,
         "operations_per_s": rate, "first_token_s": round(ready, 1), "kv_tokens": room,
         "bytes": engine.bytes_of,

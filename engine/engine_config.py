@@ -46,8 +46,8 @@ class EngineConfig:
             (``eightfold.kernels.supported_gpus``), else plain PyTorch. True raises an error if they
             do not.
         fused: run the layers with fused GPU kernels instead of the modules of transformers.
-            ``None`` does so if the GPU kernels are used and the architecture has fused layers
-            (dense Gemma 4). True raises an error if it has none.
+            ``None`` does so if the GPU kernels are used and the architecture has a row in
+            ``eightfold.engine.inspection.families``. True raises an error if it has none.
         speculate: what drafts tokens that a step then verifies, which changes no token: ``"off"``;
             ``"ngram"``, which needs no weights; ``"auto"`` for the drafter in the model's
             folder ``drafter``, or for n-grams if the model has no such folder; or the path of a

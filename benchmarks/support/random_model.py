@@ -6,6 +6,8 @@ experts. So the rows of a router differ in length, by factors with a deviation o
 and its biases, if it has some, are normal. What a benchmark counts are the experts chosen.
 """
 
+from collections.abc import Sequence
+
 import torch
 import transformers
 from accelerate import init_empty_weights
@@ -13,8 +15,10 @@ from support.model_shapes import SHAPES
 from torch import nn
 
 from eightfold.engine.inspection.families import FAMILIES
+from eightfold.engine.inspection.kv_geometry import LayerSpec
 from eightfold.engine.quantization.meta_modules import stored_linears, use_stored_weights
 from eightfold.engine.quantization.quantization_config import read_quantization
+from eightfold.engine.quantization.split_experts import SplitExperts
 
 ROUTER_SPREAD = 0.3
 MXFP4_SCALES = (117, 122)  # 2^-10 to 2^-6: weights of about the deviation that others have
@@ -38,7 +42,8 @@ def random_model(
         name: a key of `SHAPES`.
         device: the device.
         weights: a key of `STORED`, for linear layers in that format; None for bfloat16. The model's
-            `stored_sizes` then are their bytes and their elements.
+            `stored_sizes` then are their bytes and their elements, without those of experts, and
+            `expert_sizes` those of one expert of each layer.
     """
     torch.manual_seed(0)
     config = SHAPES[name]()
@@ -74,10 +79,16 @@ def random_model(
         model.lm_head.weight = model.get_input_embeddings().weight
     for layer in stored_linears(model):
         layer.finish_loading()
-    matrices = [layer.matrix for layer in stored_linears(model)]
-    model.stored_sizes = (
-        sum(matrix.nbytes for matrix in matrices),
-        sum(matrix.rows * matrix.columns for matrix in matrices),
+    split = [each for each in model.modules() if isinstance(each, SplitExperts)]
+    first = [layer for each in split for layer in stored_linears(each.get_submodule("0"))]
+    of_experts = {id(layer) for each in split for layer in stored_linears(each)}
+    others = [layer for layer in stored_linears(model) if id(layer) not in of_experts]
+    model.stored_sizes, model.expert_sizes = (
+        (
+            sum(layer.matrix.nbytes for layer in layers),
+            sum(layer.matrix.rows * layer.matrix.columns for layer in layers),
+        )
+        for layers in (others, first)
     )
     return model.eval()
 
@@ -129,7 +140,8 @@ def step_bytes(
         lengths: tokens of each sequence.
         experts_touched: different experts that the rows of a step choose in one layer.
     """
-    weights, experts = getattr(model, "stored_sizes", (0, 0))[0], 0
+    weights = getattr(model, "stored_sizes", (0, 0))[0]
+    experts = round(getattr(model, "expert_sizes", (0, 0))[0] * experts_touched)
     embeddings = {id(model.get_input_embeddings().weight)}
     per_layer = getattr(model.base_model, "embed_tokens_per_layer", None)
     if per_layer is not None:
@@ -158,13 +170,14 @@ def expert_counts(config: transformers.PretrainedConfig) -> tuple[int, int]:
 
 
 def step_operations(model: transformers.PreTrainedModel, rows: int) -> int:
-    """Return the operations of a step's products; those of attention are not counted.
+    """Return the operations of a step's products, without those of attention.
 
     Args:
         model: the model.
         rows: rows of the step, all of which go through the head.
     """
     total, (_, chosen) = getattr(model, "stored_sizes", (0, 0))[1], expert_counts(model.config)
+    total += getattr(model, "expert_sizes", (0, 0))[1] * chosen
     embeddings = {id(model.get_input_embeddings().weight)} - {id(model.lm_head.weight)}
     for name, parameter in model.named_parameters():
         if parameter.dim() < 2 or id(parameter) in embeddings or "embed_tokens_per_layer" in name:
@@ -176,6 +189,23 @@ def step_operations(model: transformers.PreTrainedModel, rows: int) -> int:
             elements = elements * chosen // parameter.shape[0]
         total += elements
     return 2 * rows * total
+
+
+def attention_operations(
+    config: transformers.PretrainedConfig, layers: Sequence[LayerSpec], lengths: list[int]
+) -> int:
+    """Return the operations of a step's attention: of queries and keys, and of their values.
+
+    Args:
+        config: configuration of the model; it has as many query heads in all layers.
+        layers: specifications of the layers.
+        lengths: tokens of each sequence.
+    """
+    heads, total = config.num_attention_heads, 0
+    for layer in layers:
+        keys = sum(min(length, layer.window or length) for length in lengths)
+        total += 4 * heads * layer.head_dim * keys
+    return total
 
 
 def kv_bytes(layers: list, itemsize: int = 2) -> dict[str, float]:

@@ -187,8 +187,8 @@ def size_page_groups(
     """Divide a budget among the page groups.
 
     The pools of sliding windows get what ``max_running`` sequences need at most, but no more than
-    half of the budget. The pool of full attention gets the rest, up to ``max_running`` full
-    contexts.
+    half of the budget, or what full attention cannot use if that is more. The pool of full
+    attention gets the rest, up to ``max_running`` full contexts.
 
     Args:
         itemsize: bytes of a cached element.
@@ -206,15 +206,19 @@ def size_page_groups(
         window: bytes_per_page(architecture.layers, window, itemsize, size) for window in windows
     }
     counts: dict[int | None, int] = {}
-    left = budget
+    contexts = max(3, config.max_running * -(-context // size) + 1)
+    sliding_room, left = budget, budget
+    if None in windows and len(windows) > 1:
+        full_bytes = page_bytes[None] * min(contexts, config.full_pages or contexts)
+        sliding_room = max(budget // 2, budget - full_bytes)
     for window in sorted(windows, key=lambda window: window is None):
-        wanted, needed = max(3, config.max_running * -(-context // size) + 1), 0
+        wanted, needed = contexts, 0
         if window is not None:
             kept = window + config.rewind_tokens
             needed = -(-min(context, kept + config.max_step_tokens) // size) + 2
             wanted = min(max(wanted, needed + 1), _sliding_pages(config, kept, size))
         given = config.full_pages if window is None else config.sliding_pages
-        room = left if window is None or len(windows) == 1 else budget // 2
+        room = left if window is None else sliding_room
         count = given if given is not None else min(wanted, room // page_bytes[window])
         if count < 3:
             raise ModelError(

@@ -65,6 +65,21 @@ def test_all_sequences_run_at_once(running: int, size: int, chunk: int, lookahea
     assert scheduler.counters.preempted == 0
 
 
+def test_windows_get_what_full_attention_cannot_use() -> None:
+    config = EngineConfig(max_running=128, max_step_tokens=256, max_context=700)
+    large, _ = size_page_groups(architecture(), config, 64, 2, 1 << 30)
+    layers = architecture().layers
+    full, sliding = (
+        group.page_count * 64 * bytes_per_token(layers, group.window, 2) for group in large
+    )
+    assert sliding > full, "half of a budget that holds both would not suffice for the windows"
+    assert size_page_groups(architecture(), config, 64, 2, full + sliding)[0] == large
+    # Full attention that could use more than half of the budget gets half of it.
+    config = EngineConfig(max_running=128, max_step_tokens=256)
+    groups, _ = size_page_groups(architecture(), config, 64, 2, full + sliding)
+    assert groups[1].page_count == (full + sliding) // 2 // (64 * bytes_per_token(layers, WINDOW, 2))
+
+
 def test_one_copy_counts_once() -> None:
     assert bytes_per_token(architecture().layers, None, 2) == 32 * 2
     assert bytes_per_token(architecture().layers, WINDOW, 2) == 2 * 2 * 16 * 2
