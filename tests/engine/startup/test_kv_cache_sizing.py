@@ -77,7 +77,8 @@ def test_windows_get_what_full_attention_cannot_use() -> None:
     # Full attention that could use more than half of the budget gets half of it.
     config = EngineConfig(max_running=128, max_step_tokens=256)
     groups, _ = size_page_groups(architecture(), config, 64, 2, full + sliding)
-    assert groups[1].page_count == (full + sliding) // 2 // (64 * bytes_per_token(layers, WINDOW, 2))
+    page_bytes = 64 * bytes_per_token(layers, WINDOW, 2)
+    assert groups[1].page_count == (full + sliding) // 2 // page_bytes
 
 
 def test_one_copy_counts_once() -> None:
