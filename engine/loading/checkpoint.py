@@ -22,7 +22,7 @@ from ..quantization.meta_modules import (
 )
 from ..quantization.quantization_config import ROUNDED_WHILE_LOADING
 from .cpu_loader import map_weights
-from .fp8_loader import load_rounded
+from .fp8_loader import divide_experts, load_rounded
 from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, end_token_ids, parse_token_ids
 from .read_spans import TORCH_DTYPES
@@ -109,6 +109,8 @@ def load_weights(
     with _quiet_transformers():
         model_dtype = dtype or _stored_dtype(architecture.config, stored)
         model = meta_model_for(architecture, model_dtype, stored)
+        if rounded:
+            stored = divide_experts(model, stored)
         matching = match_weights(model, named_tensors(model), stored, key_mapping)
         if not matching.copies_suffice and architecture.quantization is None:
             return _load_with_transformers(folder, architecture, device, dtype)

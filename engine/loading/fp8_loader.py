@@ -1,13 +1,14 @@
 """Rounds the linear layers of an unquantized checkpoint to FP8 while it is loaded.
 
 A layer's weight is read to the device whole, rounded, and dropped, so that no more than a batch of
-them is there in its own type.
+them is there in its own type. Experts are linear layers of their own, however they are stored.
 """
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from eightfold.kernels.quantized.stored_matrix import round_to_fp8
 from ..inspection.meta_model import Allocate, materialize, named_tensors
 from ..model_errors import UnsupportedModelError
 from ..quantization.meta_modules import use_fp8_linear
+from ..quantization.quantization_config import stored_names
+from ..quantization.split_experts import DOWN, GATE_UP, layer_names, split_experts
 from ..quantization.stored_linear import StoredLinear
 from .gpu_loader import LoadReport, read_tensors
 from .safetensors_headers import StoredTensor
@@ -28,6 +31,41 @@ BATCH_BYTES = 1 << 30  # of weights that are read before they are rounded
 SLAB_ELEMENTS = 1 << 25  # of a weight that is rounded at once, in float32
 
 Pairs = Sequence[tuple[StoredTensor, str]]
+
+
+def divide_experts(model: PreTrainedModel, stored: Iterable[StoredTensor]) -> list[StoredTensor]:
+    """Divide the experts of a model on the meta device, and stacked tensors of a checkpoint.
+
+    Returns:
+        The checkpoint's tensors, those of experts one by one: parts of the stacked tensors' bytes,
+        or what is stored.
+    """
+    names = [name for name, _ in model.named_modules()]
+    divided = {each for name in split_experts(model, names) for each in stored_names(name)}
+    gate, up, down = layer_names(str(model.config.model_type))
+    layers: dict[str, tuple[str, ...]] = {GATE_UP: (gate, up), DOWN: (down,)}
+    found: list[StoredTensor] = []
+    for tensor in stored:
+        module, _, kind = tensor.name.rpartition(".")
+        if module in divided and kind in layers and len(tensor.shape) == 3:
+            found += _parts(tensor, module, layers[kind])
+        else:
+            found.append(tensor)
+    return found
+
+
+def _parts(tensor: StoredTensor, module: str, names: Sequence[str]) -> Iterator[StoredTensor]:
+    experts, rows, columns = tensor.shape
+    size = tensor.nbytes // (experts * len(names))
+    for number in range(experts * len(names)):
+        expert, begin = number // len(names), tensor.begin + number * size
+        yield replace(
+            tensor,
+            name=f"{module}.{expert}.{names[number % len(names)]}.weight",
+            shape=(rows // len(names), columns),
+            begin=begin,
+            end=begin + size,
+        )
 
 
 def load_rounded(

@@ -61,7 +61,9 @@ def match_weights(
     unexpected, mismatched, inconvertible = [], [], []
     copies_suffice = not _keeps_some_in_float32(model)
     for tensor in stored:
-        name, converted = rename_source_key(tensor.name, renamings, converters, prefix, tensors)
+        name, converted = rename_source_key(tensor.name, renamings, [], prefix, tensors)
+        if name not in tensors:  # experts that are divided take what is stored one by one
+            name, converted = rename_source_key(tensor.name, renamings, converters, prefix, tensors)
         if name not in tensors and tensor.name in tensors:
             name, converted = tensor.name, None
         if converted is not None and name in tensors:

@@ -17,6 +17,7 @@ from .quantization_config import (
     fp8_while_loading,
     stored_names,
 )
+from .split_experts import GATE_UP, SplitExperts, is_divisible, layer_names, split_experts
 from .stored_linear import StoredLinear
 
 MXFP4_EXPERTS_CLASS = "GptOssExperts"  # of transformers
@@ -42,7 +43,7 @@ def use_stored_weights(
     if quantization.method == MXFP4:
         _use_mxfp4_experts(model, quantization)
         return
-    _refuse_experts(model, quantization)
+    _split_stored_experts(model, quantization, stored_types)
     for parent, child_name, child, name in list(_linear_layers(model)):
         stored = quantization.linear_format(name)
         plain = any(
@@ -55,7 +56,7 @@ def use_stored_weights(
 def use_fp8_linear(model: PreTrainedModel) -> list[str]:
     """Replace the linear layers of a model on the meta device by ones that hold FP8, per channel.
 
-    The head stays, and so does the embedding.
+    The head stays, and so do the embedding and the experts' routers.
 
     Returns:
         The names of the replaced layers.
@@ -86,13 +87,25 @@ def describe_stored_weights(model: nn.Module) -> str | None:
 
     If they were rounded while they were loaded, the words name the error that this made.
     """
-    counts = Counter(f"linear layers in {layer.stored}" for layer in stored_linears(model))
+    of_experts = {id(each) for split in _split(model) for each in stored_linears(split)}
+    counts = Counter(
+        f"linear layers in {layer.stored}"
+        for layer in stored_linears(model)
+        if id(layer) not in of_experts
+    )
+    for split in _split(model):
+        for stored in dict.fromkeys(str(layer.stored) for layer in stored_linears(split)):
+            counts[f"layers of experts in {stored}"] += 1
     experts = sum(isinstance(module, Mxfp4Experts) for module in model.modules())
     if experts:
         counts["layers of experts in MXFP4"] = experts
     error = getattr(model, "rounding_error", None)
     made = "" if error is None else f", rounded while loading: {error:.2%} of the weights' norm"
     return ", ".join(f"{count} {what}" for what, count in counts.items()) + made or None
+
+
+def _split(model: nn.Module) -> list[SplitExperts]:
+    return [module for module in model.modules() if isinstance(module, SplitExperts)]
 
 
 def _use_mxfp4_experts(model: PreTrainedModel, quantization: Quantization) -> None:
@@ -112,15 +125,26 @@ def _use_mxfp4_experts(model: PreTrainedModel, quantization: Quantization) -> No
         setattr(parent, name, Mxfp4Experts(child))
 
 
-def _refuse_experts(model: PreTrainedModel, quantization: Quantization) -> None:
-    """Refuse a model whose experts, which are no linear layers of their own, are quantized."""
+def _split_stored_experts(
+    model: PreTrainedModel, quantization: Quantization, stored_types: Mapping[str, str]
+) -> None:
+    """Divide experts that are stored one by one, and refuse those that are quantized otherwise."""
+    gate, one_by_one = layer_names(str(model.config.model_type))[0], []
     for name, module in model.named_modules():
-        stacked = [each for each in module.parameters(recurse=False) if each.dim() == 3]
-        if stacked and quantization.converts(name):
+        if all(each.dim() < 3 for each in module.parameters(recurse=False)):
+            continue
+        stacked = {stored_types.get(f"{each}.{GATE_UP}") for each in stored_names(name)} - {None}
+        if stacked and stacked <= set(PLAIN_TYPES):
+            continue
+        quantized = quantization.linear_format(f"{name}.0.{gate}") is not None
+        if stacked or (quantized and not is_divisible(module)):
+            how = "all its experts in one tensor" if stacked else "experts"
             raise UnsupportedModelError(
-                f"This {model.config.model_type} checkpoint has experts quantized as "
+                f"This {model.config.model_type} checkpoint has {how} quantized as "
                 f"{quantization}, which the engine does not run; {READ}."
             )
+        one_by_one.append(name)
+    split_experts(model, one_by_one)
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear, str]]:

@@ -27,11 +27,12 @@ READ = (
     "AWQ store them, or gpt-oss with its experts in MXFP4"
 )
 LINEAR = "Linear"
-# Names that multimodal checkpoints have for modules of their text models.
-_PREFIXES = (
+# Other names that checkpoints have for parts of modules' names.
+_PARTS = (
     (re.compile(r"^model\."), "model.language_model."),
     (re.compile(r"^model\."), "language_model.model."),
     (re.compile(r"^lm_head"), "language_model.lm_head"),
+    (re.compile(r"\.mlp\.(?=gate$|experts\b)"), ".block_sparse_moe."),  # Mixtral
 )
 
 
@@ -86,7 +87,7 @@ def fp8_while_loading() -> Quantization:
 
 def stored_names(module: str) -> list[str]:
     """Return the names that a module of a text model may have in a checkpoint."""
-    return [module, *(prefix.sub(new, module) for prefix, new in _PREFIXES if prefix.match(module))]
+    return [module, *(part.sub(new, module) for part, new in _PARTS if part.search(module))]
 
 
 def _matches(pattern: str, module: str) -> bool:

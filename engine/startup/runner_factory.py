@@ -11,7 +11,7 @@ from ..execution.hf_attention import attach
 from ..execution.kv_cache import KVCache
 from ..execution.runner_limits import RunnerLimits
 from ..inspection.architecture import Architecture
-from ..inspection.families import FAMILIES, unfused_reason
+from ..inspection.families import unfused_reason
 from ..inspection.kv_geometry import one_copy_layers
 from ..inspection.meta_model import Allocate
 from ..model_errors import UnsupportedModelError
@@ -82,13 +82,8 @@ def choose_fused(architecture: Architecture, config: EngineConfig, kernels: bool
 
 def _stored_reason(architecture: Architecture, stored: Quantization) -> str | None:
     """Return why the fused decoder cannot run quantized linear layers; ``None`` if it can."""
-    options = architecture.config.to_dict()
-    experts = FAMILIES[architecture.config.model_type].experts
-    has_experts = experts is not None and (
-        not experts.enabled_by or bool(options.get(experts.enabled_by))
-    )
-    if has_experts or options.get("hidden_size_per_layer_input"):
-        return f"its linear layers are stored in {stored}, and it has more than dense blocks"
+    if architecture.config.to_dict().get("hidden_size_per_layer_input"):
+        return f"its linear layers are stored in {stored}, and it has inputs for each layer"
     return None
 
 

@@ -58,6 +58,8 @@ Configuration = StreamConfig | Bf16StreamConfig | FewRowsConfig | ManyRowsConfig
 
 def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
     """Return the configuration for so many rows, of a CUDA kernel if one can compute them."""
+    if experts.is_stacked:
+        return stacked_config(rows, top_k, experts)
     mean = rows * top_k / experts.experts
     if mean <= MOST_STREAMED and mxfp4_stream_fits(rows, top_k, experts):
         return StreamConfig() if mean <= MOST_STREAMED_IN_FOURS else StreamConfig(4, 8)
@@ -91,6 +93,17 @@ def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
     return ExpertConfig(128, tiles, tiles)
 
 
+def stacked_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
+    """Return the configuration of the Triton kernel for weights in FP8 or 4 bits."""
+    mean, tiles = rows * top_k / experts.experts, ExpertTiles(64, 128, 4, 3)
+    if mean <= 12:
+        return ExpertConfig(16, replace(tiles, stages=4), replace(tiles, stages=4))
+    large = _takes_large_tiles(experts.gate_up_rows.device)
+    if mean <= 48 or not large:
+        return ExpertConfig(64, tiles if large else replace(tiles, tile_n=32), tiles)
+    return ExpertConfig(128, replace(tiles, warps=8), ExpertTiles(128, 128, 8, 3))
+
+
 def _takes_large_tiles(device: torch.device) -> bool:
     return device.type != "cuda" or torch.cuda.get_device_capability(device)[0] in LARGE_TILES
 
@@ -106,6 +119,7 @@ def check_config(config: Configuration, rows: int, top_k: int, experts: ExpertWe
         fits = few_rows_fits(rows, top_k, experts, config)
     elif isinstance(config, ManyRowsConfig):
         fits = many_rows_fits(top_k, experts)
+    fits &= isinstance(config, ExpertConfig) or not experts.is_stacked
     require(fits, f"{config} does not fit these experts; use the configuration of tile_config.")
     if not isinstance(config, ExpertConfig):
         return

@@ -7,6 +7,7 @@ import torch
 
 from ..triton_launch import FLOAT_DTYPES, require, require_tensor
 from .mxfp4_reference import BLOCK, BLOCK_BYTES, expand_mxfp4
+from .stored.expert_stack import StoredStack
 
 Activation = Literal["silu", "gelu_tanh", "clamped_swiglu"]
 SWIGLU_ALPHA, SWIGLU_LIMIT = 1.702, 7.0  # of gpt-oss
@@ -19,6 +20,7 @@ class ExpertWeights:
     """The experts of one layer: ``down(activation(gate(x)) * up(x))`` each.
 
     Either ``gate_up`` and ``down`` are given, or the four tensors of MXFP4 (``mxfp4_reference``).
+    The former are tensors, or both are stacks of matrices in FP8 or 4 bits.
 
     Attributes:
         activation: "silu", "gelu_tanh", or "clamped_swiglu" of gpt-oss:
@@ -36,8 +38,8 @@ class ExpertWeights:
 
     activation: Activation
     interleaved: bool = False
-    gate_up: torch.Tensor | None = None
-    down: torch.Tensor | None = None
+    gate_up: torch.Tensor | StoredStack | None = None
+    down: torch.Tensor | StoredStack | None = None
     gate_up_blocks: torch.Tensor | None = None
     gate_up_scales: torch.Tensor | None = None
     down_blocks: torch.Tensor | None = None
@@ -51,18 +53,19 @@ class ExpertWeights:
         return self.gate_up_blocks is not None
 
     @property
+    def is_stacked(self) -> bool:
+        """Whether the weights are stored in FP8 or 4 bits."""
+        return isinstance(self.gate_up, StoredStack)
+
+    @property
     def gate_up_rows(self) -> torch.Tensor:
         """Return what is stored of gate and up: a matrix for each expert."""
-        stored = self.gate_up_blocks if self.gate_up is None else self.gate_up
-        assert stored is not None
-        return stored.flatten(2)
+        return _rows(self.gate_up_blocks if self.gate_up is None else self.gate_up)
 
     @property
     def down_rows(self) -> torch.Tensor:
         """Return what is stored of the down projection: a matrix for each expert."""
-        stored = self.down_blocks if self.down is None else self.down
-        assert stored is not None
-        return stored.flatten(2)
+        return _rows(self.down_blocks if self.down is None else self.down)
 
     @property
     def experts(self) -> int:
@@ -85,7 +88,7 @@ class ExpertWeights:
             *(self.gate_up, self.down, self.gate_up_blocks, self.gate_up_scales),
             *(self.down_blocks, self.down_scales, self.gate_up_bias, self.down_bias),
         )
-        return sum(t.numel() * t.element_size() for t in tensors if t is not None) // self.experts
+        return sum(t.nbytes for t in tensors if t is not None) // self.experts
 
     def check(self) -> None:
         """Raise ValueError unless the tensors fit together."""
@@ -104,6 +107,8 @@ class ExpertWeights:
         if self.is_mxfp4:
             self._check_packed("gate_up", self.gate_up_blocks, self.gate_up_scales, self.hidden)
             self._check_packed("down", self.down_blocks, self.down_scales, self.inner)
+        elif self.is_stacked:
+            self._check_stacked()
         else:
             self._check_plain()
         for name, bias, n in (
@@ -115,13 +120,31 @@ class ExpertWeights:
                 _require_shape(name, bias, (self.experts, n))
 
     def _check_plain(self) -> None:
-        assert self.gate_up is not None
-        assert self.down is not None
+        assert isinstance(self.gate_up, torch.Tensor)
+        assert isinstance(self.down, torch.Tensor)
         require_tensor("gate_up", self.gate_up, FLOAT_DTYPES, 3)
         require_tensor("down", self.down, self.gate_up.dtype, 3)
         experts, rows, hidden = self.gate_up.shape
         require(rows % 2 == 0, f"gate_up has {rows} rows; their number must be even.")
         _require_shape("down", self.down, (experts, hidden, rows // 2))
+
+    def _check_stacked(self) -> None:
+        gate_up, down = self.gate_up, self.down
+        require(
+            isinstance(gate_up, StoredStack) and isinstance(down, StoredStack),
+            "gate_up and down must both be stacks, or both tensors.",
+        )
+        assert isinstance(gate_up, StoredStack)
+        assert isinstance(down, StoredStack)
+        require(
+            self.gate_up_bias is None and self.down_bias is None and not self.interleaved,
+            "Experts in FP8 or 4 bits have no biases, and all gate rows come first.",
+        )
+        rows = gate_up.codes.shape[1]
+        require(rows % 2 == 0, f"gate_up has {rows} rows; their number must be even.")
+        shape = (len(gate_up.codes), gate_up.columns, rows // 2)
+        found = (len(down.codes), down.codes.shape[1], down.columns)
+        require(found == shape, f"down has shape {found}; it must be {shape}.")
 
     def _check_packed(
         self, name: str, blocks: torch.Tensor | None, scales: torch.Tensor | None, width: int
@@ -154,7 +177,10 @@ class ExpertWeights:
 
     def expanded(self, expert: int, dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
         """Return one expert's gate and up rows, as they are stored, and down rows."""
-        if self.gate_up is not None and self.down is not None:
+        if isinstance(self.gate_up, StoredStack) and isinstance(self.down, StoredStack):
+            gate_up_matrix, down_matrix = self.gate_up.matrix(expert), self.down.matrix(expert)
+            return gate_up_matrix.expand(dtype), down_matrix.expand(dtype)
+        if isinstance(self.gate_up, torch.Tensor) and isinstance(self.down, torch.Tensor):
             return self.gate_up[expert].to(dtype), self.down[expert].to(dtype)
         packed = (self.gate_up_blocks, self.gate_up_scales, self.down_blocks, self.down_scales)
         gate_up, gate_up_scales, down, down_scales = (t[expert] for t in packed if t is not None)
@@ -162,6 +188,11 @@ class ExpertWeights:
             expand_mxfp4(gate_up, gate_up_scales, dtype),
             expand_mxfp4(down, down_scales, dtype),
         )
+
+
+def _rows(stored: torch.Tensor | StoredStack | None) -> torch.Tensor:
+    assert stored is not None
+    return stored.codes if isinstance(stored, StoredStack) else stored.flatten(2)
 
 
 def _require_shape(name: str, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:

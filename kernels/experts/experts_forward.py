@@ -36,6 +36,8 @@ from .grouping import PairGroups, group_pairs, grouping_sizes
 from .many_rows import ManyRowsConfig, many_rows_forward
 from .mxfp4_stream import StreamConfig, mxfp4_stream
 from .router import Routing, route
+from .stored.expert_stack import StoredStack
+from .stored.stored_forward import stored_product
 
 COUNTERS, LEFT_AT_0 = 7, 2  # of the streams' launches, see Counter in expert_stream.cuh
 
@@ -177,6 +179,12 @@ def _grouped_forward(
         x = _permute_columns(x, permuted.view(x.dtype), planes, pdl)
     if isinstance(config, ManyRowsConfig):
         many_rows_forward(x, groups, weights, experts, h, parts, pdl=pdl)
+        return
+    if isinstance(experts.gate_up, StoredStack) and isinstance(experts.down, StoredStack):
+        stored_product(
+            x, groups, experts.gate_up, weights, h, experts.activation, config.gate_up, pdl=pdl
+        )
+        stored_product(h, groups, experts.down, weights, parts, None, config.down, pdl=pdl)
         return
     _gate_up(x, groups, experts, h, ids.shape[1], config, pdl)
     _down(h, groups, weights, experts, parts, config, pdl)

@@ -87,7 +87,7 @@ def _scale_bfloat16(scale):
 
 
 @triton.jit
-def _activate(gate, up, ACTIVATION: tl.constexpr):
+def activate(gate, up, ACTIVATION: tl.constexpr):
     if ACTIVATION == "clamped_swiglu":
         gate = tl.where(gate > 7.0, 7.0, gate)
         up = tl.where(up > 7.0, 7.0, tl.where(up < -7.0, -7.0, up))
@@ -185,7 +185,7 @@ def gate_up_kernel(
         if HAS_BIAS:
             acc += tl.load(bias + gate).to(tl.float32)[:, None]
             up_acc += tl.load(bias + up).to(tl.float32)[:, None]
-        result = tl.where((n < N)[:, None], _activate(acc, up_acc, ACTIVATION), 0.0)
+        result = tl.where((n < N)[:, None], activate(acc, up_acc, ACTIVATION), 0.0)
         column = permuted_column(n) if MXFP4 else n
         to = h + (begin + m).to(tl.int64)[None, :] * H_ROW + column[:, None]
         tl.store(to, result.to(h.dtype.element_ty), mask=(m < rows)[None, :] & (n < H_ROW)[:, None])

@@ -8,8 +8,12 @@ import torch
 from torch import nn
 
 from eightfold.kernels.experts.expert_weights import ExpertWeights
+from eightfold.kernels.experts.stored.expert_stack import StoredStack, stack_matrices
 
 from ...inspection.families import ExpertsRow, Family, RouterKind, activation_of
+from ...model_errors import UnsupportedModelError
+from ...quantization.split_experts import SplitExperts
+from ...quantization.stored_linear import StoredLinear
 from .tensor_reader import TensorReader
 
 DOWN_NAMES = ("down_proj", "down_proj_blocks")  # one of which every layer with experts has
@@ -72,20 +76,32 @@ def make_expert_block(
             memory of the transposed weights stays uninitialized.
     """
     row = family.experts
-    if row is None or not any(f"{row.experts}.{name}" in reader for name in DOWN_NAMES):
+    if row is None:
+        return None
+    split = reader.split_experts(row.experts)
+    if split is None and not any(f"{row.experts}.{name}" in reader for name in DOWN_NAMES):
         return None
     kind = row.kind
     if row.renormalized_by and not options.get(row.renormalized_by):
         kind = "softmax_topk"
     projection = f"{row.router}.proj" if row.beside_dense else row.router
-    activation = row.activation or activation_of(family, options)
+    if f"{projection}.weight" not in reader:
+        raise UnsupportedModelError(
+            "The fused decoder needs routers that are not quantized; set fused to False."
+        )
+    activation: Any = row.activation or activation_of(family, options)
+    if split is not None:
+        weights = ExpertWeights(activation, gate_up=_stack(split, 0, 1), down=_stack(split, 2))
+    else:
+        weights = _expert_weights(layer, reader, row, activation, for_warmup)
+    weights.check()
     return ExpertBlock(
         router=reader[f"{projection}.weight"],
         router_bias=reader.get(f"{projection}.bias"),
         kind=kind,
         top_k=int(options[row.top_k]),
         expert_scale=reader.get(f"{row.router}.per_expert_scale"),
-        weights=_expert_weights(layer, reader, row, str(activation), for_warmup),
+        weights=weights,
         branch=_branch_norms(reader, row) if row.beside_dense else None,
     )
 
@@ -111,15 +127,42 @@ def _expert_weights(
         name.replace("_proj", ""): reader.get(f"{row.experts}.{name}") for name in MXFP4_NAMES
     }
     if packed["down_blocks"] is not None:
-        weights = ExpertWeights(activation, True, **packed, **biases)
-    else:
-        experts: Any = layer.get_submodule(row.experts)
-        plain = {name: reader[f"{row.experts}.{name}_proj"] for name in ("gate_up", "down")}
-        if row.transposed:
-            plain = {name: _transposed(experts, f"{name}_proj", for_warmup) for name in plain}
-        weights = ExpertWeights(activation, row.transposed, **plain, **biases)
-    weights.check()
-    return weights
+        return ExpertWeights(activation, True, **packed, **biases)
+    experts: Any = layer.get_submodule(row.experts)
+    plain = {name: reader[f"{row.experts}.{name}_proj"] for name in ("gate_up", "down")}
+    if row.transposed:
+        plain = {name: _transposed(experts, f"{name}_proj", for_warmup) for name in plain}
+    return ExpertWeights(activation, row.transposed, **plain, **biases)
+
+
+def _stack(split: SplitExperts, *places: int) -> torch.Tensor | StoredStack:
+    """Return the weights of all experts' layers at some places, one after the other.
+
+    Layers that are stored quantized lose their matrices.
+
+    Raises:
+        UnsupportedModelError: if experts are stored in different ways.
+    """
+    layers = [split.layers(i)[place] for i in range(split.num_experts) for place in places]
+    stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
+    if not stored:
+        weights = torch.stack([layer.weight.data for layer in layers])
+        for layer, weight in zip(layers, weights, strict=True):
+            layer.weight.data = weight
+        return weights.view(split.num_experts, -1, weights.shape[-1])
+    try:
+        if len(stored) < len(layers):
+            raise ValueError("Some of the experts are not quantized.")
+        found = stack_matrices([layer.matrix for layer in stored], len(places))
+    except ValueError as error:
+        raise UnsupportedModelError(
+            "The fused decoder needs experts that are stored in the same way; set fused to False."
+        ) from error
+    for layer in stored:
+        del layer.matrix
+    if found.codes.is_cuda:  # else the next layer's would take parts of the freed blocks
+        torch.cuda.empty_cache()
+    return found
 
 
 def _transposed(experts: Any, name: str, for_warmup: bool) -> torch.Tensor:

@@ -8,6 +8,7 @@ from torch import nn
 from eightfold.kernels.quantized.stored_matrix import Weight
 
 from ...inspection.meta_model import named_tensors
+from ...quantization.split_experts import SplitExperts
 from ...quantization.stored_linear import StoredLinear
 
 
@@ -23,6 +24,9 @@ class TensorReader:
         # A layer that is stored quantized has no tensors, but a matrix.
         self._stored = {
             name: child for name, child in module.named_modules() if isinstance(child, StoredLinear)
+        }
+        self._experts = {
+            name: child for name, child in module.named_modules() if isinstance(child, SplitExperts)
         }
         self._unread = set(self._tensors) | {f"{name}.matrix" for name in self._stored}
 
@@ -43,6 +47,12 @@ class TensorReader:
             self._unread.discard(f"{name}.matrix")
             return self._stored[name].matrix
         return self.get(f"{name}.weight")
+
+    def split_experts(self, name: str) -> SplitExperts | None:
+        """Return experts that are linear layers of their own; ``None`` if there are none."""
+        if name in self._experts:
+            self._unread = {each for each in self._unread if not each.startswith(f"{name}.")}
+        return self._experts.get(name)
 
     def norm(self, name: str, offset: float = 0.0) -> torch.Tensor | None:
         """Return the weight of a norm, with an offset in float32; ``None`` if there is none."""

@@ -7,11 +7,14 @@ import torch
 from helpers.engine_cases import tiny_models
 from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from helpers.engine_cases.quantized_checkpoints import (
+    EXPERTS,
+    LAYERS,
     TOKENS,
     fp8_expanded,
     logits,
     quantize_folder,
     relative_difference,
+    save_mixture,
     save_plain,
 )
 from safetensors.torch import load_file
@@ -88,9 +91,49 @@ def test_other_architectures(name: str, tmp_path: Path) -> None:
     assert rounded
     assert not [each for each in rounded if "lm_head" in each or "router" in each]
     for each in rounded:
-        linear = reference.get_submodule(each)
-        linear.weight = torch.nn.Parameter(fp8_expanded(linear.weight.data))
+        if ".experts." not in each:
+            linear = reference.get_submodule(each)
+            linear.weight = torch.nn.Parameter(fp8_expanded(linear.weight.data))
+    if name == "gemma4_moe":
+        round_experts(reference, rounded)
     assert relative_difference(logits(model), logits(reference)) < 1e-5
+
+
+def round_experts(
+    model: torch.nn.Module,
+    rounded: set[str],
+    layers: tuple[str, ...] = ("gate_proj", "up_proj", "down_proj"),
+) -> None:
+    """Round stacked experts, and check that each of their matrices is among what was rounded."""
+    found = [module for module in model.named_modules() if hasattr(module[1], "gate_up_proj")]
+    assert found
+    for name, experts in found:
+        for expert, both in enumerate(experts.gate_up_proj.data):
+            for part in (*both.chunk(2), experts.down_proj.data[expert]):
+                part.copy_(fp8_expanded(part))
+            assert {f"{name}.{expert}.{layer}" for layer in layers} <= rounded
+
+
+@pytest.mark.parametrize(
+    ("family", "layers"),
+    [("qwen3_moe", ("gate_proj", "up_proj", "down_proj")), ("mixtral", ("w1", "w3", "w2"))],
+)
+def test_experts_that_are_stored_one_by_one(
+    family: str, layers: tuple[str, ...], tmp_path: Path
+) -> None:
+    save_mixture(tmp_path, family)
+    model = load_fp8(tmp_path)
+    reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    for name, module in reference.named_modules():
+        if type(module) is torch.nn.Linear and name != "lm_head":
+            module.weight.data = fp8_expanded(module.weight.data)
+    rounded = {name for name, module in model.named_modules() if isinstance(module, StoredLinear)}
+    round_experts(reference, rounded, layers)
+    assert len(rounded) == (4 + 3 * EXPERTS) * LAYERS
+    assert not [each for each in rounded if each.endswith(".gate")]
+    assert relative_difference(logits(model), logits(reference)) < 1e-6
+    engine = Engine(tmp_path, EngineConfig(weights="fp8", max_running=4, max_context=128))
+    assert "2 layers of experts in FP8 per channel, rounded while loading: 2." in engine.table()
 
 
 def test_what_cannot_be_rounded_is_refused(tmp_path: Path) -> None:

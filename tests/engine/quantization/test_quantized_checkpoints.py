@@ -183,12 +183,3 @@ def test_gptq_columns_out_of_order_are_refused(tmp_path: Path) -> None:
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UnsupportedModelError, match="desc_act=False"):
         Engine(tmp_path)
-
-
-def test_quantized_experts_are_refused(tmp_path: Path) -> None:
-    tiny_models.save("gemma4_moe", tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["quantization_config"] = FORMATS["fp8_channel"][0]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UnsupportedModelError, match="has experts quantized as compressed-tensors"):
-        Engine(tmp_path)

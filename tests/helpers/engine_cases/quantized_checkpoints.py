@@ -1,6 +1,7 @@
 """Turns a tiny checkpoint into a quantized one, by hand, as the tools of each format store it."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from eightfold.kernels.quantized.stored_matrix import (
 )
 
 BLOCK = 128
-LAYERS = 2  # of a checkpoint of `save_plain`
+LAYERS = 2  # of a checkpoint of `save_plain` or `save_mixture`
+EXPERTS = 4  # of a checkpoint of `save_mixture`
 TOKENS = torch.randint(
     3, tiny_models.VOCABULARY, (1, 24), generator=torch.Generator().manual_seed(1)
 )
+QUANTIZED = re.compile(r"(_proj|\.w[123])\.weight$")  # names of weights
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)  # of the columns in a word, as AutoAWQ packs them
 Stored = dict[str, torch.Tensor]
 
@@ -186,7 +189,7 @@ def quantize_folder(folder: Path, name: str, expanded: Path | None = None) -> No
     plain, stored = {}, {}
     for key, tensor in load_file(folder / "model.safetensors").items():
         plain[key] = tensor.float() if tensor.is_floating_point() else tensor
-        if "layers." in key and key.endswith("_proj.weight") and "vision" not in key:
+        if "layers." in key and QUANTIZED.search(key) and "vision" not in key:
             matrix = round_weight(tensor.float())
             plain[key] = matrix.expand(torch.float32)
             prefix = key.removesuffix("weight")
@@ -217,6 +220,32 @@ def save_plain(folder: Path, **changes: object) -> None:
     settings = {**tiny_models.COMMON, "hidden_size": 128, "intermediate_size": 384}
     config = transformers.LlamaConfig(**{**settings, "num_hidden_layers": LAYERS, **changes})
     model = tiny_models.randomize(transformers.LlamaForCausalLM(config), 20.0)
+    model.to(torch.bfloat16).save_pretrained(folder)
+
+
+def save_mixture(folder: Path, family: str, layers: int = LAYERS) -> None:
+    """Write a checkpoint of 4 experts in bfloat16, stored one by one as the releases are.
+
+    Args:
+        folder: an existing folder.
+        family: "qwen3_moe" or "mixtral".
+        layers: number of layers.
+    """
+    torch.manual_seed(0)
+    settings = {
+        **tiny_models.COMMON, "hidden_size": 128, "num_hidden_layers": layers,
+        "num_experts_per_tok": 2,
+    }  # fmt: skip
+    config: transformers.PretrainedConfig
+    if family == "mixtral":
+        config = transformers.MixtralConfig(
+            **settings | {"intermediate_size": 256, "num_local_experts": EXPERTS}
+        )
+    else:
+        config = transformers.Qwen3MoeConfig(
+            **settings, moe_intermediate_size=256, num_experts=EXPERTS, norm_topk_prob=True
+        )
+    model = tiny_models.randomize(transformers.AutoModelForCausalLM.from_config(config), 20.0)
     model.to(torch.bfloat16).save_pretrained(folder)
 
 

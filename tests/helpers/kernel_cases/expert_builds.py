@@ -17,6 +17,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from eightfold.kernels.experts import grouped_kernels, grouping, router
+from eightfold.kernels.experts.stored import stored_kernel
 
 SHARED_BYTES = {80: 166912, 86: 101376, 89: 101376, 90: 232448, 100: 232448, 120: 101376}
 F, I, B, U = "*fp32", "*i32", "*bf16", "*u8"  # noqa: E741
@@ -43,6 +44,30 @@ def products(capability: int) -> Iterator[Build]:
     }  # fmt: skip
     tiles |= {"BM": 16, "BN": 64, "STAGES": 4}
     yield grouped_kernels.down_kernel, TYPES | {"w": I, "scales": U}, gpt_oss | tiles, 4
+
+
+def stored(capability: int) -> Iterator[Build]:
+    """The products of weights in FP8 and 4 bits with the tiles of ``stacked_config``."""
+    large = capability in (90, 100)
+    types = TYPES | {"codes": U, "zeros": U, "scales": F}
+    fp8 = {"GROUP": 128, "SHARED_ROWS": 128, "FP8": True, "ZEROS": False, "BK": 128}
+    int4 = {"GROUP": 128, "SHARED_ROWS": 1, "FP8": False, "ZEROS": True, "BK": 64}
+    small_groups = int4 | {"GROUP": 32, "BK": 16}
+    rows = fp8 | {"SHARED_ROWS": 1, "GROUP": 2048}
+    for weights in (fp8, int4, small_groups, rows):
+        for gated in (True, False):
+            inputs, outputs = (2048, 768) if gated else (768, 2048)
+            group = min(weights["GROUP"], inputs)
+            shapes = weights | {
+                "K": inputs, "N": outputs, "TOP_K": 8, "GATED": gated, "ACTIVATION": "silu",
+                "GROUP": group, "GROUPS": inputs // group, "ASM": True,
+            }  # fmt: skip
+            own = types | {"out": B if gated else F}
+            few = {"BM": 16, "BN": 64, "STAGES": 4}
+            yield stored_kernel.stored_product_kernel, own, shapes | few, 4
+            columns = (64 if gated else 128) if large else (32 if gated else 64)
+            many = {"BM": 128 if large else 64, "BN": columns, "STAGES": 3}
+            yield stored_kernel.stored_product_kernel, own, shapes | many, 8 if large else 4
 
 
 def small() -> Iterator[Build]:
@@ -78,7 +103,11 @@ def stack_bytes(cubin: bytes) -> int:
 def main() -> int:
     failed = 0
     for capability, limit in SHARED_BYTES.items():
-        builds = [*products(capability), *(small() if capability in (80, 90) else ())]
+        builds = [
+            *products(capability),
+            *stored(capability),
+            *(small() if capability in (80, 90) else ()),
+        ]
         for kernel, types, constants, warps in builds:
             names = kernel.arg_names
             constants |= {"PDL": capability >= 90}

@@ -9,10 +9,11 @@ import pytest
 import torch
 from helpers.kernel_cases.cuda_emulation import emulate
 from helpers.kernel_cases.kernel_devices import DEVICE, DTYPE, HOPPER
+from helpers.kernel_cases.stored_experts import ALL, make_matrix
 
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.quantized import stored_stream
-from eightfold.kernels.quantized.stored_matrix import FP8, StoredMatrix, pack_nibbles
+from eightfold.kernels.quantized.stored_matrix import FP8, StoredMatrix
 from eightfold.kernels.quantized.stored_product import (
     product_parts,
     stored_product,
@@ -25,34 +26,6 @@ from eightfold.kernels.quantized.stored_stream import (
     stored_stream_fits,
 )
 from eightfold.kernels.quantized.triton_stored_rows import triton_expand
-
-FORMATS = ("fp8_rows", "fp8_tensor", "fp8_block", "int4_rows", "int4_128", "int4_32", "int4_64")
-"""Names of `make_matrix`; those of 4 bits also with "_zeros"."""
-
-ALL = [*FORMATS, *(f"{name}_zeros" for name in FORMATS if name.startswith("int4"))]
-
-
-def make_matrix(name: str, rows: int, columns: int, seed: int = 0) -> StoredMatrix:
-    """Return a random matrix of a format on the device."""
-    generator = torch.Generator().manual_seed(seed)
-    kind, group, *zeros = name.split("_")
-    shared = {"tensor": rows, "block": 128}.get(group, 1)
-    width = {"block": 128, "128": 128, "64": 64, "32": 32}.get(group, columns)
-    shape = (-(-rows // shared), -(-columns // width))
-    scales = (0.5 + torch.rand(shape, generator=generator)).bfloat16()
-    if kind == "fp8":
-        codes = torch.randn(rows, columns, generator=generator).to(FP8)
-        scales = scales if group == "block" else scales.float()
-        return StoredMatrix(codes.to(DEVICE), scales.to(DEVICE), None, shared, width)
-    codes = torch.randint(0, 16, (rows, columns), generator=generator).to(torch.uint8)
-    points = torch.randint(0, 16, shape, generator=generator).to(torch.uint8) if zeros else None
-    return StoredMatrix(
-        pack_nibbles(codes).to(DEVICE),
-        scales.to(DEVICE) / 8,
-        None if points is None else points.to(DEVICE),
-        1,
-        width,
-    )
 
 
 def rows_of_x(rows: int, columns: int, dtype: torch.dtype) -> torch.Tensor:

@@ -1,0 +1,117 @@
+"""Experts as linear layers of their own, as checkpoints store them, in place of stacked tensors."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+GATE_UP, DOWN = "gate_up_proj", "down_proj"
+STACKED = {GATE_UP, DOWN}  # the tensors of a module of experts that can be divided
+NAMES = ("gate_proj", "up_proj", "down_proj")
+OWN_NAMES = {"mixtral": ("w1", "w3", "w2")}
+"""Names of an expert's layers in checkpoints of a model type: gate, up and down."""
+
+
+class SplitExperts(nn.Module):
+    """Computes what transformers' stacked experts do, with the layers of each as modules.
+
+    The children are named by the experts' numbers.
+
+    Attributes:
+        act_fn: the activation.
+        names: names of an expert's layers: gate, up and down.
+
+    Args:
+        experts: the module of transformers that this one replaces; ``is_divisible``.
+        names: see above.
+    """
+
+    def __init__(self, experts: nn.Module, names: tuple[str, str, str] = NAMES) -> None:
+        super().__init__()
+        source: Any = experts
+        self.act_fn, self.names = source.act_fn, names
+        gate_up = source.get_parameter(GATE_UP)
+        self.num_experts, rows, hidden = gate_up.shape
+        shapes = dict(zip(names, ((hidden, rows // 2),) * 2 + ((rows // 2, hidden),), strict=True))
+        for number in range(self.num_experts):
+            layers = {
+                name: nn.utils.skip_init(
+                    nn.Linear, *shape, bias=False, device=gate_up.device, dtype=gate_up.dtype
+                )
+                for name, shape in shapes.items()
+            }
+            self.add_module(str(number), nn.ModuleDict(layers))
+
+    def layers(self, expert: int) -> tuple[Any, Any, Any]:
+        """Return an expert's layers: gate, up and down."""
+        child = self.get_submodule(str(expert))
+        gate, up, down = (child.get_submodule(name) for name in self.names)
+        return gate, up, down
+
+    def forward(
+        self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the weighted sum of each token's experts.
+
+        Args:
+            hidden_states: [T, hidden].
+            top_k_index: [T, experts of a token], none of them twice.
+            top_k_weights: [T, experts of a token].
+
+        Returns:
+            [T, hidden].
+        """
+        out = torch.zeros_like(hidden_states)
+        for expert in top_k_index.unique().tolist():
+            tokens, places = torch.where(top_k_index == expert)
+            gate, up, down = self.layers(expert)
+            x = hidden_states[tokens]
+            rows = down(self.act_fn(gate(x)) * up(x))
+            weighted = rows * top_k_weights[tokens, places, None]
+            out.index_add_(0, tokens, weighted.to(out.dtype))
+        return out
+
+
+def is_divisible(module: nn.Module) -> bool:
+    """Return whether a module holds stacked experts that :class:`SplitExperts` can replace.
+
+    They have gate and up rows one after the other, no biases, and nothing between the layers but
+    the activation.
+    """
+    tensors = dict(module.named_parameters(recurse=False))
+    if tensors.keys() != STACKED or any(each.dim() != 3 for each in tensors.values()):
+        return False
+    (experts, rows, hidden), down = tensors[GATE_UP].shape, tensors[DOWN].shape
+    apply = getattr(type(module), "_apply_gate", None)
+    return (
+        tuple(down) == (experts, hidden, rows // 2)
+        and hasattr(module, "act_fn")
+        and getattr(apply, "__name__", "") == "_default_apply_gate"
+        and not getattr(module, "is_transposed", False)
+    )
+
+
+def layer_names(model_type: str) -> tuple[str, str, str]:
+    """Return the names of an expert's layers in checkpoints: gate, up and down."""
+    return OWN_NAMES.get(model_type, NAMES)
+
+
+def split_experts(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
+    """Divide stacked experts of a model on the meta device into linear layers of their own.
+
+    Args:
+        names: names of modules; those that are not divisible stay as they are.
+
+    Returns:
+        The names of the divided ones.
+    """
+    layers, found = layer_names(str(model.config.model_type)), []
+    for name in names:
+        experts = model.get_submodule(name)
+        if is_divisible(experts):
+            parent, _, child = name.rpartition(".")
+            setattr(model.get_submodule(parent), child, SplitExperts(experts, layers))
+            found.append(name)
+    return found
