@@ -155,10 +155,10 @@ def measure_first_token(solver: Solver, url: str, tokens: int) -> dict[str, floa
     busy = threading.Thread(target=keep_decoding, daemon=True)
     busy.start()
     time.sleep(2.0)
-    steps, began = solver.loop.engine.stats()["steps"], time.perf_counter()  # type: ignore[attr-defined]
+    steps, began = solver.loop.engine.stats()["steps"], time.perf_counter()
     first = run_clients(url, 1, 20, 1)["first"]
     passed = time.perf_counter() - began
-    steps = solver.loop.engine.stats()["steps"] - steps  # type: ignore[attr-defined]
+    steps = solver.loop.engine.stats()["steps"] - steps
     stop.set()
     busy.join()
     return {
@@ -190,7 +190,7 @@ def soak(solver: Solver, server: Served, requests: int) -> dict[str, float]:
 
     def memory() -> dict[str, float]:
         time.sleep(1.0)
-        free = sum(solver.loop.engine.stats()["pages_available"])  # type: ignore[attr-defined]
+        free = sum(solver.loop.engine.stats()["pages_available"])
         return {"engine_mb": memory_mb(os.getpid()), "http_mb": memory_mb(server.pid), "free": free}
 
     send(requests // 10)  # fills caches

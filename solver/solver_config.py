@@ -29,7 +29,8 @@ MIN_OUTPUT_LIMIT = 200
 
 MAX_DEVICES = 64
 
-_DEVICE = re.compile(r"cpu|cuda:\d+")
+DEVICE = re.compile(r"cpu|cuda:\d+")
+"""Name of a device."""
 
 SAMPLING_BOUNDS: dict[str, tuple[float, float]] = {
     "temperature": (0, 100),
@@ -184,7 +185,7 @@ class SolverConfig:
             return
         names = [] if isinstance(self.devices, str) else list(self.devices)
         if not 1 <= len(names) <= MAX_DEVICES or not all(
-            isinstance(name, str) and _DEVICE.fullmatch(name) for name in names
+            isinstance(name, str) and DEVICE.fullmatch(name) for name in names
         ):
             raise SolverError(
                 f"devices must be None, 'auto' or a list of up to {MAX_DEVICES} of cpu, cuda:0, "

@@ -6,7 +6,7 @@ ones of the tests.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +47,9 @@ class EngineLike(Protocol):
 
     def table(self) -> str:
         """Return a table, for people, of what takes how much memory."""
+
+    def stats(self) -> dict[str, Any]:
+        """Return the counters since the start."""
 
 
 class ExecutionLike(Protocol):

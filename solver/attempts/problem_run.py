@@ -125,8 +125,10 @@ class ProblemRun:
                     on_progress(self.progress())
                 for lane in self._lanes:
                     if not lane.loop.alive and not all(one.over for one in lane.attempts):
-                        reason = f"the engine's thread ended: {lane.loop.error!r}"
-                        self._fault(lane, RuntimeError(reason), final=True)
+                        error = lane.loop.error
+                        if not isinstance(error, EngineLostError):
+                            error = RuntimeError(f"the engine's thread ended: {error!r}")
+                        self._fault(lane, error, final=True)
         except BaseException:
             self.abandon(Ending.INTERRUPTED)
             raise
@@ -216,17 +218,18 @@ class ProblemRun:
     def _fault(self, lane: AttemptLane, error: Exception, final: bool) -> None:
         """Note a failed step; end the lane's attempts if it was the last retry."""
         with self._lock:
-            self.faults.append(one_line(error, FAULT_LENGTH))
+            self._note(error)
             if not final:
                 return
             memory = "OutOfMemoryError" in (type(error).__name__, getattr(error, "kind", ""))
             ending = Ending.MEMORY if memory else Ending.ENGINE
+            detail = one_line(error, FAULT_LENGTH)
             running = [attempt for attempt in self.attempts if not attempt.over]
             if all(attempt in lane.attempts for attempt in running):
-                self._end_all(ending, self.faults[-1])
+                self._end_all(ending, detail)
                 return
             for attempt in lane.attempts:
-                self._guard(attempt, partial(self._end, attempt, ending, self.faults[-1]))
+                self._guard(attempt, partial(self._end, attempt, ending, detail))
 
     # Sequences and their events
 
@@ -332,7 +335,7 @@ class ProblemRun:
             if self._on_attempt is not None:
                 self._on_attempt(self._record(attempt))
         except Exception as error:
-            self.faults.append(one_line(error, FAULT_LENGTH))
+            self._note(error)
         if self._ending:
             return
         self._count_votes()
@@ -343,6 +346,12 @@ class ProblemRun:
             self._end_all(Ending.CONSENSUS)
         elif not running:
             self._finish("all ended")
+
+    def _note(self, error: Exception) -> None:
+        """Note a fault, but a lost engine's only once: it meets every attempt on that engine."""
+        text = one_line(error, FAULT_LENGTH)
+        if not isinstance(error, EngineLostError) or text not in self.faults:
+            self.faults.append(text)
 
     def _count_votes(self) -> None:
         self._outcome = vote(list(self._statistics.values()), self.plan.rule)
@@ -360,7 +369,7 @@ class ProblemRun:
             try:
                 self._lane(attempt).detach(attempt)
             except Exception as error:
-                self.faults.append(one_line(error, FAULT_LENGTH))
+                self._note(error)
         try:
             for attempt in running:
                 self._guard(attempt, partial(self._end, attempt, ending, detail))

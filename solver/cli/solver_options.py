@@ -12,7 +12,7 @@ from eightfold.common.counted_noun import counted
 
 from ..attempts.voting import DEFAULT_RULE, RULES
 from ..chat.template_options import EFFORTS
-from ..devices.device_list import parse_devices
+from ..devices.device_list import AUTO, parse_devices
 from ..problem_set import Columns, ProblemSet
 from ..problems.dataset_source import open_problems
 from ..solver_config import SolverConfig, SolverError
@@ -128,8 +128,8 @@ def add_devices_option(parser: argparse.ArgumentParser, default: str | None) -> 
         "--devices",
         default=default,
         metavar="LIST",
-        help="spread the attempts over one engine for each device: auto for all GPUs, or a list "
-        f"such as cuda:0,cuda:1 ({what})",
+        help="run an engine on each of these devices, and spread the work over them: auto for all "
+        f"GPUs, or a list such as cuda:0,cuda:1 ({what})",
     )
 
 
@@ -168,6 +168,8 @@ def solver_config(options: argparse.Namespace, **changes: Any) -> SolverConfig:
         *("max_tokens", "speculate"),
     )
     devices = getattr(options, "devices", None)
+    if options.device is not None and devices not in (None, AUTO):
+        raise SolverError("Give --device or --devices, not both.")
     values = {name: getattr(options, name) for name in names}
     values |= {"devices": parse_devices(devices)} | changes
     config = SolverConfig(**values)

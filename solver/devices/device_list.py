@@ -5,24 +5,32 @@ from __future__ import annotations
 import os
 import re
 
-from ..solver_config import SolverConfig, SolverError
+from ..solver_config import DEVICE, SolverConfig, SolverError
 
 AUTO = "auto"
 """Stands for all GPUs of the machine."""
 
 
 def parse_devices(text: str | None) -> str | tuple[str, ...] | None:
-    """Return the devices that an option names: "auto", or a list such as "cuda:0,cuda:1"."""
+    """Return the devices that an option names: "auto", or a list such as "cuda:0,cuda:1".
+
+    Raises:
+        SolverError: the text is neither.
+    """
     if text is None or text == AUTO:
         return text
-    return tuple(name.strip() for name in text.split(","))
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(DEVICE.fullmatch(name) for name in names):
+        raise SolverError(f"--devices must be auto or a list such as cuda:0,cuda:1, not {text!r}.")
+    return names
 
 
 def choose_devices(config: SolverConfig) -> tuple[str, ...]:
     """Return a device for each engine process, or none for one engine in this process.
 
-    "auto" takes all GPUs that PyTorch can see, but no more than there are attempts; a single GPU,
-    or none, needs no further process.
+    "auto" takes all GPUs that PyTorch can see, but no more than there are sequences at a time: the
+    attempts, or `max_running` of the engine's settings. A single GPU, or none, needs no further
+    process.
 
     Raises:
         SolverError: if a device is named that this machine lacks, or if the engine's settings name
@@ -36,7 +44,7 @@ def choose_devices(config: SolverConfig) -> tuple[str, ...]:
     if devices == AUTO and not _may_have_several():
         return ()
     count = _count_gpus() if devices == AUTO or "cuda" in devices[0] else 0
-    most = config.attempts * config.problems
+    most = max(config.attempts * config.problems, config.engine.max_running if config.engine else 0)
     if devices == AUTO:
         names = tuple(f"cuda:{index}" for index in range(count))[:most]
         return names if len(names) > 1 else ()

@@ -105,6 +105,11 @@ class EngineProcess:
         """Return a table, for people, of what takes how much memory."""
         return str(self._call("table"))
 
+    def stats(self) -> dict[str, Any]:
+        """Return the counters since the start."""
+        counters: dict[str, Any] = self._call("stats")
+        return counters
+
     def close(self) -> None:
         """End the process."""
         self._has_work = False

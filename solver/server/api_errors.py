@@ -61,11 +61,14 @@ def add_error_handlers(app: FastAPI) -> None:
         assert isinstance(error, HTTPException)
         path = f"{request.method} {request.url.path}"
         said = str(error.detail)
-        if error.status_code in (404, 405):
+        if error.status_code == 405:
+            said = f"{request.url.path} does not take {request.method}."
+        elif error.status_code == 404:
             said = f"There is no {path} here, only {', '.join(PATHS)}."
         elif error.status_code == 400:  # what the JSON decoder raises beside its own errors
             said = (
-                "The request's body cannot be read: it is nested too deeply or has a huge number."
+                "The request's body cannot be read: it is not UTF-8, is nested too deeply or has a "
+                "huge number."
             )
         return JSONResponse(ApiError(said, error.status_code).body(), error.status_code)
 
@@ -89,6 +92,9 @@ def _validation_error(error: RequestValidationError) -> ApiError:
         return ApiError("The request's body must be a JSON object.")
     if place[:1] == ["stop"]:
         return ApiError("stop must be a text or a list of texts.", 400, "stop")
+    if place[0] == "messages" and place[2:3] == ["content"]:
+        name = ".".join(place[:3])
+        return ApiError(f"{name} must be a text or a list of parts.", 400, name)
     if place[:1] == ["prompt"]:
         return ApiError("prompt must be a text, token ids, or a list of either.", 400, "prompt")
     if fault["type"] == "extra_forbidden":

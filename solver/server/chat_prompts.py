@@ -239,9 +239,11 @@ def _as_dict(index: int, message: ChatMessage) -> dict[str, Any]:
         if isinstance(function.get("arguments"), str):
             try:
                 function["arguments"] = json.loads(function["arguments"] or "{}")
-            except ValueError:
-                said = f"Message {index} has a tool call whose arguments are not JSON."
-                raise ApiError(said, 400, f"messages.{index}.tool_calls") from None
+            except (ValueError, RecursionError):
+                function["arguments"] = None
+        if not isinstance(function.setdefault("arguments", {}), dict):
+            said = f"Message {index} has a tool call whose arguments are no JSON object."
+            raise ApiError(said, 400, f"messages.{index}.tool_calls")
         calls.append({**call, "function": function})
     return {**fields, "tool_calls": calls}
 

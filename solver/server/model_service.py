@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from .api_errors import ApiError
 from .chat_prompts import ChatPrompts
-from .link.engine_client import EngineClient, Generation
+from .link.engine_client import Generation
+from .link.engine_clients import EngineClients
 from .link.messages import Setup, Update
 from .replies.function_calls import CALL_FORMS, ToolTypes
 from .replies.harmony_reply import TOKENS, HarmonyReply
@@ -62,16 +63,16 @@ class ModelService:
 
     Args:
         setup: the model's names, tokenizer, chat format and sampling values.
-        client: the connection to the engine.
+        engines: the connections to the engines.
 
     Attributes:
         metrics: figures of the server.
         prompts: renders conversations.
     """
 
-    def __init__(self, setup: Setup, client: EngineClient) -> None:
+    def __init__(self, setup: Setup, engines: EngineClients) -> None:
         self.setup = setup
-        self.client = client
+        self.engines = engines
         self.metrics = ServerMetrics()
         self.tokenizer: PreTrainedTokenizerBase = setup.tokenizer
         self.prompts = ChatPrompts(self.tokenizer)
@@ -168,7 +169,7 @@ class ModelService:
         count = len(prompts) * body.n
         numbers = [(seed + index) % 2**64 for index in range(count)]
         seeds = [numbers[start : start + body.n] for start in range(0, count, body.n)]
-        generation = Generation(self.client, prompts, seeds, params)
+        generation = Generation(self.engines.least_busy(), prompts, seeds, params)
         return Answer(generation, writers, self.metrics, sum(map(len, prompts)))
 
     def _params(self, body: GenerationBody, most_tokens: int | None) -> SamplingParams:

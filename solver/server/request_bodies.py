@@ -12,14 +12,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from transformers import PreTrainedTokenizerBase
 
+from ..solver_config import SAMPLING_BOUNDS
+
 MAX_CHOICES = 128
+MAX_TOP_K = int(SAMPLING_BOUNDS["top_k"][1])
+NO_PARAMETERS = {"type": "object", "properties": {}}
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "frequency_penalty": (0,),
     "presence_penalty": (0,),
     "repetition_penalty": (1,),
     "logit_bias": ({},),
-    "logprobs": (False, 0),
+    "logprobs": (False,),
     "top_logprobs": (0,),
     "suffix": ("",),
     "best_of": (1,),
@@ -42,6 +46,14 @@ RESERVED = frozenset(signature(PreTrainedTokenizerBase.apply_chat_template).para
     *("messages", "add_special_tokens"),
 }
 """Names that are options of the rendering, not variables of a chat template."""
+
+
+def _is_neutral(name: str, value: Any) -> bool:
+    """Return whether a value asks for nothing; False and 0 differ: `logprobs` of 0 asks for one."""
+    return any(
+        value == one and isinstance(value, bool) is isinstance(one, bool)
+        for one in NEUTRAL.get(name, ())
+    )
 
 
 class StreamOptions(BaseModel):
@@ -72,7 +84,7 @@ class GenerationBody(BaseModel):
     n: int = Field(1, ge=1, le=MAX_CHOICES)
     temperature: float | None = Field(None, ge=0, le=100)
     top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=-1)
+    top_k: int | None = Field(None, ge=-1, le=MAX_TOP_K)
     min_p: float | None = Field(None, ge=0, le=1)
     max_tokens: int | None = Field(None, ge=1)
     stop: str | list[str] | None = None
@@ -91,8 +103,7 @@ class GenerationBody(BaseModel):
         return {
             name: value
             for name, value in values.items()
-            if name in fields
-            or not (value is None or name in INERT or value in NEUTRAL.get(name, ()))
+            if name in fields or not (value is None or name in INERT or _is_neutral(name, value))
         }
 
     @model_validator(mode="before")
@@ -161,12 +172,19 @@ class ChatBody(GenerationBody):
     @field_validator("tools")
     @classmethod
     def _named(cls, tools: list[dict[str, Any]] | None) -> list[dict[str, Any]] | None:
-        """Refuse tools that are no functions with names."""
+        """Refuse tools that are no functions with names; one without parameters takes none."""
+        found = []
         for number, tool in enumerate(tools or ()):
             function = tool.get("function")
             if not isinstance(function, dict) or not isinstance(function.get("name"), str):
                 raise ValueError(f"tool {number} has no object function with a name")
-        return tools
+            parameters = function.get("parameters")
+            if not isinstance(parameters, dict | None):
+                raise ValueError(f"the parameters of tool {number} are no JSON schema of an object")
+            found.append(
+                {**tool, "function": {**function, "parameters": parameters or NO_PARAMETERS}}
+            )
+        return found
 
     @field_validator("chat_template_kwargs")
     @classmethod

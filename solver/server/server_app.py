@@ -13,7 +13,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from .api_errors import ApiError, add_error_handlers
 from .event_stream import EventStream, EventWriter, last_item, unless_gone
-from .link.engine_client import EngineClient
+from .link.engine_clients import EngineClients
 from .link.messages import Setup, Solved
 from .model_service import Answer, Choice, ModelService
 from .replies.reply_parts import ReplyParts
@@ -24,18 +24,18 @@ from .vote_service import VoteService
 CHUNK = "chat.completion.chunk"
 
 
-def create_app(setup: Setup, client: EngineClient) -> FastAPI:
+def create_app(setup: Setup, engines: EngineClients) -> FastAPI:
     """Return the application that serves a solver and its model.
 
     Args:
         setup: what is served.
-        client: the connection to the engine's process.
+        engines: the connections to the engines.
     """
-    routes = _Routes(ModelService(setup, client), VoteService(client, setup.parallel))
+    routes = _Routes(ModelService(setup, engines), VoteService(engines, setup.parallel))
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await client.attach()
+        await engines.attach()
         yield
 
     app = FastAPI(title="eightfold", lifespan=lifespan, docs_url=None, redoc_url=None)
@@ -58,15 +58,16 @@ class _Routes:
         self.votes = votes
 
     async def health(self) -> Response:
-        """Answer 200 while the engine runs, else 503."""
-        ended = self.model.client.ended
-        return JSONResponse({"status": ended or "ok"}, 503 if ended else 200)
+        """Answer 200 while an engine runs, else 503."""
+        engines = self.model.engines
+        return JSONResponse(
+            {"status": " ".join(engines.ended) or "ok"}, 200 if engines.alive else 503
+        )
 
     async def metrics(self) -> Response:
-        """Return the figures for Prometheus; without the engine's if it has ended."""
-        client = self.model.client
-        stats = {} if client.ended else await client.stats()
-        text = self.model.metrics.text(len(client.running), stats)
+        """Return the figures for Prometheus, without those of engines that have ended."""
+        engines = self.model.engines
+        text = self.model.metrics.text(engines.running, await engines.stats())
         return PlainTextResponse(text, media_type="text/plain; version=0.0.4")
 
     async def models(self) -> dict[str, Any]:

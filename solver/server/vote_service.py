@@ -8,7 +8,8 @@ from contextlib import aclosing
 
 from .api_errors import ApiError
 from .chat_prompts import text_of
-from .link.engine_client import EngineClient, VoteStream
+from .link.engine_client import VoteStream
+from .link.engine_clients import EngineClients
 from .link.messages import Solved
 from .request_bodies import ChatBody
 
@@ -22,12 +23,12 @@ class VoteService:
     """Solves the problems of requests, some at a time; the others wait in order.
 
     Args:
-        client: the connection to the engine.
+        engines: the connections to the engines; the attempts are spread over them anyway.
         parallel: number of problems solved at the same time.
     """
 
-    def __init__(self, client: EngineClient, parallel: int) -> None:
-        self._client = client
+    def __init__(self, engines: EngineClients, parallel: int) -> None:
+        self._engines = engines
         self._free = asyncio.Semaphore(parallel)
 
     def problem_of(self, body: ChatBody) -> str:
@@ -72,7 +73,7 @@ class VoteService:
             yield "waits for an earlier problem"
         async with (
             self._free,
-            aclosing(VoteStream(self._client, problem, seed).items()) as items,
+            aclosing(VoteStream(self._engines.least_busy(), problem, seed).items()) as items,
         ):
             async for item in items:
                 yield item

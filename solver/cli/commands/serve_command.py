@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 
 from eightfold.sandbox.platform_support import check_platform
 
+from ...devices.device_list import choose_devices
 from ...model_defaults import read_model_inputs
 from ...server.link.http_process import HttpProcess, listen
 from ...solver_config import MAX_RUNNING, SolverConfig, SolverError
 from ..exit_codes import ExitCode
-from ..solver_options import add_solver_options, solver_config
+from ..solver_options import add_devices_option, add_solver_options, solver_config
 
 if TYPE_CHECKING:
     from ..argument_parser import Subparsers
@@ -57,6 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
         help="problems that the voting model solves at the same time (%(default)s)",
     )  # fmt: skip
     add_solver_options(parser)
+    add_devices_option(parser, default="auto")
     parser.set_defaults(run=run)
 
 
@@ -74,16 +76,17 @@ def run(options: argparse.Namespace) -> int:
     config = serve_config(options)
     check_platform()
     inputs = read_model_inputs(config)
+    engines = len(choose_devices(config)) or 1
     listening = listen(options.host, options.port)
     host, port = listening.getsockname()[:2]
-    http = HttpProcess(listening)
+    http = HttpProcess(listening, engines)
     try:
         from ...solver import Solver
 
         name = options.name or model_name(config)
         print("loading the model and starting the Python kernels", file=sys.stderr, flush=True)
         with Solver(config, inputs=inputs) as solver:
-            print(solver.loop.engine.table(), file=sys.stderr)
+            print(solver.table(), file=sys.stderr)
             level = "info" if options.verbose else "warning"
             http.serve(solver, name, key=key, parallel=options.parallel, log_level=level)
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class EngineClient(asyncio.Protocol):
-    """Passes requests to the engine's process, and its messages to the requests.
+    """Passes requests to one engine, and its messages to the requests.
 
     Args:
         connection: this process's end of the socket.
@@ -51,6 +51,11 @@ class EngineClient(asyncio.Protocol):
         self._reader = FrameReader()
         self._numbers = count()
         self._stats: dict[int, asyncio.Future[dict[str, Any]]] = {}
+
+    @property
+    def sequences(self) -> int:
+        """Number of sequences that have not finished."""
+        return sum(one.left for one in self.running.values() if isinstance(one, Generation))
 
     async def attach(self) -> None:
         """Read and write on the running event loop from now on."""
@@ -135,6 +140,9 @@ class Generation:
         seeds: for each prompt, the seed of each of its sequences.
         params: sampling parameters, the seed apart.
 
+    Attributes:
+        left: number of sequences that have not finished, as far as updates have been read.
+
     Raises:
         ApiError: the engine has ended.
     """
@@ -151,6 +159,7 @@ class Generation:
         self._message = Generate(
             self._number, [list(ids) for ids in prompts], [list(one) for one in seeds], params
         )
+        self.left = sum(map(len, seeds))
         self._updates: dict[int, Update] = {}  # not yet read, by sequence
         self._refused: ApiError | None = None
         self._started = False
@@ -179,12 +188,11 @@ class Generation:
         Raises:
             ApiError: the engine failed.
         """
-        running = sum(map(len, self._message.seeds))
-        while running:
+        while self.left:
             if not self._updates:
                 await self._change()
             updates, self._updates = list(self._updates.values()), {}
-            running -= sum(update.reason is not None for update in updates)
+            self.left -= sum(update.reason is not None for update in updates)
             yield updates
 
     async def _change(self) -> None:
@@ -248,7 +256,7 @@ class VoteStream:
             while True:
                 message = await self._messages.get()
                 if isinstance(message, Refused):
-                    raise ApiError(message.message, message.status)
+                    raise ApiError(message.message, message.status, code=message.code)
                 yield message.text if isinstance(message, Line) else message
                 if isinstance(message, Solved):
                     return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,14 @@ from .messages import (
     Stats,
     Updates,
     frame,
+    refusal_code,
 )
 from .vote_thread import VoteThread
 
 if TYPE_CHECKING:
     from eightfold.engine import Event
 
+    from ...attempts.engine_loop import EngineLoop
     from ...solver import Solver
 
 RETRY_SECONDS = 0.01
@@ -37,13 +40,14 @@ PIECE = 1 << 16
 
 
 class EngineRequests:
-    """Runs the requests of an HTTP process; a `Listener` of the engine's loop.
+    """Runs an HTTP process's requests to one engine; a `Listener` of the engine's loop.
 
     The updates of one step leave in one frame. An HTTP process that is behind never stops the
     engine: what it does not take yet is kept.
 
     Args:
-        solver: the solver, with the engine.
+        solver: the solver, which votes need.
+        loop: the thread of one of its engines.
         connection: this process's end of the socket.
 
     Attributes:
@@ -51,10 +55,10 @@ class EngineRequests:
         lost: True once the HTTP process has ended.
     """
 
-    def __init__(self, solver: Solver, connection: socket.socket) -> None:
+    def __init__(self, solver: Solver, loop: EngineLoop, connection: socket.socket) -> None:
         self.ready = threading.Event()
         self.lost = False
-        self._solver, self._loop = solver, solver.loop
+        self._solver, self._loop = solver, loop
         self._connection = connection
         self._sequences: dict[int, dict[int, int]] = {}  # by request and index, those that run
         self._votes: dict[int, VoteThread] = {}
@@ -95,8 +99,7 @@ class EngineRequests:
             elif isinstance(message, Cancel):
                 self._cancel(message.request, message.index)
             elif isinstance(message, AskStats):
-                stats = self._loop.engine.stats()  # type: ignore[attr-defined]
-                self._outbox.append(Stats(message.request, stats))
+                self._outbox.append(Stats(message.request, self._loop.engine.stats()))
             elif isinstance(message, Solve):
                 self._votes[message.request] = VoteThread(self._solver, message, self._post)
             elif isinstance(message, Ready):
@@ -111,7 +114,7 @@ class EngineRequests:
         except ValueError as error:
             for seq in seqs:
                 engine.cancel(seq)
-            code = "context_length_exceeded" if "room" in str(error) else None
+            code = refusal_code(str(error))
             self._outbox.append(Refused(message.request, str(error), param="prompt", code=code))
             return
         self._sequences[message.request] = dict(enumerate(seqs))
@@ -177,8 +180,15 @@ class EngineRequests:
 
     def fault(self, error: Exception, final: bool) -> None:
         """Tell that all sequences are lost if the engine has given them up."""
-        if final:
-            self._sequences.clear()
-            ended = self._loop.error is not None
-            self._outbox.append(EngineFailed(f"The engine failed: {error}.", ended))
-            self.tick(0.0)
+        if not final:
+            return
+        self._sequences.clear()
+        ended = self._loop.error is not None
+        said = f"The engine failed: {str(error).rstrip('.')}."
+        self._outbox.append(EngineFailed(said, ended))
+        self.tick(0.0)
+        if ended:  # no tick will follow
+            for vote in self._votes.values():
+                vote.leave()
+            with suppress(OSError):
+                self._connection.sendall(self._unsent)

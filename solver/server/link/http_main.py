@@ -1,6 +1,7 @@
-"""The HTTP process: `python -m eightfold.solver.server.link.http_main CONNECTION LISTENING`.
+"""The HTTP process: `python -m eightfold.solver.server.link.http_main LISTENING CONNECTION...`.
 
-Both arguments are numbers of open sockets, which the engine's process passes on.
+The arguments are numbers of open sockets, which the engine's process passes on: the one that
+listens, and a connection for each engine.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import uvicorn
 
 from ..server_app import create_app
 from .engine_client import EngineClient
+from .engine_clients import EngineClients
 from .messages import FrameReader, Ready, Setup
 
 PIECE = 1 << 20
@@ -24,12 +26,12 @@ KEEP_ALIVE_SECONDS = 60
 class HttpServer(uvicorn.Server):
     """A server that tells the engine's process when it answers requests."""
 
-    client: EngineClient
+    clients: EngineClients
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
         await super().startup(sockets)
-        self.client.send(Ready())
+        self.clients.first.send(Ready())
 
 
 def receive_setup(connection: socket.socket) -> Setup:
@@ -46,19 +48,18 @@ def receive_setup(connection: socket.socket) -> Setup:
 
 def main() -> None:
     """Serve until the process is told to end."""
-    connection = socket.socket(fileno=int(sys.argv[1]))
-    listening = socket.socket(fileno=int(sys.argv[2]))
-    setup = receive_setup(connection)
-    client = EngineClient(connection)
+    listening, *connections = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    setup = receive_setup(connections[0])
+    clients = EngineClients([EngineClient(connection) for connection in connections])
     config = uvicorn.Config(
-        create_app(setup, client),
+        create_app(setup, clients),
         log_level=setup.log_level,
         ws="none",
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = HttpServer(config)
-    server.client = client
+    server.clients = clients
     server.run(sockets=[listening])
 
 

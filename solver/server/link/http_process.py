@@ -6,6 +6,8 @@ import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from ...solver_config import SolverError
@@ -29,17 +31,20 @@ class HttpProcess:
 
     Args:
         listening: the socket that listens; it is given away.
+        engines: number of engines that the solver will have.
 
     Attributes:
         pid: the process's number.
     """
 
-    def __init__(self, listening: socket.socket) -> None:
-        self._connection, other = socket.socketpair()
-        for one in (self._connection, other):
+    def __init__(self, listening: socket.socket, engines: int = 1) -> None:
+        pairs = [socket.socketpair() for _ in range(engines)]
+        self._connections = [own for own, _ in pairs]
+        for one in chain.from_iterable(pairs):
             one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BYTES)
-        with other, listening:
-            numbers = (other.fileno(), listening.fileno())
+        with ExitStack() as given, listening:
+            others = [given.enter_context(other) for _, other in pairs]
+            numbers = [listening.fileno(), *(other.fileno() for other in others)]
             # A session of its own keeps a terminal's Ctrl-C for this process, which decides.
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", CHILD, *map(str, numbers)],
@@ -48,7 +53,7 @@ class HttpProcess:
                 start_new_session=True,
             )
         self.pid = self._process.pid
-        self._requests: EngineRequests | None = None
+        self._requests: list[EngineRequests] = []
         self._told_to_end = False
 
     def serve(
@@ -86,12 +91,16 @@ class HttpProcess:
             log_level=log_level,
         )
         try:
-            self._connection.sendall(frame([setup]))
+            self._connections[0].sendall(frame([setup]))
         except OSError:
             self.wait()
-        self._requests = EngineRequests(solver, self._connection)
-        self._requests.ready.wait()
-        if self._requests.lost:
+        self._requests = [
+            EngineRequests(solver, loop, connection)
+            for loop, connection in zip(solver.loops, self._connections, strict=True)
+        ]
+        first = self._requests[0]
+        first.ready.wait()
+        if first.lost:
             self.wait()
 
     def wait(self) -> None:
@@ -114,9 +123,10 @@ class HttpProcess:
         """End the process now, if it runs, and all requests."""
         self._process.kill()
         self._process.wait()
-        if self._requests is not None:
-            self._requests.close()
-        self._connection.close()
+        for requests in self._requests:
+            requests.close()
+        for connection in self._connections:
+            connection.close()
 
 
 def listen(host: str, port: int) -> socket.socket:

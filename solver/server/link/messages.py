@@ -126,6 +126,11 @@ class Refused:
     code: str | None = None
 
 
+def refusal_code(said: str) -> str | None:
+    """Return the protocol's name of what the engine refuses, if it has one."""
+    return "context_length_exceeded" if "needs room" in said else None
+
+
 class Update(NamedTuple):
     """What a step, or several, did to one sequence of a request.
 

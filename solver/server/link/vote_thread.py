@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...display.progress_text import progress_text, votes_text
-from .messages import Line, Message, Refused, Solve, Solved
+from ...report.conversation import Kind, Piece, turn_pieces
+from .messages import Line, Message, Refused, Solve, Solved, refusal_code
 
 if TYPE_CHECKING:
     from ...solver import Progress, Result, Solver
@@ -54,7 +55,8 @@ class VoteThread:
             pass
         except Exception as error:
             status = 400 if isinstance(error, ValueError) else 500
-            self._send(Refused(message.request, str(error) or type(error).__name__, status))
+            said = str(error) or type(error).__name__
+            self._send(Refused(message.request, said, status, code=refusal_code(said)))
 
     def _on_progress(self, progress: Progress) -> None:
         if self._left.is_set():
@@ -72,10 +74,9 @@ class VoteThread:
             return Solved(request, said, "", usage)
         winner = next(one for one in result.attempts if one["answer"] == result.answer)
         *earlier, final = winner["turns"]
-        parts = []
-        for turn in earlier:
-            parts.append(turn["opener"] + turn["text"])
-            parts += [f"output ({call['status']}):\n{call['output']}" for call in turn["calls"]]
+        pieces = [piece for turn in earlier for piece in turn_pieces(turn)]
+        pieces += [piece for piece in turn_pieces(final) if piece.kind is not Kind.TEXT]
+        parts = [_readable(piece) for piece in pieces]
         reading = self._solver.protocol.read_turn(final["opener"], final["tokens"])
         content = reading.final.strip()
         box = f"\\boxed{{{result.answer}}}"
@@ -84,6 +85,14 @@ class VoteThread:
         votes = f"votes: {votes_text(result.votes)}"
         parts += [votes, *([result.note] if result.note else [])]
         return Solved(request, content, "\n\n".join(parts), usage)
+
+
+def _readable(piece: Piece) -> str:
+    """Return a piece of a conversation as text: of a call the code, and what it printed."""
+    if piece.call is None:
+        return piece.text
+    output = f"output ({piece.call['status']}):\n{piece.call['output']}"
+    return f"```python\n{piece.text}\n```\n\n{output}"
 
 
 def vote_usage(result: Result) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def test_a_thought_that_a_message_mentions_is_not_open() -> None:
     ("change", "said"),
     [
         ({"tool_calls": [{"function": "f"}]}, "without the object function"),
-        ({"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "are not JSON"),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}, "are no JSON object"),
+        ({"tool_calls": [{"function": {"name": "f", "arguments": "[1]"}}]}, "are no JSON object"),
         ({"content": [{"type": "image_url"}]}, "only text is read"),
     ],
 )

@@ -119,7 +119,7 @@ def link() -> Iterator[Link]:
     engine = CountingEngine()
     loop = EngineLoop(engine)  # type: ignore[arg-type]
     own, other = socket.socketpair()
-    EngineRequests(SimpleNamespace(loop=loop), own)  # type: ignore[arg-type]
+    EngineRequests(SimpleNamespace(), loop, own)  # type: ignore[arg-type]
     yield Link(engine, loop, other)
     other.close()
     loop.close()

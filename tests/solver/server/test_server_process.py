@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 import urllib.error
@@ -137,6 +138,12 @@ def test_calls_of_given_tools_are_read_back(client: Any) -> None:
     assert streamed == call.function.arguments
 
 
+def test_a_tool_may_have_no_parameters(client: Any) -> None:
+    tool = {"type": "function", "function": {"name": "now"}}
+    answer = client.chat.completions.create(model="m", messages=ASKED, tools=[tool], max_tokens=1)
+    assert answer.usage.completion_tokens == 1
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -146,7 +153,11 @@ def test_calls_of_given_tools_are_read_back(client: Any) -> None:
         ({"logprobs": True}, "logprobs is not supported"),
         ({"n": 0}, "n: "),
         ({"stop": 5}, "a text or a list of texts"),
+        ({"logprobs": 0}, "logprobs is not supported"),
+        ({"extra_body": {"top_k": 10**20}}, "top_k: "),
+        ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content must be a text"),
         ({"tools": [{"type": "function"}]}, "no object function with a name"),
+        ({"tools": [{"function": {"name": "f", "parameters": "x"}}]}, "no JSON schema"),
         ({"extra_body": {"chat_template_kwargs": {"tokenize": True}}}, "tokenize is no variable"),
         ({"reasoning_effort": "low"}, "knows no reasoning_effort"),
         ({"messages": [{"role": "user", "content": "x " * 20_000}]}, "may hold at most"),
@@ -174,6 +185,7 @@ def test_bad_requests_get_an_error_in_the_protocols_form(
     [
         (b"{not", "application/json", 400, "is not JSON"),
         (b"[" * 100_000, "application/json", 400, "nested too deeply"),
+        (b'{"model": "\xe9"}', "application/json", 400, "not UTF-8"),
         (b'{"model": "m", "prompt": "1"}', "text/plain", 400, "Content-Type: application/json"),
         (b" " * (33 << 20), "application/json", 413, "larger than 32 MiB"),
         (b'{"model": "\\ud800", "prompt": "1"}', "application/json", 404, "There is no model"),
@@ -229,7 +241,9 @@ def test_a_client_that_leaves_is_cancelled(server: ServerProcess, client: Any) -
 def test_the_voting_model_solves_a_problem(client: Any) -> None:
     answer = client.chat.completions.create(model="m:vote8", messages=ASKED, seed=1)
     assert "\\boxed{23}" in answer.choices[0].message.content
-    assert "<turn|>" not in answer.choices[0].message.content
+    told = answer.choices[0].message.content + answer.choices[0].message.reasoning_content
+    assert not re.search(r"<\|?\w+\|?>", told), "markup of the chat format"
+    assert "```python\n" in told
     assert answer.usage.votes["23"] >= 1
     assert answer.usage.completion_tokens > 0
     content, reasoning = "", ""
