@@ -110,7 +110,7 @@ def _log_start(options: argparse.Namespace) -> None:
     )
     logger.info("settings file: %s", options.settings or "none")
     for name, value in vars(options).items():
-        if name not in ("run", "parser"):
+        if name not in ("run", "parser", "api_key"):
             logger.debug("%s = %r", name, value)
 
 

@@ -166,6 +166,11 @@ def _option_value(action: argparse.Action, value: Any, name: str) -> Any:
         int: ((int,), "a whole number"),
         float: ((int, float), "a number"),
     }
+    if callable(action.type) and action.type not in kinds:
+        try:
+            return action.type(value if isinstance(value, str) else repr(value))
+        except argparse.ArgumentTypeError as error:
+            raise SettingsError(f"{name} {error}.") from error
     kind = action.type if action.type in kinds else None
     types, meaning = kinds.get(kind, ((str,), "a text"))
     if isinstance(value, bool) or not isinstance(value, types):

@@ -21,6 +21,9 @@ PLAIN_INTERVAL = 10.0
 REDRAW_INTERVAL = 0.45
 """Least number of seconds between two redraws on a terminal."""
 
+PLAIN_TERMINALS = ("dumb", "unknown")
+"""Types of terminals that take no control sequences, as rich knows them."""
+
 TABLE_COLUMNS, TABLE_LINES = 64, 10
 """Least size of a terminal on which a table is shown instead of a line."""
 
@@ -39,7 +42,8 @@ class ProgressDisplay:
     def __init__(self, stream: TextIO, enabled: bool = True) -> None:
         self.stream = stream
         self.enabled = enabled
-        self.live = enabled and stream.isatty() and os.environ.get("TERM") != "dumb"
+        plain = os.environ.get("TERM", "").lower() in PLAIN_TERMINALS
+        self.live = enabled and stream.isatty() and not plain
         self._console = _console(stream) if self.live else None
         self._lines = 0  # lines that the terminal shows at present
         self._lock = threading.Lock()  # of what the terminal shows

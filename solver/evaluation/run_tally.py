@@ -45,8 +45,11 @@ class RunTally:
             speed: tokens per second; 0 leaves them out.
         """
         passed = time.monotonic() - self._began
-        accuracy = f"{self.right}/{self.known} right" if self.known else "no answers known"
-        text = f"{self.done}/{counted(self.total, 'problem')} | {accuracy} | {duration(passed)}"
+        text = f"{self.done}/{counted(self.total, 'problem')}"
+        if self.done:
+            known = f"{self.right}/{self.known} right" if self.known else "no answers known"
+            text += f" | {known}"
+        text += f" | {duration(passed)}"
         if self._solved_here:
             to_go = passed / self._solved_here * (self.total - self.done)
             text += f", about {duration(to_go)} to go"

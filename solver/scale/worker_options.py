@@ -13,6 +13,7 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--workers",
+        type=worker_count,
         metavar="N",
         help="solve on N workers of a Ray cluster, or auto for all GPUs; default: in this process",
     )
@@ -35,6 +36,20 @@ def add_worker_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def worker_count(text: str) -> int | str:
+    """Return a number of workers, or "auto".
+
+    Raises:
+        argparse.ArgumentTypeError: if the text is neither.
+    """
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or auto, not {text!r}") from None
+
+
 def crew_plan(options: argparse.Namespace, config: SolverConfig) -> CrewPlan | None:
     """Return the settings of the crew, or None without `--workers`.
 
@@ -51,9 +66,5 @@ def crew_plan(options: argparse.Namespace, config: SolverConfig) -> CrewPlan | N
         raise SolverError("--devices is for this process; with --workers give --gpus-per-worker.")
     if kernels is not None and not 1 <= kernels <= MAX_KERNELS:
         raise SolverError(f"--kernels-per-worker must be from 1 to {MAX_KERNELS}, not {kernels}.")
-    workers = None
-    if options.workers != "auto":
-        if not options.workers.isdecimal():
-            raise SolverError(f"--workers must be a number or auto, not {options.workers!r}.")
-        workers = int(options.workers)
+    workers = None if options.workers == "auto" else options.workers
     return CrewPlan(config, workers, options.ray_address, options.gpus_per_worker, options.parallel)

@@ -52,6 +52,10 @@ def test_verbose_logs_what_is_done(capfd: pytest.CaptureFixture[str], tmp_path: 
     assert re.search(
         r"^\d\d:\d\d:\d\d DEBUG eightfold\.\S+: threads = 8$", capfd.readouterr().err, re.M
     )
+    assert main(["serve", "--api-key", "secret", "--port", "-1", "--verbose", "--verbose"]) == 2
+    told = capfd.readouterr().err
+    assert "DEBUG" in told
+    assert "secret" not in told
     assert main(words) == 0
     assert capfd.readouterr().err == "", "the next command of this process starts silent again"
 

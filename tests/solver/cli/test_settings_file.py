@@ -75,6 +75,12 @@ def test_every_command_reads_it(folder: Path) -> None:
     )
     assert parse("budget", "simulate").runs == 40
     assert parse("sandbox", "doctor").json is True
+    for text, expected in (("3", 3), ("'3'", 3), ("'auto'", "auto")):
+        (folder / "eightfold.toml").write_text(f"workers = {text}")
+        assert parse("evaluate", "p.csv", "--out", "r").workers == expected
+    (folder / "eightfold.toml").write_text("workers = 1.5")
+    with pytest.raises(SystemExit):
+        parse("evaluate", "p.csv", "--out", "r")
 
 
 @pytest.mark.parametrize(

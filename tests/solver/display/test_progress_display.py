@@ -116,11 +116,14 @@ def test_live_line_is_taken_literally(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines_shown(sent(80, lambda display: display.note(text))) == ["", text]
 
 
-def test_dumb_terminals_get_no_control_sequences(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("terminal", ["dumb", "unknown"])
+def test_dumb_terminals_get_no_control_sequences(
+    terminal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def act(display: ProgressDisplay) -> None:
         display.note("loading")
         display.progress(PROGRESS)
         display.clear()
 
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", terminal)
     assert sent(80, act) == "loading\r\n"

@@ -22,6 +22,7 @@ from eightfold.solver.attempts.engine_loop import EngineLostError
 from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.evaluation_run import Evaluation
 from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run
+from eightfold.solver.evaluation.run_tally import RunTally
 from eightfold.solver.time_budget import Budget, BudgetConfig
 
 
@@ -31,6 +32,8 @@ def test_every_problem_and_attempt_is_recorded(tmp_path: Path) -> None:
     assert sorted(problem["id"] for problem, _ in run) == [f"p{i}" for i in range(6)]
     assert all([one["attempt"] for one in tries] == [0, 1, 2] for _, tries in run)
     assert evaluation.status().startswith("6/6 problems | ")
+    fresh = RunTally(6, RunFolder(tmp_path / "fresh", {}, resume=False))
+    assert fresh.status(0.0) == "0/6 problems | 0 s", "nothing is said of answers yet"
     assert evaluation.tally.known == 6
 
 

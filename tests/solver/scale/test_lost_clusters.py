@@ -81,7 +81,7 @@ def test_a_restarted_head_costs_no_finished_problem(tmp_path: Path) -> None:
         ("--workers 2 --ray-address no.such.host.invalid", "Nobody answers at no.such.host"),
         ("--workers 2 --ray-address ray://127.0.0.1:{port}", "give HOST:PORT"),
         ("--workers 2 --ray-address :x", "is not an address"),
-        ("--workers none", "--workers must be a number or auto"),
+        ("--workers none", "--workers: must be a number or auto"),
         ("--workers 0", "--workers must be auto or from 1"),
         ("--ray-address auto", "--ray-address needs --workers"),
         ("--gpus-per-worker 1", "--gpus-per-worker needs --workers"),
