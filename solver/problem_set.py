@@ -17,7 +17,8 @@ from .problems.row_readers import read_rows
 from .solver_config import SolverError
 
 MAX_DIGITS = 100
-_INTEGER = re.compile(r"\s*[-+]?\d+\s*")
+_INTEGER = re.compile(r"\s*([-+]?\d+)(?:\.0*)?\s*")
+"""An integer, also as pandas writes it if a column has gaps: 42.0."""
 
 ROW_NUMBER = "row"
 """Stands for the number of a row, from 0, in place of the column of the ids."""
@@ -177,7 +178,8 @@ def _answer(path: Path, id_: str, row: dict[Any, Any], columns: Columns) -> int 
     answer = row.get(columns.answer or "answer")
     if answer in (None, ""):
         return None
-    if not _INTEGER.fullmatch(str(answer)):
+    found = _INTEGER.fullmatch(str(answer))
+    if found is None:
         raise SolverError(
             f"The answer of problem {id_} of {path} is not an integer: "
             f"{one_line(repr(answer), 60)}."
@@ -188,4 +190,4 @@ def _answer(path: Path, id_: str, row: dict[Any, Any], columns: Columns) -> int 
             f"The answer of problem {id_} of {path} is an integer of {digits} digits; "
             f"at most {MAX_DIGITS} are read."
         )
-    return int(answer)
+    return int(found[1])
