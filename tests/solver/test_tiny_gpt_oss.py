@@ -9,25 +9,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.solver_cases.tiny_gpt_oss_problems import PHRASINGS, known_problems
 
 from eightfold.demo.gpt_oss.harmony_traces import FAMILY_NAMES
-from eightfold.demo.problems import Problem, problems
 from eightfold.solver import Solver, SolverConfig
 
 MODEL = Path(__file__).resolve().parents[1] / "data" / "tiny_gpt_oss"
 
 pytestmark = pytest.mark.timeout(280)
-
-
-def one_of_each_family() -> list[Problem]:
-    """Return a problem of each family that the model knows, with numbers it was not trained on."""
-    known = (one for one in problems("held_out", 5, plain=True) if one.family in FAMILY_NAMES)
-    found: dict[str, Problem] = {}
-    for one in known:
-        found.setdefault(one.family, one)
-        if set(found) == set(FAMILY_NAMES):
-            break
-    return list(found.values())
 
 
 @pytest.mark.parametrize(
@@ -54,7 +43,7 @@ def test_it_answers_right_by_calls_of_the_tool(device: str) -> None:
     )
     with Solver(config) as solver:
         assert solver.protocol.family == "harmony"
-        known = one_of_each_family()
+        known = known_problems(seed=5)
         for one in known if device == "cuda" else known[::2]:  # a CPU takes seconds for each
             result = solver.solve(one.problem)
             assert result.answer == one.answer, one
@@ -62,6 +51,10 @@ def test_it_answers_right_by_calls_of_the_tool(device: str) -> None:
             assert result.calls >= 1
             answered = [record for record in result.attempts if record["ending"] == "answered"]
             assert not any(turn["notes"] for record in answered for turn in record["turns"])
+
+
+def test_its_problems_are_of_all_its_families() -> None:
+    assert set(PHRASINGS) == set(FAMILY_NAMES)
 
 
 def test_the_command_solves_with_it() -> None:
