@@ -9,8 +9,22 @@ from typing import Any
 
 from eightfold.common.html_table import html_cells, html_table
 
+from ..solver_config import SolverError
 from .run_folder import read_run, read_settings
 from .run_scores import Run, summarize
+
+RUN_FILES = ("problems.jsonl", "attempts.jsonl", "run.json", "summary.json")
+"""The files that make up a run, which nothing made from it may replace."""
+
+
+def check_output(path: Path) -> None:
+    """Check that a file to be written is not part of a run.
+
+    Raises:
+        SolverError: it is one of `RUN_FILES`, beside the others.
+    """
+    if path.name in RUN_FILES and (path.parent / RUN_FILES[0]).exists():
+        raise SolverError(f"{path} is part of a run and would be lost; give another --out.")
 
 
 class RecordedRun:

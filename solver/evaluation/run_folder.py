@@ -39,6 +39,8 @@ KEYS = {
 }
 """The keys in the lines of each file that scores and votes need."""
 
+NUMBERS = ("round", "attempt", "ended", "tokens", "calls", "errors", "seconds", "attempts")
+
 _HEAD = re.compile(rb'\{"round": (\d+), "id": ("(?:[^"\\]|\\.)*"),')
 """The beginning of a line of attempts.jsonl, as this module writes it."""
 
@@ -287,6 +289,9 @@ def _parse_line(path: Path, number: int, line: bytes, keys: Sequence[str]) -> di
     missing = [key for key in keys if key not in record]
     if missing:
         raise SolverError(f"Line {number} of {path} has no {missing[0]!r}.")
+    for key in NUMBERS:
+        if not isinstance(record.get(key, 0), int | float):
+            raise SolverError(f"Line {number} of {path} has no number for {key!r}.")
     return record
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from eightfold.common.file_errors import path_in_errors
 
+from ..attempts.attempt import MACHINE_ENDINGS
 from ..evaluation.run_scores import CUT_OFF, Run
 from ..solver_config import SolverError
 from .attempt_messages import attempt_messages
@@ -16,8 +17,8 @@ def write_conversations(run: Run, out: Path, right_only: bool) -> int:
     """Write the attempts of a run as JSON Lines, and return how many there are.
 
     Each line holds `messages`, and the `id`, `attempt`, `answer`, `right` (null if the answer is
-    not known), `tokens`, `calls` and `errors` of the attempt. Attempts that a consensus or an
-    interrupt cut off are left out.
+    not known), `tokens`, `calls` and `errors` of the attempt. Attempts that a consensus, an
+    interrupt or the machine cut off are left out.
 
     Args:
         run: the records.
@@ -32,7 +33,7 @@ def write_conversations(run: Run, out: Path, right_only: bool) -> int:
         truth = problem["truth"]
         for one in attempts:
             right = None if truth is None else one["answer"] == truth
-            if one["ending"] in CUT_OFF or (right_only and not right):
+            if one["ending"] in (*CUT_OFF, *MACHINE_ENDINGS) or (right_only and not right):
                 continue
             line = {
                 "id": problem["id"],

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from eightfold.common.counted_noun import counted
 
+from ...evaluation.recorded_run import check_output
 from ...evaluation.run_folder import read_run, read_settings
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
@@ -53,6 +54,7 @@ def run(options: argparse.Namespace) -> int:
     stored = read_settings(folder)
     settings: dict[str, Any] = {} if stored is None else stored["settings"]
     out = Path(options.out) if options.out else folder / FILES[options.to]
+    check_output(out)
     if options.to == "inspect":
         from ...export.inspect_log import write_inspect_log
 

@@ -37,10 +37,12 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Write the report and print where it is."""
+    from ...evaluation.recorded_run import check_output
     from ...report.report_writer import write_report
 
     folder = Path(options.folder)
     out = Path(options.out) if options.out else folder / "report.html"
+    check_output(out)
     files = write_report(folder, out, Path(options.compare) if options.compare else None)
     size = sum(file.stat().st_size for file in files) / 1e6
     pages = "" if len(files) == 1 else f", with {len(files) - 1} pages of problems beside it"

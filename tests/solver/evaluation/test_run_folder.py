@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers.solver_cases.recorded_run import SETTINGS, record_run
 
 from eightfold.solver import SolverError
-from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run, statistics_of
+from eightfold.solver.evaluation.run_folder import (
+    KEYS,
+    RunFolder,
+    read_lines,
+    read_run,
+    statistics_of,
+)
 
 
 def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
@@ -28,11 +36,21 @@ def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
         list(read_lines(tmp_path / "bad.jsonl"))
 
 
+def damaged(values: dict[str, Any]) -> bytes:
+    """Return a line of problems.jsonl with wrong values."""
+    return json.dumps({**dict.fromkeys(KEYS["problems"], 0), "id": "p0", **values}).encode() + b"\n"
+
+
 @pytest.mark.parametrize(
     ("name", "damage", "message"),
     [
         ("problems", b"\xff\xfe\n", "Line 7 of .*problems.jsonl is not JSON"),
         ("problems", b"{}\n", "Line 7 of .*problems.jsonl has no 'id'"),
+        (
+            "problems",
+            damaged({"seconds": None}),
+            "Line 7 of .*problems.jsonl has no number for 'seconds'",
+        ),
         ("attempts", b'"calls": 2}\n', "Line 19 of .*attempts.jsonl is not JSON"),
         ("attempts", None, "lacks attempts at problem 'p0'; remove its line"),
     ],

@@ -113,6 +113,22 @@ def test_a_log_is_read_by_inspect(run: Path, name: str) -> None:
     ]  # fmt: skip
 
 
+def test_what_the_machine_failed_is_not_trained_on(run: Path) -> None:
+    path = run / "attempts.jsonl"
+    path.write_text(path.read_text().replace('"cancelled by consensus"', '"engine failed"'))
+    assert main(["export", str(run), "--to", "sft", "--all"]) == 0
+    assert len((run / "conversations.jsonl").read_text().splitlines()) == 4
+
+
+def test_the_files_of_a_run_are_not_replaced(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run / "attempts.jsonl"
+    before = out.read_bytes()
+    for command in (["export", "--to", "sft"], ["report"]):
+        assert main([*command, str(run), "--out", str(out)]) == 2
+        assert "is part of a run and would be lost" in capsys.readouterr().err
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
