@@ -4,8 +4,9 @@ Imports neither torch nor transformers, so that a machine can be sized from a co
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from ..model_errors import UnsupportedModelError
@@ -27,6 +28,7 @@ READ = (
     "AWQ store them, or gpt-oss with its experts in MXFP4"
 )
 LINEAR = "Linear"
+PLAIN_NAME = re.compile(r"[\w.-]+")
 # Other names that checkpoints have for parts of modules' names.
 _PARTS = (
     (re.compile(r"^model\."), "model.language_model."),
@@ -57,17 +59,15 @@ class Quantization:
 
     def converts(self, module: str) -> bool:
         """Return whether the weights of a module, given by name, are stored quantized."""
-        matches = _is_target if self.method == COMPRESSED_TENSORS else _matches
-        return not any(
-            matches(pattern, name) for pattern in self.kept for name in stored_names(module)
-        )
+        matches = _is_target if self.method == COMPRESSED_TENSORS else _is_kept
+        return not any(matches(self.kept, name) for name in stored_names(module))
 
     def linear_format(self, module: str) -> LinearFormat | None:
         """Return how a linear layer is stored, given by name; ``None`` if as it is."""
         if not self.converts(module):
             return None
         for targets, stored in self.linear:
-            if any(_is_target(each, name) for each in targets for name in stored_names(module)):
+            if LINEAR in targets or any(_is_target(targets, name) for name in stored_names(module)):
                 return stored
         return None
 
@@ -90,22 +90,46 @@ def stored_names(module: str) -> list[str]:
     return [module, *(part.sub(new, module) for part, new in _PARTS if part.search(module))]
 
 
-def _matches(pattern: str, module: str) -> bool:
-    if module.endswith(pattern) or module.startswith(f"{pattern}."):
+def _is_kept(kept: tuple[str, ...], module: str) -> bool:
+    if module.endswith(kept):
         return True
-    try:
-        return re.match(rf"(?:{pattern})(?:(?<=\.)|(?=\.|$))", module) is not None
-    except re.error:  # a plain name with characters that mean something else there
-        return False
+    parents, patterns = _kept_parts(kept)
+    return module.startswith(parents) or any(pattern.match(module) for pattern in patterns)
 
 
-def _is_target(target: str, module: str) -> bool:
-    if target.startswith("re:"):
+def _is_target(targets: tuple[str, ...], module: str) -> bool:
+    names, patterns = _target_parts(targets)
+    return module in names or any(pattern.match(module) for pattern in patterns)
+
+
+# Mixtures of experts ask for thousands of modules, and their configurations name hundreds.
+@lru_cache
+def _kept_parts(kept: tuple[str, ...]) -> tuple[tuple[str, ...], list[re.Pattern[str]]]:
+    """Return beginnings of the names of modules that are not quantized, and expressions for them.
+
+    A plain name is no expression, so that its dots are dots.
+    """
+    parents = tuple(f"{name.removesuffix('.')}." for name in kept)
+    given = [each for each in kept if not PLAIN_NAME.fullmatch(each)]
+    return parents, _compiled(rf"(?:{each})(?:(?<=\.)|(?=\.|$))" for each in given)
+
+
+@lru_cache
+def _target_parts(targets: tuple[str, ...]) -> tuple[frozenset[str], list[re.Pattern[str]]]:
+    """Return names of modules, and regular expressions for them."""
+    marked = [each.removeprefix("re:") for each in targets if each.startswith("re:")]
+    return frozenset(targets), _compiled(marked)
+
+
+def _compiled(given: Iterable[str]) -> list[re.Pattern[str]]:
+    """Compile regular expressions; names with characters that make them none are left out."""
+    found = []
+    for each in given:
         try:
-            return re.match(target.removeprefix("re:"), module) is not None
+            found.append(re.compile(each))
         except re.error:
-            return False
-    return target in (module, LINEAR)
+            continue
+    return found
 
 
 def read_quantization(config: Mapping[str, Any]) -> Quantization | None:

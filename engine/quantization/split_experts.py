@@ -24,7 +24,8 @@ class SplitExperts(nn.Module):
         names: names of an expert's layers: gate, up and down.
 
     Args:
-        experts: the module of transformers that this one replaces; ``is_divisible``.
+        experts: the module of transformers that this one replaces, on the meta device;
+            ``is_divisible``.
         names: see above.
     """
 
@@ -36,12 +37,7 @@ class SplitExperts(nn.Module):
         self.num_experts, rows, hidden = gate_up.shape
         shapes = dict(zip(names, ((hidden, rows // 2),) * 2 + ((rows // 2, hidden),), strict=True))
         for number in range(self.num_experts):
-            layers = {
-                name: nn.utils.skip_init(
-                    nn.Linear, *shape, bias=False, device=gate_up.device, dtype=gate_up.dtype
-                )
-                for name, shape in shapes.items()
-            }
+            layers = {name: _linear(*shape, gate_up.dtype) for name, shape in shapes.items()}
             self.add_module(str(number), nn.ModuleDict(layers))
 
     def layers(self, expert: int) -> tuple[Any, Any, Any]:
@@ -72,6 +68,16 @@ class SplitExperts(nn.Module):
             weighted = rows * top_k_weights[tokens, places, None]
             out.index_add_(0, tokens, weighted.to(out.dtype))
         return out
+
+
+def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:
+    """Return a linear layer on the meta device, without the initialization, which takes longer."""
+    layer = nn.Linear.__new__(nn.Linear)
+    nn.Module.__init__(layer)
+    layer.in_features, layer.out_features = inputs, outputs
+    layer.weight = nn.Parameter(torch.empty(outputs, inputs, dtype=dtype, device="meta"))
+    layer.register_parameter("bias", None)
+    return layer
 
 
 def is_divisible(module: nn.Module) -> bool:
