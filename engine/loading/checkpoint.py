@@ -26,6 +26,7 @@ from .fp8_loader import divide_experts, load_rounded
 from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, end_token_ids, parse_token_ids
 from .read_spans import TORCH_DTYPES
+from .refusals.foreign_weights import explain_own_layout
 from .refusals.matching_faults import check_matching
 from .safetensors_headers import StoredTensor, read_stored_tensors
 from .weight_matching import WeightMatching, match_weights
@@ -64,10 +65,9 @@ def parse_config(folder: Path) -> PretrainedConfig:
     """
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"{folder}/config.json cannot be used: {first_line(error).rstrip('.')}."
-        ) from error
+    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
+        why = f"{folder}/config.json cannot be used: {first_line(error).rstrip('.')}."
+        raise CheckpointError(explain_own_layout(folder) or why) from error
 
 
 def load_weights(

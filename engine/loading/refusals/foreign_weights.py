@@ -12,6 +12,7 @@ from ..safetensors_headers import INDEX_FILE, SINGLE_FILE
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+GPT_OSS_TYPES = "dtypes.json"  # beside gpt-oss's weights in their authors' own layout
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}\.safetensors")
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth")
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -117,6 +118,19 @@ def explain_file(file: Path) -> str:
             "here; give the folder with .safetensors files that it was made from."
         )
     return f"{file} is a file; give the folder of a checkpoint, which holds its config.json."
+
+
+def explain_own_layout(folder: Path) -> str | None:
+    """Return one sentence about a folder in gpt-oss's own layout; None if it is not in it.
+
+    Its repositories keep such a copy of the weights in the folder `original`.
+    """
+    if not (folder / GPT_OSS_TYPES).is_file():
+        return None
+    return (
+        f"{folder} holds gpt-oss's weights in its authors' own layout; give the folder above it, "
+        "or download the Hugging Face checkpoint, whose files are model-00000-of-*.safetensors."
+    )
 
 
 def _explain_adapter(place: str) -> str:

@@ -96,16 +96,15 @@ def read_messages(
     calls = message_calls(own[-1], reader) if own else ()
     if unsent and calls == (NOT_ADDRESSED,):
         calls = ()
-    if calls and unsent:
-        notes.append(SUPERSEDED)
     if calls and own[-1].header.tool is not None and own[-1].closed_by is not Control.CALL:
         notes.append(UNSENT)
     if not calls:
         calls = tuple(shown.calls())
     if not calls and not shown.visible().strip() and thoughts and own[-1] is thoughts[-1]:
         calls = tuple(reader.read(thoughts[-1].text, ended).calls())
-    if not calls and unsent and "\\boxed" not in shown.visible():
-        notes.append(UNSENT)
+    if unsent:
+        notes.append(SUPERSEDED if calls else UNSENT)
+    if not calls and "\\boxed" not in shown.visible():
         calls = tuple(call for message in unsent for call in message_calls(message, reader))
     if len(notes) > MOST_NOTES:
         notes[MOST_NOTES:] = [f"{len(notes) - MOST_NOTES} more notes"]

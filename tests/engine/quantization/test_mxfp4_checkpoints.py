@@ -214,6 +214,25 @@ def test_a_configuration_that_contradicts_the_weights_is_named(tmp_path: Path) -
         Engine(tmp_path)
 
 
+@pytest.mark.parametrize("written", ["mxfp4", ["mxfp4"], 4])
+def test_a_quantization_that_is_no_object_is_refused(written: object, tmp_path: Path) -> None:
+    save_gpt_oss(tmp_path, mxfp4=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | {"quantization_config": written}))
+    with pytest.raises(CheckpointError, match=r"config\.json cannot be used: "):
+        Engine(tmp_path)
+
+
+def test_the_authors_own_layout_is_recognized(tmp_path: Path) -> None:
+    """A repository of gpt-oss has such a folder, `original`, beside the checkpoint."""
+    own = {"num_hidden_layers": 4, "num_experts": 8, "swiglu_limit": 7.0, "head_dim": 16}
+    (tmp_path / "config.json").write_text(json.dumps(own))
+    (tmp_path / "dtypes.json").write_text(json.dumps({"block.0.attn.sinks": "BF16"}))
+    save_file({"block.0.attn.sinks": torch.zeros(8)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="gpt-oss's weights in its authors' own layout; give"):
+        Engine(tmp_path)
+
+
 def test_what_cannot_be_expanded_is_refused(tmp_path: Path) -> None:
     save_gpt_oss(tmp_path, mxfp4=True)
     with pytest.raises(UnsupportedModelError, match="MXFP4 do not fit float16; set dtype to"):

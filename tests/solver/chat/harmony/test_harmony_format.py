@@ -10,6 +10,7 @@ from hypothesis import given, settings
 
 from eightfold.solver.chat import ProtocolError, load_protocol
 from eightfold.solver.chat.format_registry import without_tool
+from eightfold.solver.chat.harmony.message_calls import SUPERSEDED, UNSENT
 from eightfold.solver.chat.prompt_texts import Prompts
 from eightfold.solver.chat.template_options import TemplateOptions
 from eightfold.solver.chat.tool_call import Call
@@ -236,6 +237,20 @@ def test_the_request_for_an_answer_follows_a_closed_message(turn: str, closing: 
     assert PROTOCOL.decode(reply.ids) == (
         f"{closing}<|start|>user<|message|>{PROTOCOL.prompts.nudge}<|end|><|start|>assistant"
     )
+
+
+@pytest.mark.parametrize(
+    ("after", "note"),
+    [
+        (FINAL + "So \\boxed{7}.<|return|>", UNSENT),
+        (FINAL + BLOCK + "<|return|>", SUPERSEDED),
+        (TO_PYTHON + "2<|call|>", SUPERSEDED),
+        (THOUGHT + FINAL + "Hm.<|return|>", UNSENT),
+    ],
+)
+def test_a_call_that_was_not_sent_is_always_noted(after: str, note: str) -> None:
+    turn = read(TO_PYTHON + "1<|end|><|start|>assistant" + after)
+    assert turn.notes == (note,)
 
 
 def stop_of(text: str, opener: str = "") -> tuple[str, list[str | None]] | None:
