@@ -392,7 +392,8 @@ def _check_same_settings(folder: Path, old: dict[str, Any], new: dict[str, Any])
     for key in sorted(old):
         if old.get(key) != new.get(key):
             was, given = (shorten(repr(table.get(key)), 120) for table in (old, new))
+            what = "other problems" if key == "problems" else f"{key} = {was}, not {given}"
             raise SolverError(
-                f"{folder} was run with {key} = {was}, not {given}; "
+                f"{folder} was run with {what}; "
                 "resume with the same settings or choose another --out."
             )

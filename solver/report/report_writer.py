@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import os
 import zlib
@@ -268,5 +269,7 @@ def _write(path: Path, page: bytes) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(page)
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no other --out is asked for
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise SolverError(f"The report {path} cannot be written: {error.strerror}.") from error
     return path

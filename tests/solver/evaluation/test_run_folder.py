@@ -29,6 +29,9 @@ def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:
         RunFolder(tmp_path / "run", SETTINGS, resume=False)
     with pytest.raises(SolverError, match="seed = 0, not 1"):
         RunFolder(tmp_path / "run", SETTINGS | {"seed": 1}, resume=True)
+    (tmp_path / "run" / "run.json").write_text('{"round": 1, "settings": {"problems": "1"}}')
+    with pytest.raises(SolverError, match="was run with other problems; resume"):
+        RunFolder(tmp_path / "run", {"problems": "2"}, resume=True)
     with pytest.raises(SolverError, match="holds no run"):
         read_run(tmp_path)
     (tmp_path / "bad.jsonl").write_text("{}\n[]\n{}\n")

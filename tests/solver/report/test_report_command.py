@@ -40,6 +40,8 @@ def test_a_folder_without_a_run_is_wrong_input(
     assert "holds no run" in capsys.readouterr().err
     assert main(["report", str(plain_run(tmp_path / "run", 1)), "--out", str(tmp_path)]) == 2
     assert "cannot be written: Is a directory." in capsys.readouterr().err
+    assert main(["report", str(tmp_path / "run"), "--out", "/dev/full"]) == 3
+    assert "/dev/full: No space left on device." in capsys.readouterr().err
 
 
 def test_a_report_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
