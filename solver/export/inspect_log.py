@@ -98,7 +98,8 @@ def _sample(problem: dict[str, Any], attempt: dict[str, Any], model: str) -> Any
         metadata={"ending": attempt["ending"], "errors": kinds, "voted": problem["answer"]},
     )
     return EvalSample(
-        id=problem["id"],
+        # A zero byte would cut the sample's name in the log, so that all epochs had the same one.
+        id=problem["id"].replace("\0", "\N{REPLACEMENT CHARACTER}"),
         epoch=attempt["attempt"] + 1,
         input=problem["problem"],
         target="" if truth is None else str(truth),

@@ -113,6 +113,17 @@ def test_a_log_is_read_by_inspect(run: Path, name: str) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.skipif(find_spec("inspect_ai") is None, reason="inspect-ai is not installed")
+def test_odd_ids_lose_no_sample(run: Path) -> None:
+    from inspect_ai.log import read_eval_log
+
+    for kind in ("problems", "attempts"):
+        path = run / f"{kind}.jsonl"
+        path.write_text(path.read_text().replace('"p2"', '"../p\\u0000/2"'))
+    assert main(["export", str(run), "--to", "inspect"]) == 0
+    assert len(read_eval_log(str(run / "inspect.eval")).samples or ()) == 6
+
+
 def test_what_the_machine_failed_is_not_trained_on(run: Path) -> None:
     path = run / "attempts.jsonl"
     path.write_text(path.read_text().replace('"cancelled by consensus"', '"engine failed"'))
