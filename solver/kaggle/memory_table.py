@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 
 from eightfold.common.terminal_table import Column, format_table
@@ -28,9 +29,12 @@ GPU_SIZES = (24, 48, 80)
 INT4_GROUP = 32
 """Columns that share a scale in the 4-bit releases that the table assumes."""
 
-LINEAR_WEIGHT = re.compile(r"(^|\.)layers\.\d+\..*(_proj|_linear|gate|dense|fc\d?)\.weight$")
-NOT_ROUNDED = re.compile(r"\.experts\.|router|mlp\.gate\.|vision|visual|audio")
-"""Of weights that the first expression finds: experts, routers and other modalities stay."""
+LINEAR_WEIGHT = re.compile(
+    r"(^|\.)layers\.\d+\.(.*(_proj|_linear|gate|dense|fc\d?|\.w[123])\.weight"
+    r"|(.*\.)?experts\.(gate_up|down)_proj)$"
+)
+NOT_ROUNDED = re.compile(r"router|(mlp|moe)\.gate\.|vision|visual|audio")
+"""Of weights that the first expression finds: routers and other modalities stay."""
 
 COLUMNS = (
     Column("GPU", right=True),
@@ -66,24 +70,31 @@ def kinds_of_weights(folder: Path) -> list[WeightsKind]:
     quantization = read_quantization(read_json(folder / "config.json"))
     if quantization is not None:
         return [WeightsKind(f"as stored: {quantization}", size)]
-    linear = [tensor for tensor in read_stored_tensors(folder) if is_rounded(tensor)]
-    elements = sum(tensor.shape[0] * tensor.shape[1] for tensor in linear)
-    outputs = sum(tensor.shape[0] for tensor in linear)
+    stored = read_stored_tensors(folder)
+    names = {tensor.name for tensor in stored}
+    # Experts with biases, as gpt-oss has them, stay as they are.
+    linear = [each for each in stored if is_rounded(each) and f"{each.name}_bias" not in names]
+    elements = sum(prod(tensor.shape) for tensor in linear)
+    outputs = sum(prod(tensor.shape[:-1]) for tensor in linear)
     rest = size.weight_bytes - sum(tensor.nbytes for tensor in linear)
     kinds = [WeightsKind("as stored", size)]
     if linear:
         fp8 = elements + 4 * outputs
         int4 = elements // 2 + 2 * elements // INT4_GROUP
-        for name, stored in (("FP8, rounded while loading (--weights fp8)", fp8), ("4 bits", int4)):
-            smaller = replace(size, weight_bytes=rest + stored, quantized_bytes=stored)
+        for name, rounded in (
+            ("FP8, rounded while loading (--weights fp8)", fp8),
+            ("4 bits", int4),
+        ):
+            smaller = replace(size, weight_bytes=rest + rounded, quantized_bytes=rounded)
             kinds.append(WeightsKind(name, smaller))
     return kinds
 
 
 def is_rounded(tensor: StoredTensor) -> bool:
-    """Return whether a stored tensor is the weight of a linear layer that may be quantized."""
+    """Return whether a stored tensor is the weight of linear layers that may be quantized."""
+    stacked = not tensor.name.endswith(".weight")
     return (
-        len(tensor.shape) == 2
+        len(tensor.shape) == (3 if stacked else 2)
         and tensor.dtype in FLOAT_TYPES
         and LINEAR_WEIGHT.search(tensor.name) is not None
         and NOT_ROUNDED.search(tensor.name) is None

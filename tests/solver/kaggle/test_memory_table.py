@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from helpers.engine_cases import tiny_models
 from helpers.engine_cases.checkpoint_loading import CPU, load_checkpoint
 from helpers.engine_cases.gpt_oss_checkpoints import save_gpt_oss
-from helpers.engine_cases.quantized_checkpoints import quantize_folder, save_plain
+from helpers.engine_cases.quantized_checkpoints import quantize_folder, save_mixture, save_plain
 
 from eightfold.engine.inspection.architecture import inspect_architecture
 from eightfold.engine.loading.checkpoint import load_weights, read_config
@@ -91,9 +92,15 @@ def test_a_32b_in_16_8_and_4_bits(tmp_path: Path) -> None:
     assert eight[-2] != "40,960" == eight[-1], "a KV cache in FP8 holds whole contexts"
 
 
-def test_the_sizes_are_those_that_the_loader_makes(tmp_path: Path) -> None:
-    save_plain(tmp_path)
-    stored, fp8, _ = kinds_of_weights(tmp_path)
+@pytest.mark.parametrize("family", ["llama", "qwen3_moe", "mixtral", "gemma4_moe", "gpt_oss"])
+def test_the_sizes_are_those_that_the_loader_makes(family: str, tmp_path: Path) -> None:
+    if family == "llama":
+        save_plain(tmp_path)
+    elif family in ("qwen3_moe", "mixtral"):
+        save_mixture(tmp_path, family)
+    else:
+        tiny_models.build(family).to(torch.bfloat16).save_pretrained(tmp_path)
+    stored, fp8, int4 = kinds_of_weights(tmp_path)
     architecture = inspect_architecture(read_config(tmp_path), "fp8")
     model = load_weights(tmp_path, architecture, CPU, None)
     loaded = sum(parameter.nbytes for parameter in model.parameters())
@@ -101,21 +108,26 @@ def test_the_sizes_are_those_that_the_loader_makes(tmp_path: Path) -> None:
     header = stored.size.weight_bytes - sum(
         parameter.nbytes for parameter in load_checkpoint(tmp_path, dtype=None)[0].parameters()
     )
-    assert fp8.size.weight_bytes - header == loaded
+    assert fp8.size.weight_bytes - header == pytest.approx(loaded, abs=64)  # and buffers
+    assert int4.size.weight_bytes < fp8.size.weight_bytes
+
+
+@pytest.mark.parametrize("family", ["llama", "mixtral"])
+def test_quantized_checkpoints(family: str, tmp_path: Path) -> None:
+    if family == "llama":
+        save_plain(tmp_path)
+    else:
+        save_mixture(tmp_path, family)
+    plain = kinds_of_weights(tmp_path)[0].size
     quantize_folder(tmp_path, "w4_32")
     (only,) = kinds_of_weights(tmp_path)
     assert only.name == "as stored: compressed-tensors (4 bits in groups of 32)"
-    assert 0 < only.size.quantized_bytes < only.size.weight_bytes
+    assert 0 < only.size.quantized_bytes < only.size.weight_bytes < plain.weight_bytes / 2
 
 
-def test_experts_and_routers_are_not_rounded(tmp_path: Path) -> None:
-    tiny_models.save("gemma4_moe", tmp_path)
-    for kind in kinds_of_weights(tmp_path):
-        assert kind.size.weight_bytes > 0
-    other = tmp_path / "other"
-    other.mkdir()
-    save_gpt_oss(other, mxfp4=True)
-    (only,) = kinds_of_weights(other)
+def test_experts_in_mxfp4(tmp_path: Path) -> None:
+    save_gpt_oss(tmp_path, mxfp4=True)
+    (only,) = kinds_of_weights(tmp_path)
     assert only.name == "as stored: mxfp4"
 
 
