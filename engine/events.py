@@ -1,11 +1,11 @@
 """Events: what the engine reports about its sequences after each step."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+Status = Literal["running", "paused", "finished"]
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(NamedTuple):
     """The effect of one step on one sequence.
 
     Args:
@@ -23,7 +23,7 @@ class Event:
     seq: int
     tokens: tuple[int, ...] = ()
     entropies: tuple[float, ...] = ()
-    status: Literal["running", "paused", "finished"] = "running"
+    status: Status = "running"
     reason: str | None = None
     drafted: int = 0
     accepted: int = 0

@@ -49,21 +49,22 @@ class RowLayout:
     @staticmethod
     def of(scheduled: list[ScheduledTokens], max_running: int) -> "RowLayout":
         """Return the layout of a step; single tokens come first in ``scheduled``."""
+        most = max((entry.count for entry in scheduled), default=1)
+        if most == 1:
+            return RowLayout.of_size(padded_rows(len(scheduled)), 1)
         if any(entry.drafts for entry in scheduled):
-            most = max(entry.count for entry in scheduled)
             tree = not all(entry.drafts.is_line for entry in scheduled)
             return RowLayout.of_size(padded_rows(len(scheduled)), padded_rows(most), tree)
         singles = sum(entry.count == 1 for entry in scheduled)
         tokens = sum(entry.count for entry in scheduled[singles:])
-        if not tokens:
-            decodes = padded_rows(singles)
-            return RowLayout(decodes, 0, decodes)
         return RowLayout(singles, padded_rows(max_running), -(-(singles + tokens) // 16) * 16)
 
     def row_starts(self, scheduled: list[ScheduledTokens]) -> list[int]:
         """Return the first row of each entry."""
         if self.q_len > 1:
             return [(index + 1) * self.q_len - entry.count for index, entry in enumerate(scheduled)]
+        if not self.chunks:
+            return list(range(len(scheduled)))
         starts, row = [], self.decodes
         for index, entry in enumerate(scheduled):
             if entry.count == 1:
@@ -72,6 +73,85 @@ class RowLayout:
                 starts.append(row)
                 row += entry.count
         return starts
+
+
+class SteadyArrays:
+    """The arrays of a step of single tokens, turned into those of the next step.
+
+    As long as the same sequences compute the tokens that the step before has sampled, positions
+    move by one, and a row of a page table changes only if its sequence enters a page or leaves one
+    behind its window. So a step of hundreds of sequences costs little more than one of a few.
+
+    Args:
+        scheduled: entries of the step, each of which samples.
+        layout: layout of the step, without chunks and drafts.
+        arrays: arrays of the step by name; overwritten by `advance`.
+        windows: window of each page group.
+        page_size: tokens of a page.
+    """
+
+    def __init__(
+        self,
+        scheduled: list[ScheduledTokens],
+        layout: RowLayout,
+        arrays: dict[str, np.ndarray],
+        windows: tuple[int | None, ...],
+        page_size: int,
+    ) -> None:
+        self._layout, self._arrays = layout, arrays
+        self._windows, self._page_size = windows, page_size
+        self._seqs = [entry.seq for entry in scheduled]
+        self._starts = [entry.start for entry in scheduled]
+
+    def advance(
+        self, scheduled: list[ScheduledTokens], layout: RowLayout
+    ) -> dict[str, np.ndarray] | None:
+        """Return the arrays of the step behind this one, which the object stands for afterwards.
+
+        A sequence whose token is carried has been in flight since this step, so that its tables
+        lost no pages but those behind its windows.
+
+        Returns:
+            ``None``, with nothing changed, if the step is not of the same sequences, or does not
+            follow from what this one samples.
+        """
+        starts = [start + 1 for start in self._starts]
+        if (
+            layout != self._layout
+            or [entry.start for entry in scheduled] != starts
+            or [entry.seq for entry in scheduled] != self._seqs
+            or not all(entry.carried for entry in scheduled)
+        ):
+            return None
+        self._starts, count, arrays = starts, len(starts), self._arrays
+        arrays["tokens"][:count] = 0
+        arrays["source"][:count] = np.arange(count)
+        for name in ("positions", "sample_positions"):
+            arrays[name][:count] += 1
+        for group in range(len(self._windows)):
+            self._advance_group(group, arrays["positions"][:count])
+        return arrays
+
+    def _advance_group(self, group: int, positions: np.ndarray) -> None:
+        """Advance the arrays of a page group to these positions, [n]."""
+        count, size, window = len(positions), self._page_size, self._windows[group]
+        page_table = self._arrays[f"page_table{group}"]
+        slots, first_pos, seq_lens = (
+            self._arrays[f"{name}{group}"][:count]
+            for name in ("slot_mapping", "first_pos", "seq_lens")
+        )
+        slots += 1
+        seq_lens += 1
+        begins = positions - (window - 1) if window is not None else np.zeros_like(positions)
+        firsts = np.maximum(begins, 0) // size * size
+        changed = (positions % size == 0) | (firsts != first_pos)
+        first_pos[:] = firsts
+        for row in np.flatnonzero(changed).tolist():
+            first, position = int(firsts[row]) // size, int(positions[row])
+            pages = self._seqs[row].tables[group][first : position // size + 1]
+            page_table[row] = NULL_PAGE
+            page_table[row, : len(pages)] = pages
+            slots[row] = pages[-1] * size + position % size
 
 
 def _leading_singles(scheduled: list[ScheduledTokens]) -> int:

@@ -17,7 +17,14 @@ from ..inspection.architecture import Architecture
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from .decoder_protocol import Decoder, UncertainCapture
 from .draft_chain import ChainShape, DeviceDrafter, DraftChain
-from .gpu_batch import RowLayout, decode_layouts, page_table_width, paged_arrays, tree_rows
+from .gpu_batch import (
+    RowLayout,
+    SteadyArrays,
+    decode_layouts,
+    page_table_width,
+    paged_arrays,
+    tree_rows,
+)
 from .in_flight_step import InFlightStep, SampledTokens
 from .kv_cache import KVCache
 from .runner_limits import RunnerLimits, padded_rows
@@ -53,7 +60,7 @@ class DecodeGraph:
 
     def launch(self, runner: "GpuRunner", scheduled: list[ScheduledTokens]) -> None:
         """Upload a step of single tokens, and replay the graph."""
-        self._upload(runner.arrays(scheduled, self._layout, self._layout.rows))
+        self._upload.copy(runner.arrays(scheduled, self._layout, self._layout.rows))
         self._graph.replay()
 
 
@@ -86,6 +93,7 @@ class GpuRunner:
         )
         self.device_drafter: DeviceDrafter | None = None
         self._last: tuple[StepPlan, RowLayout] | None = None
+        self._steady: SteadyArrays | None = None
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[RowLayout, DecodeGraph] = {}
         rows = limits.decode_rows
@@ -195,11 +203,14 @@ class GpuRunner:
         return graph
 
     @staticmethod
-    def _drawn_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> list[int]:
-        """Return the row of the sampled tokens that holds each draw of the entries in turn."""
-        sampling = [entry for entry in scheduled if entry.samples]
+    def _drawn_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> list[int] | None:
+        """Return the row of the sampled tokens that holds each draw of the entries in turn.
+
+        ``None`` if each entry that samples draws one token, in order.
+        """
         if layout.q_len == 1:
-            return list(range(len(sampling)))
+            return None
+        sampling = [entry for entry in scheduled if entry.samples]
         starts = layout.row_starts(sampling)
         pairs = zip(starts, sampling, strict=True)
         return [row for start, e in pairs for row in range(start, start + e.count)]
@@ -209,7 +220,14 @@ class GpuRunner:
     def arrays(
         self, scheduled: list[ScheduledTokens], layout: RowLayout, sample_rows: int
     ) -> Arrays:
-        """Return the host arrays of a step that samples up to ``sample_rows`` rows."""
+        """Return the host arrays of a step that samples up to ``sample_rows`` rows.
+
+        They may be overwritten by the next call.
+        """
+        steady, self._steady = self._steady, None
+        if steady is not None and (found := steady.advance(scheduled, layout)) is not None:
+            self._steady = steady
+            return found
         step = token_arrays(scheduled, layout.row_starts(scheduled), layout.rows, np.int32)
         source = np.full(layout.rows, -1, dtype=np.int32)
         for row, seq in step.carried:
@@ -233,6 +251,9 @@ class GpuRunner:
             rows = np.zeros(sample_rows, dtype=np.int32)
             rows[: len(step.sample_rows)] = step.sample_rows
             arrays["sample_rows"] = rows
+        elif scheduled and layout.q_len == 1:
+            windows = self.cache.windows
+            self._steady = SteadyArrays(scheduled, layout, arrays, windows, page_size)
         return arrays
 
     def upload_bytes(self, layout: RowLayout) -> int:

@@ -90,17 +90,22 @@ class SampledTokens:
         ]
         self._turn = 0
 
-    def read_back(self, plan: StepPlan, rows: list[int], drafted: bool) -> InFlightStep:
+    def read_back(self, plan: StepPlan, rows: list[int] | None, drafted: bool) -> InFlightStep:
         """Queue the copy of the results to the host, behind the step's launches.
 
         Args:
-            rows: row of each draw of the entries in turn.
+            rows: row of each draw of the entries in turn; ``None`` if each entry that samples draws
+                one token, in order.
             drafted: True if the device has counted right drafts.
         """
         sampling = [entry for entry in plan.scheduled if entry.samples]
-        ends = accumulate(entry.draw_count for entry in sampling)
-        self.row_of = {e.seq.id: rows[end - 1] for e, end in zip(sampling, ends, strict=True)}
-        count = rows[-1] + 1 if rows else 0
+        if rows is None:
+            self.row_of = {entry.seq.id: row for row, entry in enumerate(sampling)}
+            count = len(sampling)
+        else:
+            ends = accumulate(entry.draw_count for entry in sampling)
+            self.row_of = {e.seq.id: rows[end - 1] for e, end in zip(sampling, ends, strict=True)}
+            count = rows[-1] + 1 if rows else 0
         self._turn = (self._turn + 1) % NUM_HOST_BUFFERS
         host = self._host[self._turn]
         host.copy_(self._device, non_blocking=True)

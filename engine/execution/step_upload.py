@@ -54,6 +54,21 @@ class StepUpload:
         Raises:
             ValueError: if the arrays do not fit the buffer.
         """
+        self.copy(arrays)
+        views: dict[str, torch.Tensor] = {}
+        offset = 0
+        for name, array in arrays.items():
+            part = self._buffer[offset : offset + array.nbytes]
+            views[name] = part.view(_TORCH_DTYPES[array.dtype]).view(array.shape)
+            offset += _aligned(array.nbytes)
+        return views
+
+    def copy(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Copy the arrays to the device, where a captured graph knows their addresses.
+
+        Raises:
+            ValueError: if the arrays do not fit the buffer.
+        """
         size = packed_bytes(arrays)
         if size > self._buffer.numel():
             raise ValueError(f"{size} bytes do not fit an upload of {self._buffer.numel()}.")
@@ -62,20 +77,16 @@ class StepUpload:
         if copied is not None:
             copied.synchronize()
         staged = host.numpy()
-        views: dict[str, torch.Tensor] = {}
         offset = 0
-        for name, array in arrays.items():
+        for array in arrays.values():
             end = offset + array.nbytes
             staged[offset:end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            dtype = _TORCH_DTYPES[array.dtype]
-            views[name] = self._buffer[offset:end].view(dtype).view(array.shape)
             offset += _aligned(array.nbytes)
         self._buffer[:size].copy_(host[:size], non_blocking=True)
         if self._buffer.is_cuda:
             event = torch.cuda.Event()
             event.record()
             self._copied[self._turn] = event
-        return views
 
 
 def _aligned(nbytes: int) -> int:

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import replace
 
-from ..events import Event
+from ..events import Event, Status
 from ..sampling_params import SamplingParams
 from .draft_source import DraftSource
 from .drafts.draft_steps import DraftSteps
@@ -226,13 +226,15 @@ class Scheduler:
         """Return the step of these entries, which is in flight from now on."""
         plan = StepPlan(scheduled, *self.page_tables.take_copies())
         for entry in scheduled:
-            seq = entry.seq
-            end = entry.start + entry.known_count
-            self.counters.recomputed_tokens += max(0, min(end, seq.max_computed) - entry.start)
-            seq.max_computed = max(seq.max_computed, end)
+            seq, start, drafts = entry.seq, entry.start, len(entry.drafts.tokens)
+            end = start + entry.count - drafts
+            if seq.max_computed > start:
+                self.counters.recomputed_tokens += min(end, seq.max_computed) - start
+            if seq.max_computed < end:
+                seq.max_computed = end
             seq.computed = end
-            seq.tokens_in_flight += entry.known_count
-            seq.drafts_in_flight += len(entry.drafts)
+            seq.tokens_in_flight += end - start
+            seq.drafts_in_flight += drafts
             seq.steps_in_flight += 1
             seq.pending += entry.samples
         if self.draft_source is not None and all(entry.drafts for entry in scheduled):
@@ -255,31 +257,35 @@ class Scheduler:
             raise AssertionError("steps are committed in the order in which they were planned")
         self._steps_in_flight.popleft()
         self.page_tables.host.free(plan.freed_host_pages)
-        samples = iter(zip(result.tokens, result.entropies, strict=True))
+        tokens, entropies, drawn = result.tokens, result.entropies, 0
+        tables, finished = self.page_tables, SequenceStatus.FINISHED
         for index, entry in enumerate(plan.scheduled):
-            seq = entry.seq
+            seq, drafts = entry.seq, len(entry.drafts.tokens)
             seq.steps_in_flight -= 1
-            seq.tokens_in_flight -= entry.known_count
-            seq.drafts_in_flight -= len(entry.drafts)
-            draws = [next(samples) for _ in range(entry.draw_count)]
-            kept = draws
-            if entry.drafts:
+            seq.tokens_in_flight -= entry.count - drafts
+            begin = drawn
+            if entry.samples:
+                drawn += 1 + drafts
+            kept = tokens[begin:drawn], entropies[begin:drawn]
+            if drafts:
+                seq.drafts_in_flight -= drafts
                 accepted = None if result.accepted is None else result.accepted[index]
-                kept = self.draft_steps.keep_drawn(entry, draws, accepted, self.draft_source)
-                self.draft_steps.move_later(entry, len(kept) - 1, self._steps_in_flight)
-            self.rewinds.end(seq)
-            if kept and entry.epoch == seq.epoch:
+                kept = self.draft_steps.keep_drawn(entry, *kept, accepted, self.draft_source)
+                self.draft_steps.move_later(entry, len(kept[0]) - 1, self._steps_in_flight)
+            if seq.rewind_length is not None:
+                self.rewinds.end(seq)
+            if kept[0] and entry.epoch == seq.epoch:
                 seq.pending -= 1
-                self._append(entry, kept)
+                self._append(entry, *kept)
             else:
-                self.counters.dropped_tokens += len(kept)
-            if seq.status is not SequenceStatus.FINISHED:
-                if entry.drafts and not seq.steps_in_flight:
-                    self.page_tables.shrink(seq)
-                self.page_tables.prefix_cache.register(seq)
-                self.page_tables.free_behind_window(seq)
+                self.counters.dropped_tokens += len(kept[0])
+            if seq.status is not finished:
+                if drafts and not seq.steps_in_flight:
+                    tables.shrink(seq)
+                tables.keep_up(seq)
             elif not seq.steps_in_flight:
                 self._free(seq)
+        assert drawn == len(tokens) == len(entropies), "others than the entries drew tokens"
         return self.take_events()
 
     def take_events(self) -> list[Event]:
@@ -304,26 +310,20 @@ class Scheduler:
         for seq in (*self.queues.running, *self.queues.ready):
             self.queues.requeue(seq)
 
-    def _append(self, entry: ScheduledTokens, drawn: list[tuple[int, float]]) -> None:
+    def _append(self, entry: ScheduledTokens, tokens: list[int], entropies: list[float]) -> None:
         """Append drawn tokens until one pauses or finishes the sequence, and report them."""
-        seq = entry.seq
-        count, reason = seq.extend([token for token, _ in drawn], self.max_context)
+        seq, drawn, deepest = entry.seq, len(tokens), 0
+        count, reason = seq.extend(tokens, self.max_context)
         pauses = reason == "pause"
         self.counters.sampled_tokens += count
-        self.counters.dropped_tokens += len(drawn) - count
-        if entry.drafts:
-            self.draft_steps.drop_behind(seq, len(drawn) - count, ends=reason is not None)
-        self._events.append(
-            Event(
-                seq.id,
-                tuple(token for token, _ in drawn[:count]),
-                tuple(entropy for _, entropy in drawn[:count]) if seq.params.entropy else (),
-                "paused" if pauses else "finished" if reason else "running",
-                reason,
-                drafted=max(entry.drafts.depths),
-                accepted=len(drawn) - 1,
-            )
-        )
+        if entry.drafts.tokens:
+            self.counters.dropped_tokens += drawn - count
+            self.draft_steps.drop_behind(seq, drawn - count, ends=reason is not None)
+            deepest = max(entry.drafts.depths)
+        status: Status = "paused" if pauses else "finished" if reason else "running"
+        felt = tuple(entropies[:count]) if seq.params.entropy else ()
+        event = Event(seq.id, tuple(tokens[:count]), felt, status, reason, deepest, drawn - 1)
+        self._events.append(event)
         if pauses:
             self.counters.pauses += 1
             seq.epoch += 1

@@ -94,13 +94,14 @@ class Sequence:
             self.sampled += 1
             count += 1
             reason = self.finish_reason(max_context)
-            if reason is not None and count > 1:
+            if reason is None:
+                if token in self.params.pause_token_ids:
+                    return count, "pause"
+            elif count > 1:
                 self.tokens.pop()
                 self.sampled -= 1
                 return count - 1, None
-            if reason is None and token in self.params.pause_token_ids:
-                reason = "pause"
-            if reason is not None:
+            else:
                 return count, reason
         return count, None
 

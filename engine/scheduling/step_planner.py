@@ -44,19 +44,17 @@ class StepPlanner:
         """
         scheduled: list[ScheduledTokens] = []
         queues = self._queues
-        running = [seq for seq in queues.running if self._can_advance(seq)]
-        decodes = [seq for seq in running if seq.uncomputed == 1]
+        decodes, chunks = self._running_by_kind()
         # A resumed sequence with a long tool output goes before a prompt without sampled tokens.
-        chunks = sorted(
-            (seq for seq in running if seq.uncomputed > 1), key=lambda seq: not seq.sampled
-        )
+        chunks.sort(key=lambda seq: not seq.sampled)
         # Decodes first, then sequences that wait to go on. A long prompt gets what is left of the
         # budget as its chunk, so it delays them by no more than that.
         budget = self._advance(decodes, self._max_step_tokens, scheduled)
+        singles, started = len(scheduled), len(queues.running)
         budget = self._start_ready(budget, scheduled)
+        started = len(queues.running) - started
         budget = self._advance(chunks, budget, scheduled)
-        advanced = {entry.seq for entry in scheduled}
-        pages_short = budget and not advanced.issuperset(running)
+        pages_short = budget and len(scheduled) - started < len(decodes) + len(chunks)
         # No new sequence takes pages while one that already holds some waits for more.
         if not pages_short and not queues.ready:
             for queue in (queues.returning, queues.waiting):
@@ -65,9 +63,32 @@ class StepPlanner:
                 # its parent does not.
                 if queue and not all(seq.parent is not None for seq in queue):
                     break
-        # The GPU's decode kernels take the leading rows.
-        scheduled.sort(key=lambda entry: entry.count > 1)
+        if len(scheduled) > singles:
+            # The GPU's decode kernels take the leading rows.
+            scheduled.sort(key=lambda entry: entry.count > 1)
         return scheduled
+
+    def _running_by_kind(self) -> tuple[list[Sequence], list[Sequence]]:
+        """Return the running sequences that can advance: those with a single token, and others.
+
+        One that finishes with the tokens in flight cannot, nor one with drafts in flight, whose
+        next position is unknown. This runs for each sequence in each step, so that properties of
+        sequences are written out here.
+        """
+        decodes: list[Sequence] = []
+        chunks: list[Sequence] = []
+        for seq in self._queues.running:
+            left = len(seq.tokens) + seq.pending - seq.computed
+            if left > 0 and not seq.drafts_in_flight and not (seq.pending and self._ends(seq)):
+                (decodes if left == 1 else chunks).append(seq)
+        return decodes, chunks
+
+    def _ends(self, seq: Sequence) -> bool:
+        """Return whether ``seq``, which has tokens in flight, finishes with them."""
+        limit = seq.params.max_new_tokens
+        return len(seq.tokens) + seq.pending >= self._max_context or (
+            limit is not None and seq.sampled + seq.pending >= limit
+        )
 
     def _advance(self, seqs: list[Sequence], budget: int, scheduled: list[ScheduledTokens]) -> int:
         """Schedule running sequences in order and return the remaining budget."""
@@ -130,34 +151,16 @@ class StepPlanner:
         tables.release(seq)
         return False
 
-    def _can_advance(self, seq: Sequence) -> bool:
-        """Return whether ``seq`` has tokens to compute and does not finish with those in flight.
-
-        While drafts are in flight, its next position is unknown.
-        """
-        limit = seq.params.max_new_tokens
-        ending = seq.pending and (
-            seq.length >= self._max_context
-            or (limit is not None and seq.sampled + seq.pending >= limit)
-        )
-        return seq.uncomputed > 0 and not ending and not seq.drafts_in_flight
-
     def _schedule(self, seq: Sequence, budget: int, scheduled: list[ScheduledTokens]) -> int:
         """Schedule tokens of ``seq`` if budget and pages allow, and return their number."""
+        known = len(seq.tokens)
+        length = known + seq.pending
         # A sequence resumed without new tokens computes its last one again, for its logits.
-        seq.computed = min(seq.computed, seq.length - 1)
-        count = min(seq.uncomputed, budget)
-        if count < 1 or not self._page_tables.grow(seq, seq.computed + count):
+        start = seq.computed = min(seq.computed, length - 1)
+        count = min(length - start, budget)
+        end = start + count
+        if count < 1 or not self._page_tables.grow(seq, end):
             return 0
-        end = seq.computed + count
-        scheduled.append(
-            ScheduledTokens(
-                seq=seq,
-                start=seq.computed,
-                count=count,
-                samples=end == seq.length,
-                carried=end > len(seq.tokens),
-                epoch=seq.epoch,
-            )
-        )
+        # The sequence, start, count, samples, carried, epoch.
+        scheduled.append(ScheduledTokens(seq, start, count, end == length, end > known, seq.epoch))
         return count

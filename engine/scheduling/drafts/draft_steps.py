@@ -12,7 +12,7 @@ from ..run_queues import RunQueues
 from ..scheduled_step import ScheduledTokens, StepPlan
 from ..sequence import Sequence
 
-Draws = list[tuple[int, float]]
+Draws = tuple[list[int], list[float]]
 """Drawn tokens and their entropies."""
 
 
@@ -112,7 +112,8 @@ class DraftSteps:
     def keep_drawn(
         self,
         entry: ScheduledTokens,
-        draws: Draws,
+        tokens: list[int],
+        entropies: list[float],
         counted: int | None,
         source: DraftSource | None,
     ) -> Draws:
@@ -120,14 +121,15 @@ class DraftSteps:
 
         Args:
             entry: an entry of the step being committed, with drafts.
-            draws: of each of its rows.
+            tokens: drawn by each of its rows.
+            entropies: of these draws.
             counted: number of right drafts, if the device has counted them.
             source: what proposed the drafts.
         """
         seq, drafts = entry.seq, entry.drafts
         rows = list(range((counted or 0) + 1))
         if counted is None:
-            rows = drafts.kept_rows([token for token, _ in draws])
+            rows = drafts.kept_rows(tokens)
         accepted = len(rows) - 1
         self._counters.add_drafts(len(drafts), max(drafts.depths), accepted)
         # A sequence that was rewound, cancelled or paused meanwhile keeps what it had before.
@@ -137,7 +139,7 @@ class DraftSteps:
             self._page_tables.keep_rows(seq, entry.start, rows)
             if source is not None:
                 source.record(seq, drafts, accepted)
-        return [draws[row] for row in rows]
+        return [tokens[row] for row in rows], [entropies[row] for row in rows]
 
     @staticmethod
     def move_later(entry: ScheduledTokens, accepted: int, later: Iterable[StepPlan]) -> None:

@@ -24,6 +24,12 @@ class PageTables:
         self.groups = tuple(groups)
         self.page_size = page_size
         self._caches_prefixes = prefix_cache
+        # By sliding group, how many tokens before the next query have to be kept.
+        self._kept_before = [
+            (g, group.window + group.rewind_tokens - 1)
+            for g, group in enumerate(self.groups)
+            if group.window is not None
+        ]
         self.reset()
 
     def reset(self) -> None:
@@ -77,12 +83,33 @@ class PageTables:
         count = -(-length // self.page_size)
         if not seq.tables:
             seq.tables = [[] for _ in self.groups]
+        for table in seq.tables:
+            if len(table) < count:
+                break
+        else:
+            return True
         missing = [count - len(table) for table in seq.tables]
         if any(need > pool.available for need, pool in zip(missing, self.pools, strict=True)):
             return False
         for table, pool, need in zip(seq.tables, self.pools, missing, strict=True):
             table.extend(pool.allocate() for _ in range(need))
         return True
+
+    def keep_up(self, seq: Sequence) -> None:
+        """Offer pages that ended steps have filled to the prefix cache, and free those left behind.
+
+        This runs for each sequence in each step, and mostly finds nothing to do.
+        """
+        size, tables, committed = self.page_size, seq.tables, seq.computed - seq.tokens_in_flight
+        if committed // size > seq.registered:
+            self.prefix_cache.register(seq)
+        if not tables:
+            return
+        query = min(committed, len(seq.tokens) - 1)  # the earliest that is still to be computed
+        for g, kept in self._kept_before:
+            end = min((query - kept) // size, len(tables[g]))
+            if end > 0 and tables[g][end - 1] != FREED:
+                self.free_behind_window(seq)
 
     def free_behind_window(self, seq: Sequence) -> None:
         """Free the pages that no query still to be computed can see, not even after a rewind.
