@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-ACTIVATIONS = {"silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS: dict[str, Literal["silu", "gelu_tanh"]] = {
+    "silu": "silu", "swish": "silu", "gelu_pytorch_tanh": "gelu_tanh",
+}  # fmt: skip
 """Activations of transformers' configurations, and the kernels' names of them."""
 
 RouterKind = Literal["softmax_topk", "softmax_topk_renormalized", "topk_softmax"]

@@ -7,6 +7,12 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from eightfold.kernels.experts.expert_weights import Activation, ExpertWeights
+from eightfold.kernels.experts.stored.expert_stack import StoredStack, stack_matrices
+
+from ..model_errors import UnsupportedModelError
+from .stored_linear import StoredLinear
+
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
 STACKED = {GATE_UP, DOWN}  # the tensors of a module of experts that can be divided
 NAMES = ("gate_proj", "up_proj", "down_proj")
@@ -22,6 +28,7 @@ class SplitExperts(nn.Module):
     Attributes:
         act_fn: the activation.
         names: names of an expert's layers: gate, up and down.
+        weights: what our kernels multiply with; ``None`` at first, for plain PyTorch.
 
     Args:
         experts: the module of transformers that this one replaces, on the meta device;
@@ -33,6 +40,7 @@ class SplitExperts(nn.Module):
         super().__init__()
         source: Any = experts
         self.act_fn, self.names = source.act_fn, names
+        self.weights: ExpertWeights | None = None
         gate_up = source.get_parameter(GATE_UP)
         self.num_experts, rows, hidden = gate_up.shape
         shapes = dict(zip(names, ((hidden, rows // 2),) * 2 + ((rows // 2, hidden),), strict=True))
@@ -45,6 +53,41 @@ class SplitExperts(nn.Module):
         child = self.get_submodule(str(expert))
         gate, up, down = (child.get_submodule(name) for name in self.names)
         return gate, up, down
+
+    def stacked(self, activation: Activation) -> ExpertWeights:
+        """Return the weights of all experts; layers that are stored quantized lose theirs.
+
+        Args:
+            activation: the kernels' name of ``act_fn``.
+
+        Raises:
+            UnsupportedModelError: if experts are stored in different ways.
+        """
+        weights = ExpertWeights(activation, gate_up=self._stack(0, 1), down=self._stack(2))
+        weights.check()
+        return weights
+
+    def _stack(self, *places: int) -> torch.Tensor | StoredStack:
+        layers = [self.layers(i)[place] for i in range(self.num_experts) for place in places]
+        stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
+        if not stored:
+            weights = torch.stack([layer.weight.data for layer in layers])
+            for layer, weight in zip(layers, weights, strict=True):
+                layer.weight.data = weight
+            return weights.view(self.num_experts, -1, weights.shape[-1])
+        try:
+            if len(stored) < len(layers):
+                raise ValueError("Some of the experts are not quantized.")
+            found = stack_matrices([layer.matrix for layer in stored], len(places))
+        except ValueError as error:
+            raise UnsupportedModelError(
+                "Our kernels need experts that are stored in the same way; set kernels to False."
+            ) from error
+        for layer in stored:
+            del layer.matrix
+        if found.codes.is_cuda:  # else the next layer's would take parts of the freed blocks
+            torch.cuda.empty_cache()
+        return found
 
     def forward(
         self, hidden_states: torch.Tensor, top_k_index: torch.Tensor, top_k_weights: torch.Tensor
@@ -59,6 +102,8 @@ class SplitExperts(nn.Module):
         Returns:
             [T, hidden].
         """
+        if self.weights is not None:
+            return self._multiply(self.weights, hidden_states, top_k_index, top_k_weights)
         out = torch.zeros_like(hidden_states)
         for expert in top_k_index.unique().tolist():
             tokens, places = torch.where(top_k_index == expert)
@@ -68,6 +113,20 @@ class SplitExperts(nn.Module):
             weighted = rows * top_k_weights[tokens, places, None]
             out.index_add_(0, tokens, weighted.to(out.dtype))
         return out
+
+    def _multiply(
+        self, experts: ExpertWeights, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        from eightfold.kernels.experts.experts_forward import (
+            experts_forward,
+            experts_workspace_size,
+        )
+
+        x, (rows, top_k) = x.contiguous(), ids.shape
+        size = experts_workspace_size(rows, top_k, experts, x.dtype)
+        workspace = torch.empty(size, device=x.device)
+        ids, weights = ids.int().contiguous(), weights.float().contiguous()
+        return experts_forward(x, ids, weights, experts, torch.empty_like(x), workspace)
 
 
 def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:

@@ -8,12 +8,9 @@ import torch
 from torch import nn
 
 from eightfold.kernels.experts.expert_weights import ExpertWeights
-from eightfold.kernels.experts.stored.expert_stack import StoredStack, stack_matrices
 
 from ...inspection.families import ExpertsRow, Family, RouterKind, activation_of
 from ...model_errors import UnsupportedModelError
-from ...quantization.split_experts import SplitExperts
-from ...quantization.stored_linear import StoredLinear
 from .tensor_reader import TensorReader
 
 DOWN_NAMES = ("down_proj", "down_proj_blocks")  # one of which every layer with experts has
@@ -91,10 +88,10 @@ def make_expert_block(
         )
     activation: Any = row.activation or activation_of(family, options)
     if split is not None:
-        weights = ExpertWeights(activation, gate_up=_stack(split, 0, 1), down=_stack(split, 2))
+        weights = split.stacked(activation)
     else:
         weights = _expert_weights(layer, reader, row, activation, for_warmup)
-    weights.check()
+        weights.check()
     return ExpertBlock(
         router=reader[f"{projection}.weight"],
         router_bias=reader.get(f"{projection}.bias"),
@@ -133,36 +130,6 @@ def _expert_weights(
     if row.transposed:
         plain = {name: _transposed(experts, f"{name}_proj", for_warmup) for name in plain}
     return ExpertWeights(activation, row.transposed, **plain, **biases)
-
-
-def _stack(split: SplitExperts, *places: int) -> torch.Tensor | StoredStack:
-    """Return the weights of all experts' layers at some places, one after the other.
-
-    Layers that are stored quantized lose their matrices.
-
-    Raises:
-        UnsupportedModelError: if experts are stored in different ways.
-    """
-    layers = [split.layers(i)[place] for i in range(split.num_experts) for place in places]
-    stored = [layer for layer in layers if isinstance(layer, StoredLinear)]
-    if not stored:
-        weights = torch.stack([layer.weight.data for layer in layers])
-        for layer, weight in zip(layers, weights, strict=True):
-            layer.weight.data = weight
-        return weights.view(split.num_experts, -1, weights.shape[-1])
-    try:
-        if len(stored) < len(layers):
-            raise ValueError("Some of the experts are not quantized.")
-        found = stack_matrices([layer.matrix for layer in stored], len(places))
-    except ValueError as error:
-        raise UnsupportedModelError(
-            "The fused decoder needs experts that are stored in the same way; set fused to False."
-        ) from error
-    for layer in stored:
-        del layer.matrix
-    if found.codes.is_cuda:  # else the next layer's would take parts of the freed blocks
-        torch.cuda.empty_cache()
-    return found
 
 
 def _transposed(experts: Any, name: str, for_warmup: bool) -> torch.Tensor:

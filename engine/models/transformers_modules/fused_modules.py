@@ -9,6 +9,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ...inspection.architecture import attention_modules
+from ...quantization.meta_modules import use_kernels
 from .gated_mlp_module import mlp_candidates
 from .host_decisions import host_decision
 from .linear_modules import FewRowsLinear, JointPart, JointProduct, joinable
@@ -45,6 +46,7 @@ def fuse_modules(model: PreTrainedModel, positions: int) -> FusedModules:
         model: has paged attention attached. Its modules stay replaced.
         positions: number of positions that rotary tables are made for.
     """
+    use_kernels(model)
     probe = ModuleProbe(model, positions)
     decision = _choose_experts(model, probe)
     modules = dict(model.named_modules())
