@@ -59,6 +59,7 @@ class ChildProcess:
         arguments: arguments of the factory, which are pickled.
         environment: variables to set in the child.
         name: name of the child in messages.
+        silent: drop what the child prints on standard output; else it goes to standard error.
 
     Attributes:
         name: the name.
@@ -70,6 +71,7 @@ class ChildProcess:
         *arguments: Any,
         environment: Mapping[str, str] | None = None,
         name: str = "child",
+        silent: bool = False,
     ) -> None:
         self.name = name
         self._lock = threading.Lock()
@@ -80,7 +82,8 @@ class ChildProcess:
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **(environment or {})},
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # the parent's standard output may be a line of JSON
+                # The parent's standard output may be a line of JSON.
+                stdout=subprocess.DEVNULL if silent else 2,
             )
         from multiprocessing.connection import Connection  # needs the platform's own modules
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import deque
 from contextlib import suppress
@@ -39,6 +40,9 @@ OVERDUE_SECONDS = 180.0
 
 CLOSE_SECONDS = 8.0
 """Time for workers to end their solvers before they are killed."""
+
+_GUESSES = re.compile(r"\s*(?:Some common causes|There are some potential root causes)")
+"""Where Ray's message about a lost worker begins to guess."""
 
 MAX_STARTS = 3
 """Starts in a row, without one that succeeds, after which no worker is placed on a node."""
@@ -326,7 +330,7 @@ class Crew:
         )
         node = isinstance(error, gone) or "node died" in text or "node was terminated" in text
         lines = [line.strip() for line in text.splitlines() if "exit" in line.lower()]
-        detail = lines[0] if lines else first_line(error)
+        detail = _GUESSES.split(lines[0] if lines else first_line(error))[0]
         return (Cause.NODE if node else Cause.WORKER), one_line(detail, 300)
 
     def _end_overdue(self) -> None:

@@ -34,7 +34,10 @@ class CrewProcess:
     """
 
     def __init__(self, plan: CrewPlan) -> None:
-        self._child = ChildProcess("eightfold.solver.scale.crew:Crew", plan, name="the crew")
+        # Ray's threads print what the cluster's log holds, between the lines of the progress.
+        self._child = ChildProcess(
+            "eightfold.solver.scale.crew:Crew", plan, name="the crew", silent=True
+        )
         try:
             self._child.ready(START_SECONDS)
         except ChildLostError as error:

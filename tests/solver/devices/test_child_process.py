@@ -74,6 +74,10 @@ def test_calls_are_answered_and_errors_are_raised_here(capfd: pytest.CaptureFixt
     assert not is_running(child.pid)
     written = capfd.readouterr()
     assert (written.out, "printed by the child" in written.err) == ("", True)
+    silent = ChildProcess(FACTORY, 1, silent=True)
+    silent.ready()
+    silent.close()
+    assert "printed by the child" not in capfd.readouterr().err
 
 
 def test_what_cannot_be_made_is_told_by_ready() -> None:

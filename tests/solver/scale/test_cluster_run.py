@@ -108,6 +108,7 @@ def test_problems_that_hurt_the_machine_cost_no_others(cluster: Any, tmp_path: P
     assert "p5: no answer (wrong, 5 is right), 0 of 0 votes" in text
     assert "it is set aside after" in text
     assert "worker lost" in text
+    assert "OOM killer" not in text, "Ray's guesses are left out"
     summary = summarize(read_run(tmp_path / "run"), SETTINGS)
     assert (summary["problems"], summary["lost"]) == (30, 4)
     # The machine is mended: what was lost is made again, and nothing else.
