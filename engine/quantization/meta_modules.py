@@ -8,7 +8,6 @@ from transformers import PreTrainedModel
 
 from eightfold.kernels.experts.mxfp4_reference import DTYPES
 
-from ..inspection.families import ACTIVATIONS
 from ..model_errors import UnsupportedModelError
 from .mxfp4_experts import Mxfp4Experts
 from .quantization_config import (
@@ -76,21 +75,6 @@ def stored_linears(model: nn.Module) -> Iterator[StoredLinear]:
     for module in model.modules():
         if isinstance(module, StoredLinear):
             yield module
-
-
-def use_kernels(model: PreTrainedModel) -> None:
-    """Let the modules of a loaded model that hold quantized weights multiply with our kernels.
-
-    Raises:
-        UnsupportedModelError: if a layer's experts are stored in different ways.
-    """
-    for layer in stored_linears(model):
-        layer.use_kernels = True
-    options = model.config.to_dict()
-    name = options.get("hidden_act", options.get("hidden_activation"))
-    for split in _split(model):
-        if name in ACTIVATIONS:
-            split.weights = split.stacked(ACTIVATIONS[name])
 
 
 def has_stored_weights(model: nn.Module) -> bool:

@@ -9,7 +9,9 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from ...inspection.architecture import attention_modules
-from ...quantization.meta_modules import use_kernels
+from ...inspection.families import ACTIVATIONS
+from ...quantization.meta_modules import stored_linears
+from ...quantization.split_experts import SplitExperts
 from .gated_mlp_module import mlp_candidates
 from .host_decisions import host_decision
 from .linear_modules import FewRowsLinear, JointPart, JointProduct, joinable
@@ -46,7 +48,7 @@ def fuse_modules(model: PreTrainedModel, positions: int) -> FusedModules:
         model: has paged attention attached. Its modules stay replaced.
         positions: number of positions that rotary tables are made for.
     """
-    use_kernels(model)
+    _use_stored_kernels(model)
     probe = ModuleProbe(model, positions)
     decision = _choose_experts(model, probe)
     modules = dict(model.named_modules())
@@ -71,6 +73,17 @@ def fuse_modules(model: PreTrainedModel, positions: int) -> FusedModules:
     if decision is not None:  # perhaps in a module that has been replaced
         decision = host_decision(model, probe.run)
     return FusedModules(replaced, decision)
+
+
+def _use_stored_kernels(model: PreTrainedModel) -> None:
+    """Let modules that hold quantized weights multiply with our kernels."""
+    for layer in stored_linears(model):
+        layer.use_kernels = True
+    options = model.config.to_dict()
+    name = options.get("hidden_act", options.get("hidden_activation"))
+    for module in model.modules():
+        if isinstance(module, SplitExperts) and name in ACTIVATIONS:
+            module.weights = module.stacked(ACTIVATIONS[name])
 
 
 def _choose_experts(model: PreTrainedModel, probe: ModuleProbe) -> str | None:
