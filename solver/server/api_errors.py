@@ -11,7 +11,12 @@ from starlette.exceptions import HTTPException
 
 from eightfold.common.error_text import one_line
 
-KINDS = {401: "authentication_error", 404: "not_found_error", 503: "service_unavailable_error"}
+KINDS = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    503: "service_unavailable_error",
+}
 """Types of errors by status; other client errors are "invalid_request_error"."""
 
 

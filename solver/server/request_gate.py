@@ -1,4 +1,4 @@
-"""What every request passes: the key, the size of its body, and the count of its status."""
+"""What every request passes: key, host, the size of its body, and the count of its status."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 
 from .api_errors import PATHS, ApiError
+from .loopback import asks_for_loopback
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -28,12 +29,19 @@ MAX_DISCARDED = 256 << 20
 TOO_LARGE = f"The request's body is larger than {MAX_BODY >> 20} MiB; send less."
 
 
+ELSEWHERE = (
+    "Without a key, the server answers only to localhost, 127.0.0.1 or [::1]; ask for one of these "
+    "names, or start the server with --api-key."
+)
+
+
 class RequestGate:
     """A layer around the application, without tasks or buffers of its own.
 
     Args:
         app: the application.
-        key: what clients must send as a bearer token; None asks for none.
+        key: what clients must send as a bearer token; None asks for none, and takes requests only
+            whose header Host names this machine.
         metrics: where requests are counted.
     """
 
@@ -66,6 +74,8 @@ class RequestGate:
 
         if self._key is not None and path not in OPEN_PATHS and not self._has_key(headers):
             refused = ApiError("The API key is missing or wrong.", 401, code="invalid_api_key")
+        elif self._key is None and path not in OPEN_PATHS and not _from_here(headers):
+            refused = ApiError(ELSEWHERE, 403, code="wrong_host")
         elif headers.get("content-length", "0").isdecimal() and (
             int(headers.get("content-length", "0")[:20]) > MAX_BODY
         ):
@@ -80,6 +90,12 @@ class RequestGate:
         assert self._key is not None
         sent = headers.get("authorization", "").removeprefix("Bearer ")
         return hmac.compare_digest(sent.encode(), self._key.encode())
+
+
+def _from_here(headers: Headers) -> bool:
+    """Return whether the client asked for this machine by a name that only it can mean."""
+    host = headers.get("host")
+    return host is None or asks_for_loopback(host)
 
 
 async def _discard(receive: Receive) -> None:

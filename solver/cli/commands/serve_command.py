@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ipaddress
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from eightfold.sandbox.platform_support import check_platform
 from ...devices.device_list import choose_devices
 from ...model_defaults import read_model_inputs
 from ...server.link.http_process import HttpProcess, listen
+from ...server.loopback import is_loopback
 from ...solver_config import MAX_RUNNING, SolverConfig, SolverError
 from ..exit_codes import ExitCode
 from ..solver_options import add_devices_option, add_solver_options, solver_config
@@ -116,14 +116,6 @@ def check_options(options: argparse.Namespace) -> None:
         raise SolverError(f"--parallel must be at least 1, not {options.parallel}.")
     if options.api_key is not None and not options.api_key.strip():
         raise SolverError("--api-key is empty; give a key, or leave the option out.")
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def serve_config(options: argparse.Namespace) -> SolverConfig:
