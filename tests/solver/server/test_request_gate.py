@@ -1,4 +1,4 @@
-"""Requests are let in by key, by the name of the host, and by size, before anything reads them (1 s)."""
+"""Requests are let in by key, host and size, before anything reads them (1 s)."""
 
 from __future__ import annotations
 
