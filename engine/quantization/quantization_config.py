@@ -12,7 +12,7 @@ from typing import Any
 from ..model_errors import UnsupportedModelError
 from .compressed_tensors import UnreadFormatError, read_groups
 from .linear_format import LinearFormat
-from .transformers_formats import read_awq, read_fp8, read_gptq
+from .transformers_formats import excluded_modules, read_awq, read_fp8, read_gptq
 
 MXFP4 = "mxfp4"
 MXFP4_MODEL_TYPES = frozenset({"gpt_oss"})
@@ -176,6 +176,8 @@ def _read_entry(name: str, entry: Mapping[str, Any]) -> Quantization:
         stored = READERS[method](entry)
         # transformers leaves the head alone, which these methods do not say.
         kept = ("lm_head", *_names(name, "modules_to_not_convert", kept))
+        if method == "gptq":
+            kept += excluded_modules(entry)
         return Quantization(str(method), kept, (((LINEAR,), stored),))
     said = "without a quant_method" if method is None else f"as {str(method)[:60]!r}"
     raise UnsupportedModelError(

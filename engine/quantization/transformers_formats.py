@@ -52,13 +52,26 @@ def read_gptq(entry: Mapping[str, Any]) -> LinearFormat:
     group = _four_bits(entry)
     if entry.get("desc_act"):
         raise UnreadFormatError("columns in the order of activations (desc_act)")
-    if entry.get("lm_head") or entry.get("dynamic"):
-        raise UnreadFormatError("a quantized head, or modules of different kinds")
+    excluded_modules(entry)
+    if entry.get("lm_head"):
+        raise UnreadFormatError("a quantized head")
     versions: dict[str, Packing] = {"gptq": "gptq", "gptq_v2": "gptq_v2"}
     stored_as = str(entry.get("checkpoint_format") or "gptq")
     if stored_as not in versions:
         raise UnreadFormatError(f"the checkpoint_format {stored_as!r}")
     return LinearFormat(versions[stored_as], 1, group, symmetric=False)
+
+
+def excluded_modules(entry: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return regular expressions for modules that a GPTQ checkpoint leaves as they are.
+
+    Raises:
+        UnreadFormatError: if its ``dynamic`` does anything but exclude modules ("-:").
+    """
+    dynamic = entry.get("dynamic") or {}
+    if not isinstance(dynamic, Mapping) or not all(str(each).startswith("-:") for each in dynamic):
+        raise UnreadFormatError("modules of different kinds (dynamic)")
+    return tuple(str(each).removeprefix("-:") for each in dynamic)
 
 
 def read_awq(entry: Mapping[str, Any]) -> LinearFormat:

@@ -92,6 +92,8 @@ def test_modules_are_kept_by_name_prefix_expression_or_end(
         (changed("gptq", bits=8), "8 bits in groups of 32"),
         (changed("gptq", desc_act=True), "desc_act"),
         (changed("gptq", dynamic={"x": {}}), "modules of different kinds"),
+        (changed("gptq", dynamic={"+:.*up_proj": {"bits": 8}}), "modules of different kinds"),
+        (changed("gptq", lm_head=True), "a quantized head"),
         (changed("gptq", checkpoint_format="marlin"), "the checkpoint_format 'marlin'"),
         (changed("awq", version="gemv"), "the version 'gemv'"),
         (changed("awq", group_size=16), "4 bits in groups of 16"),
@@ -152,3 +154,25 @@ def test_groups_and_ignored_modules_of_compressed_tensors() -> None:
     found = read_quantization(config)
     assert found is not None
     assert found.linear_format("model.layers.0.mlp.up_proj") is None
+
+
+def test_modules_that_a_gptq_checkpoint_excludes() -> None:
+    excluded = {"-:.*mlp\\.gate$": {}, "-:.*shared_expert.*": {}}
+    found = read_quantization(changed("gptq", dynamic=excluded))
+    assert found is not None
+    for module, quantized in (
+        ("model.layers.0.mlp.gate", False),
+        ("model.layers.0.mlp.experts.3.gate_proj", True),
+        ("model.layers.0.mlp.shared_expert.up_proj", False),
+    ):
+        assert (found.linear_format(module) is not None) is quantized, module
+
+
+def test_mixtral_names_its_experts_by_other_modules() -> None:
+    config = with_group("fp8_channel", targets=["re:.*block_sparse_moe\\.experts.*"])
+    config["quantization_config"]["ignore"] = ["model.layers.1.block_sparse_moe.experts.0.w1"]
+    found = read_quantization(config)
+    assert found is not None
+    assert found.linear_format("model.layers.1.mlp.experts.1.w1") is not None
+    assert found.linear_format("model.layers.1.mlp.experts.0.w1") is None
+    assert found.linear_format("model.layers.1.self_attn.q_proj") is None
