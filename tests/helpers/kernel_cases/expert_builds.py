@@ -47,7 +47,10 @@ def products(capability: int) -> Iterator[Build]:
 
 
 def stored(capability: int) -> Iterator[Build]:
-    """The products of weights in FP8 and 4 bits with the tiles of ``stacked_config``."""
+    """The products of weights in FP8 and 4 bits with the tiles of ``stacked_config``.
+
+    For Hopper these are all variants; for the others gate and up in FP8, and down in 4 bits.
+    """
     large = capability in (90, 100)
     types = TYPES | {"codes": U, "zeros": U, "scales": F}
     fp8 = {"GROUP": 128, "SHARED_ROWS": 128, "FP8": True, "ZEROS": False, "BK": 128}
@@ -56,6 +59,8 @@ def stored(capability: int) -> Iterator[Build]:
     rows = fp8 | {"SHARED_ROWS": 1, "GROUP": 2048}
     for weights in (fp8, int4, small_groups, rows):
         for gated in (True, False):
+            if capability != 90 and (weights, gated) not in ((fp8, True), (int4, False)):
+                continue
             inputs, outputs = (2048, 768) if gated else (768, 2048)
             group = min(weights["GROUP"], inputs)
             shapes = weights | {

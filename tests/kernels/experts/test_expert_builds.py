@@ -1,4 +1,4 @@
-"""The experts' kernels compile within each GPU's limits; no GPU is needed. About 20 seconds."""
+"""The experts' kernels compile within each GPU's limits; no GPU is needed. About 40 seconds."""
 
 import os
 import shutil
@@ -26,7 +26,7 @@ def test_triton_kernels_compile_for_every_gpu() -> None:
     command = [sys.executable, str(BUILDS)]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=280)
     assert run.returncode == 0, run.stdout + run.stderr
-    assert run.stdout.count("built") == 22
+    assert run.stdout.count("built") == 58
 
 
 def compile_with_nvcc(
