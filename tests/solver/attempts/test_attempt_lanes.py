@@ -25,6 +25,8 @@ from eightfold.solver.attempts.attempt import Ending
 from eightfold.solver.attempts.engine_loop import EngineLoop
 from eightfold.solver.attempts.problem_plan import SharedParts
 from eightfold.solver.attempts.problem_run import ProblemRun
+from eightfold.solver.cli.command_line import make_parser
+from eightfold.solver.cli.commands.serve_command import serve_config
 from eightfold.solver.devices import device_list
 from eightfold.solver.devices.device_list import (
     choose_devices,
@@ -182,6 +184,8 @@ def test_devices_are_chosen_from_those_that_there_are(monkeypatch: pytest.Monkey
     assert choose_devices(SolverConfig()) == ()
     assert choose_devices(SolverConfig(devices="auto")) == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
     assert choose_devices(SolverConfig(devices="auto", attempts=2)) == ("cuda:0", "cuda:1")
+    served = make_parser().parse_args(["serve", "--attempts", "1", "--running", "3"])
+    assert choose_devices(serve_config(served)) == ("cuda:0", "cuda:1", "cuda:2")
     assert choose_devices(SolverConfig(devices=parse_devices("cuda:3, cuda:1"))) == (
         *("cuda:3", "cuda:1"),
     )
