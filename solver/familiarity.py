@@ -42,6 +42,9 @@ STRUCTURAL = frozenset("0123")
 
 _TOKEN = re.compile(r"\d+(?:[.,]\d+)*|\\?[a-z]+|[^\sa-z\d]")
 _NUMBER = re.compile(r"\d+")
+_LABEL = re.compile(
+    r"^\W*(?:(?:exercise|problem|question|task|no)\b\.?\s*\d+|#?\d+[.):](?!\d))", re.I
+)
 _WORD_VALUES = {
     "zero": 0, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8,
     "nine": 9, "ten": 10, "eleven": 11, "twelve": 12, "thirteen": 13, "fourteen": 14,
@@ -72,6 +75,7 @@ def bit_of(key: str, bits: int) -> int:
 
 def numbers_of(text: str) -> set[str]:
     """Return the numbers of a problem, those written as a single word included."""
+    text = _LABEL.sub("", text)  # the number of an exercise says nothing about it
     plain = re.sub(r"(?<=\d)[,\s](?=\d{3}\b)", "", text)
     spelled: set[str] = set()
     tens = 0
@@ -83,7 +87,12 @@ def numbers_of(text: str) -> set[str]:
                 value += tens
             spelled.add(str(value))
         tens = value if value is not None and value in range(20, 100, 10) else 0
-    return spelled | set(_NUMBER.findall(plain))
+    return spelled | _numbers(plain)
+
+
+def _numbers(text: str) -> set[str]:
+    """Return the numbers in digits, without zeros in front, as times have them."""
+    return {digits.lstrip("0") or "0" for digits in _NUMBER.findall(text)}
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ def signs_of(
     missing = []
     for own, calls in zip(answers, codes, strict=True):
         if own is not None and own == answer and wanted:
-            used = set(_NUMBER.findall("\n".join(calls)))
+            used = _numbers("\n".join(calls))
             missing.append(len(wanted - used) / len(wanted))
     count = max(1, len(answers))
     return {

@@ -1,10 +1,11 @@
 """Make `familiarity.json` from the training's problems and from attempts at held-out ones.
 
-``python -m eightfold.demo.familiarity.build FOLDER ATTEMPTS...``
+``python -m eightfold.demo.familiarity.build FOLDER ATTEMPTS... [--foreign FILE...]``
 
 ATTEMPTS are files that `eightfold.demo.engine_accuracy --out` has written for held-out problems of
-the model's own kinds. The weights of the signs are a logistic regression of "the vote is wrong" on
-them; the threshold is such that a given share of the problems in known phrasings is marked.
+the model's own kinds, those of ``--foreign`` for problems of other kinds. The weights of the signs
+are a logistic regression of "the vote is wrong, or the problem is foreign" on them; the threshold
+is such that a given share of the own problems in known phrasings is marked.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from eightfold.solver.familiarity import FILE, SIGNS, Familiarity, read_familiar
 from ..families import FAMILIES
 from .word_table import word_table
 
-MARKED = 0.07
+MARKED = 0.055
 """Share of the held-out problems in known phrasings that may be marked."""
 
 
@@ -85,12 +86,14 @@ def fit(
     return weights
 
 
-def build(files: Sequence[Path], texts: int) -> Familiarity:
-    """Return what is to be written, from files of attempts at the model's own kinds."""
+def build(files: Sequence[Path], foreign: Sequence[Path], texts: int) -> Familiarity:
+    """Return what is to be written, from files of attempts at own and at foreign problems."""
     blank = Familiarity(len(FAMILIES), word_table(texts), dict.fromkeys(SIGNS, 1.0), 1.0)
     judged = [one for path in files for one in read_attempts(path)]
-    x = np.array([signs(blank, one) for one in judged])
-    weights = fit(x, np.array([float(not one.right) for one in judged]))
+    others = [one for path in foreign for one in read_attempts(path)]
+    x = np.array([signs(blank, one) for one in (*judged, *others)])
+    unwanted = [*(float(not one.right) for one in judged), *(1.0 for _ in others)]
+    weights = fit(x, np.array(unwanted))
     known = [i for i, one in enumerate(judged) if one.row["id"].startswith("held_out-")]
     threshold = float(np.quantile((x @ weights)[known], 1 - MARKED))
     return Familiarity(
@@ -136,11 +139,14 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("folder", type=Path, help="the model's folder")
     parser.add_argument("attempts", type=Path, nargs="+", help="files of engine_accuracy --out")
+    parser.add_argument(
+        "--foreign", type=Path, nargs="+", default=[], help="files for problems of other kinds"
+    )
     parser.add_argument("--texts", type=int, default=250_000, help="problems read (%(default)s)")
     parser.add_argument("--measure", action="store_true", help="write nothing; count the marks")
     options = parser.parse_args(argv)
     if not options.measure:
-        save(build(options.attempts, options.texts), options.folder)
+        save(build(options.attempts, options.foreign, options.texts), options.folder)
     familiarity = read_familiarity(options.folder)
     if familiarity is None:
         parser.error(f"{options.folder} holds no {FILE}; leave out --measure to make it")

@@ -51,6 +51,11 @@ def test_known_words_with_other_numbers_are_not_new() -> None:
 def test_numbers_of_a_problem_are_found_in_digits_and_words() -> None:
     assert numbers_of("twenty-five of 1,250 and $3^{20}$") == {"25", "1250", "3", "20"}
     assert numbers_of("nothing") == set()
+    assert numbers_of("from 09:05 to 12:00") == {"9", "5", "12", "0"}
+    for label in ("Exercise 12.", "Problem 27:", "4)", "#4:", "12."):
+        assert numbers_of(f"{label} What is 7 + 8?") == {"7", "8"}, label
+    assert numbers_of("2.5 is half of 5") == {"2", "5"}
+    assert numbers_of("12 of 40") == {"12", "40"}
 
 
 def test_programs_without_the_numbers_and_dissent_make_a_problem_distant() -> None:
