@@ -158,8 +158,8 @@ def _for_kernels(
         PrefillLimits(limits.rows, limits.decode_rows, page_size, model.dtype, device),
     )
     step = measure_step(runner, limits.max_running, limits.max_step_tokens, max_context=context)
-    for tokens in SHORT_STEP_TOKENS:  # for them cuBLAS keeps memory of its own
-        tokens = min(tokens, limits.max_step_tokens)
+    # For short steps cuBLAS keeps memory of its own.
+    for tokens in sorted({min(tokens, limits.max_step_tokens) for tokens in SHORT_STEP_TOKENS}):
         step = max(step, measure_step(runner, 1, tokens, max_context=context))
     budget = kernels_cache_budget(_free_memory(device, config), step, config)
     if budget <= 0:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(CUDA, reason="the interpreter takes tensors of a
 
 DEVICE = "cpu"
 CONFIG = EngineConfig(
-    device=DEVICE, fused=True, max_step_tokens=24, max_running=4, max_context=64, page_size=16
+    device=DEVICE, fused=True, max_step_tokens=16, max_running=4, max_context=64, page_size=16
 )
 NEW = 4
 LENGTHS = (3, 21, 9)
