@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, GenerationConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -36,6 +37,9 @@ logger = logging.getLogger(__name__)
 DuringLoad = Callable[[PreTrainedModel], AbstractContextManager[object]]
 """Makes a context manager that is active while a model's parameters are filled."""
 
+CONFIG_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError)
+"""Exceptions with which transformers refuses a configuration."""
+
 # How the names of the text model's tensors in a multimodal checkpoint become the text model's own.
 TEXT_KEY_MAPPING = {
     r"^model\.language_model\.": "model.",
@@ -65,8 +69,10 @@ def parse_config(folder: Path) -> PretrainedConfig:
     """
     try:
         return AutoConfig.from_pretrained(folder, local_files_only=True)
-    except (ValueError, OSError, KeyError, TypeError, AttributeError) as error:
-        why = f"{folder}/config.json cannot be used: {first_line(error).rstrip('.')}."
+    except CONFIG_ERRORS as error:
+        cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
+        reason = first_line(cause or error).rstrip(".")
+        why = f"{folder}/config.json cannot be used: {reason}."
         raise CheckpointError(explain_own_layout(folder) or why) from error
 
 

@@ -19,6 +19,15 @@ from ...loading.safetensors_headers import read_stored_tensors
 from ...model_errors import CheckpointError, UnsupportedModelError
 
 MODEL_TYPES = ("gemma4_assistant", "gemma4_unified_assistant")
+FAULTS = {
+    "mismatched_keys": "misshapen",
+    "missing_keys": "missing",
+    "unexpected_keys": "unexpected",
+}
+"""What transformers says of tensors that it cannot load, and how that is called here."""
+
+FRACTIONAL = ("F64", "F32", "F16", "BF16")
+ORDER = ".token_ordering"  # of a head of centroids; a table of token ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +73,7 @@ class AssistantCheckpoint:
         """
         from transformers import Gemma4AssistantForCausalLM
 
-        read_stored_tensors(self.folder)  # names damaged files
+        self._check_types()
         try:
             model, info = Gemma4AssistantForCausalLM.from_pretrained(
                 self.folder,
@@ -72,19 +81,32 @@ class AssistantCheckpoint:
                 dtype=dtype,
                 local_files_only=True,
                 output_loading_info=True,
+                ignore_mismatched_sizes=True,  # they are named below
             )
         except (OSError, RuntimeError, ValueError) as error:
             raise CheckpointError(
                 f"The drafter in {self.folder} cannot be loaded: {first_line(error)}"
             ) from error
-        for fault in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-            names = sorted(str(name) for name in info.get(fault) or ())
-            if names:
-                raise CheckpointError(
-                    f"The drafter in {self.folder} has {fault.replace('_keys', '')} tensors, such "
-                    f"as {names[0]}; get its checkpoint again."
-                )
+        for fault, kind in FAULTS.items():
+            found = [name if isinstance(name, str) else name[0] for name in info.get(fault) or ()]
+            if found:
+                raise self._damage(f"{kind} tensors", min(found))
         return LoadedAssistant(self, model.to(device).eval())
+
+    def _check_types(self) -> None:
+        """Check that files are whole and weights are stored as numbers with a fraction.
+
+        Raises:
+            CheckpointError: if not.
+        """
+        for tensor in read_stored_tensors(self.folder):
+            if tensor.dtype not in FRACTIONAL and not tensor.name.endswith(ORDER):
+                raise self._damage("tensors of the wrong type", f"{tensor.name} in {tensor.dtype}")
+
+    def _damage(self, fault: str, name: str) -> CheckpointError:
+        return CheckpointError(
+            f"The drafter in {self.folder} has {fault}, such as {name}; get its checkpoint again."
+        )
 
 
 def row_options(drafter: PreTrainedModel) -> dict[str, Any]:
@@ -121,9 +143,12 @@ def read_assistant(folder: str | Path, architecture: Architecture) -> AssistantC
         if mine != other:
             raise _misfit(folder, f"{name} of {mine}", str(other))
     # As if its layers had keys of their own, which says what keys they read.
-    layers = read_layers({**text.to_dict(), "num_kv_shared_layers": 0})
+    try:
+        layers = read_layers({**text.to_dict(), "num_kv_shared_layers": 0})
+    except UnsupportedModelError as error:
+        raise UnsupportedModelError(f"The drafter in {folder} cannot run: {error}") from error
     sources = tuple(_source(folder, layer, architecture) for layer in layers)
-    return AssistantCheckpoint(folder, config, sources, _suppressed(folder))
+    return AssistantCheckpoint(folder, config, sources, _suppressed(folder, text.vocab_size))
 
 
 def _source(folder: Path, mine: LayerSpec, architecture: Architecture) -> LayerSpec:
@@ -151,12 +176,18 @@ def _misfit(folder: Path, mine: str, other: str) -> UnsupportedModelError:
     )
 
 
-def _suppressed(folder: Path) -> tuple[int, ...]:
+def _suppressed(folder: Path, vocabulary: int) -> tuple[int, ...]:
     path = folder / "generation_config.json"
     if not path.is_file():
         return ()
     try:
         found = json.loads(path.read_text(encoding="utf-8")).get("suppress_tokens") or ()
-        return tuple(int(token) for token in found)
+        wrong = [token for token in found if type(token) is not int or not 0 <= token < vocabulary]
     except (ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{path} cannot be used: {first_line(error)}.") from error
+    if wrong:
+        raise CheckpointError(
+            f"{path} cannot be used: suppress_tokens has {wrong[0]!r}, which is none of the "
+            f"drafter's {vocabulary} tokens; get it again."
+        )
+    return tuple(found)

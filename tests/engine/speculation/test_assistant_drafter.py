@@ -140,6 +140,50 @@ def test_damaged_drafters_are_named(tmp_path: Path) -> None:
         engine(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda weight: weight[:-1], r"misshapen tensors, such as model\.layers\.1\.mlp\.up_proj"),
+        (lambda weight: weight.int(), r"wrong type, such as .*up_proj\.weight in I32; get its"),
+    ],
+)
+def test_damaged_tensors_of_a_drafter_are_named(change: Any, said: str, tmp_path: Path) -> None:
+    save_assistant(tmp_path)
+    path, name = tmp_path / "model.safetensors", "model.layers.1.mlp.up_proj.weight"
+    tensors = load_file(path)
+    tensors[name] = change(tensors[name]).contiguous()
+    save_file(tensors, path, {"format": "pt"})
+    with pytest.raises(CheckpointError, match=said):
+        engine(tmp_path)
+
+
+@pytest.mark.parametrize("token", [128, -1, 1.5, True])
+def test_tokens_that_cannot_be_suppressed_are_refused(token: object, tmp_path: Path) -> None:
+    save_assistant(tmp_path)
+    (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": [5, token]}))
+    with pytest.raises(CheckpointError, match=rf"has {token!r}, which is none of .* 128 tokens"):
+        engine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "error", "said"),
+    [
+        (["full_attention"], CheckpointError, r"config\.json cannot be used: `num_hidden_layers`"),
+        (["linear_attention", "full_attention"], UnsupportedModelError,
+         "The drafter in .* cannot run: .*'linear_attention'"),
+    ],
+)  # fmt: skip
+def test_kinds_of_layers_that_make_no_drafter_are_refused(
+    kinds: list[str], error: type[Exception], said: str, tmp_path: Path
+) -> None:
+    save_assistant(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["text_config"]["layer_types"] = kinds
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(error, match=said):
+        engine(tmp_path)
+
+
 def test_auto_takes_the_drafter_in_the_folder_of_its_model(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     tiny_models.save("gemma4", folder)
