@@ -50,6 +50,7 @@ class Attempt:
 
     Attributes:
         problem: the problem.
+        prompt: token ids that the engine starts from.
         turn: tokens of the turn that is being written.
         texts: the turns so far.
         codes: the code of its calls.
@@ -58,6 +59,7 @@ class Attempt:
     """
 
     problem: Problem
+    prompt: list[int]
     turn: list[int] = field(default_factory=list)
     texts: list[str] = field(default_factory=list)
     codes: list[str] = field(default_factory=list)
@@ -103,10 +105,19 @@ class Solving:
 
     def solve(self, problems: Sequence[Problem], attempts: int, seed: int) -> list[list[Attempt]]:
         """Make `attempts` attempts at each problem."""
+        prompts = [self.encoder.protocol.render_prompt(p.problem) for p in problems]
+        made = [
+            [Attempt(p, prompt) for _ in range(attempts)]
+            for p, prompt in zip(problems, prompts, strict=True)
+        ]
+        self.run([attempt for group in made for attempt in group], seed)
+        return made
+
+    def run(self, attempts: Sequence[Attempt], seed: int) -> None:
+        """Continue attempts from their prompts until each has ended."""
         from eightfold.engine import SamplingParams
 
-        made = [[Attempt(p) for _ in range(attempts)] for p in problems]
-        fresh = [attempt for group in made for attempt in group][::-1]
+        fresh = list(attempts)[::-1]
         count = 0
         while fresh or self.running:
             while fresh and len(self.running) < self.engine.config.max_running:
@@ -118,13 +129,11 @@ class Solving:
                     seed=seed * 1_000_003 + count,
                     pause_token_ids=STOP_IDS,
                 )
-                prompt = self.encoder.protocol.render_prompt(attempt.problem.problem)
-                self.running[self.engine.submit(prompt, params)] = attempt
+                self.running[self.engine.submit(attempt.prompt, params)] = attempt
             if self.engine.has_work():
                 for event in self.engine.step():
                     self._advance(event)
             self._collect(wait=not self.engine.has_work())
-        return made
 
     def _advance(self, event: Event) -> None:
         """Take an event's tokens, and run the call that they end."""
