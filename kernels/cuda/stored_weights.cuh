@@ -30,5 +30,3 @@ __device__ __forceinline__ u32 expand_int4(u32 word, u32 offset) {
 }
 __device__ __forceinline__ u32 int4_offset(u32 zero) { return (0xC300u + zero) * 0x10001u; }
 constexpr u32 MIDDLE = 8;  // the zero of codes without zeros of their own
-
-__device__ __forceinline__ u32 to_bf16(float x) { return pack_bf16(x, 0.0f) & 0xFFFFu; }

@@ -1,4 +1,7 @@
-"""The experts in bfloat16 of few rows by the Hopper kernel ``bf16_stream.cu``."""
+"""The experts of few rows by the Hopper kernel ``bf16_stream.cu``.
+
+They are in bfloat16, or stored in FP8 or 4 bits.
+"""
 
 import ctypes
 from dataclasses import dataclass
@@ -11,11 +14,13 @@ from ..cuda.nvrtc import is_hopper, load_kernel
 from ..triton_launch import multiprocessor_count
 from .expert_weights import Activation, ExpertWeights
 from .router import ROUTED, Routing
+from .stored.expert_stack import StoredStack
 
 FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/bf16_stream.cu"
 MOST_PAIRS = 1024  # that the kernel looks through
 TILE_ROWS, GROUP = 8, 16  # pairs, and weight rows
+BLOCK_BYTES = 32  # of a weight row that a warp multiplies at a time
 LARGEST_STAGE = 34 << 10
 SHARED_BYTES = 232448
 OTHER_BYTES = 12288  # of shared memory, beside the ring, x and the parts
@@ -28,39 +33,68 @@ class Bf16StreamConfig:
     Attributes:
         consumers: warps that multiply; they divide the columns.
         most_stages: parts of the ring, if shared memory suffices for them.
+        down_groups: groups of 16 weight rows of the down projection that are copied at a time.
     """
 
     consumers: int = 8
     most_stages: int = 4
+    down_groups: int = 1
 
 
-def _column_parts(columns: int) -> int:
-    """Into how many parts rows are divided, so that 16 of them fit into a stage; 0 if none fit."""
+def _column_parts(row_bytes: int, groups: int = 1) -> int:
+    """Into how many parts rows are divided, so that those of a stage fit into it; 0 if none fit."""
     for parts in (1, 2, 4, 8):
-        divisible = columns % (GROUP * parts) == 0
-        if divisible and _stage_bytes(columns, parts) <= LARGEST_STAGE:
+        divisible = row_bytes % (BLOCK_BYTES * parts) == 0
+        if divisible and _stage_bytes(row_bytes, parts, groups) <= LARGEST_STAGE:
             return parts
     return 0
 
 
-def _stage_bytes(columns: int, parts: int) -> int:
-    return GROUP * (columns // parts * 2 + 16)
+def _stage_bytes(row_bytes: int, parts: int, groups: int) -> int:
+    return groups * GROUP * (row_bytes // parts + 16)
+
+
+def _rows(experts: ExpertWeights, config: Bf16StreamConfig) -> tuple[tuple[int, int], ...]:
+    """Return the bytes of a weight row, and the groups of rows at a time, of both products."""
+    return (
+        (experts.gate_up_rows.shape[2] * experts.gate_up_rows.itemsize, 1),
+        (experts.down_rows.shape[2] * experts.down_rows.itemsize, config.down_groups),
+    )
 
 
 def _sizes(experts: ExpertWeights, config: Bf16StreamConfig) -> tuple[int, int, int]:
     """Return the number of stages that fit, the bytes of one, and those of all shared memory."""
     widths = (experts.hidden, experts.inner)
-    stage = max(_stage_bytes(width, _column_parts(width)) for width in widths)
-    parts = 2 * config.consumers * 4 * 128
-    x = 2 * TILE_ROWS * (max(widths) * 2 + 16)
+    stage = max(
+        _stage_bytes(size, _column_parts(size, groups), groups)
+        for size, groups in _rows(experts, config)
+    )
+    parts = 2 * config.consumers * 4 * 128 * config.down_groups
+    x = 2 * TILE_ROWS * (max(widths) * 2 + (32 if experts.is_stacked else 16))
     stages = min(config.most_stages, (SHARED_BYTES - parts - x - OTHER_BYTES) // stage)
     return stages, stage, stages * stage + parts + x + OTHER_BYTES
+
+
+def _stored_defines(experts: ExpertWeights) -> tuple[tuple[str, object], ...]:
+    """Return the macros for weights that are stored in FP8 or 4 bits."""
+    gate_up, down = experts.gate_up, experts.down
+    if not isinstance(gate_up, StoredStack) or not isinstance(down, StoredStack):
+        return ()
+    return (
+        ("STORED", 1 if gate_up.is_fp8 else 2),
+        ("ZEROS", int(gate_up.zeros is not None)),
+        ("FLOAT_SCALES", int(gate_up.scales.dtype == torch.float32)),
+        ("GROUP", gate_up.columns_per_scale if max(gate_up.groups, down.groups) > 1 else 0),
+        ("GATE_UP_SHARED", gate_up.rows_per_scale),
+        ("DOWN_SHARED", down.rows_per_scale),
+    )
 
 
 def kernel_defines(
     experts: ExpertWeights, top_k: int, config: Bf16StreamConfig, routed: int = 0
 ) -> tuple[tuple[str, object], ...]:
     """Return the kernel's macros."""
+    parts = [_column_parts(*each) for each in _rows(experts, config)]
     return (
         ("INTERLEAVED", int(experts.interleaved)),
         ("HAS_BIAS", int(experts.gate_up_bias is not None)),
@@ -72,9 +106,10 @@ def kernel_defines(
         ("ROUTED", routed),
         ("STAGES", _sizes(experts, config)[0]),
         ("CONSUMERS", config.consumers),
-        ("GATE_UP_PARTS", _column_parts(experts.hidden)),
-        ("DOWN_PARTS", _column_parts(experts.inner)),
-        ("DOWN_GROUPS", 1),
+        ("GATE_UP_PARTS", parts[0]),
+        ("DOWN_PARTS", parts[1]),
+        ("DOWN_GROUPS", config.down_groups),
+        *_stored_defines(experts),
     )
 
 
@@ -86,6 +121,15 @@ def _kernel(
     return load_kernel(device, "experts_bf16_stream", defines, shared, FALLBACK, SOURCE)
 
 
+def scales_and_zeros(experts: ExpertWeights) -> list[torch.Tensor | None]:
+    """Return what the kernel takes of stored weights beside their codes."""
+    found: list[torch.Tensor | None] = []
+    for stack in (experts.gate_up, experts.down):
+        stored = isinstance(stack, StoredStack)
+        found += (stack.scales, stack.zeros) if stored else (None, None)  # type: ignore[union-attr]
+    return found
+
+
 def bf16_stream_fits(
     rows: int, top_k: int, experts: ExpertWeights, config: Bf16StreamConfig | None = None
 ) -> bool:
@@ -94,18 +138,34 @@ def bf16_stream_fits(
     Compiles the kernel.
     """
     config = config or Bf16StreamConfig()
-    biases, widths = (experts.gate_up_bias, experts.down_bias), (experts.hidden, experts.inner)
+    biases = (experts.gate_up_bias, experts.down_bias)
     return (
         is_hopper(experts.gate_up_rows.device)
-        and experts.gate_up_rows.dtype == torch.bfloat16
+        and (experts.gate_up_rows.dtype == torch.bfloat16 or _stacks_fit(experts))
         and rows * top_k <= MOST_PAIRS
         and experts.inner % 8 == 0
-        and all(_column_parts(width) > 0 for width in widths)
+        and experts.hidden % (GROUP * config.down_groups) == 0
+        and all(_column_parts(*each) > 0 for each in _rows(experts, config))
         and _sizes(experts, config)[0] >= 2
         and len({bias is None for bias in biases}) == 1
         and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
         and all(each.data_ptr() % 16 == 0 for each in (experts.gate_up_rows, experts.down_rows))
         and _kernel(top_k, experts, config) is not None
+    )
+
+
+def _stacks_fit(experts: ExpertWeights) -> bool:
+    """Return whether weights are stored in FP8 or 4 bits in a way that the kernel supports."""
+    stacks = [each for each in (experts.gate_up, experts.down) if isinstance(each, StoredStack)]
+    groups = {each.columns_per_scale for each in stacks if each.groups > 1}
+    return (
+        len(stacks) == 2
+        and len({each.scales.dtype for each in stacks}) == 1
+        and stacks[0].scales.dtype in (torch.float32, torch.bfloat16)
+        and len({each.zeros is None for each in stacks}) == 1
+        and len(groups) <= 1
+        and (not groups or groups == {stacks[0].columns_per_scale})
+        and all(group % (16 if stacks[0].is_fp8 else 32) == 0 for group in groups)
     )
 
 
@@ -143,7 +203,7 @@ def bf16_stream(
     assert kernel is not None
     tensors = (
         x, ids, weights, logits, scale, experts.gate_up_rows, experts.gate_up_bias,
-        experts.down_rows, experts.down_bias, h, parts, counters,
+        experts.down_rows, experts.down_bias, h, parts, counters, *scales_and_zeros(experts),
     )  # fmt: skip
     pointers = [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]
     threads = 32 * (config.consumers + 3)  # one finishes, two copy

@@ -16,7 +16,9 @@ from .router import Routing
 MOST_FEW_ROWS = 64
 MOST_STREAMED = 12  # pairs of an expert, on average, in MXFP4
 MOST_STREAMED_IN_FOURS = 1.5  # the same, for tiles of four pairs
-MOST_STREAMED_ROWS = 16  # in bfloat16
+MOST_STREAMED_ROWS = 16  # in bfloat16, FP8 and 4 bits
+STACKED_STREAMS = (Bf16StreamConfig(most_stages=8, down_groups=2), Bf16StreamConfig(most_stages=8))
+"""Configurations for FP8 and 4 bits, the first that fits: their rows are short."""
 SMALLEST_TILE = 16
 LARGE_TILES = (9, 10)  # compute capabilities, without the minor one
 
@@ -59,6 +61,9 @@ Configuration = StreamConfig | Bf16StreamConfig | FewRowsConfig | ManyRowsConfig
 def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
     """Return the configuration for so many rows, of a CUDA kernel if one can compute them."""
     if experts.is_stacked:
+        for stream in STACKED_STREAMS:
+            if rows <= MOST_STREAMED_ROWS and bf16_stream_fits(rows, top_k, experts, stream):
+                return stream
         return stacked_config(rows, top_k, experts)
     mean = rows * top_k / experts.experts
     if mean <= MOST_STREAMED and mxfp4_stream_fits(rows, top_k, experts):
@@ -119,7 +124,7 @@ def check_config(config: Configuration, rows: int, top_k: int, experts: ExpertWe
         fits = few_rows_fits(rows, top_k, experts, config)
     elif isinstance(config, ManyRowsConfig):
         fits = many_rows_fits(top_k, experts)
-    fits &= isinstance(config, ExpertConfig) or not experts.is_stacked
+    fits &= isinstance(config, ExpertConfig | Bf16StreamConfig) or not experts.is_stacked
     require(fits, f"{config} does not fit these experts; use the configuration of tile_config.")
     if not isinstance(config, ExpertConfig):
         return

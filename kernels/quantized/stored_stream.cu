@@ -65,6 +65,7 @@ __device__ __forceinline__ void tma_prefetch_3d(const TensorMap& map, int x, int
     asm volatile("cp.async.bulk.prefetch.tensor.3d.L2.global.tile [%0, {%1, %2, %3}];"
                  ::"l"((u64)&map), "r"(x), "r"(y), "r"(z) : "memory");
 }
+__device__ __forceinline__ u32 to_bf16(float x) { return pack_bf16(x, 0.0f) & 0xFFFFu; }
 __device__ __forceinline__ float activate(float gate, float up) {
     const float inner =
         SILU ? 0.5f * gate : 0.7978845608028654f * (gate + 0.044715f * gate * gate * gate);

@@ -1,4 +1,5 @@
-// A layer's experts in bfloat16 for few rows, both products in one launch, on Hopper.
+// A layer's experts for few rows, both products in one launch, on Hopper: in bfloat16, or stored in
+// FP8 or 4 bits.
 //
 // One program runs on each multiprocessor and takes a contiguous part of all touched experts'
 // weight rows, so that it reads memory as one stream: first of gate and up, then, after all programs
@@ -8,12 +9,33 @@
 // 8 rows of x (m16n8k16). One more warp adds the parts in the order of the warps and finishes the
 // results, while the next rows are multiplied.
 //
+// Stored weights become bfloat16 in registers. Columns may be summed in any order as long as x
+// follows, so a lane takes neighboring columns of the word of a row that it is given. Scales apply to
+// the sums of the columns that share one, and are read ahead of the groups that they belong to.
+//
 // Macros: INTERLEAVED, HAS_BIAS (0 or 1); ACTIVATION (0 SiLU, 1 GELU, 2 clamped SwiGLU); HIDDEN and
 // INNER, columns; EXPERTS; TOP_K; ROUTED; STAGES of the ring; CONSUMERS; GATE_UP_PARTS and DOWN_PARTS, into
-// which stages divide the columns; DOWN_GROUPS of 16 weight rows in an item of down.
+// which stages divide the columns; DOWN_GROUPS of 16 weight rows in an item of down. Of stored
+// weights: STORED (1 FP8, 2 4 bits; 0 or none for bfloat16); ZEROS, FLOAT_SCALES (0 or 1); GROUP,
+// columns that share a scale (0 for all); GATE_UP_SHARED and DOWN_SHARED, rows that share scales.
+#ifndef STORED
+#define STORED 0
+#define ZEROS 0
+#define FLOAT_SCALES 0
+#define GROUP 0
+#define GATE_UP_SHARED 1
+#define DOWN_SHARED 1
+#endif
 constexpr int WARPS = CONSUMERS + 3, PAIRS = 8, QUEUE = 4;
 #include "expert_stream.cuh"
+#include "stored_weights.cuh"
 
+constexpr int row_bytes(int columns) {
+    return STORED == 0 ? 2 * columns : STORED == 1 ? columns : columns / 2;
+}
+constexpr int BLOCK = STORED == 0 ? 16 : STORED == 1 ? 32 : 64;  // columns in 32 bytes of a row
+constexpr int GROUP_HALVES = GROUP > 0 ? row_bytes(GROUP) / 16 : 1;  // of blocks, in a group
+constexpr int X_PAD = STORED ? 32 : 16;  // bytes, so that the lanes' loads of x do not collide
 constexpr int THREADS = WARPS * 32;
 // One of the two products: gate and up, whose rows take turns or follow one another, or down.
 template <bool IS_GATED> struct Product {
@@ -24,11 +46,17 @@ template <bool IS_GATED> struct Product {
     static constexpr int ITEMS = ROWS / (16 * GROUPS);  // of a tile
     static constexpr int PARTS = GATED ? GATE_UP_PARTS : DOWN_PARTS;
     static constexpr int PART_COLUMNS = INPUTS / PARTS;
-    static constexpr int STEPS = PART_COLUMNS / 16, EACH_STEPS = (STEPS + CONSUMERS - 1) / CONSUMERS;
-    static constexpr int PITCH = PART_COLUMNS * 2 + 16;  // of a weight row in the ring
-    static constexpr int X_PITCH = INPUTS * 2 + 16;
+    static constexpr int STEPS = PART_COLUMNS / BLOCK;
+    static constexpr int EACH_STEPS = (STEPS + CONSUMERS - 1) / CONSUMERS;
+    static constexpr int ROW_BYTES = row_bytes(INPUTS), PART_BYTES = row_bytes(PART_COLUMNS);
+    static constexpr int PITCH = PART_BYTES + 16;  // of a weight row in the ring
+    static constexpr int X_PITCH = INPUTS * 2 + X_PAD;
     static constexpr int STAGE = 16 * GROUPS * PITCH;
-    static_assert(ROWS % (16 * GROUPS) == 0 && INPUTS % (16 * PARTS) == 0, "no partial stages");
+    static constexpr int SHARED_ROWS = GATED ? GATE_UP_SHARED : DOWN_SHARED;
+    static constexpr int SCALE_ROWS = (ROWS + SHARED_ROWS - 1) / SHARED_ROWS;
+    static constexpr int SCALES = GROUP > 0 ? (INPUTS + GROUP - 1) / GROUP : 1;  // of a row
+    static constexpr bool SCALED = SCALES > 1;
+    static_assert(ROWS % (16 * GROUPS) == 0 && INPUTS % (BLOCK * PARTS) == 0, "no partial stages");
 };
 typedef Product<true> GateUp;
 typedef Product<false> Down;
@@ -72,7 +100,7 @@ template <class P> __device__ __forceinline__ int weight_row(int item, int slot)
 // Copies weights. Called by one warp.
 template <class P>
 __device__ __forceinline__ void produce(Shared& shared, u8* ring, Position& position, u32* counter,
-                                        const bf16* w) {
+                                        const u8* w) {
     const int lane = threadIdx.x % 32;
     Items<P> items;
     if (lane == 0) items.start(shared.tiles, counter);
@@ -91,13 +119,13 @@ __device__ __forceinline__ void produce(Shared& shared, u8* ring, Position& posi
             const int stage = position.stages % STAGES, round = position.stages / STAGES;
             if (round > 0) barrier_wait(shared.empty[stage], (round - 1) & 1);
             if (lane == 0)
-                barrier_expect_bytes(shared.full[stage], 16 * P::GROUPS * P::PART_COLUMNS * 2);
+                barrier_expect_bytes(shared.full[stage], 16 * P::GROUPS * P::PART_BYTES);
             __syncwarp();
             for (int slot = lane; slot < 16 * P::GROUPS; slot += 32) {
                 const u64 row = expert * P::ROWS + weight_row<P>(item % P::ITEMS, slot);
                 copy_bulk_once(ring + stage * STAGE + slot * P::PITCH,
-                               w + row * P::INPUTS + part * P::PART_COLUMNS, P::PART_COLUMNS * 2,
-                               shared.full[stage]);
+                               w + row * P::ROW_BYTES + part * P::PART_BYTES,
+                               P::PART_BYTES, shared.full[stage]);
             }
         }
     }
@@ -130,15 +158,116 @@ __device__ __forceinline__ void produce_x(Shared& shared, u8* x_rows, Position& 
     }
 }
 
+// Scales and zeros of one product's weights, [experts, SCALES, SCALE_ROWS] and [experts, SCALES, ROWS].
+struct Stored { const void* scales; const u8* zeros; };
+
+template <class P>
+__device__ __forceinline__ float load_scale(const Stored& stored, u64 expert, int group, int row) {
+    const u64 at = (expert * P::SCALES + group) * P::SCALE_ROWS + row / P::SHARED_ROWS;
+    return FLOAT_SCALES ? ((const float*)stored.scales)[at]
+                        : to_float(((const bf16*)stored.scales)[at]);
+}
+// Scale and zero of a group, for the two rows of each matrix that a lane has.
+template <class P> struct GroupScales {
+    float scale[P::GROUPS][2];
+    u32 offset[P::GROUPS][2];
+    __device__ __forceinline__ void load(const Stored& stored, u64 expert, int item, int group) {
+        group = min(group, P::SCALES - 1);
+#pragma unroll
+        for (int m = 0; m < P::GROUPS; m++)
+#pragma unroll
+            for (int half = 0; half < 2; half++) {
+                const int row = weight_row<P>(item, m * 16 + half * 8 + threadIdx.x % 32 / 4);
+                scale[m][half] = P::SCALED ? load_scale<P>(stored, expert, group, row) : 1.0f;
+                const u64 at = (expert * P::SCALES + group) * P::ROWS + row;
+                offset[m][half] = int4_offset(ZEROS ? stored.zeros[at] : MIDDLE);
+            }
+    }
+};
+__device__ __forceinline__ void load_pair(u32 (&to)[2], u32 at) {
+    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(at));
+}
+
+// Multiplies half a block of stored weights, 16 bytes of each row, in words of rows g and g + 8 that
+// begin with column 4q (of 4 bits: with columns 4q and 16 + 4q), by the same columns of x.
+__device__ __forceinline__ void multiply_half(float (&sums)[2][4], u32 low, u32 high, u32 x, int half,
+                                              const u32 (&offset)[2]) {
+    u32 b[2];
+    load_pair(b, x);
+    if (STORED == 1) {
+        const u32 a[4] = {expand_fp8<false>(low), expand_fp8<false>(high), expand_fp8<true>(low),
+                          expand_fp8<true>(high)};
+        multiply(sums[half], a, b[0], b[1]);
+        return;
+    }
+    const u32 first[4] = {expand_int4<0>(low, offset[0]), expand_int4<0>(high, offset[1]),
+                          expand_int4<2>(low, offset[0]), expand_int4<2>(high, offset[1])};
+    multiply(sums[0], first, permute(b[0], b[1], 0x5410), permute(b[0], b[1], 0x7632));
+    load_pair(b, x + 32);
+    const u32 second[4] = {expand_int4<1>(low, offset[0]), expand_int4<1>(high, offset[1]),
+                           expand_int4<3>(low, offset[0]), expand_int4<3>(high, offset[1])};
+    multiply(sums[1], second, permute(b[0], b[1], 0x5410), permute(b[0], b[1], 0x7632));
+}
+
+// Adds a group's sums, times their scales, to the totals.
+template <class P>
+__device__ __forceinline__ void add_group(float (&totals)[P::GROUPS][4],
+                                          float (&sums)[P::GROUPS][2][4],
+                                          const GroupScales<P>& scales) {
+#pragma unroll
+    for (int m = 0; m < P::GROUPS; m++)
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            totals[m][i] += (sums[m][0][i] + sums[m][1][i]) * scales.scale[m][i / 2];
+            sums[m][0][i] = sums[m][1][i] = 0.0f;
+        }
+}
+
+// Multiplies this warp's columns of a part of an item by stored weights.
+template <class P>
+__device__ __forceinline__ void multiply_part(float (&totals)[P::GROUPS][4], u32 w, u32 x, int part,
+                                              u64& full, int parity, const Stored& stored,
+                                              u64 expert, int item) {
+    const int first = threadIdx.x / 32 * P::EACH_STEPS;
+    int group = (part * P::STEPS + first) * 2 / GROUP_HALVES;
+    GroupScales<P> scales, next;
+    scales.load(stored, expert, item, group);
+    if (P::SCALED) next.load(stored, expert, item, group + 1);
+    float sums[P::GROUPS][2][4] = {};
+    barrier_wait(full, parity);
+#pragma unroll
+    for (int i = 0; i < P::EACH_STEPS; i++) {
+        const int step = first + i;
+        if (P::EACH_STEPS * CONSUMERS != P::STEPS && step >= P::STEPS) break;
+        u32 a[P::GROUPS][4];
+#pragma unroll
+        for (int m = 0; m < P::GROUPS; m++) load_matrices(a[m], w + m * 16 * P::PITCH + step * 32);
+#pragma unroll
+        for (int half = 0; half < 2; half++) {
+            const int at = (part * P::STEPS + step) * 2 + half;
+#pragma unroll
+            for (int m = 0; m < P::GROUPS; m++)
+                multiply_half(sums[m], a[m][half * 2], a[m][half * 2 + 1], x + at * BLOCK, half,
+                              scales.offset[m]);
+            if (!P::SCALED || (at + 1) % GROUP_HALVES != 0) continue;
+            add_group<P>(totals, sums, scales);
+            scales = next;
+            next.load(stored, expert, item, ++group + 1);
+        }
+    }
+    add_group<P>(totals, sums, scales);
+}
+
 // Multiplies this warp's columns of every item.
 template <class P>
 __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8* x_rows,
-                                        Position& position) {
+                                        Position& position, const Stored& stored) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     // Rows of the matrices that this lane names: 16 weight rows by two groups of 8 columns, and 8
     // rows of x by four.
     const u32 weight_at = lane % 16 * P::PITCH + lane / 16 * 16;
-    const u32 x_at = lane % 8 * P::X_PITCH + lane / 8 * 16;
+    const u32 x_at = STORED ? lane / 4 * P::X_PITCH + lane % 4 * 8
+                            : lane % 8 * P::X_PITCH + lane / 8 * 16;
     int last = -1;
     for (int item = 0; item >= 0; position.entries++) {
         item = item_of(shared, position.entries);
@@ -151,10 +280,18 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
             last = tile;
         }
         const u32 x = shared_address(x_rows + (position.tiles - 1) % 2 * X_BYTES) + x_at;
+#if STORED
+        float totals[P::GROUPS][4] = {};
+#else
         float sums[P::GROUPS][2][4] = {};
+#endif
         for (int part = 0; part < (item < 0 ? 0 : P::PARTS); part++, position.stages++) {
             const int stage = position.stages % STAGES;
             const u32 w = shared_address(ring + stage * STAGE) + weight_at;
+#if STORED
+            multiply_part<P>(totals, w, x, part, shared.full[stage], position.stages / STAGES & 1,
+                             stored, shared.tiles.expert[tile], item % P::ITEMS);
+#else
             barrier_wait(shared.full[stage], position.stages / STAGES & 1);
             u32 b[4];
 #pragma unroll
@@ -169,6 +306,7 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
                     multiply(sums[m][i % 2], a, b[i % 2 * 2], b[i % 2 * 2 + 1]);
                 }
             }
+#endif
             barrier_arrive_warp(shared.empty[stage]);
         }
         const int side = position.entries % 2;
@@ -178,7 +316,11 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
         for (int m = 0; m < P::GROUPS; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
+#if STORED
+                shared.parts[side][warp][m][i][lane] = totals[m][i];
+#else
                 shared.parts[side][warp][m][i][lane] = sums[m][0][i] + sums[m][1][i];
+#endif
         if (threadIdx.x == 0) shared.items[side] = item;
         barrier_arrive_warp(shared.parts_full[side]);
     }
@@ -188,7 +330,8 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
 // Adds the parts of every item and writes the results. Called by one warp.
 template <class P>
 __device__ __forceinline__ void finish(Shared& shared, Position& position,
-                                       const float* weights, const bf16* bias, void* out, int rows) {
+                                       const float* weights, const bf16* bias,
+                                       const Stored& stored, void* out, int rows) {
     const int lane = threadIdx.x % 32, group = lane / 4;
     while (true) {
         const int side = position.entries % 2;
@@ -212,6 +355,12 @@ __device__ __forceinline__ void finish(Shared& shared, Position& position,
 #pragma unroll
                 for (int i = 0; i < 4; i++) sum[m][i] += shared.parts[side][part][m][i][lane];
         barrier_arrive_warp(shared.parts_empty[side]);
+        if (STORED && !P::SCALED)
+            for (int m = 0; m < P::GROUPS; m++)
+                for (int i = 0; i < 4; i++)
+                    sum[m][i] *= load_scale<P>(
+                        stored, expert, 0,
+                        weight_row<P>(item % P::ITEMS, m * 16 + i / 2 * 8 + group));
 #pragma unroll
         for (int i = 0; i < 2; i++) {
             const int place = lane % 4 * 2 + i;
@@ -238,9 +387,10 @@ __device__ __forceinline__ void finish(Shared& shared, Position& position,
 // [rows * TOP_K]. See `Counter` for counters.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 experts_bf16_stream(const bf16* x, int* ids, float* weights, const float* logits,
-                    const float* expert_scale, const bf16* gate_up,
-                    const bf16* gate_up_bias, const bf16* down, const bf16* down_bias, bf16* h,
-                    float* out, u32* counters, int rows) {
+                    const float* expert_scale, const u8* gate_up,
+                    const bf16* gate_up_bias, const u8* down, const bf16* down_bias, bf16* h,
+                    float* out, u32* counters, const u8* gate_up_scales, const u8* gate_up_zeros,
+                    const u8* down_scales, const u8* down_zeros, int rows) {
     extern __shared__ __align__(128) u8 ring[];
     u8* x_rows = ring + STAGES * STAGE;
     Shared& shared = *(Shared*)(x_rows + 2 * X_BYTES);
@@ -267,14 +417,15 @@ experts_bf16_stream(const bf16* x, int* ids, float* weights, const float* logits
     const u32 generation = load_counter(counters + GENERATION), odd = generation % 2;
     if (blockIdx.x == 0 && threadIdx.x == 0) counters[LEFT_AT_0] = 0;
     list_tiles(shared.tiles, {ids, weights, logits, expert_scale}, rows);
+    const Stored first = {gate_up_scales, gate_up_zeros}, second = {down_scales, down_zeros};
     Position position = {};
     if (warp < CONSUMERS) {
-        consume<GateUp>(shared, ring, x_rows, position);
-        consume<Down>(shared, ring, x_rows, position);
+        consume<GateUp>(shared, ring, x_rows, position, first);
+        consume<Down>(shared, ring, x_rows, position, second);
     } else if (warp == CONSUMERS) {
-        finish<GateUp>(shared, position, weights, gate_up_bias, h, rows);
+        finish<GateUp>(shared, position, weights, gate_up_bias, first, h, rows);
         count_finished(counters, generation, 1);
-        finish<Down>(shared, position, weights, down_bias, out, rows);
+        finish<Down>(shared, position, weights, down_bias, second, out, rows);
     } else if (warp == CONSUMERS + 1) {
         produce<GateUp>(shared, ring, position, counters + GATE_UP_ITEMS + odd, gate_up);
         produce<Down>(shared, ring, position, counters + DOWN_ITEMS + odd, down);

@@ -174,6 +174,21 @@ static void load_matrices(u32 (&to)[4], u32 at) {
     for (int i = 0; i < 4; i++)
         memcpy(&to[i], block_memory + rows[i * 8 + lane() / 4] + lane() % 4 * 4, 4);
 }
+static void load_pair(u32 (&to)[2], u32 at) {
+    if (at % 8) fail("a load is not aligned");
+    memcpy(to, block_memory + at, 8);
+}
+static u32 permute(u32 a, u32 b, u32 selector) {
+    const u64 both = a | (u64)b << 32;
+    u32 result = 0;
+    for (int i = 0; i < 4; i++)
+        result |= (u32)(both >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    return result;
+}
+static u32 fma2(u32 a, u32 b, u32 c) {
+    return pack_bf16(bf16_low(a) * bf16_low(b) + bf16_low(c),
+                     bf16_high(a) * bf16_high(b) + bf16_high(c));
+}
 static u32 count_up(u32* counter) { return __atomic_fetch_add(counter, 1, __ATOMIC_SEQ_CST); }
 static u32 add_one(u32* counter) { return count_up(counter); }
 static u32 load_counter(const u32* counter) {

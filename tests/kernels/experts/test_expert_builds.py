@@ -12,9 +12,11 @@ from helpers.kernel_cases.kernel_devices import CUDA
 
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.experts import bf16_stream, few_rows, many_rows, mxfp4_stream
+from eightfold.kernels.experts.expert_config import STACKED_STREAMS
 from eightfold.kernels.experts.expert_weights import ExpertWeights
 from eightfold.kernels.experts.mxfp4_stream import StreamConfig
 from eightfold.kernels.experts.router import ROUTED
+from eightfold.kernels.experts.stored.expert_stack import StoredStack
 
 BUILDS = Path(__file__).parents[2] / "helpers" / "kernel_cases" / "expert_builds.py"
 needs_nvcc = pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
@@ -123,4 +125,36 @@ def test_mxfp4_stream_compiles_without_spills(config: StreamConfig, tmp_path: Pa
 def test_bf16_stream_compiles_without_spills(tmp_path: Path) -> None:
     config = bf16_stream.Bf16StreamConfig()
     defines = bf16_stream.kernel_defines(qwen_experts(), 8, config, ROUTED["softmax_topk"])
+    assert_products_overlap(compile_with_nvcc(bf16_stream.SOURCE, defines, tmp_path))
+
+
+def stored_qwen_experts(fp8: bool, group: int) -> ExpertWeights:
+    """Qwen3-30B-A3B's experts in FP8, or in 4 bits with zero points."""
+
+    def stack(rows: int, columns: int) -> StoredStack:
+        shared = group if fp8 and group else 1
+        groups = columns // group if group else 1
+
+        def empty(*shape: int) -> torch.Tensor:
+            return torch.empty(shape, dtype=torch.uint8, device="meta")
+
+        return StoredStack(
+            empty(128, rows, columns if fp8 else columns // 2),
+            empty(128, groups, rows // shared).bfloat16(),
+            None if fp8 else empty(128, groups, rows),
+            fp8,
+            shared,
+            group or columns,
+        )
+
+    return ExpertWeights("silu", gate_up=stack(1536, 2048), down=stack(2048, 768))
+
+
+@needs_nvcc
+@pytest.mark.parametrize(("fp8", "group"), [(True, 0), (True, 128), (False, 128), (False, 32)])
+def test_streams_of_stored_weights_compile_without_spills(
+    fp8: bool, group: int, tmp_path: Path
+) -> None:
+    experts, config = stored_qwen_experts(fp8, group), STACKED_STREAMS[0]
+    defines = bf16_stream.kernel_defines(experts, 8, config, ROUTED["softmax_topk"])
     assert_products_overlap(compile_with_nvcc(bf16_stream.SOURCE, defines, tmp_path))

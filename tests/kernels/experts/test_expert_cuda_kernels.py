@@ -5,9 +5,14 @@ import torch
 from helpers.kernel_cases.expert_cases import packed_experts, plain_experts, random_routes, run
 from helpers.kernel_cases.kernel_devices import DEVICE, needs_hopper, relative_error
 from helpers.kernel_cases.layer_cases import randn
+from helpers.kernel_cases.stored_experts import ALL, stored_experts
 
 from eightfold.kernels.experts.bf16_stream import Bf16StreamConfig
-from eightfold.kernels.experts.expert_config import Configuration
+from eightfold.kernels.experts.expert_config import (
+    STACKED_STREAMS,
+    Configuration,
+    stacked_config,
+)
 from eightfold.kernels.experts.experts_forward import experts_reference
 from eightfold.kernels.experts.few_rows import FewRowsConfig, FewRowsTiles, few_rows_config
 from eightfold.kernels.experts.many_rows import ManyRowsConfig
@@ -62,3 +67,13 @@ def test_full_tiles_of_many_rows(packed: bool) -> None:
     experts = packed_experts(4, 288, 160) if packed else plain_experts(4, 200, 264)
     for rows in (90, 130, 170, 400):  # 96 pairs of an expert and more
         check(rows, experts, ManyRowsConfig())
+
+
+@needs_hopper
+@pytest.mark.parametrize("rows", [1, 8, 17, 64])
+@pytest.mark.parametrize("name", ALL)
+def test_stored_weights(name: str, rows: int) -> None:
+    experts = stored_experts(name, 11, 512, 256)
+    for config in (*STACKED_STREAMS, stacked_config(rows, 3, experts)):
+        check(rows, experts, config)
+        check(rows, experts, config, all_at=8)

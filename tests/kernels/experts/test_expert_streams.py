@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.kernel_cases.expert_cases import packed_experts, plain_experts, random_routes
 from helpers.kernel_cases.kernel_devices import CUDA, relative_error
+from helpers.kernel_cases.stored_experts import stored_experts
 from helpers.kernel_cases.stream_emulation import EmulatedStream, SliceMap, SliceMaps
 
 from eightfold.kernels.experts import bf16_stream, mxfp4_stream
@@ -64,8 +65,9 @@ def check(
             stored = (scales[0], biases[0], scales[1], biases[1])
             kernel.launch(grid, (maps, *first, *stored, h, out, counters, rows))
         else:
-            stored = (experts.gate_up, biases[0], experts.down, biases[1])
-            kernel.launch(grid, (*first, *stored, h, out, counters, rows))
+            stored = (experts.gate_up_rows, biases[0], experts.down_rows, biases[1])
+            scales = bf16_stream.scales_and_zeros(experts)
+            kernel.launch(grid, (*first, *stored, h, out, counters, *scales, rows))
         return out.sum(0)
 
     out = run(x)
@@ -144,3 +146,32 @@ def test_bfloat16(
         bf16_stream.SOURCE, "experts_bf16_stream", defines, config.consumers, tmp_path
     )
     check(kernel, experts, rows, grid, together, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "config", "rows", "kind"),
+    [
+        ("fp8_rows", (5, 256, 128), Bf16StreamConfig(), 9, "softmax_topk"),
+        ("fp8_block", (4, 384, 256), Bf16StreamConfig(4, 8, 2), 9, None),  # groups that end apart
+        ("fp8_block", (3, 2048, 256), Bf16StreamConfig(8, 2), 3, None),
+        ("int4_128_zeros", (4, 256, 384), Bf16StreamConfig(), 9, None),
+        ("int4_64", (3, 192, 128), Bf16StreamConfig(8, 8, 2), 3, None),
+        ("int4_32_zeros", (3, 128, 192), Bf16StreamConfig(), 5, None),
+        ("int4_rows_zeros", (3, 64, 64), Bf16StreamConfig(4), 3, None),
+    ],
+)
+def test_stored_weights(
+    name: str,
+    sizes: tuple[int, int, int],
+    config: Bf16StreamConfig,
+    rows: int,
+    kind: RouterKind | None,
+    tmp_path: Path,
+) -> None:
+    torch.manual_seed(0)
+    experts = stored_experts(name, *sizes)
+    defines = bf16_stream.kernel_defines(experts, TOP_K, config, ROUTED[kind])
+    kernel = EmulatedStream(
+        bf16_stream.SOURCE, "experts_bf16_stream", defines, config.consumers, tmp_path
+    )
+    check(kernel, experts, rows, 2, False, kind)
