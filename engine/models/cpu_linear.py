@@ -8,6 +8,9 @@ from torch import nn
 # Up to this size of a model the plain weights stay beside those in oneDNN's layout. Those of a
 # larger one are let go of, layer by layer.
 MAX_KEPT_BYTES = 1 << 30
+ACTIVATIONS = (("swish", ""), ("gelu", "tanh"), ("gelu", "none"))
+"""Activations as oneDNN names them, with the algorithm."""
+TOLERANCES = {torch.float32: 1e-5, torch.bfloat16: 2e-2}  # relative, of stand-ins
 
 
 class OneDNNLinear(nn.Module):
@@ -36,8 +39,43 @@ class OneDNNLinear(nn.Module):
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         """[..., in_features] -> [..., out_features]."""
-        out = torch.ops.mkldnn._linear_pointwise(rows, self._reordered, self.bias, "none", [], "")
+        return self.activated(rows, "none", "")
+
+    def activated(self, rows: torch.Tensor, activation: str, algorithm: str) -> torch.Tensor:
+        """Return the activation of the outputs, by oneDNN's names."""
+        out = torch.ops.mkldnn._linear_pointwise(
+            rows, self._reordered, self.bias, activation, [], algorithm
+        )
         return cast(torch.Tensor, out)
+
+    def times(self, rows: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+        """Return the outputs times ``factors`` [..., out_features]."""
+        out = torch.ops.mkldnn._linear_pointwise.binary(
+            rows, factors, self._reordered, self.bias, "mul"
+        )
+        return cast(torch.Tensor, out)
+
+
+class OneDNNGatedMLP(nn.Module):
+    """Computes ``down(activation(gate(x)) * up(x))``, elementwise parts within the products.
+
+    For hundreds of rows, apart from them they would take 5 to 15 % of the time.
+
+    Args:
+        projections: gate, up and down.
+        activation: name and algorithm, one of ``ACTIVATIONS``.
+    """
+
+    def __init__(self, projections: list[OneDNNLinear], activation: tuple[str, str]) -> None:
+        super().__init__()
+        self.gate_proj, self.up_proj, self.down_proj = projections
+        self._activation = activation
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        """[..., hidden] -> [..., hidden]."""
+        gate = self.gate_proj.activated(rows, *self._activation)
+        out: torch.Tensor = self.down_proj(self.up_proj.times(rows, gate))
+        return out
 
 
 def use_onednn_linear(model: nn.Module) -> bool:
@@ -64,7 +102,34 @@ def use_onednn_linear(model: nn.Module) -> bool:
     keep = sum(_linear(*place).weight.nbytes for place in places) <= MAX_KEPT_BYTES
     for parent, name in places:
         setattr(parent, name, OneDNNLinear(_linear(parent, name), keep))
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if (fused := _fused_mlp(child)) is not None:
+                setattr(parent, name, fused)
     return True
+
+
+@torch.inference_mode()
+def _fused_mlp(module: nn.Module) -> OneDNNGatedMLP | None:
+    """Return what computes the same as a gated feed-forward module, found by trying it out."""
+    projections = [getattr(module, f"{name}_proj", None) for name in ("gate", "up", "down")]
+    layers = [layer for layer in projections if isinstance(layer, OneDNNLinear)]
+    linears = sum(isinstance(child, OneDNNLinear) for child in module.modules())
+    if len(layers) < 3 or linears > 3 or layers[0].out_features != layers[2].in_features:
+        return None
+    dtype = layers[0]._reordered.dtype
+    rows = torch.linspace(-2, 2, 2 * layers[0].in_features).sin().to(dtype)
+    rows = rows.view(1, 2, -1)
+    try:
+        wanted = module(rows)
+    except Exception:  # it takes something else
+        return None
+    for activation in ACTIVATIONS:
+        fused = OneDNNGatedMLP(layers, activation)
+        error = (fused(rows).float() - wanted.float()).norm()
+        if error <= TOLERANCES[dtype] * wanted.float().norm():
+            return fused
+    return None
 
 
 def _linear(parent: nn.Module, name: str) -> nn.Linear:
