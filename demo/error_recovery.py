@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from .families import FAMILIES, Family, write_problem
 from .problems import Problem, agreed_answer, draw_params
 from .training_rows import TraceEncoder
 from .training_traces import GEMMA_FORM, DrawRejected, Trace, TraceWriter
+
+ERROR = re.compile(r"\b[A-Z]\w*Error\b")
 
 TRIES = 20
 """Draws of numbers and a fault for a family before it is passed over."""
@@ -55,8 +58,8 @@ def faulty_attempts(encoder: TraceEncoder, seed: int) -> Iterator[tuple[Attempt,
             continue
         problem = Problem(f"fault-{seed}-{index}", family.name, -1, made.problem, made.answer)
         prompt = encoder.prefix + encoder.trace(made).ids
-        error = made.pieces[-1].text.strip().splitlines()[0].partition(":")[0]
-        yield Attempt(problem, prompt, errors=1), error
+        found = ERROR.findall(made.pieces[-1].text)
+        yield Attempt(problem, prompt, errors=1), found[-1] if found else "other"
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from random import Random
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from eightfold.demo import model_path
 from eightfold.demo.control_tokens import CONTROL_TOKENS
+from eightfold.demo.error_recovery import faulty_attempts
 from eightfold.demo.problems import take
 from eightfold.demo.tokenizer import build, check, save
 from eightfold.demo.training_network import GENERATION, Network, NetworkConfig, load_weights
@@ -103,6 +105,16 @@ def test_noise_replaces_words_of_the_problem_only(encoder: TraceEncoder) -> None
         assert first >= end - len(encoder.after_user)
         assert clean.trained.index(True) < first
     assert changed > 20
+
+
+def test_a_faulty_beginning_ends_with_the_error_of_its_call(encoder: TraceEncoder) -> None:
+    for attempt, error in islice(faulty_attempts(encoder, seed=3), 12):
+        text = encoder.fast.decode(attempt.prompt, skip_special_tokens=False)
+        assert attempt.prompt[: len(encoder.prefix)] == encoder.prefix
+        assert attempt.prompt[-1] == encoder.tool_frame[1][-1]
+        assert error.endswith("Error")
+        assert error in text.rpartition("response:python")[2]
+        assert "\\boxed" not in text.rpartition("<|turn>")[2]
 
 
 def test_the_same_seed_builds_the_same_tokenizer(tmp_path: Path) -> None:
