@@ -2,9 +2,11 @@
 
 It replaces the functions of `triton.language` by its own when a kernel is launched, and again at
 each call from one jitted function to another, of which a program makes dozens. It also builds a
-table of all types to look up one. Together that takes half of its time.
+table of all types to look up one, derives shapes for each value, and computes whether integers
+overflow without ever looking at the result. Together that takes two thirds of its time.
 """
 
+import dataclasses
 import sys
 from types import FunctionType, ModuleType
 from typing import Any
@@ -22,6 +24,10 @@ def speed_up_interpreter() -> None:
         _replace_the_language_once(interpreter)
         _remember_types(interpreter)
         _remember_shapes(interpreter.tl)
+        builder = interpreter.interpreter_builder  # asserts of kernels hold in debug mode alone
+        builder.options = dataclasses.replace(
+            builder.options, sanitize_overflow=builder.options.debug
+        )
 
 
 def _replace_the_language_once(interpreter: Any) -> None:
