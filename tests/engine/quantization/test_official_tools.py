@@ -10,6 +10,7 @@ from helpers.engine_cases.quantized_checkpoints import (
     logits,
     quantize_folder,
     relative_difference,
+    save_mixture,
     save_plain,
 )
 from transformers import AutoModelForCausalLM, FineGrainedFP8Config
@@ -66,6 +67,17 @@ def test_logits_equal_those_of_compressed_tensors(name: str, tmp_path: Path) -> 
 
 def test_logits_equal_those_of_fine_grained_fp8(tmp_path: Path) -> None:
     save_plain(tmp_path, hidden_size=256)  # transformers 5.5 expands whole blocks only
+    quantize_folder(tmp_path, "fine_grained_fp8")
+    ours, _ = load_checkpoint(tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(
+        tmp_path, dtype=torch.float32, quantization_config=FineGrainedFP8Config(dequantize=True)
+    )
+    assert relative_difference(logits(ours), logits(theirs.float())) < 0.02
+
+
+@pytest.mark.parametrize("family", ["qwen3_moe", "mixtral"])
+def test_experts_equal_those_of_fine_grained_fp8(family: str, tmp_path: Path) -> None:
+    save_mixture(tmp_path, family, hidden=256)
     quantize_folder(tmp_path, "fine_grained_fp8")
     ours, _ = load_checkpoint(tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(

@@ -223,17 +223,18 @@ def save_plain(folder: Path, **changes: object) -> None:
     model.to(torch.bfloat16).save_pretrained(folder)
 
 
-def save_mixture(folder: Path, family: str, layers: int = LAYERS) -> None:
+def save_mixture(folder: Path, family: str, layers: int = LAYERS, hidden: int = 128) -> None:
     """Write a checkpoint of 4 experts in bfloat16, stored one by one as the releases are.
 
     Args:
         folder: an existing folder.
         family: "qwen3_moe" or "mixtral".
         layers: number of layers.
+        hidden: width of the model.
     """
     torch.manual_seed(0)
     settings = {
-        **tiny_models.COMMON, "hidden_size": 128, "num_hidden_layers": layers,
+        **tiny_models.COMMON, "hidden_size": hidden, "num_hidden_layers": layers,
         "num_experts_per_tok": 2,
     }  # fmt: skip
     config: transformers.PretrainedConfig
