@@ -113,10 +113,13 @@ class Solver(AbstractContextManager["Solver"]):
 
     def table(self) -> str:
         """Return a table, for people, of what takes how much memory on each device."""
-        tables = [loop.engine.table() for loop in self.loops if loop.alive]
-        if len(tables) == 1:
-            return tables[0]
-        return "\n".join(f"engine {number}: {one}" for number, one in enumerate(tables, 1))
+        if len(self.loops) == 1:
+            return self.loop.engine.table()
+        return "\n".join(
+            f"engine {number}: {loop.engine.table()}"
+            for number, loop in enumerate(self.loops)
+            if loop.alive
+        )
 
     def close(self) -> None:
         """End the engines' threads and the kernels that the solver started.

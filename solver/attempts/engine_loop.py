@@ -99,7 +99,9 @@ class EngineLoop:
                     raise
         if future.done():
             return future.result()
-        raise EngineLostError("The engine's thread has ended.") from self.error
+        lost = isinstance(self.error, EngineLostError)
+        said = str(self.error) if lost else "The engine's thread has ended."
+        raise EngineLostError(said) from self.error
 
     # The following four methods may be called on the engine thread only.
 

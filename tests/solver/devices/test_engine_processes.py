@@ -31,6 +31,7 @@ def test_several_engines_sample_the_tokens_of_one(spread: Solver) -> None:
     assert len(spread.loops) == 3
     assert not spread.on_gpu
     assert spread.table().count("context:") == 3
+    assert "engine 2: " in spread.table(), "numbered as in messages, from 0"
     result = spread.solve(PROBLEM)
     with Solver(SolverConfig(attempts=4, early_stop=0)) as alone:
         expected = alone.solve(PROBLEM)
