@@ -1,4 +1,4 @@
-"""Every Triton kernel compiles within each GPU's limits; no GPU is needed. About 40 seconds."""
+"""Every Triton kernel compiles within each GPU's limits; no GPU is needed. About 90 seconds."""
 
 import os
 import subprocess
@@ -11,6 +11,7 @@ from helpers.kernel_cases.kernel_devices import CUDA
 BUILDS = Path(__file__).parents[1] / "helpers" / "kernel_cases" / "triton_builds.py"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(CUDA, reason="on a GPU the other tests compile the kernels")
 def test_triton_kernels_compile_for_every_gpu() -> None:
     environment = {name: text for name, text in os.environ.items() if name != "TRITON_INTERPRET"}
@@ -19,9 +20,9 @@ def test_triton_kernels_compile_for_every_gpu() -> None:
             [sys.executable, str(BUILDS), *capabilities],
             env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         )
-        for capabilities in (("90", "89"), ("80", "86", "100", "120"))
+        for capabilities in (("90", "100", "120"), ("80", "86", "89"))
     ]  # fmt: skip
-    for run, least in zip(runs, (50, 80), strict=True):
+    for run, least in zip(runs, (120, 80), strict=True):
         said, _ = run.communicate(timeout=600)
         assert run.returncode == 0, said
         assert said.count("built") > least
