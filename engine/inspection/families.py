@@ -115,6 +115,8 @@ FAMILIES: dict[str, Family] = {
     "mistral": Family(),
     "qwen2": Family(),
     "qwen3": Family(),
+    "seed_oss": Family(),
+    "ernie4_5": Family(neighbors_rotate=True, unsupported=(("use_bias", (None, False)),)),
     "qwen3_moe": Family(
         experts=ExpertsRow(
             kind="softmax_topk_renormalized", renormalized_by="norm_topk_prob", **_MIXTURE

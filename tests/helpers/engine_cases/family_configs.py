@@ -36,6 +36,10 @@ CONFIGS: dict[str, Callable[[], PretrainedConfig]] = {
         **LAYERS, use_sliding_window=True, sliding_window=WINDOW, max_window_layers=1
     ),
     "qwen3": lambda: transformers.Qwen3Config(**LAYERS, **HEADS),
+    "seed_oss": lambda: transformers.SeedOssConfig(
+        **LAYERS, **HEADS, attention_bias=True, attention_out_bias=True
+    ),
+    "ernie4_5": lambda: transformers.Ernie4_5Config(**LAYERS, **HEADS),
     "qwen3_moe": lambda: transformers.Qwen3MoeConfig(
         **LAYERS, **HEADS, **EXPERTS, norm_topk_prob=True
     ),
