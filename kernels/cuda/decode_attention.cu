@@ -101,9 +101,12 @@ __device__ __forceinline__ void zero_unseen_values(u32 values, int k0, int low, 
     }
     fence_async_proxy();
     __syncwarp();
-    if (ROW_BLOCKS > 1)  // barriers 0 and 1 belong to all warps
-        asm volatile("bar.sync %0, %1;" ::"r"(2 + warp / ROW_BLOCKS), "n"(ROW_BLOCKS * 32)
-                     : "memory");
+    // Barriers 0 and 1 belong to all warps. The numbers are constants: one in a register would
+    // reserve all 16 of the multiprocessor's.
+#pragma unroll
+    for (int stream = 0; stream < STREAMS; ++stream)
+        if (ROW_BLOCKS > 1 && warp / ROW_BLOCKS == stream)
+            asm volatile("bar.sync %0, %1;" ::"r"(2 + stream), "n"(ROW_BLOCKS * 32) : "memory");
 }
 
 // Takes one tile into a warp's sums.

@@ -41,7 +41,7 @@ constexpr float CODE_UNIT = 64.0f, SECOND = 0.0625f;
 
 struct Shared {
     u8 x[MOST_BLOCKS][TILES_N][2][8][16];  // of a block: 8 floats of a pair, by halves of columns
-    u8 scales[SCALE_STAGES][SCALE_BYTES], scales_end[16];
+    u8 scales[SCALE_STAGES][SCALE_BYTES + 16];  // of the last row, up to 7 more are read
     float parts[2][CONSUMERS][4 * TILES_N][32];
     // Of the parts: factors of their results, for what x and codes were multiplied by, and items.
     float factors[2][PAIRS];
@@ -53,6 +53,9 @@ struct Shared {
     u64 parts_full[2], parts_empty[2];
     Tiles tiles;
 };
+// OTHER_BYTES of mxfp4_stream.py: what it counts as shared memory beside x, scales and parts.
+static_assert(sizeof(Shared) <= sizeof(Shared::x) + SCALE_STAGES * SCALE_BYTES +
+                                    sizeof(Shared::parts) + 12288, "too many experts");
 // What a warp has been through, of both products: entries of the queue, tiles, and slices, of each
 // group for the warp that copies, else of its own.
 struct Position { int entries, tiles, slices[GROUPS]; };
@@ -458,7 +461,7 @@ experts_mxfp4_stream(const __grid_constant__ Weights w, const bf16* x, int* ids,
         fence_async_proxy();
     }
     // Scales beyond the last block are read, and multiply zeros: they must be finite.
-    for (int i = threadIdx.x; i < (SCALE_STAGES * SCALE_BYTES + 16) / 4; i += THREADS)
+    for (int i = threadIdx.x; i < (int)sizeof(shared.scales) / 4; i += THREADS)
         ((u32*)shared.scales)[i] = 0;
     fence_async_proxy();
     if (threadIdx.x < 2 * PAIRS) shared.largest[threadIdx.x / PAIRS][threadIdx.x % PAIRS] = 0;
