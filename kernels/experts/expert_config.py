@@ -12,13 +12,16 @@ from .grouped_kernels import CHUNK
 from .many_rows import ManyRowsConfig, many_rows_fits
 from .mxfp4_stream import StreamConfig, mxfp4_stream_fits
 from .router import Routing
+from .stored.expert_stack import StoredStack
 
 MOST_FEW_ROWS = 64
 MOST_STREAMED = 12  # pairs of an expert, on average, in MXFP4
 MOST_STREAMED_IN_FOURS = 1.5  # the same, for tiles of four pairs
 MOST_STREAMED_ROWS = 16  # in bfloat16, FP8 and 4 bits
 STACKED_STREAMS = (Bf16StreamConfig(most_stages=8, down_groups=2), Bf16StreamConfig(most_stages=8))
-"""Configurations for FP8 and 4 bits, the first that fits: their rows are short."""
+"""Configurations of the stream for FP8 and 4 bits, the first that fits: their rows are short."""
+STREAM_STACKED = False
+"""Whether FP8 and 4 bits take the stream: unlike the Triton kernel, it has not run on a GPU yet."""
 SMALLEST_TILE = 16
 LARGE_TILES = (9, 10)  # compute capabilities, without the minor one
 
@@ -61,7 +64,7 @@ Configuration = StreamConfig | Bf16StreamConfig | FewRowsConfig | ManyRowsConfig
 def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
     """Return the configuration for so many rows, of a CUDA kernel if one can compute them."""
     if experts.is_stacked:
-        for stream in STACKED_STREAMS:
+        for stream in STACKED_STREAMS if STREAM_STACKED else ():
             if rows <= MOST_STREAMED_ROWS and bf16_stream_fits(rows, top_k, experts, stream):
                 return stream
         return stacked_config(rows, top_k, experts)
@@ -99,14 +102,25 @@ def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
 
 
 def stacked_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
-    """Return the configuration of the Triton kernel for weights in FP8 or 4 bits."""
+    """Return the configuration of the Triton kernel for weights in FP8 or 4 bits.
+
+    That of Hopper was the fastest of seven (few rows) and four (many) on an H200.
+    """
+    assert isinstance(experts.gate_up, StoredStack)
     mean, tiles = rows * top_k / experts.experts, ExpertTiles(64, 128, 4, 3)
+    large, fp8 = _takes_large_tiles(experts.gate_up_rows.device), experts.gate_up.is_fp8
+    small_groups = experts.gate_up.columns_per_scale < 128
+    wide = ExpertTiles(128, 128, 8, 3)
     if mean <= 12:
-        return ExpertConfig(16, replace(tiles, stages=4), replace(tiles, stages=4))
-    large = _takes_large_tiles(experts.gate_up_rows.device)
+        few = replace(tiles, stages=4)
+        if large and not small_groups:
+            few = ExpertTiles(32, 128, 2, 4) if fp8 else wide
+        return ExpertConfig(16, few, few)
+    if large and not fp8:
+        return ExpertConfig(64, wide, wide)
     if mean <= 48 or not large:
         return ExpertConfig(64, tiles if large else replace(tiles, tile_n=32), tiles)
-    return ExpertConfig(128, replace(tiles, warps=8), ExpertTiles(128, 128, 8, 3))
+    return ExpertConfig(128, replace(tiles, warps=8), wide)
 
 
 def _takes_large_tiles(device: torch.device) -> bool:

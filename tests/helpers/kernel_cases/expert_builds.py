@@ -68,10 +68,16 @@ def stored(capability: int) -> Iterator[Build]:
                 "GROUP": group, "GROUPS": inputs // group, "ASM": True,
             }  # fmt: skip
             own = types | {"out": B if gated else F}
-            few = {"BM": 16, "BN": 64, "STAGES": 4}
-            yield stored_kernel.stored_product_kernel, own, shapes | few, 4
+            few, warps = {"BM": 16, "BN": 64, "STAGES": 4}, 4
             columns = (64 if gated else 128) if large else (32 if gated else 64)
             many = {"BM": 128 if large else 64, "BN": columns, "STAGES": 3}
+            if large and weights["FP8"]:
+                few, warps = {"BM": 16, "BN": 32, "STAGES": 4}, 2
+            elif large:
+                if group >= 128:
+                    few, warps = {"BM": 16, "BN": 128, "STAGES": 3}, 8
+                many = {"BM": 64, "BN": 128, "STAGES": 3}
+            yield stored_kernel.stored_product_kernel, own, shapes | few, warps
             yield stored_kernel.stored_product_kernel, own, shapes | many, 8 if large else 4
 
 
