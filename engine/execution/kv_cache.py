@@ -82,10 +82,14 @@ class KVCache:
 
     def copy_pages(self, copies: list[PageCopy]) -> None:
         """Copy pages in the given order: a later copy may read what an earlier one wrote."""
+        moved: dict[int, dict[int, int]] = {}  # of each group: tokens' sources by their targets
         for kind, group, source, target in copies:
             if kind == "token":
-                self._copy_token(group, source, target)
+                if source in moved.get(group, ()):
+                    self._copy_tokens(moved)
+                moved.setdefault(group, {})[target] = source
                 continue
+            self._copy_tokens(moved)
             device, host = self._device_pages[group], self._host_pages[group]
             origin = host if kind == "restore" else device
             destination = host if kind == "offload" else device
@@ -97,16 +101,24 @@ class KVCache:
                 # each layer is copied by itself.
                 for to, page in zip(target_tensor, source_tensor, strict=True):
                     to[target].copy_(page[source], non_blocking=True)
+        self._copy_tokens(moved)
 
-    def _copy_token(self, group: int, source: int, target: int) -> None:
-        """Copy what is at one slot of a group's layers to another slot."""
-        window, slots = self.windows[group], torch.tensor([target], device=self._device)
-        for layer in self._architecture.layers:
-            if layer.window != window or not layer.owns_kv:
-                continue
-            for pages in self.layers[layer.index]:
-                if isinstance(pages, Fp8Pages):
-                    row = pages.gather(slots.new_tensor([source]), torch.float32)
-                    write_fp8_pages_in_torch(pages, row, slots)
-                elif pages is not None:
-                    pages.flatten(0, 1)[target] = pages.flatten(0, 1)[source]
+    def _copy_tokens(self, moved: dict[int, dict[int, int]]) -> None:
+        """Copy what is at some slots of each group's layers to other slots; empties ``moved``.
+
+        All tokens of a layer are read before one is written: one launch a layer instead of one a
+        token, for which the device would wait.
+        """
+        for group, sources in moved.items():
+            slots = torch.tensor([list(sources), list(sources.values())], device=self._device)
+            for layer in self._architecture.layers:
+                if layer.window != self.windows[group] or not layer.owns_kv:
+                    continue
+                for pages in self.layers[layer.index]:
+                    if isinstance(pages, Fp8Pages):
+                        rows = pages.gather(slots[1], torch.float32)
+                        write_fp8_pages_in_torch(pages, rows, slots[0])
+                    elif pages is not None:
+                        flat = pages.flatten(0, 1)
+                        flat.index_copy_(0, slots[0], flat[slots[1]])
+        moved.clear()
