@@ -14,8 +14,8 @@ class DraftSource(Protocol):
 
         Args:
             sequences: sequences whose newest token the step computes.
-            rooms: how many tokens each of them may still draw, beside the one it draws anyway: no
-                draft may be deeper.
+            rooms: how many tokens each of them may draw in the step, beside the one it draws
+                anyway: no draft may be deeper.
         """
 
     def device_drafts(self, sequences: list[Sequence]) -> int:

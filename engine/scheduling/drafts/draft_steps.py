@@ -174,9 +174,13 @@ class DraftSteps:
         seq.max_computed = min(seq.max_computed, len(seq.tokens))
 
     def _room(self, seq: Sequence) -> int:
-        """Return how many tokens ``seq`` may draw beside the next one, whatever is in flight."""
+        """Return how many tokens ``seq`` may draw beside the next one, whatever is in flight.
+
+        The last token that its limits allow is not among them: it finishes the sequence, so behind
+        others it would be left to a step that computes the token before it again.
+        """
         ahead = seq.pending + seq.drafts_in_flight
         room = self._max_context - len(seq.tokens) - ahead
         if seq.params.max_new_tokens is not None:
             room = min(room, seq.params.max_new_tokens - seq.sampled - ahead)
-        return room - 1
+        return max(0, room - 2)

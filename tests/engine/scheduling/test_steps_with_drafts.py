@@ -1,7 +1,7 @@
 """Steps that carry drafts: pauses and ends among them, pages, windows, forks, and counters."""
 
 import pytest
-from helpers.engine_cases.draft_sources import RandomDrafts
+from helpers.engine_cases.draft_sources import DeviceDrafts, RandomDrafts
 from helpers.engine_cases.fake_engine import (
     EVERY_TOKEN,
     PAGE_SIZE,
@@ -12,6 +12,8 @@ from helpers.engine_cases.fake_engine import (
     sampled_alone,
 )
 
+from eightfold.engine.scheduling.scheduled_step import StepPlan
+
 WINDOW = 6
 
 
@@ -19,6 +21,14 @@ def drafting(accuracy: float = 1.0, most: int = 5, branches: bool = False, **cha
     """Return an engine whose drafts are right with a given probability."""
     source = RandomDrafts(1, WINDOW, accuracy, most, branches)
     source.random.randint = lambda low, high: high  # type: ignore[method-assign]
+    settings: dict = {"max_step_tokens": 24, "window": WINDOW, **changes}
+    return FakeEngine(draft_source=source, **settings)
+
+
+def drafting_on_the_device(**changes: object) -> FakeEngine:
+    """Return an engine whose drafts, all right, are made behind the steps."""
+    source = DeviceDrafts(1, WINDOW, 1.0, 3)
+    source.random.random = lambda: 0.5  # type: ignore[method-assign]
     settings: dict = {"max_step_tokens": 24, "window": WINDOW, **changes}
     return FakeEngine(draft_source=source, **settings)
 
@@ -78,6 +88,7 @@ def test_a_token_that_finishes_a_sequence_is_reported_alone() -> None:
     events = engine.run()
     assert events[-1].tokens == (end,)
     assert events[-1].reason == "eos"
+    assert engine.scheduler.counters.recomputed_tokens == 1  # to draw it again
     assert engine.sampled[seq] == sampled_alone(list(PROMPT), settings)
 
 
@@ -87,8 +98,9 @@ def test_no_draft_lies_beyond_the_last_token(limit: int) -> None:
     seq = engine.scheduler.submit(list(PROMPT), params(max_new_tokens=limit))
     engine.run()
     assert len(engine.sampled[seq]) == limit
-    assert engine.scheduler.counters.drafted_tokens <= max(0, limit - 2) * limit
-    assert engine.scheduler.counters.dropped_tokens <= 1
+    counters = engine.scheduler.counters
+    assert counters.drafted_tokens <= max(0, limit - 3) * limit
+    assert counters.dropped_tokens == counters.recomputed_tokens == 0
 
 
 def test_the_context_can_be_filled() -> None:
@@ -97,6 +109,26 @@ def test_the_context_can_be_filled() -> None:
     events = engine.run()
     assert events[-1].reason == "context"
     assert len(PROMPT) + len(engine.sampled[seq]) == 20
+    assert engine.scheduler.counters.recomputed_tokens == 0
+
+
+@pytest.mark.parametrize("limit", [19, 23, 27])
+def test_an_end_at_the_limit_behind_chained_steps_recomputes_nothing(limit: int) -> None:
+    """Right drafts that the device makes do not reach the last token either."""
+    engine = drafting_on_the_device(lookahead=1)
+    chain, chained = engine.scheduler.plan_chained, []
+
+    def counted() -> StepPlan | None:
+        plan = chain()
+        chained.append(plan is not None)
+        return plan
+
+    engine.scheduler.plan_chained = counted  # type: ignore[method-assign]
+    seq = engine.scheduler.submit(list(PROMPT), params(max_new_tokens=limit))
+    engine.run()
+    assert any(chained)
+    assert engine.sampled[seq] == sampled_alone(list(PROMPT), params(max_new_tokens=limit))
+    assert engine.scheduler.counters.recomputed_tokens == 0
 
 
 def test_drafts_take_no_page_from_others() -> None:
