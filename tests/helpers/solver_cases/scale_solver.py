@@ -100,9 +100,9 @@ def cluster_of(cpus: Sequence[int], **head: Any) -> Iterator[Any]:
     # The monitor would kill workers if other processes need the memory.
     os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"})
     here = str(Path(__file__).resolve().parents[2])
-    paths = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    if here not in paths:  # for the workers, which import this module
-        os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, paths)])
+    before = os.environ.get("PYTHONPATH")
+    # For the workers, which import this module; later tests must not find the tests' folders.
+    os.environ["PYTHONPATH"] = os.pathsep.join([here, *filter(None, [before])])
     options = {"include_dashboard": False, "object_store_memory": STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": cpus[0], **options, **head})
     try:
@@ -111,3 +111,7 @@ def cluster_of(cpus: Sequence[int], **head: Any) -> Iterator[Any]:
         yield cluster
     finally:
         cluster.shutdown()
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
