@@ -140,16 +140,19 @@ class EngineLoop:
                 with self._changed:
                     if not self._commands and not self._closing:
                         self._changed.wait(max(0.0, min(wake - time.monotonic(), 1.0)))
-        except EngineLostError as error:  # expected of a process; a traceback would tell no more
-            self._end(error, error)
         except BaseException as error:
-            self._end(error, RuntimeError(f"the engine's thread ended: {error!r}"))
-            raise
+            self.error = error
+            for listener in list(self._listeners):
+                listener.fault(self.fault, final=True)
+            if not isinstance(error, EngineLostError):  # else a traceback would tell no more
+                raise
 
-    def _end(self, error: BaseException, fault: RuntimeError) -> None:
-        self.error = error
-        for listener in list(self._listeners):
-            listener.fault(fault, final=True)
+    @property
+    def fault(self) -> RuntimeError:
+        """The error that ended the thread, as the requests on it are told."""
+        if isinstance(self.error, EngineLostError):
+            return self.error
+        return RuntimeError(f"the engine's thread ended: {self.error!r}")
 
     def _between_steps(self) -> float:
         """Run commands and ticks; return when the next tick is due."""

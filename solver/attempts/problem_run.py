@@ -125,10 +125,7 @@ class ProblemRun:
                     on_progress(self.progress())
                 for lane in self._lanes:
                     if not lane.loop.alive and not all(one.over for one in lane.attempts):
-                        error = lane.loop.error
-                        if not isinstance(error, EngineLostError):
-                            error = RuntimeError(f"the engine's thread ended: {error!r}")
-                        self._fault(lane, error, final=True)
+                        self._fault(lane, lane.loop.fault, final=True)
         except BaseException:
             self.abandon(Ending.INTERRUPTED)
             raise
