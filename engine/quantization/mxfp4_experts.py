@@ -9,6 +9,7 @@ from torch import nn
 from eightfold.kernels.experts.mxfp4_reference import BLOCK, BLOCK_BYTES, expand_mxfp4
 
 from ..model_errors import UnsupportedModelError
+from .expert_sum import sum_of_experts
 
 
 class Mxfp4Experts(nn.Module):
@@ -91,15 +92,12 @@ class Mxfp4Experts(nn.Module):
         Returns:
             [T, hidden].
         """
-        out = torch.zeros_like(hidden_states)
-        for expert in router_indices.unique().tolist():
-            tokens, places = torch.where(router_indices == expert)
-            gate_up, down = self.expert_weights(expert, hidden_states.dtype)
-            both = F.linear(hidden_states[tokens], gate_up, self.gate_up_proj_bias[expert])
-            gate = both[..., ::2].clamp(max=self.limit)
-            up = both[..., 1::2].clamp(-self.limit, self.limit)
-            activated = (up + 1) * (gate * torch.sigmoid(gate * self.alpha))
-            rows = F.linear(activated, down, self.down_proj_bias[expert])
-            weighted = rows * routing_weights[tokens, places, None]
-            out.index_add_(0, tokens, weighted.to(out.dtype))
-        return out
+        return sum_of_experts(hidden_states, router_indices, routing_weights, self._expert)
+
+    def _expert(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        gate_up, down = self.expert_weights(expert, x.dtype)
+        both = F.linear(x, gate_up, self.gate_up_proj_bias[expert])
+        gate = both[..., ::2].clamp(max=self.limit)
+        up = both[..., 1::2].clamp(-self.limit, self.limit)
+        activated = (up + 1) * (gate * torch.sigmoid(gate * self.alpha))
+        return F.linear(activated, down, self.down_proj_bias[expert])

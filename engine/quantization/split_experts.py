@@ -11,6 +11,7 @@ from eightfold.kernels.experts.expert_weights import Activation, ExpertWeights
 from eightfold.kernels.experts.stored.expert_stack import StoredStack, stack_matrices
 
 from ..model_errors import UnsupportedModelError
+from .expert_sum import sum_of_experts
 from .stored_linear import StoredLinear
 
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
@@ -104,15 +105,12 @@ class SplitExperts(nn.Module):
         """
         if self.weights is not None:
             return self._multiply(self.weights, hidden_states, top_k_index, top_k_weights)
-        out = torch.zeros_like(hidden_states)
-        for expert in top_k_index.unique().tolist():
-            tokens, places = torch.where(top_k_index == expert)
-            gate, up, down = self.layers(expert)
-            x = hidden_states[tokens]
-            rows = down(self.act_fn(gate(x)) * up(x))
-            weighted = rows * top_k_weights[tokens, places, None]
-            out.index_add_(0, tokens, weighted.to(out.dtype))
-        return out
+        return sum_of_experts(hidden_states, top_k_index, top_k_weights, self._expert)
+
+    def _expert(self, expert: int, x: torch.Tensor) -> torch.Tensor:
+        gate, up, down = self.layers(expert)
+        rows: torch.Tensor = down(self.act_fn(gate(x)) * up(x))
+        return rows
 
     def _multiply(
         self, experts: ExpertWeights, x: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor

@@ -122,11 +122,16 @@ def test_experts_of_one_layer_may_stay_plain(tmp_path: Path) -> None:
     assert relative_difference(logits(model), logits(reference)) < 1e-6
 
 
+def declare_fp8(folder: Path) -> None:
+    """Let a checkpoint's configuration say that its weights are in FP8."""
+    config = json.loads((folder / "config.json").read_text())
+    config["quantization_config"] = FORMATS["fp8_channel"][0]
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def test_stacked_experts_are_refused_if_they_are_quantized(tmp_path: Path) -> None:
     tiny_models.save("gemma4_moe", tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["quantization_config"] = FORMATS["fp8_channel"][0]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    declare_fp8(tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
     name = next(name for name in stored if name.endswith("experts.gate_up_proj"))
     stored[name] = stored[name].to(torch.float8_e4m3fn)
@@ -137,9 +142,7 @@ def test_stacked_experts_are_refused_if_they_are_quantized(tmp_path: Path) -> No
 
 def test_experts_that_cannot_be_divided_are_refused(tmp_path: Path) -> None:
     tiny_models.save("gpt_oss", tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    config["quantization_config"] = FORMATS["fp8_channel"][0]
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    declare_fp8(tmp_path)
     stored = load_file(tmp_path / "model.safetensors")
     stored = {name: each for name, each in stored.items() if "gate_up_proj" not in name}
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
