@@ -137,10 +137,9 @@ class TraceEncoder:
 
     def draw(self, rng: Random) -> EncodedTrace:
         """Return a new trace."""
-        trace = write_trace(rng)
-        made = self.trace(trace)
+        made = self.trace(write_trace(rng))
         if rng.random() < NOISE_SHARE:
-            self.add_noise(made, trace.problem, rng)
+            self.add_noise(made, rng)
         return made
 
     def encode(self, text: str) -> list[int]:
@@ -181,13 +180,13 @@ class TraceEncoder:
                 gaps.append(len(ids))
         return EncodedTrace(ids, trained, gaps)
 
-    def add_noise(self, made: EncodedTrace, problem: str, rng: Random) -> None:
+    def add_noise(self, made: EncodedTrace, rng: Random) -> None:
         """Replace tokens of the problem, so that no single word of it is relied on.
 
         Digits stay. The words of such a problem are not trained on.
         """
-        start = 1 + len(self.user_head)
-        for index in range(start, start + len(self.encode(problem))):
+        # The first gap may come behind the user's turn and the head of the model's.
+        for index in range(1 + len(self.user_head), made.gaps[0] - len(self.after_user)):
             made.trained[index] = False
             if rng.random() < NOISE_RATE and made.ids[index] not in self.digits:
                 made.ids[index] = rng.choice(self.words)

@@ -93,7 +93,7 @@ def test_noise_replaces_words_of_the_problem_only(encoder: TraceEncoder) -> None
     changed = 0
     for seed in range(60):
         noisy = encoder.trace(trace)
-        encoder.add_noise(noisy, trace.problem, Random(seed))
+        encoder.add_noise(noisy, Random(seed))
         assert len(noisy.ids) == len(clean.ids)
         for index, (old, new) in enumerate(zip(clean.ids, noisy.ids, strict=True)):
             if old != new:
