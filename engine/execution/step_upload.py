@@ -64,7 +64,7 @@ class StepUpload:
         return views
 
     def copy(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Copy the arrays to the device, where a captured graph knows their addresses.
+        """Copy the arrays to the device buffer, from whose addresses a captured graph reads.
 
         Raises:
             ValueError: if the arrays do not fit the buffer.

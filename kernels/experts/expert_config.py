@@ -21,7 +21,10 @@ MOST_STREAMED_ROWS = 16  # in bfloat16, FP8 and 4 bits
 STACKED_STREAMS = (Bf16StreamConfig(most_stages=8, down_groups=2), Bf16StreamConfig(most_stages=8))
 """Configurations of the stream for FP8 and 4 bits, the first that fits: their rows are short."""
 STREAM_STACKED = False
-"""Whether FP8 and 4 bits take the stream: unlike the Triton kernel, it has not run on a GPU yet."""
+"""True if weights in FP8 and 4 bits use the stream instead of the Triton kernel.
+
+Off, because the stream has not run on a GPU yet.
+"""
 SMALLEST_TILE = 16
 LARGE_TILES = (9, 10)  # compute capabilities, without the minor one
 

@@ -54,7 +54,7 @@ class ExpertWeights:
 
     @property
     def is_stacked(self) -> bool:
-        """Whether the weights are stored in FP8 or 4 bits."""
+        """True if the weights are stored in FP8 or 4 bits."""
         return isinstance(self.gate_up, StoredStack)
 
     @property

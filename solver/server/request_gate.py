@@ -1,4 +1,4 @@
-"""What every request passes: key, host, the size of its body, and the count of its status."""
+"""Checks each request's key, host and size of body, and counts the statuses of the replies."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ FAULTS = {
     "missing_keys": "missing",
     "unexpected_keys": "unexpected",
 }
-"""What transformers says of tensors that it cannot load, and how that is called here."""
+"""The words of transformers for tensors that it cannot load, and ours."""
 
 FRACTIONAL = ("F64", "F32", "F16", "BF16")
 ORDER = ".token_ordering"  # of a head of centroids; a table of token ids
@@ -187,7 +187,7 @@ def _suppressed(folder: Path, vocabulary: int) -> tuple[int, ...]:
         raise CheckpointError(f"{path} cannot be used: {first_line(error)}.") from error
     if wrong:
         raise CheckpointError(
-            f"{path} cannot be used: suppress_tokens has {wrong[0]!r}, which is none of the "
+            f"{path} cannot be used: suppress_tokens has {wrong[0]!r}, which is not one of the "
             f"drafter's {vocabulary} tokens; get it again."
         )
     return tuple(found)

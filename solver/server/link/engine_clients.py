@@ -33,7 +33,7 @@ class EngineClients:
 
     @property
     def ended(self) -> list[str]:
-        """What ended each engine that has ended."""
+        """For each engine that has ended, the reason."""
         return [client.ended for client in self._clients if client.ended is not None]
 
     @property

@@ -161,7 +161,7 @@ def test_damaged_tensors_of_a_drafter_are_named(change: Any, said: str, tmp_path
 def test_tokens_that_cannot_be_suppressed_are_refused(token: object, tmp_path: Path) -> None:
     save_assistant(tmp_path)
     (tmp_path / "generation_config.json").write_text(json.dumps({"suppress_tokens": [5, token]}))
-    with pytest.raises(CheckpointError, match=rf"has {token!r}, which is none of .* 128 tokens"):
+    with pytest.raises(CheckpointError, match=rf"has {token!r}, which is not one of .* 128 tokens"):
         engine(tmp_path)
 
 

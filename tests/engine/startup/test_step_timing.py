@@ -1,4 +1,4 @@
-"""What steps cost by their rows: on a CPU the fastest step counts, on a GPU the mean of several."""
+"""How long steps of different sizes take: the fastest step on a CPU, the mean on a GPU."""
 
 from types import SimpleNamespace
 from typing import Any
