@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 import torch
 
-from eightfold.kernels.attention.attention_dispatch import NO_SLOT
+from eightfold.kernels.attention.attention_shapes import NO_SLOT
 
 from ..scheduling.scheduled_step import ScheduledTokens
 

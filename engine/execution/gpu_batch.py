@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from eightfold.kernels.attention.attention_dispatch import NO_SLOT
+from eightfold.kernels.attention.attention_shapes import NO_SLOT
 
 from ..scheduling.pages.page_pool import NULL_PAGE
 from ..scheduling.scheduled_step import ScheduledTokens

@@ -11,8 +11,6 @@ from .one_copy_keys import OneCopy
 from .paged_decode import paged_decode
 from .paged_prefill import paged_prefill
 
-NO_SLOT = -1  # in a slot mapping: the row's key and value are not written
-
 
 @dataclass(frozen=True, slots=True)
 class PagedBatch:
@@ -24,7 +22,7 @@ class PagedBatch:
 
     Attributes:
         slot_mapping: int32 [T], slot of the cache to which each row's key and value are written;
-            ``NO_SLOT`` for none.
+            ``NO_SLOT`` (``attention_shapes``) for none.
         page_table: int32 [num_decodes + chunks, P]. Entry j of a row is the page that holds
             positions from ``first_pos + j * page_size``.
         first_pos: int32 [num_decodes + chunks], position of the first entry of the page table.

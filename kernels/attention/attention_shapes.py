@@ -4,9 +4,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..triton_launch import FLOAT_DTYPES, require, require_tensor
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
 from .fp8_pages import Fp8Pages, KVPages
 from .one_copy_keys import OneCopy
+
+NO_SLOT = -1  # in a slot mapping: the row's key and value are not written
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,15 +13,8 @@ from typing import Any
 
 import torch
 
-from ..triton_launch import (
-    multiprocessor_count,
-    next_power_of_2,
-    pdl_options,
-    require,
-    require_tensor,
-    require_tile,
-    shared_memory_bytes,
-)
+from ..argument_checks import require, require_tensor, require_tile
+from ..triton_launch import multiprocessor_count, next_power_of_2, pdl_options, shared_memory_bytes
 from .attention_shapes import PagedInputs, PagedShape
 from .fp8_pages import KVPages
 from .hopper import hopper_decode, hopper_one_copy

@@ -4,13 +4,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..triton_launch import (
-    next_power_of_2,
-    require,
-    require_tensor,
-    require_tile,
-    shared_memory_bytes,
-)
+from ..argument_checks import require, require_tensor, require_tile
+from ..triton_launch import next_power_of_2, shared_memory_bytes
 from .attention_shapes import PagedInputs, PagedShape
 from .fp8_pages import KVPages
 from .hopper import hopper_one_copy, hopper_prefill

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ..triton_launch import require, require_tile
+from ..argument_checks import require, require_tile
 from .bf16_stream import Bf16StreamConfig, bf16_stream_fits
 from .expert_weights import ExpertWeights
 from .few_rows import FewRowsConfig, few_rows_config, few_rows_fits

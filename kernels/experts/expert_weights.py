@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import torch
 
-from ..triton_launch import FLOAT_DTYPES, require, require_tensor
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
 from .mxfp4_reference import BLOCK, BLOCK_BYTES, expand_mxfp4
 from .stored.expert_stack import StoredStack
 

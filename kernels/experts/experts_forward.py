@@ -3,13 +3,11 @@
 import torch
 import torch.nn.functional as F
 
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
 from ..triton_launch import (
-    FLOAT_DTYPES,
     _is_interpreted,
     next_power_of_2,
     pdl_options,
-    require,
-    require_tensor,
     split_workspace,
     workspace_size,
 )

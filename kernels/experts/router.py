@@ -7,15 +7,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_launch import (
-    FLOAT_DTYPES,
-    next_power_of_2,
-    pdl_launch_dependents,
-    pdl_options,
-    pdl_wait,
-    require,
-    require_tensor,
-)
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
+from ..triton_launch import next_power_of_2, pdl_launch_dependents, pdl_options, pdl_wait
 
 RouterKind = Literal["softmax_topk", "softmax_topk_renormalized", "topk_softmax"]
 """Order of softmax and choice: probabilities among all experts, the same divided by their sum

@@ -4,7 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_launch import FLOAT_DTYPES, pdl_options, pdl_wait, require, require_tensor
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
+from ..triton_launch import pdl_options, pdl_wait
 from .linear_few_rows import ACTIVATIONS, gate_activation, require_activation
 
 

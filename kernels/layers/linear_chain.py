@@ -13,9 +13,10 @@ from collections.abc import Sequence
 
 import torch
 
+from ..argument_checks import require
 from ..cuda.cuda_driver import CudaKernel, TensorMap, tensor_map
 from ..cuda.nvrtc import is_hopper, load_kernel
-from ..triton_launch import multiprocessor_count, require
+from ..triton_launch import multiprocessor_count
 from .chain_layers import ChainLinear
 from .linear_few_rows import MAX_ROWS, require_activation
 

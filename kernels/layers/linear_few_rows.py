@@ -20,15 +20,12 @@ import triton
 import triton.language as tl
 from triton.tools.tensor_descriptor import TensorDescriptor
 
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor, require_tile
 from ..triton_launch import (
-    FLOAT_DTYPES,
     hopper_or_newer,
     pdl_launch_dependents,
     pdl_options,
     pdl_wait,
-    require,
-    require_tensor,
-    require_tile,
     shared_memory_bytes,
 )
 

@@ -8,6 +8,7 @@ import ctypes
 
 import torch
 
+from ..argument_checks import require, require_tensor
 from ..cuda.cuda_driver import (
     TENSOR_MAP_SWIZZLE_64B,
     TENSOR_MAP_SWIZZLE_128B,
@@ -17,7 +18,7 @@ from ..cuda.cuda_driver import (
     tensor_map,
 )
 from ..cuda.nvrtc import is_hopper, load_kernel
-from ..triton_launch import multiprocessor_count, require, require_tensor
+from ..triton_launch import multiprocessor_count
 from .gated_activation import gated_activation_reference
 from .linear_few_rows import require_activation
 

@@ -4,15 +4,8 @@ import torch
 import triton
 import triton.language as tl
 
-from ..triton_launch import (
-    FLOAT_DTYPES,
-    next_power_of_2,
-    pdl_launch_dependents,
-    pdl_options,
-    pdl_wait,
-    require,
-    require_tensor,
-)
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
+from ..triton_launch import next_power_of_2, pdl_launch_dependents, pdl_options, pdl_wait
 from .rms_norm import divide_by_rms
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import torch
 
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
 from ..layers.gated_activation import gated_activation
 from ..layers.linear_few_rows import ACTIVATIONS, require_activation
-from ..triton_launch import FLOAT_DTYPES, require, require_tensor
 from .stored_many_rows import stored_many_rows, stored_many_rows_fits
 from .stored_matrix import StoredMatrix
 from .stored_stream import (

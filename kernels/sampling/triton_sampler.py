@@ -13,13 +13,11 @@ import torch
 import triton
 import triton.language as tl
 
+from ..argument_checks import FLOAT_DTYPES, require, require_tensor
 from ..triton_launch import (
-    FLOAT_DTYPES,
     pdl_launch_dependents,
     pdl_options,
     pdl_wait,
-    require,
-    require_tensor,
     split_workspace,
     workspace_size,
 )

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from ...triton_launch import next_power_of_2, require
+from ...argument_checks import require
+from ...triton_launch import next_power_of_2
 from ..attention_shapes import PagedInputs
 from .flash4_prefill import flash4_installed, flash4_prefill, flash4_supports
 

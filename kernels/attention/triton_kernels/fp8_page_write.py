@@ -4,8 +4,9 @@ import torch
 import triton
 import triton.language as tl
 
+from ...argument_checks import require_tensor
 from ...quantized.fp8_codes import fp8_codes, fp8_values
-from ...triton_launch import next_power_of_2, require_tensor
+from ...triton_launch import next_power_of_2
 from ..fp8_pages import Fp8Pages, KVPages, check_rows
 
 

@@ -7,9 +7,10 @@ import ctypes
 
 import torch
 
+from ...argument_checks import require
 from ...cuda.cuda_driver import CudaKernel
 from ...cuda.nvrtc import is_hopper, load_kernel
-from ...triton_launch import multiprocessor_count, require
+from ...triton_launch import multiprocessor_count
 
 MAX_ROWS = 8
 FALLBACK = "another kernel computes these linear layers"

@@ -10,7 +10,7 @@ from eightfold.engine.execution.gpu_batch import RowLayout, page_table_width, pa
 from eightfold.engine.execution.step_arrays import sampling_arrays, token_arrays, visible_pages
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens
 from eightfold.engine.scheduling.sequence import FREED, Sequence
-from eightfold.kernels.attention.attention_dispatch import NO_SLOT
+from eightfold.kernels.attention.attention_shapes import NO_SLOT
 
 PAGE_SIZE, WINDOW, MAX_CONTEXT = 4, 6, 64
 WINDOWS = (None, WINDOW)
