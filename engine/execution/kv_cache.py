@@ -45,6 +45,9 @@ class KVCache:
         self.layers: list[tuple[KVPages, KVPages | None]] = []
         self._device_pages: list[list[torch.Tensor]] = [[] for _ in groups]
         self._host_pages: list[list[torch.Tensor]] = [[] for _ in groups]
+        # What copies of single tokens move: of each group, layers in one tensor, and those in FP8.
+        self._token_stacks: list[list[torch.Tensor]] = [[] for _ in groups]
+        self._fp8_pages: list[list[Fp8Pages]] = [[] for _ in groups]
         own: dict[tuple[int, int, int, bool], list[LayerSpec]] = {}
         for layer in self._architecture.layers:
             if layer.owns_kv:
@@ -54,11 +57,15 @@ class KVCache:
         for (g, heads, head_dim, fp8), layers in own.items():
             copies = sum(layer.copies for layer in layers)
             shape, dtype = (self.page_size, heads, head_dim), torch.uint8 if fp8 else self._dtype
-            stacked = self._stack(g, groups[g], copies, shape, dtype).unbind(0)
-            parts: Iterator[KVPages] = iter(stacked)
+            stacked = self._stack(g, groups[g], copies, shape, dtype)
+            parts: Iterator[KVPages] = iter(stacked.unbind(0))
             if fp8:
                 scales = self._stack(g, groups[g], copies, (heads,), torch.float32).fill_(1)
-                parts = map(Fp8Pages, stacked, scales.unbind(0))
+                fp8_pages = list(map(Fp8Pages, stacked.unbind(0), scales.unbind(0)))
+                self._fp8_pages[g] += fp8_pages
+                parts = iter(fp8_pages)
+            else:
+                self._token_stacks[g].append(stacked.flatten(1, 2))
             for layer in layers:
                 tensors[layer.index] = (next(parts), None if layer.one_copy else next(parts))
         self.layers = [tensors[layer.source] for layer in self._architecture.layers]
@@ -106,19 +113,20 @@ class KVCache:
     def _copy_tokens(self, moved: dict[int, dict[int, int]]) -> None:
         """Copy what is at some slots of each group's layers to other slots; empties ``moved``.
 
-        All tokens of a layer are read before one is written: one launch a layer instead of one a
-        token, for which the device would wait.
+        All tokens are read before one is written. Layers of one shape are copied together, so that
+        it takes a few launches, whatever the number of layers and tokens: the device would wait
+        for more. Only pages in FP8, which may have to be rounded anew, are copied one by one.
         """
-        for group, sources in moved.items():
-            slots = torch.tensor([list(sources), list(sources.values())], device=self._device)
-            for layer in self._architecture.layers:
-                if layer.window != self.windows[group] or not layer.owns_kv:
-                    continue
-                for pages in self.layers[layer.index]:
-                    if isinstance(pages, Fp8Pages):
-                        rows = pages.gather(slots[1], torch.float32)
-                        write_fp8_pages_in_torch(pages, rows, slots[0])
-                    elif pages is not None:
-                        flat = pages.flatten(0, 1)
-                        flat.index_copy_(0, slots[0], flat[slots[1]])
+        if not moved:
+            return
+        slots = [[*of.keys(), *of.values()] for of in moved.values()]
+        pinned = self._device.type == "cuda"
+        uploaded = torch.tensor([slot for of in slots for slot in of], pin_memory=pinned)
+        uploaded = uploaded.to(self._device, non_blocking=True)
+        for group, own in zip(moved, uploaded.split([len(of) for of in slots]), strict=True):
+            targets, sources = own.chunk(2)
+            for stacked in self._token_stacks[group]:
+                stacked.index_copy_(1, targets, stacked.index_select(1, sources))
+            for pages in self._fp8_pages[group]:
+                write_fp8_pages_in_torch(pages, pages.gather(sources, torch.float32), targets)
         moved.clear()
