@@ -90,6 +90,7 @@ setup(
             "prometheus-client>=0.20",
             "openai>=2",
             "ray[data]>=2.50",
+            "compressed-tensors>=0.13",
         ],
     },
     entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:main"]},
