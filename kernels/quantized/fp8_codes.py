@@ -7,9 +7,9 @@ import triton.language as tl
 @triton.jit
 def fp8_values(codes):
     """Return the float32 values of FP8 codes in uint8, exactly; NaN is none of them."""
-    wide = codes.to(tl.uint32)
-    bits = ((wide & 0x80) << 24) | ((wide & 0x7F) << 20)
-    # The bits of E4M3, moved to the lowest exponent bits, are its value times 2^-120.
+    # The bits of E4M3, moved to the lowest exponent bits, are its value times 2^-120. Its sign,
+    # which fills the bits above, stays in the highest of them: the mask is 0x87F00000.
+    bits = (codes.to(tl.int8, bitcast=True).to(tl.int32) << 20) & -0x78100000
     return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36
 
 

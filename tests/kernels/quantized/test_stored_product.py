@@ -104,9 +104,41 @@ def test_tiles_of_many_rows(name: str, gated: bool, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("name", ALL)
 def test_expansion(name: str) -> None:
     matrix = make_matrix(name, 130, 320 if "128" not in name else 256)
-    for dtype in {torch.float32, DTYPE}:
+    for dtype in {torch.float32, torch.float16, DTYPE}:
         out = torch.empty(matrix.rows, matrix.columns, dtype=dtype, device=DEVICE)
         assert torch.equal(triton_expand(matrix, out), matrix.expand(dtype))
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "columns"),
+    [
+        ("fp8_rows", 1, 8),
+        ("fp8_rows", 53, 101),  # neighbors in memory that do not share a row, nor a scale
+        ("fp8_tensor", 70, 204),
+        ("fp8_block", 257, 200),
+        ("int4_rows", 7, 2),
+        ("int4_rows_zeros", 131, 130),
+        ("int4_32", 300, 88),
+        ("int4_64_zeros", 171, 96),
+    ],
+)
+def test_expansion_of_odd_sizes_stays_within_the_matrix(name: str, rows: int, columns: int) -> None:
+    matrix = make_matrix(name, rows, columns)
+    memory = torch.full((rows * columns + 4096,), torch.nan, dtype=DTYPE, device=DEVICE)
+    out = memory[: rows * columns].view(rows, columns)
+    assert torch.equal(triton_expand(matrix, out), matrix.expand(DTYPE))
+    assert bool(memory[rows * columns :].isnan().all())
+
+
+def test_expansion_in_runs_that_scales_divide() -> None:
+    whole = make_matrix("int4_32_zeros", 90, 96)
+    # Groups of 12 columns, of which no 8 in a row lie in one; and codes at an odd address.
+    scales, zeros = (values.repeat(1, 3)[:, :8] for values in (whole.scales, whole.zeros))
+    bytes_of_codes = torch.zeros(whole.codes.numel() + 1, dtype=torch.uint8, device=DEVICE)
+    codes = bytes_of_codes[1:].view(90, 48).copy_(whole.codes)
+    matrix = StoredMatrix(codes, scales.contiguous(), zeros.contiguous(), columns_per_scale=12)
+    out = torch.empty(90, 96, dtype=DTYPE, device=DEVICE)
+    assert torch.equal(triton_expand(matrix, out), matrix.expand(DTYPE))
 
 
 def test_every_fp8_value_is_exact() -> None:
