@@ -22,10 +22,13 @@ OTHER_ROLES = ("user", "system", "developer", "tool")
 CHANNELS = ("analysis", "commentary", "final")
 CONTENT_TYPES = ("code", "json", "text", "python")
 
-_RECIPIENT = re.compile(r"\bto\s*=\s*([^\s<>|=]+)")
+# The space in front may be missing, as in `analysisto=python`.
+_RECIPIENT = re.compile(
+    r"(?:\b|(?<=analysis)|(?<=commentary)|(?<=final)|(?<=assistant))to\s*=\s*([^\s<>|=]+)"
+)
 _RECIPIENT_HEAD = re.compile(rf"\s*{_RECIPIENT.pattern}(?:\s*(?:{'|'.join(CONTENT_TYPES)})\b)?")
 _GLUED = re.compile(r"(i?python3?)(?:code|json)", re.IGNORECASE)
-_CHANNEL = re.compile(r"\s*(analysis|commentary|final)(?![a-z])", re.IGNORECASE)
+_CHANNEL = re.compile(r"\s*(analysis|commentary|final)(?!(?!to\s*=)[a-z])", re.IGNORECASE)
 _STRAY_CHANNEL = re.compile(r"(analysis|commentary|final)", re.IGNORECASE)
 _WORD = re.compile(r"\S+")
 

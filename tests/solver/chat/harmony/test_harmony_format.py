@@ -114,6 +114,7 @@ def test_only_return_and_call_and_the_end_of_text_stop() -> None:
         # The message token is missing.
         ("<|channel|>analysis to=python code print(1)<|call|>", ["print(1)"]),
         ("<|channel|>analysis to=python\nx = 1\nx<|call|>", ["x = 1\nx"]),
+        ("<|channel|>analysisto=python code print(1)<|call|>", ["print(1)"]),
         (" to=python<|channel|>analysis<|call|>", [None]),
         ("<|channel|>analysis to=browser code 1<|call|>", [None]),
         # The call token is missing.

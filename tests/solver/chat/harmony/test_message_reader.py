@@ -67,6 +67,8 @@ def test_a_turn_is_cut_into_its_messages() -> None:
         ("analysis to=python code", "analysis", "python", "code"),
         ("final", "final", None, ""),
         (" to=pythoncode<|channel|>analysis", "analysis", "python", ""),
+        ("<|channel|>commentaryto=python code", "commentary", "python", "code"),
+        ("assistantto=python<|channel|>analysis", "analysis", "python", ""),
         ("<|channel|>analysis to=`python`, code", "analysis", "python", "code"),
         ("<|channel|>analysis<|channel|>final", "final", None, ""),
         ("<|channel|><|channel|>analysis to=python", "analysis", "python", ""),
