@@ -5,16 +5,15 @@ from heapq import heappop, heappush
 from ...scheduling.draft_tree import DraftTree
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
-from .token_history import ORDERS, TokenHistory
+from .token_history import LONGEST_MATCH, TOKEN_MASK, Occurrences, TokenHistory
 
-LONGEST_MATCH = 8  # tokens of context that count; longer matches count alike
-PLACES = {5: 12, 3: 12, 2: 12, 1: 24}  # newest places looked at for each order
 LEAST_CHANCE = 0.02  # drafts less likely than this are not worth their row
 # Weight of a distinct follower in the escape probability. Method C of PPM has 1, which promises
 # far more than comes true on recorded attempts; 4 promises about as much.
 ESCAPE = 4.0
-
-Occurrences = list[tuple[int, int]]  # places, and how many tokens before each of them match
+# By the length of its match, the chance of the token of a lone occurrence.
+LONE_CHANCES = [1 - (ESCAPE / (1 + ESCAPE)) ** length for length in range(LONGEST_MATCH + 1)]
+LONE_CHANCES[1] = 1 / (1 + ESCAPE)
 
 
 class NgramDrafter:
@@ -69,84 +68,69 @@ class NgramDrafter:
         self._live[prompt] = self._live.get(prompt, 0) + 1
 
     def _draft(self, seq: Sequence, count: int) -> Draft:
-        if seq.id not in self._attempts:
-            return Draft()
+        if seq.id not in self._attempts or not count:
+            return Draft(chances=())
         history = self._histories[self._attempts[seq.id][0]]
         tokens: list[int] = []
         parents: list[int] = []
         chances: list[float] = []
+        # Negated chance, a number that decides between equal ones, the row before, the token, and
+        # the occurrences that it is among.
         waiting: list[tuple[float, int, int, int, Occurrences]] = []
-        self._expand(history, _occurrences(history, seq.tokens), 0, 1.0, waiting)
-        while waiting and len(tokens) < count:
-            chance, _, parent, token, occurrences = heappop(waiting)
+        occurrences, row, chance = history.occurrences(seq.tokens), 0, 1.0
+        while True:
+            for token, own in follower_chances(occurrences).items():
+                if chance * own >= LEAST_CHANCE:
+                    number = (row << 8) + len(waiting)
+                    heappush(waiting, (-chance * own, number, row, token, occurrences))
+            if not waiting:
+                break
+            negated, _, parent, token, among = heappop(waiting)
             if not self.branches:
                 waiting.clear()
             tokens.append(token)
             parents.append(parent)
-            chances.append(-chance)
-            if len(tokens) < count:
-                self._expand(history, occurrences, len(tokens), -chance, waiting)
+            chances.append(-negated)
+            row, chance = len(tokens), -negated
+            if row == count:
+                break
+            occurrences = history.following(among, token)
         return Draft(DraftTree(tuple(tokens), tuple(parents)), tuple(chances))
 
-    def _expand(
-        self,
-        history: TokenHistory,
-        occurrences: Occurrences,
-        row: int,
-        chance: float,
-        waiting: list[tuple[float, int, int, int, Occurrences]],
-    ) -> None:
-        """Add what may follow a row to the drafts that wait.
 
-        Args:
-            occurrences: where what leads to the row and the row itself occurred, longest match
-                first.
-            chance: of the row.
-        """
-        followers: dict[int, Occurrences] = {}
-        counts: dict[int, int] = {}
-        chances: dict[int, float] = {}
-        weight, total, index = 1.0, 0, 0
-        attempts = history.attempts
-        for order in range(min(occurrences[0][1], LONGEST_MATCH) if occurrences else 0, 0, -1):
-            while index < len(occurrences) and occurrences[index][1] >= order:
-                place, length = occurrences[index]
-                index += 1
-                known, position = attempts[place >> 32].tokens, place & 0xFFFFFFFF
-                if position < len(known):
-                    token = known[position]
-                    counts[token] = counts.get(token, 0) + 1
-                    total += 1
-                    followers.setdefault(token, []).append((place + 1, length + 1))
-            if not total:
-                continue
-            escape = ESCAPE * len(counts)
-            share = weight / (total + escape)
-            for token, times in counts.items():
-                chances[token] = chances.get(token, 0.0) + times * share
-            weight = share * escape
-        for token, own in chances.items():
-            if chance * own >= LEAST_CHANCE:
-                item = (-chance * own, len(waiting) + (row << 8), row, token, followers[token])
-                heappush(waiting, item)
+def follower_chances(occurrences: Occurrences) -> dict[int, float]:
+    """Return the chance of each token that followed.
 
-
-def _occurrences(history: TokenHistory, tokens: list[int]) -> Occurrences:
-    """Return where the end of ``tokens`` occurred before, longest match first."""
-    lengths: dict[int, int] = {}
-    end = tokens[-LONGEST_MATCH:][::-1]
-    for order in ORDERS:
-        if order > len(tokens):
-            continue
-        for place in history.places(tokens, order, PLACES[order]):
-            if place not in lengths:
-                known, position = history.attempts[place >> 32].tokens, place & 0xFFFFFFFF
-                before = known[max(0, position - LONGEST_MATCH) : position][::-1]
-                length = 0
-                for mine, other in zip(end, before, strict=False):
-                    if mine != other:
-                        break
-                    length += 1
-                if length:
-                    lengths[place] = length
-    return sorted(lengths.items(), key=lambda item: -item[1])
+    At each order from the longest match down to 1, an occurrence that matches so long gets 1 / (n +
+    e) of what is left, where n occurrences match so long and e is ``ESCAPE`` times their distinct
+    tokens; e / (n + e) is left to the next order. As n and e only change where shorter matches come
+    in, the orders between two lengths are summed up at once.
+    """
+    if len(occurrences) == 1 and len(occurrences[0][1]) == 1:
+        length, (only,) = occurrences[0]
+        return {only & TOKEN_MASK: LONE_CHANCES[min(length, LONGEST_MATCH)]}
+    distinct: set[int] = set()
+    groups: list[list[int]] = []
+    shares: list[float] = []  # what each occurrence gets at the orders from one length to the next
+    left, count = 1.0, 0
+    for index, (length, group) in enumerate(occurrences):
+        tokens = [occurrence & TOKEN_MASK for occurrence in group]
+        groups.append(tokens)
+        distinct.update(tokens)
+        count += len(tokens)
+        shorter = occurrences[index + 1][0] if index + 1 < len(occurrences) else 0
+        orders = min(length, LONGEST_MATCH) - min(shorter, LONGEST_MATCH)
+        escape = ESCAPE * len(distinct)
+        if orders == 1:
+            share = left / (count + escape)
+            left = share * escape
+        else:
+            passed = left * (escape / (count + escape)) ** orders
+            share, left = (left - passed) / count, passed
+        shares.append(share)
+    chances: dict[int, float] = {}
+    for index, tokens in enumerate(groups):
+        share = sum(shares[index:])
+        for token in tokens:
+            chances[token] = chances.get(token, 0.0) + share
+    return chances

@@ -1,41 +1,52 @@
 """Where tokens occurred before, in all attempts at one problem."""
 
-from array import array
-from collections.abc import Iterator
+# Lengths of the contexts by which occurrences are found, and how many of the newest are looked at.
+NEWEST = {5: 12, 3: 12, 2: 12, 1: 24}
+KEPT = 24  # newest occurrences that a context keeps at least, if there are as many
+LONGEST_MATCH = 8  # tokens of context that count; longer matches count alike
 
-# Lengths of the contexts by which positions are found, longest first.
-ORDERS = (5, 3, 2, 1)
-_BASE, _MASK = 0x9E3779B97F4A7C15, (1 << 61) - 1
+TOKEN_BITS = POSITION_BITS = 32
+TOKEN_MASK, POSITION_MASK = (1 << TOKEN_BITS) - 1, (1 << POSITION_BITS) - 1
+_CONTEXT_MASK = (1 << TOKEN_BITS * max(NEWEST)) - 1
+
+Occurrences = list[tuple[int, list[int]]]
+"""Lengths of matches, longest first, and the occurrences with each of them.
+
+An occurrence is ``(attempt << 32 | position) << 32 | token``: a token, and where it stands.
+"""
 
 
 class AttemptTokens:
-    """Tokens of one attempt, and for each position the one before it with the same context.
+    """Tokens of one attempt.
 
     Attributes:
         tokens: the engine's own list, which grows; a rewind shortens it.
-        end: positions before it are indexed.
-        previous: for each order, the previous place of the same context; -1 for none.
+        indexed: leading tokens as they were indexed, those before ``begin`` by other attempts.
+        begin: position of the first token that this attempt has indexed.
     """
 
-    __slots__ = ("end", "previous", "tokens")
+    __slots__ = ("begin", "indexed", "tokens")
 
     def __init__(self, tokens: list[int], begin: int) -> None:
         self.tokens = tokens
-        self.end = begin
-        self.previous = [array("q", [-1]) * begin for _ in ORDERS]
+        self.indexed = tokens[:begin]
+        self.begin = begin
 
 
 class TokenHistory:
     """An index of the tokens of all attempts at one problem, by the tokens that precede them.
 
-    A place is ``attempt << 32 | position``: that of a token whose predecessors are its context.
-    Places of equal contexts are chained, newest first, so that the index takes 32 bytes for each
-    token beside one dictionary entry for each different context.
+    A token is found by the last 5, 3, 2 and 1 tokens before it. For each of these contexts the
+    index holds the newest occurrences, as a list or as a number alone. The four share the number
+    of a token, which takes some 220 bytes in all (measured at 8 attempts of 7,000 tokens).
     """
 
     def __init__(self) -> None:
         self.attempts: list[AttemptTokens] = []
-        self._newest: list[dict[int, int]] = [{} for _ in ORDERS]
+        # For each order: its length, a mask of its tokens, how many to keep, and the index.
+        self._orders: list[tuple[int, int, int, dict[int, int | list[int]]]] = [
+            (order, (1 << TOKEN_BITS * order) - 1, most, {}) for order, most in NEWEST.items()
+        ]
 
     def add_attempt(self, tokens: list[int], shared: int) -> int:
         """Add an attempt and return its number.
@@ -48,37 +59,115 @@ class TokenHistory:
         return len(self.attempts) - 1
 
     def extend(self, attempt: int) -> None:
-        """Index the tokens that an attempt has gained."""
+        """Index the tokens that an attempt has gained, and forget those that it has lost."""
         own = self.attempts[attempt]
-        tokens, end = own.tokens, len(own.tokens)
-        for order, newest, previous in zip(ORDERS, self._newest, own.previous, strict=True):
-            if len(previous) > end:  # a rewind took tokens away
-                del previous[end:]
-            for position in range(len(previous), end):
+        tokens, indexed, begin = own.tokens, own.indexed, len(own.indexed)
+        # Tokens that were replaced by as many or more are told by the last ones.
+        if indexed[-LONGEST_MATCH:] != tokens[max(0, begin - LONGEST_MATCH) : begin]:
+            self._forget_lost(attempt)
+            begin = len(indexed)
+        added = tokens[begin:]
+        context = _packed(indexed[-max(NEWEST) :])
+        for position, token in enumerate(added, begin):
+            occurrence = (attempt << POSITION_BITS | position) << TOKEN_BITS | token
+            for order, mask, _, newest in self._orders:
                 if position < order:
-                    previous.append(-1)
                     continue
-                key = 0
-                for token in tokens[position - order : position]:
-                    key = (key * _BASE + token + 1) & _MASK
-                previous.append(newest.get(key, -1))
-                newest[key] = attempt << 32 | position
-        own.end = end
+                key = context & mask
+                found = newest.get(key)
+                if found is None:
+                    newest[key] = occurrence
+                elif isinstance(found, int):
+                    newest[key] = [found, occurrence]
+                else:
+                    found.append(occurrence)
+                    if len(found) >= 2 * KEPT:
+                        del found[:-KEPT]
+            context = (context << TOKEN_BITS | token) & _CONTEXT_MASK
+        indexed += added
 
-    def places(self, tokens: list[int], order: int, most: int) -> Iterator[int]:
-        """Yield the newest places, at most ``most``, that follow the last ``order`` tokens.
+    def _forget_lost(self, attempt: int) -> None:
+        """Forget tokens that a rewind took away, even if others stand in their places by now."""
+        own = self.attempts[attempt]
+        pairs = enumerate(zip(own.indexed, own.tokens, strict=False))
+        shorter = min(len(own.indexed), len(own.tokens))
+        kept = next((place for place, (old, new) in pairs if old != new), shorter)
+        for position in range(max(kept, own.begin), len(own.indexed)):
+            token = own.indexed[position]
+            occurrence = (attempt << POSITION_BITS | position) << TOKEN_BITS | token
+            for order, _, _, newest in self._orders:
+                if position < order:
+                    continue
+                key = _packed(own.indexed[position - order : position])
+                found = newest.get(key)
+                if found == occurrence:
+                    del newest[key]
+                elif isinstance(found, list) and occurrence in found:
+                    found.remove(occurrence)
+        del own.indexed[kept:]
+        own.begin = min(own.begin, kept)
 
-        A hash may lead to a place with another context: the caller compares.
+    def occurrences(self, tokens: list[int]) -> Occurrences:
+        """Return what followed the last tokens before, the newest occurrences of each context."""
+        context = _packed(tokens[-max(NEWEST) :])
+        by_length: dict[int, list[int]] = {}
+        seen: set[int] = set()
+        longer: list[int] = []  # newest occurrences of the context before
+        longer_order = 0
+        for order, mask, most, newest in self._orders:
+            found = newest.get(context & mask) if order <= len(tokens) else None
+            kept = found if isinstance(found, list) else [] if found is None else [found]
+            fresh = kept[: -most - 1 : -1]
+            if longer_order == order + 1:
+                # The newest that match longer are in the list before: others match just so long.
+                matching = set(longer[-KEPT:])
+                exact = [one for one in fresh if one not in matching] if matching else fresh
+                fresh = [one for one in fresh if one in matching] if matching else []
+                if exact:
+                    by_length[order] = exact
+                if order > 1:
+                    seen.update(exact)
+            for one in fresh:
+                if one not in seen:
+                    seen.add(one)
+                    length = self._match_length(one, tokens, order)
+                    by_length.setdefault(length, []).append(one)
+            longer, longer_order = kept, order
+        return sorted(by_length.items(), reverse=True)
+
+    def _match_length(self, occurrence: int, tokens: list[int], known: int) -> int:
+        """Return how many tokens before an occurrence equal the last ones of ``tokens``.
+
+        Args:
+            known: number of tokens that are known to be equal.
         """
-        index = ORDERS.index(order)
-        key = 0
-        for token in tokens[-order:]:
-            key = (key * _BASE + token + 1) & _MASK
-        place = self._newest[index].get(key, -1)
-        for _ in range(most):
-            if place < 0:
-                return
-            yield place
-            chain = self.attempts[place >> 32].previous[index]
-            position = place & 0xFFFFFFFF
-            place = chain[position] if position < len(chain) else -1
+        place = occurrence >> TOKEN_BITS
+        before, position = self.attempts[place >> POSITION_BITS].indexed, place & POSITION_MASK
+        most = min(LONGEST_MATCH, position, len(tokens))
+        while known < most and before[position - 1 - known] == tokens[-1 - known]:
+            known += 1
+        return known
+
+    def following(self, occurrences: Occurrences, token: int) -> Occurrences:
+        """Return what followed the occurrences of ``token`` among these."""
+        attempts = self.attempts
+        found = []
+        for length, group in occurrences:
+            kept = []
+            for occurrence in group:
+                if occurrence & TOKEN_MASK == token:
+                    place = (occurrence >> TOKEN_BITS) + 1
+                    known, position = attempts[place >> POSITION_BITS].tokens, place & POSITION_MASK
+                    if position < len(known):
+                        kept.append(place << TOKEN_BITS | known[position])
+            if kept:
+                found.append((length + 1, kept))
+        return found
+
+
+def _packed(tokens: list[int]) -> int:
+    """Return tokens as one number, the last one in its lowest bits."""
+    number = 0
+    for token in tokens:
+        number = number << TOKEN_BITS | token
+    return number

@@ -7,8 +7,17 @@ import pytest
 from eightfold.engine.sampling_params import SamplingParams
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.engine.speculation.drafter import Draft
-from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
-from eightfold.engine.speculation.ngram.token_history import ORDERS, TokenHistory
+from eightfold.engine.speculation.ngram.ngram_drafter import (
+    ESCAPE,
+    NgramDrafter,
+    follower_chances,
+)
+from eightfold.engine.speculation.ngram.token_history import (
+    LONGEST_MATCH,
+    NEWEST,
+    Occurrences,
+    TokenHistory,
+)
 
 PROMPT = [2, 3, 4]
 
@@ -102,23 +111,84 @@ def test_the_history_of_a_problem_ends_with_its_last_attempt() -> None:
     assert not drafter._attempts
 
 
-@pytest.mark.parametrize("order", ORDERS)
-def test_places_are_those_of_the_same_context(order: int) -> None:
-    generator = random.Random(order)
+def match_length(text: list[int], position: int, context: list[int]) -> int:
+    """Return how many tokens before a position equal the last ones of a context."""
+    length = 0
+    for mine, other in zip(context[::-1], text[:position][::-1], strict=False):
+        if mine != other or length == LONGEST_MATCH:
+            break
+        length += 1
+    return length
+
+
+def wanted_occurrences(texts: list[list[int]], context: list[int]) -> Occurrences:
+    """Return the newest occurrences of the end of a context, by comparing every place with it."""
+    found: dict[int, int] = {}
+    for order, most in NEWEST.items():
+        places = [
+            ((number << 32 | position) << 32 | text[position], length)
+            for number, text in enumerate(texts)
+            for position in range(order, len(text))
+            if (length := match_length(text, position, context)) >= order
+        ]
+        for occurrence, length in places[: -most - 1 : -1]:
+            found.setdefault(occurrence, length)
+    return [
+        (length, group)
+        for length in range(LONGEST_MATCH, 0, -1)
+        if (group := [occurrence for occurrence, own in found.items() if own == length])
+    ]
+
+
+@pytest.mark.parametrize("alphabet", [2, 4, 12])
+def test_occurrences_are_the_newest_of_the_same_context(alphabet: int) -> None:
+    generator = random.Random(alphabet)
     history = TokenHistory()
-    texts: list[list[int]] = [[generator.randint(0, 3) for _ in range(60)] for _ in range(3)]
+    texts = [[generator.randrange(alphabet) for _ in range(90)] for _ in range(3)]
     for text in texts:
         history.extend(history.add_attempt(text, 0))
-    context = texts[2][-order:]
-    expected = {
-        number << 32 | position
-        for number, text in enumerate(texts)
-        for position in range(order, len(text))
-        if text[position - order : position] == context
-    }
-    assert set(history.places(texts[2], order, 10_000)) == expected
-    newest = list(history.places(texts[2], order, 4))
-    assert newest == sorted(expected, reverse=True)[: len(newest)]
+    for _ in range(60):
+        context = [generator.randrange(alphabet) for _ in range(generator.randint(1, 12))]
+        assert history.occurrences(context) == wanted_occurrences(texts, context)
+
+
+@pytest.mark.parametrize("alphabet", [2, 4, 12])
+def test_lost_tokens_are_forgotten_whatever_takes_their_places(alphabet: int) -> None:
+    generator = random.Random(alphabet)
+    history = TokenHistory()
+    texts = [[generator.randrange(alphabet) for _ in range(20)] for _ in range(2)]
+    for text in texts:
+        history.extend(history.add_attempt(text, 0))
+    for _ in range(40):
+        number = generator.randrange(2)
+        text = texts[number]
+        del text[generator.randint(1, len(text)) :]
+        text += [generator.randrange(alphabet) for _ in range(generator.randint(0, 20))]
+        history.extend(number)
+        for _, _, _, newest in history._orders:
+            for found in newest.values():
+                for occurrence in [found] if isinstance(found, int) else found:
+                    owner, position = occurrence >> 64, occurrence >> 32 & 0xFFFFFFFF
+                    assert texts[owner][position] == occurrence & 0xFFFFFFFF
+
+
+def test_chances_are_those_of_one_order_after_the_other() -> None:
+    generator = random.Random(0)
+    for _ in range(50):
+        lengths = sorted(generator.sample(range(1, 12), generator.randint(1, 4)), reverse=True)
+        occurrences = [
+            (length, [generator.randint(0, 3) for _ in range(generator.randint(1, 5))])
+            for length in lengths
+        ]
+        expected: dict[int, float] = {}
+        left = 1.0
+        for order in range(min(lengths[0], LONGEST_MATCH), 0, -1):
+            tokens = [token for length, group in occurrences if length >= order for token in group]
+            escape = ESCAPE * len(set(tokens))
+            for token in tokens:
+                expected[token] = expected.get(token, 0) + left / (len(tokens) + escape)
+            left *= escape / (len(tokens) + escape)
+        assert follower_chances(occurrences) == pytest.approx(expected)
 
 
 def test_storms_of_growing_and_rewound_attempts_never_fail() -> None:
