@@ -238,8 +238,9 @@ def warn_of_truths(outside: Sequence[str], config: SolverConfig) -> None:
     """
     if outside:
         print(
-            f"{counted(len(outside), 'known answer')} outside of {config.low} to {config.high} can "
-            f"never be given, so these problems count as wrong: {named(outside)}.",
+            f"Answers are from {config.low} to {config.high}, so "
+            f"{counted(len(outside), 'problem')} with another known answer will count as wrong: "
+            f"{named(outside)}.",
             file=sys.stderr,
         )
 

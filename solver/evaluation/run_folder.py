@@ -283,16 +283,23 @@ def _parse_line(path: Path, number: int, line: bytes, keys: Sequence[str]) -> di
     try:
         record = json.loads(line)
     except ValueError as error:  # not JSON, or not UTF-8
-        raise SolverError(f"Line {number} of {path} is not JSON: {error}.") from error
+        raise _damaged(path, number, f"is not JSON ({error})") from error
     if not isinstance(record, dict):
-        raise SolverError(f"Line {number} of {path} is not a JSON object.")
+        raise _damaged(path, number, "is not a JSON object")
     missing = [key for key in keys if key not in record]
     if missing:
-        raise SolverError(f"Line {number} of {path} has no {missing[0]!r}.")
+        raise _damaged(path, number, f"has no {missing[0]!r}")
     for key in NUMBERS:
         if not isinstance(record.get(key, 0), int | float):
-            raise SolverError(f"Line {number} of {path} has no number for {key!r}.")
+            raise _damaged(path, number, f"has no number for {key!r}")
     return record
+
+
+def _damaged(path: Path, number: int, fault: str) -> SolverError:
+    return SolverError(
+        f"Line {number} of {path} {fault}; "
+        "remove the line and use --resume to run its problem again."
+    )
 
 
 def write_json(path: Path, value: object) -> None:

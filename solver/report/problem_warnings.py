@@ -21,7 +21,7 @@ class WarningMark:
     """A warning mark.
 
     Attributes:
-        kind: "unread", "limit", "fault" or "vote".
+        kind: "unread", "limit", "fault", "vote" or "unfamiliar".
         label: a few words for the list.
         reason: a sentence for the page of the problem.
     """
@@ -60,6 +60,12 @@ def problem_warnings(problem: dict[str, Any], tries: list[dict[str, Any]]) -> li
         endings = ", ".join(sorted({str(one["ending"]) for one in limited}))
         reason = f"{_capital(named_attempts(limited))} hit a limit ({endings})."
         found.append(WarningMark("limit", "limit hit", reason))
+    distance = problem.get("distance")  # older runs do not record it
+    if isinstance(distance, int | float) and distance > 1:
+        reason = (
+            "The problem is unlike those of the model's training: do not trust the answer."
+        )
+        found.append(WarningMark("unfamiliar", "unfamiliar", reason))
     return found
 
 

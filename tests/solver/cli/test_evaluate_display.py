@@ -94,7 +94,7 @@ def test_truths_that_no_attempt_can_give_are_told_at_the_start(
     (command.folder / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
     assert command.run("--quiet") == 0
     told = capsys.readouterr().err
-    assert told.startswith("3 known answers outside of 0 to 99999 can never be given")
+    assert told.startswith("Answers are from 0 to 99999, so 3 problems with another known answer")
     assert told.endswith("q0, q1, q2.\n")
 
 

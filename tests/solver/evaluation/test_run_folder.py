@@ -48,13 +48,21 @@ def damaged(values: dict[str, Any]) -> bytes:
     ("name", "damage", "message"),
     [
         ("problems", b"\xff\xfe\n", "Line 7 of .*problems.jsonl is not JSON"),
-        ("problems", b"{}\n", "Line 7 of .*problems.jsonl has no 'id'"),
+        (
+            "problems",
+            b"{}\n",
+            "Line 7 of .*problems.jsonl has no 'id'; remove the line",
+        ),
         (
             "problems",
             damaged({"seconds": None}),
             "Line 7 of .*problems.jsonl has no number for 'seconds'",
         ),
-        ("attempts", b'"calls": 2}\n', "Line 19 of .*attempts.jsonl is not JSON"),
+        (
+            "attempts",
+            b'"calls": 2}\n',
+            "Line 19 of .* is not JSON .*; remove the line",
+        ),
         ("attempts", None, "lacks attempts at problem 'p0'; remove its line"),
     ],
 )

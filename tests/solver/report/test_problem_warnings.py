@@ -42,6 +42,14 @@ def test_limits_and_faults_are_marked(ending: str, kind: str) -> None:
     assert kinds(problem("p", 1, 1), attempt(0, 1, ending=ending)) == [kind]
 
 
+@pytest.mark.parametrize(
+    ("distance", "marked"), [(1.2, True), (1.0, False), (None, False), ("far", False)]
+)
+def test_problems_unlike_the_training_are_marked(distance: object, marked: bool) -> None:
+    record = problem("p", 1, 1, distance=distance)
+    assert kinds(record, attempt(0, 1)) == ["unfamiliar"] * marked
+
+
 def test_faults_of_calls_and_of_the_solver_are_marked() -> None:
     dead = attempt(0, 1, turn("x", call("f()", "", "died", "died")))
     assert kinds(problem("p", 1, 1), dead) == ["fault"]

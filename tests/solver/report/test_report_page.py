@@ -148,6 +148,19 @@ def test_pages_fit_phones_and_have_dark_colors(page: Page, tmp_path: Path) -> No
     assert quiet(page)
 
 
+def test_words_of_a_mark_stay_together(page: Page, tmp_path: Path) -> None:
+    long = {"problem": "What is one and one? " * 20, "distance": 2.0, "attempts": 2}
+    tries = [attempt(0, 2), attempt(1, None, turn("\\boxed{n}"), ending="no valid answer")]
+    folder = write_run(tmp_path / "run", (problem("p", 1, 2, **long), tries))
+    [file] = write_report(folder, tmp_path / "report.html")
+    page.open(file.as_uri())
+    marks = "[...document.querySelectorAll('.list .mark')]"
+    words = ["lost vote", "answer not read", "unfamiliar"]
+    assert page.run(f"{marks}.map((one) => one.textContent)") == words
+    assert page.run(f"Math.max(...{marks}.map((one) => one.offsetHeight))") < 30
+    assert quiet(page)
+
+
 def test_large_runs_are_split_by_problem(page: Page, tmp_path: Path) -> None:
     out = tmp_path / "some name" / "r & d.html"
     files = write_report(plain_run(tmp_path / "run", 3), out, page_limit=20_000)
