@@ -167,25 +167,6 @@ def decode_layouts(limits: RunnerLimits) -> list[RowLayout]:
     return [RowLayout.of_size(*size) for size in limits.decode_sizes]
 
 
-def tree_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> np.ndarray:
-    """Return the positions and visible rows of a step's drafts, as ``paged_decode`` takes them.
-
-    Padding before a sequence's rows stands for the tokens before them, which all its rows see.
-    """
-    rows = np.zeros((layout.decodes, layout.q_len, 2), dtype=np.int32)
-    rows[:, :, 1] = 1 << np.arange(layout.q_len)
-    for index, entry in enumerate(scheduled):
-        first = layout.q_len - entry.count
-        before = (1 << first) - 1
-        rows[index, :first, 0] = np.maximum(np.arange(-first, 0) + entry.start, 0)
-        rows[index, first:, 0] = entry.positions
-        sees = [before | 1 << first]
-        for row, parent in enumerate(entry.drafts.parents, 1):
-            sees.append(sees[parent] | 1 << first + row)
-        rows[index, first:, 1] = sees
-    return rows.reshape(-1, 2)
-
-
 def page_table_width(window: int | None, tokens: int, max_context: int, page_size: int) -> int:
     """Return the pages of a page table row for entries of up to ``tokens`` tokens.
 
@@ -203,7 +184,12 @@ def paged_arrays(
     page_size: int,
     table_width: int,
 ) -> dict[str, np.ndarray]:
-    """Return the host arrays of one page group's ``PagedBatch``, by the names of its fields."""
+    """Return the host arrays of one page group's ``PagedBatch``, by the names of its fields.
+
+    Args:
+        scheduled: entries without drafts.
+        layout: a layout with one row for each single token.
+    """
     slot_mapping = np.full(layout.rows, NO_SLOT, dtype=np.int32)
     sequences = layout.decodes + layout.chunks
     page_table = np.zeros((sequences, table_width), dtype=np.int32)
@@ -211,29 +197,25 @@ def paged_arrays(
     seq_lens = np.zeros(sequences, dtype=np.int32)
     query_starts = np.zeros(layout.chunks + 1, dtype=np.int32)
     starts = layout.row_starts(scheduled)
-    singles = _leading_singles(scheduled) if layout.q_len == 1 else 0
+    singles = _leading_singles(scheduled)
     for index in range(singles, len(scheduled)):
-        entry, row = scheduled[index], starts[index]
-        if not entry.is_chunk:
-            s, padded = index, layout.q_len
-        else:
-            chunk = index - singles
-            s, padded = layout.decodes + chunk, 1
-            query_starts[chunk + 1 :] = row + entry.count - layout.decodes
-        visible = visible_pages(entry, group, window, page_size, padded)
+        entry, row, chunk = scheduled[index], starts[index], index - singles
+        query_starts[chunk + 1 :] = row + entry.count - layout.decodes
+        visible, s = visible_pages(entry, group, window, page_size), layout.decodes + chunk
         page_table[s, : len(visible.pages)] = visible.pages
         first_pos[s], seq_lens[s] = visible.first_page * page_size, visible.end
         slot_mapping[row : row + entry.count] = visible.slots(entry.start)
     if singles:
         positions = np.array([entry.start for entry in scheduled[:singles]])
         begins = 0 * positions if window is None else np.maximum(positions - (window - 1), 0)
-        first_pages, last_pages = begins // page_size, positions // page_size
-        bounds = zip(scheduled, first_pages.tolist(), last_pages.tolist(), strict=False)
-        for s, (entry, first, last) in enumerate(bounds):
-            page_table[s, : last + 1 - first] = entry.seq.tables[group][first : last + 1]
+        first_pages, own_pages = begins // page_size, positions // page_size
+        bounds = zip(scheduled, first_pages.tolist(), positions.tolist(), strict=False)
+        for s, (entry, first, position) in enumerate(bounds):
+            end = (position + entry.may_move) // page_size + 1
+            page_table[s, : end - first] = entry.seq.tables[group][first:end]
         first_pos[:singles], seq_lens[:singles] = first_pages * page_size, positions + 1
-        own_pages = page_table[np.arange(singles), last_pages - first_pages]
-        slot_mapping[:singles] = own_pages * page_size + positions % page_size
+        pages = page_table[np.arange(singles), own_pages - first_pages]
+        slot_mapping[:singles] = pages * page_size + positions % page_size
     np.maximum(page_table, NULL_PAGE, out=page_table)
     return {
         "slot_mapping": slot_mapping,

@@ -16,6 +16,7 @@ from eightfold.kernels.sampling.triton_sampler import sample_tokens, sampler_wor
 from ..inspection.architecture import Architecture
 from ..scheduling.scheduled_step import ScheduledTokens, StepPlan
 from .decoder_protocol import Decoder, UncertainCapture
+from .draft_arrays import DraftArrays
 from .draft_chain import ChainShape, DeviceDrafter, DraftChain
 from .gpu_batch import (
     RowLayout,
@@ -23,7 +24,6 @@ from .gpu_batch import (
     decode_layouts,
     page_table_width,
     paged_arrays,
-    tree_rows,
 )
 from .in_flight_step import InFlightStep, SampledTokens
 from .kv_cache import KVCache
@@ -94,6 +94,7 @@ class GpuRunner:
         self.device_drafter: DeviceDrafter | None = None
         self._last: tuple[StepPlan, RowLayout] | None = None
         self._steady: SteadyArrays | None = None
+        self._draft_arrays = DraftArrays(cache.windows, cache.page_size, limits.max_context)
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[RowLayout, DecodeGraph] = {}
         rows = limits.decode_rows
@@ -228,6 +229,11 @@ class GpuRunner:
         if steady is not None and (found := steady.advance(scheduled, layout)) is not None:
             self._steady = steady
             return found
+        if layout.q_len > 1:
+            found = self._draft_arrays.arrays(scheduled, layout)
+            if layout.verifies_lines:
+                found |= self.chain.arrays(scheduled, layout.decodes, layout.q_len)
+            return found
         step = token_arrays(scheduled, layout.row_starts(scheduled), layout.rows, np.int32)
         source = np.full(layout.rows, -1, dtype=np.int32)
         for row, seq in step.carried:
@@ -235,23 +241,17 @@ class GpuRunner:
         arrays = {"tokens": step.tokens, "positions": step.positions, "source": source}
         page_size = self.cache.page_size
         for g, window in enumerate(self.cache.windows):
-            # A step before may move the rows by as many drafts as they have themselves.
-            tokens = self.limits.max_step_tokens if layout.chunks else 2 * layout.q_len - 1
+            tokens = self.limits.max_step_tokens if layout.chunks else 1
             width = page_table_width(window, tokens, self.limits.max_context, page_size)
             group = paged_arrays(scheduled, layout, g, window, page_size, width)
             arrays |= {f"{name}{g}": array for name, array in group.items()}
-        if layout.verifies_lines:
-            arrays |= self.chain.arrays(scheduled, layout.decodes, layout.q_len)
-        if layout.tree:
-            arrays["tree"] = tree_rows(scheduled, layout)
         sampling = [entry for entry in scheduled if entry.samples]
-        starts = layout.row_starts(sampling) if layout.q_len > 1 else None
-        arrays |= sampling_arrays(sampling, sample_rows, starts)
+        arrays |= sampling_arrays(sampling, sample_rows)
         if layout.chunks or len(sampling) < len(scheduled):
             rows = np.zeros(sample_rows, dtype=np.int32)
             rows[: len(step.sample_rows)] = step.sample_rows
             arrays["sample_rows"] = rows
-        elif scheduled and layout.q_len == 1:
+        elif scheduled:
             windows = self.cache.windows
             self._steady = SteadyArrays(scheduled, layout, arrays, windows, page_size)
         return arrays

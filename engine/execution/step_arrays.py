@@ -1,10 +1,11 @@
 """A step plan as host arrays: what CPU and GPU batches have in common."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import accumulate
 
 import numpy as np
 
+from ..sampling_params import SamplingParams
 from ..scheduling.scheduled_step import ScheduledTokens
 
 
@@ -85,57 +86,44 @@ class VisiblePages:
 
 
 def visible_pages(
-    entry: ScheduledTokens, group: int, window: int | None, page_size: int, rows: int = 0
+    entry: ScheduledTokens, group: int, window: int | None, page_size: int
 ) -> VisiblePages:
-    """Find what the queries of an entry see in one page group.
-
-    Args:
-        rows: rows of the entry, padding before its tokens included; 0 for no padding. Pages that
-            only padding sees may be freed.
-
-    Returns:
-        What is visible if the entry does not move, and pages for all places that it may move to.
-    """
+    """Find what the queries of an entry see in one page group."""
     end = entry.start + entry.count
-    first_query = end - max(rows, entry.count)
-    begin = 0 if window is None else max(0, first_query - window + 1)
+    begin = 0 if window is None else max(0, entry.start - window + 1)
     first = begin // page_size
-    pages = np.array(entry.seq.tables[group][first : -(-(end + entry.may_move) // page_size)])
+    pages = np.array(entry.seq.tables[group][first : -(-end // page_size)])
     return VisiblePages(begin, end, first, pages, page_size)
 
 
-def sampling_arrays(
-    sampling: list[ScheduledTokens], rows: int, row_starts: list[int] | None = None
-) -> dict[str, np.ndarray]:
-    """Return the settings of the entries that sample, padded with greedy rows to ``rows``.
+# Settings of rows that sample for nobody, by name: greedy ones.
+PADDING = {"seeds": 0, "top_k": 0, "temperature": 0.0, "top_p": 1.0, "min_p": 0.0}
 
-    Args:
-        row_starts: first row of each entry; ``None`` for one entry after another.
+
+def sampling_settings(params: Iterable[SamplingParams]) -> dict[str, np.ndarray]:
+    """Return the settings of sequences by the names of ``PADDING``, one value for each."""
+    params = list(params)
+    return {
+        "seeds": np.array([each.seed for each in params], np.uint64).astype(np.int64),
+        "top_k": np.array([each.top_k for each in params], np.int64),
+        "temperature": np.array([each.temperature for each in params], np.float32),
+        "top_p": np.array([each.top_p for each in params], np.float32),
+        "min_p": np.array([each.min_p for each in params], np.float32),
+    }
+
+
+def sampling_arrays(sampling: list[ScheduledTokens], rows: int) -> dict[str, np.ndarray]:
+    """Return the settings of entries that sample, one after the other, padded to ``rows``.
+
+    Drafts sample with the settings of their sequences.
     """
-    arrays: dict[str, np.ndarray] = {
-        "seeds": np.zeros(rows, dtype=np.int64),
-        "sample_positions": np.zeros(rows, dtype=np.int64),
-        "top_k": np.zeros(rows, dtype=np.int64),
-        "temperature": np.zeros(rows, dtype=np.float32),
-        "top_p": np.ones(rows, dtype=np.float32),
-        "min_p": np.zeros(rows, dtype=np.float32),
-    }
     counts = [entry.draw_count for entry in sampling]
-    starts = row_starts or [*accumulate(counts, initial=0)][:-1]
-    if not sampling:
-        return arrays
-    drawn = np.concatenate([np.arange(a, a + n) for a, n in zip(starts, counts, strict=True)])
-    params = [entry.seq.params for entry in sampling]
-    settings: dict[str, list[int] | list[float]] = {
-        "top_k": [each.top_k for each in params],
-        "temperature": [each.temperature for each in params],
-        "top_p": [each.top_p for each in params],
-        "min_p": [each.min_p for each in params],
-    }
-    for name, values in settings.items():
-        arrays[name][drawn] = np.repeat(np.array(values, arrays[name].dtype), counts)
-    seeds = np.array([each.seed for each in params], np.uint64).astype(np.int64)
-    arrays["seeds"][drawn] = np.repeat(seeds, counts)
+    drawn = sum(counts)
+    arrays: dict[str, np.ndarray] = {}
+    for name, values in sampling_settings(entry.seq.params for entry in sampling).items():
+        arrays[name] = np.full(rows, PADDING[name], values.dtype)
+        arrays[name][:drawn] = np.repeat(values, counts)
     positions = [p for entry, n in zip(sampling, counts, strict=True) for p in entry.positions[-n:]]
-    arrays["sample_positions"][drawn] = np.array(positions) + 1
+    arrays["sample_positions"] = np.zeros(rows, np.int64)
+    arrays["sample_positions"][:drawn] = np.array(positions, np.int64) + 1
     return arrays

@@ -1,0 +1,185 @@
+"""Host arrays of steps that verify drafts on a GPU, most of which stay the same for many steps."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from eightfold.kernels.attention.attention_shapes import NO_SLOT
+
+from ..scheduling.pages.page_pool import NULL_PAGE
+from ..scheduling.scheduled_step import ScheduledTokens
+from ..scheduling.sequence import Sequence
+from .gpu_batch import RowLayout, page_table_width
+from .step_arrays import PADDING, sampling_settings
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(slots=True)
+class KeptArrays:
+    """What the steps of one layout have in common, until their sequences or pages change.
+
+    Attributes:
+        page_tables: of each group, int32 [sequences, width].
+        pages: of each group, what the rows of its page table show.
+        sampling: sequences of the settings, and number of rows of each.
+        settings: settings of each row, [sequences * rows].
+    """
+
+    page_tables: list[np.ndarray]
+    pages: list[list[list[int]]]
+    sampling: list[tuple[Sequence, int]] | None = None
+    settings: Arrays = field(default_factory=dict)
+
+
+class DraftArrays:
+    """Lays out steps in which each sequence has ``q_len`` rows, padding before its tokens included.
+
+    Between the tokens of one step and the launch of the next one the device waits, so that rows of
+    page tables and settings of sequences are only written anew if they have changed.
+
+    Args:
+        windows: window of each page group.
+        page_size: tokens of a page.
+        max_context: most tokens of a sequence.
+    """
+
+    def __init__(self, windows: tuple[int | None, ...], page_size: int, max_context: int) -> None:
+        self._windows, self._page_size, self._max_context = windows, page_size, max_context
+        self._kept: dict[RowLayout, KeptArrays] = {}
+
+    def arrays(self, scheduled: list[ScheduledTokens], layout: RowLayout) -> Arrays:
+        """Return the arrays of a step, which the next call with the same layout may overwrite.
+
+        Args:
+            scheduled: entries that all sample, none of which is carried.
+            layout: a layout with ``q_len`` above 1.
+        """
+        kept = self._kept.get(layout)
+        if kept is None:
+            kept = self._kept[layout] = self._new_arrays(layout)
+        rows, padding = layout.q_len, layout.decodes - len(scheduled)
+        tokens: list[int] = []
+        positions: list[int] = []
+        for entry in scheduled:
+            own, start, before = entry.seq.tokens, entry.start, [0] * (rows - entry.count)
+            # A step in flight may give the newest token, which the device fills in.
+            tokens += [*before, own[start] if start < len(own) else 0, *entry.drafts.tokens]
+            positions += before
+            positions += [start + depth for depth in entry.drafts.depths]
+        empty = [0] * (padding * rows)
+        found = {
+            "tokens": np.array(tokens + empty, dtype=np.int32),
+            "positions": np.array(positions + empty, dtype=np.int32),
+            "source": np.full(layout.rows, -1, dtype=np.int32),
+        }
+        # Places of the rows, which are those of one token after the other even in a tree.
+        ends = np.array([entry.start + entry.count for entry in scheduled] + [0] * padding)
+        counts = np.array([entry.count for entry in scheduled] + [0] * padding)
+        taken = np.arange(rows) >= rows - counts[:, None]
+        places = np.where(taken, ends[:, None] + np.arange(-rows, 0), 0)
+        self._add_pages(found, scheduled, kept, places, taken)
+        if layout.tree:
+            found["tree"] = tree_rows(scheduled, layout)
+        sampling = [(entry.seq, entry.count) for entry in scheduled]
+        if kept.sampling != sampling:
+            settings = sampling_settings(entry.seq.params for entry in scheduled)
+            kept.settings = {
+                name: _padded(values, taken, PADDING[name]) for name, values in settings.items()
+            }
+            kept.sampling = sampling
+        sampled_at = np.where(taken.reshape(-1), found["positions"] + 1, 0).astype(np.int64)
+        return found | {"sample_positions": sampled_at} | kept.settings
+
+    def _new_arrays(self, layout: RowLayout) -> KeptArrays:
+        # A step before may move the rows by as many drafts as they have themselves.
+        widths = [
+            page_table_width(window, 2 * layout.q_len - 1, self._max_context, self._page_size)
+            for window in self._windows
+        ]
+        return KeptArrays(
+            [np.full((layout.decodes, width), NULL_PAGE, dtype=np.int32) for width in widths],
+            [[[]] * layout.decodes for _ in widths],
+        )
+
+    def _add_pages(
+        self,
+        found: Arrays,
+        scheduled: list[ScheduledTokens],
+        kept: KeptArrays,
+        places: np.ndarray,
+        taken: np.ndarray,
+    ) -> None:
+        """Add the arrays of each page group.
+
+        Args:
+            places: place of each row's keys and values, [sequences, rows].
+            taken: False for padding, [sequences, rows].
+        """
+        size, (sequences, rows) = self._page_size, places.shape
+        page_of, offsets = places // size, places % size
+        index = np.arange(sequences)[:, None]
+        for group, window in enumerate(self._windows):
+            table, shown = kept.page_tables[group], kept.pages[group]
+            firsts, ends = [0] * sequences, [0] * sequences
+            for row, entry in enumerate(scheduled):
+                ends[row] = end = entry.start + entry.count
+                if window is not None:
+                    firsts[row] = max(0, end - rows - window + 1) // size
+                # Pages for all places that the entry may move to.
+                last = -(-(end + entry.may_move) // size)
+                pages = entry.seq.tables[group][firsts[row] : last]
+                if pages != shown[row]:
+                    _show(table[row], pages)
+                    shown[row] = pages
+            for row in range(len(scheduled), sequences):
+                if shown[row]:
+                    _show(table[row], [])
+                    shown[row] = []
+            first_pages = np.array(firsts)[:, None]
+            pages = table[index, np.where(taken, page_of - first_pages, 0)]
+            slots = np.where(taken, pages * size + offsets, NO_SLOT)
+            found |= {
+                f"slot_mapping{group}": slots.reshape(-1).astype(np.int32),
+                f"page_table{group}": table,
+                f"first_pos{group}": (first_pages[:, 0] * size).astype(np.int32),
+                f"seq_lens{group}": np.array(ends, dtype=np.int32),
+                f"query_starts{group}": np.zeros(1, dtype=np.int32),
+            }
+
+
+def tree_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> np.ndarray:
+    """Return the positions and visible rows of a step's drafts, as ``paged_decode`` takes them.
+
+    Padding before a sequence's rows stands for the tokens before them, which all its rows see.
+    """
+    rows = layout.q_len
+    alone = [1 << row for row in range(rows)]
+    positions: list[int] = []
+    visible: list[int] = []
+    for entry in scheduled:
+        first, start = rows - entry.count, entry.start
+        positions += [max(0, start + row) for row in range(-first, 0)]
+        positions += [start + depth for depth in entry.drafts.depths]
+        sees = [(1 << first + 1) - 1]
+        for row, parent in enumerate(entry.drafts.parents, first + 1):
+            sees.append(sees[parent] | alone[row])
+        visible += alone[:first]
+        visible += sees
+    absent = layout.decodes - len(scheduled)
+    found = [positions + [0] * (absent * rows), visible + alone * absent]
+    return np.ascontiguousarray(np.array(found, dtype=np.int32).T)
+
+
+def _padded(values: np.ndarray, taken: np.ndarray, padding: float) -> np.ndarray:
+    """Return the value of each sequence, [n], for each of its rows, [sequences * rows]."""
+    found = np.full(taken.shape, padding, dtype=values.dtype)
+    found[: len(values)] = values[:, None]
+    return np.where(taken, found, values.dtype.type(padding)).reshape(-1)
+
+
+def _show(row: np.ndarray, pages: list[int]) -> None:
+    """Write pages to a row of a page table; those that were freed are only seen by padding."""
+    row[:] = NULL_PAGE
+    row[: len(pages)] = pages
+    np.maximum(row, NULL_PAGE, out=row)
