@@ -68,7 +68,8 @@ def compile_cubin(
     """Compile a source file to machine code. No GPU is needed.
 
     Args:
-        source: path of a ``.cu`` file from this folder on. It can include this folder's headers.
+        source: path of a ``.cu`` file from this folder on. It can include every header (``.cuh``)
+            among the kernels, by its name alone.
         defines: macros, by name.
         architecture: NVRTC's name of the GPUs that are to run the code.
 
@@ -96,8 +97,8 @@ def compile_cubin(
 
 @functools.cache
 def header_texts() -> dict[str, str]:
-    """Return the text of each header in this folder, by the name under which sources include it."""
-    return {path.name: path.read_text() for path in sorted(SOURCE_FOLDER.glob("*.cuh"))}
+    """Return the text of each header among the kernels, by the name under which it is included."""
+    return {path.name: path.read_text() for path in sorted(SOURCE_FOLDER.parent.rglob("*.cuh"))}
 
 
 def _program_output(program: ctypes.c_void_p, function: str) -> bytes:

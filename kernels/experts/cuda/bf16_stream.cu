@@ -14,71 +14,17 @@
 // the sums of the columns that share one, and are read ahead of the groups that they belong to.
 //
 // Macros: INTERLEAVED, HAS_BIAS (0 or 1); ACTIVATION (0 SiLU, 1 GELU, 2 clamped SwiGLU); HIDDEN and
-// INNER, columns; EXPERTS; TOP_K; ROUTED; STAGES of the ring; CONSUMERS; GATE_UP_PARTS and DOWN_PARTS, into
-// which stages divide the columns; DOWN_GROUPS of 16 weight rows in an item of down. Of stored
-// weights: STORED (1 FP8, 2 4 bits; 0 or none for bfloat16); ZEROS, FLOAT_SCALES (0 or 1); GROUP,
-// columns that share a scale (0 for all); GATE_UP_SHARED and DOWN_SHARED, rows that share scales.
-#ifndef STORED
-#define STORED 0
-#define ZEROS 0
-#define FLOAT_SCALES 0
-#define GROUP 0
-#define GATE_UP_SHARED 1
-#define DOWN_SHARED 1
+// INNER, columns; EXPERTS; TOP_K; ROUTED; STAGES of the ring; CONSUMERS; GATE_UP_PARTS and
+// DOWN_PARTS, into which stages divide the columns; DOWN_GROUPS of 16 weight rows in an item of
+// down. Of stored weights: STORED (1 FP8, 2 4 bits; 0 or none for bfloat16); ZEROS, FLOAT_SCALES (0
+// or 1); GROUP, columns that share a scale (0 for all); GATE_UP_SHARED and DOWN_SHARED, rows that
+// share scales.
+#include "bf16_stream_state.cuh"
+#if STORED
+#include "stored_columns.cuh"
+#else
+#include "bf16_columns.cuh"
 #endif
-constexpr int WARPS = CONSUMERS + 3, PAIRS = 8, QUEUE = 4;
-#include "expert_stream.cuh"
-#include "stored_weights.cuh"
-
-constexpr int row_bytes(int columns) {
-    return STORED == 0 ? 2 * columns : STORED == 1 ? columns : columns / 2;
-}
-constexpr int BLOCK = STORED == 0 ? 16 : STORED == 1 ? 32 : 64;  // columns in 32 bytes of a row
-constexpr int GROUP_HALVES = GROUP > 0 ? row_bytes(GROUP) / 16 : 1;  // of blocks, in a group
-constexpr int X_PAD = STORED ? 32 : 16;  // bytes, so that the lanes' loads of x do not collide
-constexpr int THREADS = WARPS * 32;
-// One of the two products: gate and up, whose rows take turns or follow one another, or down.
-template <bool IS_GATED> struct Product {
-    static constexpr bool GATED = IS_GATED;
-    static constexpr int INPUTS = GATED ? HIDDEN : INNER, OUTPUTS = GATED ? INNER : HIDDEN;
-    static constexpr int ROWS = GATED ? 2 * INNER : HIDDEN;  // weight rows of an expert
-    static constexpr int GROUPS = GATED ? 1 : DOWN_GROUPS;
-    static constexpr int ITEMS = ROWS / (16 * GROUPS);  // of a tile
-    static constexpr int PARTS = GATED ? GATE_UP_PARTS : DOWN_PARTS;
-    static constexpr int PART_COLUMNS = INPUTS / PARTS;
-    static constexpr int STEPS = PART_COLUMNS / BLOCK;
-    static constexpr int EACH_STEPS = (STEPS + CONSUMERS - 1) / CONSUMERS;
-    static constexpr int ROW_BYTES = row_bytes(INPUTS), PART_BYTES = row_bytes(PART_COLUMNS);
-    static constexpr int PITCH = PART_BYTES + 16;  // of a weight row in the ring
-    static constexpr int X_PITCH = INPUTS * 2 + X_PAD;
-    static constexpr int STAGE = 16 * GROUPS * PITCH;
-    static constexpr int SHARED_ROWS = GATED ? GATE_UP_SHARED : DOWN_SHARED;
-    static constexpr int SCALE_ROWS = (ROWS + SHARED_ROWS - 1) / SHARED_ROWS;
-    static constexpr int SCALES = GROUP > 0 ? (INPUTS + GROUP - 1) / GROUP : 1;  // of a row
-    static constexpr bool SCALED = SCALES > 1;
-    static_assert(ROWS % (16 * GROUPS) == 0 && INPUTS % (BLOCK * PARTS) == 0, "no partial stages");
-};
-typedef Product<true> GateUp;
-typedef Product<false> Down;
-constexpr int STAGE = larger(GateUp::STAGE, Down::STAGE);
-constexpr int X_BYTES = PAIRS * larger(GateUp::X_PITCH, Down::X_PITCH);
-
-struct Shared {
-    float parts[2][CONSUMERS][DOWN_GROUPS][4][32];
-    int items[2];  // of the parts
-    int queue[QUEUE];  // items; -1 ends a product
-    u64 full[STAGES], empty[STAGES], x_full[2], x_empty[2], parts_full[2], parts_empty[2];
-    u64 queue_full[QUEUE], queue_empty[QUEUE];
-    Tiles tiles;
-};
-// What a warp has been through, of both products: entries of the queue, stages, and tiles.
-struct Position { int entries, stages, tiles; };
-
-// Waits for an entry of the queue; returns the item.
-__device__ __forceinline__ int item_of(Shared& shared, int entry) {
-    barrier_wait(shared.queue_full[entry % QUEUE], entry / QUEUE & 1);
-    return shared.queue[entry % QUEUE];
-}
 
 // Copies weights, which are read once, so that data that is read again stays in L2.
 __device__ __forceinline__ void copy_bulk_once(u8* to, const void* from, int bytes, u64& bar) {
@@ -87,14 +33,6 @@ __device__ __forceinline__ void copy_bulk_once(u8* to, const void* from, int byt
         "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint"
         " [%0], [%1], %2, [%3], %4;" ::"r"(shared_address(to)), "l"((u64)from), "r"(bytes),
         "r"(shared_address(&bar)), "l"(EVICT_FIRST) : "memory");
-}
-
-// The weight row of an expert that slot `slot` of an item holds. Of gate and up, 8 rows of the one
-// come first and then those of the other.
-template <class P> __device__ __forceinline__ int weight_row(int item, int slot) {
-    if (!P::GATED) return item * 16 * P::GROUPS + slot;
-    const int row = item * 8 + slot % 8, up = slot / 8;
-    return INTERLEAVED ? 2 * row + up : up * P::OUTPUTS + row;
 }
 
 // Copies weights. Called by one warp.
@@ -158,106 +96,6 @@ __device__ __forceinline__ void produce_x(Shared& shared, u8* x_rows, Position& 
     }
 }
 
-// Scales and zeros of one product's weights, [experts, SCALES, SCALE_ROWS] and [experts, SCALES, ROWS].
-struct Stored { const void* scales; const u8* zeros; };
-
-template <class P>
-__device__ __forceinline__ float load_scale(const Stored& stored, u64 expert, int group, int row) {
-    const u64 at = (expert * P::SCALES + group) * P::SCALE_ROWS + row / P::SHARED_ROWS;
-    return FLOAT_SCALES ? ((const float*)stored.scales)[at]
-                        : to_float(((const bf16*)stored.scales)[at]);
-}
-// Scale and zero of a group, for the two rows of each matrix that a lane has.
-template <class P> struct GroupScales {
-    float scale[P::GROUPS][2];
-    u32 offset[P::GROUPS][2];
-    __device__ __forceinline__ void load(const Stored& stored, u64 expert, int item, int group) {
-        group = min(group, P::SCALES - 1);
-#pragma unroll
-        for (int m = 0; m < P::GROUPS; m++)
-#pragma unroll
-            for (int half = 0; half < 2; half++) {
-                const int row = weight_row<P>(item, m * 16 + half * 8 + threadIdx.x % 32 / 4);
-                scale[m][half] = P::SCALED ? load_scale<P>(stored, expert, group, row) : 1.0f;
-                const u64 at = (expert * P::SCALES + group) * P::ROWS + row;
-                offset[m][half] = int4_offset(ZEROS ? stored.zeros[at] : MIDDLE);
-            }
-    }
-};
-__device__ __forceinline__ void load_pair(u32 (&to)[2], u32 at) {
-    asm volatile("ld.shared.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "r"(at));
-}
-
-// Multiplies half a block of stored weights, 16 bytes of each row, in words of rows g and g + 8 that
-// begin with column 4q (of 4 bits: with columns 4q and 16 + 4q), by the same columns of x.
-__device__ __forceinline__ void multiply_half(float (&sums)[2][4], u32 low, u32 high, u32 x, int half,
-                                              const u32 (&offset)[2]) {
-    u32 b[2];
-    load_pair(b, x);
-    if (STORED == 1) {
-        const u32 a[4] = {expand_fp8<false>(low), expand_fp8<false>(high), expand_fp8<true>(low),
-                          expand_fp8<true>(high)};
-        multiply(sums[half], a, b[0], b[1]);
-        return;
-    }
-    const u32 first[4] = {expand_int4<0>(low, offset[0]), expand_int4<0>(high, offset[1]),
-                          expand_int4<2>(low, offset[0]), expand_int4<2>(high, offset[1])};
-    multiply(sums[0], first, permute(b[0], b[1], 0x5410), permute(b[0], b[1], 0x7632));
-    load_pair(b, x + 32);
-    const u32 second[4] = {expand_int4<1>(low, offset[0]), expand_int4<1>(high, offset[1]),
-                           expand_int4<3>(low, offset[0]), expand_int4<3>(high, offset[1])};
-    multiply(sums[1], second, permute(b[0], b[1], 0x5410), permute(b[0], b[1], 0x7632));
-}
-
-// Adds a group's sums, times their scales, to the totals.
-template <class P>
-__device__ __forceinline__ void add_group(float (&totals)[P::GROUPS][4],
-                                          float (&sums)[P::GROUPS][2][4],
-                                          const GroupScales<P>& scales) {
-#pragma unroll
-    for (int m = 0; m < P::GROUPS; m++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            totals[m][i] += (sums[m][0][i] + sums[m][1][i]) * scales.scale[m][i / 2];
-            sums[m][0][i] = sums[m][1][i] = 0.0f;
-        }
-}
-
-// Multiplies this warp's columns of a part of an item by stored weights.
-template <class P>
-__device__ __forceinline__ void multiply_part(float (&totals)[P::GROUPS][4], u32 w, u32 x, int part,
-                                              u64& full, int parity, const Stored& stored,
-                                              u64 expert, int item) {
-    const int first = threadIdx.x / 32 * P::EACH_STEPS;
-    int group = (part * P::STEPS + first) * 2 / GROUP_HALVES;
-    GroupScales<P> scales, next;
-    scales.load(stored, expert, item, group);
-    if (P::SCALED) next.load(stored, expert, item, group + 1);
-    float sums[P::GROUPS][2][4] = {};
-    barrier_wait(full, parity);
-#pragma unroll
-    for (int i = 0; i < P::EACH_STEPS; i++) {
-        const int step = first + i;
-        if (P::EACH_STEPS * CONSUMERS != P::STEPS && step >= P::STEPS) break;
-        u32 a[P::GROUPS][4];
-#pragma unroll
-        for (int m = 0; m < P::GROUPS; m++) load_matrices(a[m], w + m * 16 * P::PITCH + step * 32);
-#pragma unroll
-        for (int half = 0; half < 2; half++) {
-            const int at = (part * P::STEPS + step) * 2 + half;
-#pragma unroll
-            for (int m = 0; m < P::GROUPS; m++)
-                multiply_half(sums[m], a[m][half * 2], a[m][half * 2 + 1], x + at * BLOCK, half,
-                              scales.offset[m]);
-            if (!P::SCALED || (at + 1) % GROUP_HALVES != 0) continue;
-            add_group<P>(totals, sums, scales);
-            scales = next;
-            next.load(stored, expert, item, ++group + 1);
-        }
-    }
-    add_group<P>(totals, sums, scales);
-}
-
 // Multiplies this warp's columns of every item.
 template <class P>
 __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8* x_rows,
@@ -280,33 +118,12 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
             last = tile;
         }
         const u32 x = shared_address(x_rows + (position.tiles - 1) % 2 * X_BYTES) + x_at;
-#if STORED
-        float totals[P::GROUPS][4] = {};
-#else
-        float sums[P::GROUPS][2][4] = {};
-#endif
+        Sums<P> sums = {};
         for (int part = 0; part < (item < 0 ? 0 : P::PARTS); part++, position.stages++) {
             const int stage = position.stages % STAGES;
             const u32 w = shared_address(ring + stage * STAGE) + weight_at;
-#if STORED
-            multiply_part<P>(totals, w, x, part, shared.full[stage], position.stages / STAGES & 1,
+            multiply_part<P>(sums, w, x, part, shared.full[stage], position.stages / STAGES & 1,
                              stored, shared.tiles.expert[tile], item % P::ITEMS);
-#else
-            barrier_wait(shared.full[stage], position.stages / STAGES & 1);
-            u32 b[4];
-#pragma unroll
-            for (int i = 0; i < P::EACH_STEPS; i++) {
-                const int step = warp * P::EACH_STEPS + i;
-                if (P::EACH_STEPS * CONSUMERS != P::STEPS && step >= P::STEPS) break;
-                if (i % 2 == 0) load_matrices(b, x + (part * P::STEPS + step) * 32);
-#pragma unroll
-                for (int m = 0; m < P::GROUPS; m++) {
-                    u32 a[4];
-                    load_matrices(a, w + m * 16 * P::PITCH + step * 32);
-                    multiply(sums[m][i % 2], a, b[i % 2 * 2], b[i % 2 * 2 + 1]);
-                }
-            }
-#endif
             barrier_arrive_warp(shared.empty[stage]);
         }
         const int side = position.entries % 2;
@@ -316,11 +133,7 @@ __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8
         for (int m = 0; m < P::GROUPS; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-#if STORED
-                shared.parts[side][warp][m][i][lane] = totals[m][i];
-#else
-                shared.parts[side][warp][m][i][lane] = sums[m][0][i] + sums[m][1][i];
-#endif
+                shared.parts[side][warp][m][i][lane] = total<P>(sums, m, i);
         if (threadIdx.x == 0) shared.items[side] = item;
         barrier_arrive_warp(shared.parts_full[side]);
     }

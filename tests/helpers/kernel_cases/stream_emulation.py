@@ -95,12 +95,18 @@ def _argument(value: object) -> object:
 
 def _included(path: Path) -> str:
     """Return a source with the headers that it includes, but for hopper.cuh."""
+    headers, seen = nvrtc.header_texts(), {"hopper.cuh"}
 
     def header(match: re.Match[str]) -> str:
-        return "" if match[1] == "hopper.cuh" else _included(nvrtc.SOURCE_FOLDER / match[1])
+        if match[1] in seen:
+            return ""
+        seen.add(match[1])
+        return included(headers[match[1]])
 
-    text = path.read_text().replace("#pragma once", "")
-    return re.sub(r'#include "([\w.]+)"', header, text)
+    def included(text: str) -> str:
+        return re.sub(r'#include "([\w.]+)"', header, text.replace("#pragma once", ""))
+
+    return included(path.read_text())
 
 
 def _for_a_cpu(text: str) -> str:

@@ -73,8 +73,10 @@ def compile_with_nvcc(source: Path, defines: Iterable[tuple[str, object]], folde
 
 def test_includes_resolve() -> None:
     headers = nvrtc.header_texts()
-    # Sources in other folders of the kernels, such as the experts', include these headers too.
-    sources = [*nvrtc.SOURCE_FOLDER.parent.rglob("*.cu"), *source_files("*.cuh")]
+    kernels = nvrtc.SOURCE_FOLDER.parent
+    header_files = list(kernels.rglob("*.cuh"))
+    assert len(header_files) == len(headers), "two headers have the same name"
+    sources = [*kernels.rglob("*.cu"), *header_files]
     included = {name for path in sources for name in includes(path)}
     assert included == set(headers)
     for path in sources:
