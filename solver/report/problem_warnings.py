@@ -62,9 +62,7 @@ def problem_warnings(problem: dict[str, Any], tries: list[dict[str, Any]]) -> li
         found.append(WarningMark("limit", "limit hit", reason))
     distance = problem.get("distance")  # older runs do not record it
     if isinstance(distance, int | float) and distance > 1:
-        reason = (
-            "The problem is unlike those of the model's training: do not trust the answer."
-        )
+        reason = "The problem is unlike those of the model's training: do not trust the answer."
         found.append(WarningMark("unfamiliar", "unfamiliar", reason))
     return found
 
