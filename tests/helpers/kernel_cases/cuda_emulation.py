@@ -18,7 +18,7 @@ from eightfold.kernels.quantized.stored_matrix import StoredMatrix
 from eightfold.kernels.quantized.stored_stream import StreamConfig
 
 INSTRUCTIONS = (
-    "multiply", "permute", "fma2", "load_global", "tma_load_once", "tma_prefetch_3d",
+    "multiply", "permute", "and_or", "fma2", "load_global", "tma_load_once", "tma_prefetch_3d",
     *("load_words",) * 3,
 )  # fmt: skip
 """Functions of the source that consist of inline assembly."""
@@ -54,10 +54,13 @@ static u32 pack_bf16(float low, float high) { return rounded(low) | rounded(high
 static float exp2_fast(float x) { return exp2f(x); }
 static u32 permute(u32 a, u32 b, u32 selector) {
     u64 bytes = (u64)b << 32 | a; u32 result = 0;
-    for (int i = 0; i < 4; i++)
-        result |= (u32)(bytes >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    for (int i = 0; i < 4; i++) {
+        u32 digit = selector >> 4 * i, byte = bytes >> 8 * (digit & 7) & 255;
+        result |= (digit & 8 ? byte / 128 * 255 : byte) << 8 * i;
+    }
     return result;
 }
+static u32 and_or(u32 a, u32 mask, u32 bits) { return a & mask | bits; }
 static u32 fma2(u32 a, u32 b, u32 c) {
     u32 result = 0;
     for (int i = 0; i < 32; i += 16) {

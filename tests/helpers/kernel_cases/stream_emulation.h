@@ -181,10 +181,13 @@ static void load_pair(u32 (&to)[2], u32 at) {
 static u32 permute(u32 a, u32 b, u32 selector) {
     const u64 both = a | (u64)b << 32;
     u32 result = 0;
-    for (int i = 0; i < 4; i++)
-        result |= (u32)(both >> 8 * (selector >> 4 * i & 7) & 255) << 8 * i;
+    for (int i = 0; i < 4; i++) {
+        const u32 digit = selector >> 4 * i, byte = both >> 8 * (digit & 7) & 255;
+        result |= (digit & 8 ? byte / 128 * 255 : byte) << 8 * i;
+    }
     return result;
 }
+static u32 and_or(u32 a, u32 mask, u32 bits) { return (a & mask) | bits; }
 static u32 fma2(u32 a, u32 b, u32 c) {
     return pack_bf16(bf16_low(a) * bf16_low(b) + bf16_low(c),
                      bf16_high(a) * bf16_high(b) + bf16_high(c));

@@ -234,6 +234,18 @@ def test_the_cuda_kernel_in_emulation(
     assert_near(out.sum(0) if split else out, expected, torch.bfloat16)
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
+def test_every_fp8_code_is_exact_in_emulation(tmp_path: Path) -> None:
+    values = torch.arange(256, dtype=torch.uint8).view(FP8).float().nan_to_num(0).view(32, 8)
+    columns = [0, 1, 2, 3, 68, 69, 70, 71]  # all bytes of a word; rows of x pick one each
+    codes, x = torch.zeros(32, 256, dtype=FP8), torch.zeros(8, 256).bfloat16()
+    codes[:, columns], x[range(8), columns] = values.to(FP8), 1
+    matrix, out = StoredMatrix(codes, torch.ones(1, 1), None, 32), torch.empty(8, 32).bfloat16()
+    config = StreamConfig(units=2, slots=2)
+    emulate(x, matrix, out, config, tmp_path, gated=False, bias=None, programs=1)
+    assert torch.equal(out.float(), values.T)
+
+
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 @pytest.mark.parametrize(
     ("name", "rows", "gated"),
