@@ -22,6 +22,8 @@ KINDS = {
 
 PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics")
 
+NO_LOG_PROBABILITIES = ", because the sampler draws tokens without normalizing the logits"
+
 NOT_JSON = "The request needs the header Content-Type: application/json."
 
 
@@ -93,6 +95,9 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     name = ".".join(place)
     if fault["type"] == "json_invalid":
         return ApiError("The request's body is not JSON.")
+    reason = str(fault["msg"]).removeprefix("Value error, ").rstrip(".")
+    if not place and fault["type"] == "value_error":
+        return ApiError(f"{reason[:1].upper()}{reason[1:]}.")
     if not place:
         return ApiError("The request's body must be a JSON object.")
     if place[:1] == ["stop"]:
@@ -103,6 +108,6 @@ def _validation_error(error: RequestValidationError) -> ApiError:
     if place[:1] == ["prompt"]:
         return ApiError("prompt must be a text, token ids, or a list of either.", 400, "prompt")
     if fault["type"] == "extra_forbidden":
-        return ApiError(f"The option {name} is not supported here; leave it out.", 400, name)
-    reason = str(fault["msg"]).removeprefix("Value error, ").rstrip(".")
+        why = NO_LOG_PROBABILITIES if name in ("logprobs", "top_logprobs") else ""
+        return ApiError(f"The option {name} is not supported here{why}; leave it out.", 400, name)
     return ApiError(f"{name}: {reason}.", 400, name)

@@ -9,12 +9,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from eightfold.common.error_text import first_line
-from eightfold.common.valid_text import replace_surrogates
 
 from ..chat.readers.thought_tags import open_thought
 from ..chat.untrusted_text import UntrustedTextEncoder
 from .api_errors import ApiError
-from .request_bodies import ChatMessage
+from .request_bodies import ChatMessage, valid_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -209,7 +208,7 @@ def text_of(index: int, message: ChatMessage) -> str:
         ApiError: a part is something else than text.
     """
     if isinstance(message.content, str):
-        return replace_surrogates(message.content)
+        return message.content
     texts = []
     for part in message.content or []:
         text = part.get("text")
@@ -219,7 +218,7 @@ def text_of(index: int, message: ChatMessage) -> str:
                 400,
                 f"messages.{index}.content",
             )
-        texts.append(replace_surrogates(text))
+        texts.append(text)
     return "\n".join(texts)
 
 
@@ -238,7 +237,7 @@ def _as_dict(index: int, message: ChatMessage) -> dict[str, Any]:
         function = dict(function)
         if isinstance(function.get("arguments"), str):
             try:
-                function["arguments"] = json.loads(function["arguments"] or "{}")
+                function["arguments"] = valid_json(json.loads(function["arguments"] or "{}"))
             except (ValueError, RecursionError):
                 function["arguments"] = None
         if not isinstance(function.setdefault("arguments", {}), dict):

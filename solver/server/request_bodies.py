@@ -12,6 +12,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from transformers import PreTrainedTokenizerBase
 
+from eightfold.common.valid_text import replace_surrogates
+
 from ..solver_config import SAMPLING_BOUNDS
 
 MAX_CHOICES = 128
@@ -46,6 +48,30 @@ RESERVED = frozenset(signature(PreTrainedTokenizerBase.apply_chat_template).para
     *("messages", "add_special_tokens"),
 }
 """Names that are options of the rendering, not variables of a chat template."""
+
+
+def valid_json(value: Any) -> Any:
+    """Return a JSON value with a question mark for each lone surrogate in its texts.
+
+    JSON may escape half of a surrogate pair, which no tokenizer accepts.
+
+    Raises:
+        ValueError: the value is nested too deeply.
+    """
+    try:
+        return _valid_json(value)
+    except RecursionError:
+        raise ValueError("the request's body is nested too deeply") from None
+
+
+def _valid_json(value: Any) -> Any:
+    if isinstance(value, str):
+        return replace_surrogates(value)
+    if isinstance(value, list):
+        return [_valid_json(one) for one in value]
+    if isinstance(value, dict):
+        return {replace_surrogates(name): _valid_json(one) for name, one in value.items()}
+    return value
 
 
 def _is_neutral(name: str, value: Any) -> bool:
@@ -105,6 +131,12 @@ class GenerationBody(BaseModel):
             for name, value in values.items()
             if name in fields or not (value is None or name in INERT or _is_neutral(name, value))
         }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _valid_texts(cls, values: Any) -> Any:
+        """Replace lone surrogates."""
+        return valid_json(values)
 
     @model_validator(mode="before")
     @classmethod

@@ -44,8 +44,8 @@ class VoteService:
             fields.append("ignore_eos")
         if fields:
             raise ApiError(
-                f"The voting model does not take {', '.join(fields)}: the server's own settings "
-                "hold for it; leave them out.",
+                f"The voting model does not take {' or '.join(fields)}, because the server's own "
+                "options hold for it; send the problem and a seed only.",
                 400,
                 fields[0],
             )

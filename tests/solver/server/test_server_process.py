@@ -150,7 +150,7 @@ def test_a_tool_may_have_no_parameters(client: Any) -> None:
         ({"messages": []}, "messages"),
         ({"temperature": -1}, "temperature"),
         ({"frequency_penalty": 0.5}, "frequency_penalty is not supported"),
-        ({"logprobs": True}, "logprobs is not supported"),
+        ({"logprobs": True}, "logprobs is not supported here, because the sampler draws"),
         ({"n": 0}, "n: "),
         ({"stop": 5}, "a text or a list of texts"),
         ({"logprobs": 0}, "logprobs is not supported"),
@@ -166,7 +166,7 @@ def test_a_tool_may_have_no_parameters(client: Any) -> None:
             {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": "f"}]}]},
             "without the object function",
         ),
-        ({"model": "m:vote8", "max_tokens": 5}, "does not take max_tokens"),
+        ({"model": "m:vote8", "max_tokens": 5, "n": 2}, "does not take max_tokens or n, because"),
         ({"model": "m:vote8", "messages": ASKED * 2}, "one user message"),
     ],
 )
@@ -188,7 +188,12 @@ def test_bad_requests_get_an_error_in_the_protocols_form(
         (b'{"model": "\xe9"}', "application/json", 400, "not UTF-8"),
         (b'{"model": "m", "prompt": "1"}', "text/plain", 400, "Content-Type: application/json"),
         (b" " * (33 << 20), "application/json", 413, "larger than 32 MiB"),
-        (b'{"model": "\\ud800", "prompt": "1"}', "application/json", 404, "There is no model"),
+        (b'{"model": "\\ud800", "prompt": "1"}', "application/json", 404, "There is no model '?'"),
+        (b'{"\\ud800": 1}', "application/json", 400, "model: Field required"),
+        (
+            b'{"model": "m", "prompt": ' + b"[" * 500 + b"]" * 500 + b"}",
+            *("application/json", 400, "nested too deeply"),
+        ),
     ],
 )
 def test_bodies_that_cannot_be_read_get_an_error_in_the_protocols_form(
@@ -200,6 +205,31 @@ def test_bodies_that_cannot_be_read_get_an_error_in_the_protocols_form(
         urllib.request.urlopen(request, timeout=60)
     assert caught.value.code == status
     assert said in json.load(caught.value)["error"]["message"]
+
+
+def test_halves_of_surrogate_pairs_are_taken_as_question_marks(server: ServerProcess) -> None:
+    def post(path: str, **body: Any) -> Any:
+        headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
+        content = json.dumps({"model": "m", "max_tokens": 2, "seed": 1, **body}).encode()
+        request = urllib.request.Request(f"{server.url}/{path}", content, headers)
+        with urllib.request.urlopen(request, timeout=60) as reply:
+            return json.load(reply)
+
+    half = "\ud800"
+    texts = [
+        post("completions", prompt=one, echo=True)["choices"][0]["text"]
+        for one in (f"1 {half}", "1 ?")
+    ]
+    assert texts[0] == texts[1]
+    function = {"name": half, "arguments": json.dumps({half: half})}
+    call = {"id": half, "type": "function", "function": function}
+    messages = [
+        *({"role": "user", "content": half}, {"role": "assistant", "tool_calls": [call]}),
+        {"role": "tool", "tool_call_id": half, "content": half},
+    ]
+    tools = [{"type": "function", "function": {"name": half, "description": half}}]
+    reply = post("chat/completions", messages=messages, tools=tools)
+    assert reply["usage"]["completion_tokens"] > 0
 
 
 def test_a_wrong_key_is_refused(server: ServerProcess) -> None:
