@@ -348,7 +348,10 @@ class Engine:
             raise ValueError(f"Token ids must be whole numbers, not {token_ids!r:.60}.") from None
         for token in tokens:
             if not 0 <= token < self._vocabulary:
-                raise ValueError(f"Token {token} is not in the vocabulary of {self._vocabulary}.")
+                raise ValueError(
+                    f"Token {token} is not in the vocabulary of {self._vocabulary}; use the "
+                    "model's own tokenizer."
+                )
         return tokens
 
     def stats(self) -> dict[str, Any]:

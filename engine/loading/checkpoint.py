@@ -27,8 +27,7 @@ from .fp8_loader import divide_experts, load_rounded
 from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, end_token_ids, parse_token_ids
 from .read_spans import TORCH_DTYPES
-from .refusals.foreign_weights import explain_own_layout
-from .refusals.matching_faults import check_matching
+from .refusals.matching_faults import QUANTIZED_PARTS, check_matching
 from .safetensors_headers import StoredTensor, read_stored_tensors
 from .weight_matching import WeightMatching, match_weights
 
@@ -72,8 +71,7 @@ def parse_config(folder: Path) -> PretrainedConfig:
     except CONFIG_ERRORS as error:
         cause = error.__cause__ if isinstance(error, StrictDataclassError) else None
         reason = first_line(cause or error).rstrip(".")
-        why = f"{folder}/config.json cannot be used: {reason}."
-        raise CheckpointError(explain_own_layout(folder) or why) from error
+        raise CheckpointError(f"{folder}/config.json cannot be used: {reason}.") from error
 
 
 def load_weights(
@@ -165,9 +163,13 @@ def meta_model_for(
         types = {tensor.name: tensor.dtype for tensor in stored}
         use_stored_weights(model, quantization, types)
         if not has_stored_weights(model):
+            fault = (
+                "names all of them as not quantized; copy config.json again"
+                if any(map(QUANTIZED_PARTS.search, types))
+                else "none is; remove quantization_config from it"
+            )
             raise CheckpointError(
-                f"config.json says that weights are stored as {quantization}, but "
-                "none is; remove quantization_config from it."
+                f"config.json says that weights are stored as {quantization}, but {fault}."
             )
     return model
 

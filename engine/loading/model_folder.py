@@ -10,7 +10,7 @@ from typing import Any
 from eightfold.common.error_text import one_line
 
 from ..model_errors import CheckpointError
-from .refusals.foreign_weights import explain_file, explain_names
+from .refusals.foreign_weights import explain_file, explain_names, explain_own_layout
 from .safetensors_headers import INDEX_FILE, weight_files
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,10 @@ def check_model_folder(folder: Path) -> None:
             explain_names([*names, *below], str(folder))
             or f"{folder} is not a model folder: it has no config.json{_better_folder(folder)}."
         )
-    read_json(folder / "config.json")
+    config = read_json(folder / "config.json")
+    own_layout = explain_own_layout(folder)
+    if own_layout is not None and "model_type" not in config:
+        raise CheckpointError(own_layout)
     files = weight_files(folder)
     if not files and INDEX_FILE in names:
         raise CheckpointError(f"{folder / INDEX_FILE} names no files of weights; copy it again.")

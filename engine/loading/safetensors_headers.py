@@ -17,7 +17,7 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # the safetensors library's own limit
 ITEM_BYTES = {
-    **{"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1},
+    **{"BOOL": 1, "U8": 1, "I8": 1, "F8_E4M3": 1, "F8_E5M2": 1, "F8_E8M0": 1},
     **{"I16": 2, "U16": 2, "F16": 2, "BF16": 2},
     **{"I32": 4, "U32": 4, "F32": 4, "I64": 8, "U64": 8, "F64": 8, "C64": 8},
 }
@@ -64,11 +64,16 @@ def weight_files(folder: Path) -> list[Path]:
     if not index.is_file():
         return []
     try:
-        names = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-        # An index sorts tensors by name, which puts layer 10 before layer 2. Files are numbered.
-        files = [folder / name for name in sorted(set(names))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{index} is not an index of weights: {_reason(error)}.") from error
+        content = json.loads(index.read_text(encoding="utf-8"))
+        names = content.get("weight_map") if isinstance(content, dict) else None
+        if not isinstance(names, dict) or not all(isinstance(n, str) for n in names.values()):
+            raise ValueError("it has no table weight_map with the name of a file for each tensor")
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(
+            f"{index} is not an index of weights: {_reason(error)}; copy it again."
+        ) from error
+    # An index sorts tensors by name, which puts layer 10 before layer 2. Files are numbered.
+    files = [folder / name for name in sorted(set(names.values()))]
     outside = [file for file in files if not file.is_relative_to(folder) or ".." in file.parts]
     if outside:
         raise CheckpointError(f"{index} names {outside[0]}, which is outside its folder.")
@@ -104,7 +109,7 @@ def read_stored_tensors(folder: Path) -> list[StoredTensor]:
             if other is not tensor:
                 raise CheckpointError(
                     f"{folder} cannot be loaded: {tensor.name} is in both {other.file.name} and "
-                    f"{file.name}."
+                    f"{file.name}; copy the checkpoint again, into an empty folder."
                 )
     return list(found.values())
 
@@ -122,14 +127,16 @@ def read_header(file: Path) -> list[StoredTensor]:
             if size < 8 or length > MAX_HEADER_BYTES:
                 raise ValueError("it has no header")
             if size < 8 + length:
-                raise ValueError("it ends within its header; copy it again")
+                raise ValueError("it ends within its header")
             header = json.loads(stream.read(length), object_pairs_hook=_reject_duplicates)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{file.parent} cannot be loaded: {file.name} is missing.") from error
+        raise CheckpointError(
+            f"{file.parent} cannot be loaded: {file.name} is missing; copy it there."
+        ) from error
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{file.parent} cannot be loaded: {file.name} is not a readable safetensors file "
-            f"({_reason(error)})."
+            f"({_reason(error)}); copy it again."
         ) from error
     try:
         tensors = [
@@ -139,7 +146,8 @@ def read_header(file: Path) -> list[StoredTensor]:
         ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CheckpointError(
-            f"{file.parent} cannot be loaded: the header of {file.name} is broken ({error})."
+            f"{file.parent} cannot be loaded: the header of {file.name} is broken ({error}); "
+            "copy it again."
         ) from error
     tensors.sort(key=lambda tensor: (tensor.begin, tensor.end))
     _check_layout(file, tensors, 8 + length, size)
@@ -155,8 +163,7 @@ def _reject_duplicates(entries: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _reason(error: BaseException) -> str:
-    reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return f"{type(error).__name__} {reason}" if isinstance(error, KeyError) else reason
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def _parse_entry(name: str, entry: dict[str, Any], file: Path, data: int) -> StoredTensor:
@@ -179,7 +186,7 @@ def _check_layout(file: Path, tensors: list[StoredTensor], data: int, size: int)
         if tensor.begin != offset:
             raise CheckpointError(
                 f"{file.parent} cannot be loaded: {tensor.name} in {file.name} does not begin "
-                "where the tensor before it ends."
+                "where the tensor before it ends; copy it again."
             )
         offset = tensor.end
         if offset > size:
@@ -190,5 +197,5 @@ def _check_layout(file: Path, tensors: list[StoredTensor], data: int, size: int)
     if offset != size:
         raise CheckpointError(
             f"{file.parent} cannot be loaded: {file.name} has {size - offset} bytes after its last "
-            "tensor."
+            "tensor; copy it again."
         )

@@ -48,6 +48,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     try:
         tokenizer = _load_readable(folder, templates)
     except Exception as error:  # transformers raises whatever it meets in the files
+        _check_config(folder)  # which transformers reads first
         reason = shorten(str(error), 300, placeholder=" ...").rstrip(".") or type(error).__name__
         raise SolverError(f"The tokenizer in {folder} cannot be loaded: {reason}.") from error
     if templates.texts:
@@ -69,6 +70,17 @@ def _load_readable(folder: Path, templates: Templates) -> PreTrainedTokenizerBas
         tokenizer = AutoTokenizer.from_pretrained(place, local_files_only=True)
     tokenizer.name_or_path = str(folder)
     return tokenizer
+
+
+def _check_config(folder: Path) -> None:
+    """Raise a `SolverError` if it is config.json that cannot be used."""
+    from eightfold.engine.loading.checkpoint import parse_config
+    from eightfold.engine.model_errors import CheckpointError
+
+    try:
+        parse_config(folder)
+    except CheckpointError as error:
+        raise SolverError(str(error)) from error
 
 
 def load_usable_protocol(

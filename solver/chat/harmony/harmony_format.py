@@ -69,7 +69,14 @@ class HarmonyFormat(ChatProtocol):
 
     @classmethod
     def sign(cls, vocabulary: Mapping[str, int], template: str) -> str:
-        shown = all(token in vocabulary for token in REQUIRED) and Control.MESSAGE in template
+        missing = [token for token in REQUIRED if token not in vocabulary]
+        headers = (Control.START, Control.CHANNEL, Control.MESSAGE)
+        if missing and all(token in template for token in headers):
+            raise ProtocolError(
+                "The chat template is that of gpt-oss, but the tokenizer has no token "
+                f"{missing[0]}; copy tokenizer.json and tokenizer_config.json again."
+            )
+        shown = not missing and Control.MESSAGE in template
         return "the vocabulary has the tokens <|channel|> and <|call|>" if shown else ""
 
     def read_turn(self, opener: str, tokens: Sequence[int]) -> TurnContents:

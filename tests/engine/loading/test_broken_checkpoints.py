@@ -66,6 +66,7 @@ def test_broken_files_are_reported_before_anything_is_read(tmp_path: Path, chang
         load_checkpoint(tmp_path, allocate=lambda *_: pytest.fail("nothing must be allocated"))
     assert "model.safetensors" in str(error.value)
     assert "\n" not in str(error.value)
+    assert str(error.value).endswith("; copy it again.")
 
 
 def test_duplicate_tensors_and_inconvertible_types_are_refused(tmp_path: Path) -> None:
@@ -91,8 +92,9 @@ def test_duplicate_tensors_and_inconvertible_types_are_refused(tmp_path: Path) -
         (lambda map: map | {"x": "gone.safetensors"}, r"gone\.safetensors is missing"),
         (lambda map: map | {"x": "/etc/passwd"}, "outside its folder"),
         (lambda map: map | {"x": "../model.safetensors"}, "outside its folder"),
-        (lambda map: map | {"x": ["model.safetensors"]}, "not an index"),
-        (lambda map: [], "not an index"),
+        (lambda map: map | {"x": ["model.safetensors"]}, "has no table weight_map"),
+        (lambda map: map | {"x": 5}, "has no table weight_map"),
+        (lambda map: [], "not an index of weights: .*; copy it again"),
         (lambda map: {}, "names no files of weights"),
     ],
 )

@@ -25,6 +25,7 @@ from transformers import AutoModelForCausalLM, Mxfp4Config
 from eightfold.engine import CheckpointError, Engine, EngineConfig, SamplingParams
 from eightfold.engine.inspection.meta_model import allocate_parameters, named_tensors
 from eightfold.engine.loading import checkpoint, cpu_loader, gpu_loader
+from eightfold.engine.loading.model_folder import check_model_folder
 from eightfold.engine.loading.safetensors_headers import read_stored_tensors
 from eightfold.engine.model_errors import ModelError, UnsupportedModelError
 from eightfold.engine.quantization import mxfp4_experts
@@ -181,6 +182,12 @@ def replace(name: str, make: Callable[[torch.Tensor], torch.Tensor]) -> Callable
             rf"wrong type: {EXPERTS}\.down_proj_blocks is stored as BF16 and should be U8",
         ),
         (
+            replace(
+                f"{EXPERTS}.down_proj_scales", lambda scales: scales.view(torch.float8_e8m0fnu)
+            ),
+            rf"wrong type: {EXPERTS}\.down_proj_scales is stored as F8_E8M0 and should be U8",
+        ),
+        (
             rename(f"{EXPERTS}.down_proj_blocks", f"{EXPERTS}.down_proj.blocks"),
             rf"missing tensors: {EXPERTS}\.down_proj_blocks",
         ),
@@ -207,6 +214,11 @@ def test_a_configuration_that_contradicts_the_weights_is_named(tmp_path: Path) -
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match=r"but config\.json has no quantization_config"):
         Engine(tmp_path)
+    kept = [*QUANTIZATION["modules_to_not_convert"], "model.layers.*.mlp.experts"]
+    config["quantization_config"] = QUANTIZATION | {"modules_to_not_convert": kept}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match=r"mxfp4, but names all of them as not quantized"):
+        Engine(tmp_path)
     config["quantization_config"] = QUANTIZATION
     (tmp_path / "config.json").write_text(json.dumps(config))
     write_weights(tmp_path, stored_tensors(model, mxfp4=False))
@@ -229,8 +241,11 @@ def test_the_authors_own_layout_is_recognized(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(own))
     (tmp_path / "dtypes.json").write_text(json.dumps({"block.0.attn.sinks": "BF16"}))
     save_file({"block.0.attn.sinks": torch.zeros(8)}, tmp_path / "model.safetensors")
-    with pytest.raises(CheckpointError, match="gpt-oss's weights in its authors' own layout; give"):
+    said = "gpt-oss's weights in its authors' own layout; give the folder above it"
+    with pytest.raises(CheckpointError, match=said):
         Engine(tmp_path)
+    with pytest.raises(CheckpointError, match=said):
+        check_model_folder(tmp_path)
 
 
 def test_what_cannot_be_expanded_is_refused(tmp_path: Path) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 import pytest
 from helpers.solver_cases.chat_tokenizers import (
     FAMILIES,
+    HARMONY_TEMPLATE,
     HARMONY_TOKENS,
     QWEN_TEMPLATE,
     QWEN_TOKENS,
@@ -63,6 +65,15 @@ def test_the_prompt_of_a_small_qwen_model_asks_for_a_program() -> None:
     protocol = load_protocol(tokenizer, PromptChanges({"request": ""}))
     assert protocol.prompts.request == ""
     assert protocol.prompts.system == PROMPT_SETS[PROGRAM_FIRST].system
+
+
+@pytest.mark.parametrize("lacking", ["<|call|>", "<|channel|>", "<|end|>"])
+def test_a_harmony_template_over_another_vocabulary_is_refused(lacking: str) -> None:
+    tokens = [token for token in HARMONY_TOKENS if token != lacking]
+    tokenizer = byte_level(tokens, [], eos_token="<|return|>")
+    tokenizer.chat_template = HARMONY_TEMPLATE.read_text()
+    with pytest.raises(ProtocolError, match=re.escape(f"no token {lacking}; copy tokenizer.json")):
+        load_protocol(tokenizer)
 
 
 def test_unusable_tokenizers_are_refused_with_the_reason() -> None:

@@ -124,6 +124,14 @@ def test_an_unreadable_template_alone_is_named(tmp_path: Path) -> None:
         load_tokenizer(tmp_path)
 
 
+def test_a_configuration_that_cannot_be_used_is_named_as_such(tmp_path: Path) -> None:
+    config = json.loads(SMALL["config.json"])
+    config["num_hidden_layers"] += 1
+    write_model(tmp_path, {"config.json": json.dumps(config), "chat_template.jinja": TEMPLATE})
+    with pytest.raises(SolverError, match=r"config\.json cannot be used: .*num_hidden_layers"):
+        load_tokenizer(tmp_path)
+
+
 def test_files_come_before_the_entries_of_json_files(tmp_path: Path) -> None:
     entries = [{"name": "rag", "template": "a"}, {"name": "x", "template": "b"}, "odd", {"name": 1}]
     templates = read_templates(
