@@ -3,12 +3,6 @@
 #pragma once
 #include "chain_stages.cuh"
 
-__device__ __forceinline__ float rsqrt_fast(float x) {
-    float y;
-    asm("rsqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 // Row of x and weight row within the tile of a thread's i-th result.
 __device__ __forceinline__ int row_of_x(int i) { return i / 4 * 8 + threadIdx.x % 4 * 2 + i % 2; }
 __device__ __forceinline__ int row_of_tile(int i) {
