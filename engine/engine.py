@@ -346,12 +346,9 @@ class Engine:
             tokens = [index(token) for token in token_ids]
         except TypeError:
             raise ValueError(f"Token ids must be whole numbers, not {token_ids!r:.60}.") from None
-        for token in tokens:
-            if not 0 <= token < self._vocabulary:
-                raise ValueError(
-                    f"Token {token} is not in the vocabulary of {self._vocabulary}; use the "
-                    "model's own tokenizer."
-                )
+        if unknown := [token for token in tokens if not 0 <= token < self._vocabulary]:
+            fault = f"Token {unknown[0]} is not in the vocabulary of {self._vocabulary}"
+            raise ValueError(f"{fault}; use the model's own tokenizer.")
         return tokens
 
     def stats(self) -> dict[str, Any]:

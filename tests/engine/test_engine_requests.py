@@ -22,7 +22,7 @@ def test_prompts_beyond_the_context_or_the_vocabulary_are_refused(folder: Path) 
     assert engine.max_context == 32
     with pytest.raises(ValueError, match="needs room for 41"):
         engine.submit([3] * 40)
-    with pytest.raises(ValueError, match="Token 128 is not in the vocabulary"):
+    with pytest.raises(ValueError, match="Token 128 is not in the vocabulary of 128; use"):
         engine.submit([3, 128])
     with pytest.raises(ValueError, match="Token -1"):
         engine.submit([-1])
