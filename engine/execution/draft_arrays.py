@@ -22,13 +22,13 @@ class KeptArrays:
     Attributes:
         page_tables: of each group, int32 [sequences, width].
         pages: of each group, what the rows of its page table show.
-        sampling: sequences of the settings, and number of rows of each.
-        settings: settings of each row, [sequences * rows].
+        seqs: sequences of the settings.
+        settings: settings of each row as if there were no padding, [sequences * rows].
     """
 
     page_tables: list[np.ndarray]
     pages: list[list[list[int]]]
-    sampling: list[tuple[Sequence, int]] | None = None
+    seqs: list[Sequence] | None = None
     settings: Arrays = field(default_factory=dict)
 
 
@@ -62,9 +62,9 @@ class DraftArrays:
         tokens: list[int] = []
         positions: list[int] = []
         for entry in scheduled:
-            own, start, before = entry.seq.tokens, entry.start, [0] * (rows - entry.count)
+            known, start, before = entry.seq.tokens, entry.start, [0] * (rows - entry.count)
             # A step in flight may give the newest token, which the device fills in.
-            tokens += [*before, own[start] if start < len(own) else 0, *entry.drafts.tokens]
+            tokens += [*before, known[start] if start < len(known) else 0, *entry.drafts.tokens]
             positions += before
             positions += [start + depth for depth in entry.drafts.depths]
         empty = [0] * (padding * rows)
@@ -81,15 +81,22 @@ class DraftArrays:
         self._add_pages(found, scheduled, kept, places, taken)
         if layout.tree:
             found["tree"] = tree_rows(scheduled, layout)
-        sampling = [(entry.seq, entry.count) for entry in scheduled]
-        if kept.sampling != sampling:
-            settings = sampling_settings(entry.seq.params for entry in scheduled)
-            kept.settings = {
-                name: _padded(values, taken, PADDING[name]) for name, values in settings.items()
+        seqs = [entry.seq for entry in scheduled]
+        if kept.seqs != seqs:
+            for name, values in sampling_settings(seq.params for seq in seqs).items():
+                own = np.full((layout.decodes, rows), PADDING[name], values.dtype)
+                own[: len(seqs)] = values[:, None]
+                kept.settings[name] = own.reshape(-1)
+            kept.seqs = seqs
+        used = taken.reshape(-1)
+        settings = kept.settings
+        if not used.all():
+            settings = {
+                name: np.where(used, own, own.dtype.type(PADDING[name]))
+                for name, own in settings.items()
             }
-            kept.sampling = sampling
-        sampled_at = np.where(taken.reshape(-1), found["positions"] + 1, 0).astype(np.int64)
-        return found | {"sample_positions": sampled_at} | kept.settings
+        sampled_at = np.where(used, found["positions"] + np.int64(1), 0)
+        return found | {"sample_positions": sampled_at} | settings
 
     def _new_arrays(self, layout: RowLayout) -> KeptArrays:
         # A step before may move the rows by as many drafts as they have themselves.
@@ -168,14 +175,7 @@ def tree_rows(scheduled: list[ScheduledTokens], layout: RowLayout) -> np.ndarray
         visible += sees
     absent = layout.decodes - len(scheduled)
     found = [positions + [0] * (absent * rows), visible + alone * absent]
-    return np.ascontiguousarray(np.array(found, dtype=np.int32).T)
-
-
-def _padded(values: np.ndarray, taken: np.ndarray, padding: float) -> np.ndarray:
-    """Return the value of each sequence, [n], for each of its rows, [sequences * rows]."""
-    found = np.full(taken.shape, padding, dtype=values.dtype)
-    found[: len(values)] = values[:, None]
-    return np.where(taken, found, values.dtype.type(padding)).reshape(-1)
+    return np.array(found, dtype=np.int32).T
 
 
 def _show(row: np.ndarray, pages: list[int]) -> None:

@@ -50,9 +50,7 @@ class InFlightStep:
         if self.rows is not None:
             tokens = [tokens[row] for row in self.rows]
             entropies = [entropies[row] for row in self.rows]
-        if any(isnan(entropy) for entropy in entropies) or (
-            self.any_nan is not None and bool(self.any_nan)
-        ):
+        if any(map(isnan, entropies)) or (self.any_nan is not None and bool(self.any_nan)):
             raise ModelError(
                 "The model's logits are not numbers (NaN): its weights are broken, or its type "
                 "overflows, as float16 does for models made for bfloat16."

@@ -1,6 +1,8 @@
 """Uploads the host arrays of a step to the device, all of them in one copy."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +22,49 @@ def packed_bytes(arrays: Mapping[str, np.ndarray]) -> int:
     return sum(_aligned(array.nbytes) for array in arrays.values())
 
 
+@dataclass(slots=True)
+class HostBuffer:
+    """Host memory of an upload, laid out for arrays of some shapes.
+
+    Attributes:
+        memory: uint8, pinned beside a GPU.
+        copied: recorded once the last copy from it is done; ``None`` without a GPU.
+        kinds: shape and type of each array that it is laid out for.
+        parts: the place of each of these arrays.
+        size: bytes that they take.
+    """
+
+    memory: torch.Tensor
+    copied: torch.cuda.Event | None = None
+    kinds: list[tuple[tuple[int, ...], np.dtype[Any]]] = field(default_factory=list)
+    parts: list[np.ndarray] = field(default_factory=list)
+    size: int = 0
+
+    def fill(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the arrays to their places.
+
+        Raises:
+            ValueError: if they do not fit.
+        """
+        kinds = [(array.shape, array.dtype) for array in arrays.values()]
+        if kinds != self.kinds:
+            self._lay_out(arrays)
+            self.kinds = kinds
+        for part, array in zip(self.parts, arrays.values(), strict=True):
+            part[...] = array
+
+    def _lay_out(self, arrays: Mapping[str, np.ndarray]) -> None:
+        size = packed_bytes(arrays)
+        if size > len(self.memory):
+            raise ValueError(f"{size} bytes do not fit an upload of {len(self.memory)}.")
+        memory, offset = self.memory.numpy(), 0
+        self.kinds, self.parts, self.size = [], [], size
+        for array in arrays.values():
+            place = memory[offset : offset + array.nbytes]
+            self.parts.append(place.view(array.dtype).reshape(array.shape))
+            offset += _aligned(array.nbytes)
+
+
 class StepUpload:
     """A device buffer that the arrays of a step are copied into.
 
@@ -36,10 +81,9 @@ class StepUpload:
         self._buffer = torch.zeros(nbytes, dtype=torch.uint8, device=device)
         pinned = device.type == "cuda"
         self._host_buffers = [
-            torch.zeros(nbytes, dtype=torch.uint8, pin_memory=pinned)
+            HostBuffer(torch.zeros(nbytes, dtype=torch.uint8, pin_memory=pinned))
             for _ in range(NUM_HOST_BUFFERS)
         ]
-        self._copied: list[torch.cuda.Event | None] = [None] * NUM_HOST_BUFFERS
         self._turn = 0
 
     def __call__(self, arrays: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -69,24 +113,15 @@ class StepUpload:
         Raises:
             ValueError: if the arrays do not fit the buffer.
         """
-        size = packed_bytes(arrays)
-        if size > self._buffer.numel():
-            raise ValueError(f"{size} bytes do not fit an upload of {self._buffer.numel()}.")
         self._turn = (self._turn + 1) % NUM_HOST_BUFFERS
-        host, copied = self._host_buffers[self._turn], self._copied[self._turn]
-        if copied is not None:
-            copied.synchronize()
-        staged = host.numpy()
-        offset = 0
-        for array in arrays.values():
-            end = offset + array.nbytes
-            staged[offset:end] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-            offset += _aligned(array.nbytes)
-        self._buffer[:size].copy_(host[:size], non_blocking=True)
+        host = self._host_buffers[self._turn]
+        if host.copied is not None:
+            host.copied.synchronize()
+        host.fill(arrays)
+        self._buffer[: host.size].copy_(host.memory[: host.size], non_blocking=True)
         if self._buffer.is_cuda:
-            event = torch.cuda.Event()
-            event.record()
-            self._copied[self._turn] = event
+            host.copied = torch.cuda.Event()
+            host.copied.record()
 
 
 def _aligned(nbytes: int) -> int:

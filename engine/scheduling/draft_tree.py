@@ -1,7 +1,7 @@
 """Drafted tokens of one sequence in one step, and which of them the step's draws confirm."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +18,7 @@ class DraftTree:
 
     tokens: tuple[int, ...]
     parents: tuple[int, ...]
+    _depths: list[int] = field(default_factory=list, init=False, repr=False, compare=False)
 
     @staticmethod
     def line(tokens: Sequence[int]) -> "DraftTree":
@@ -28,17 +29,19 @@ class DraftTree:
         return len(self.tokens)
 
     @property
-    def is_line(self) -> bool:
-        """True if each row follows the one before it."""
-        return self.parents == tuple(range(len(self.tokens)))
-
-    @property
     def depths(self) -> list[int]:
         """Distance of each row from the root: 0 for the root, then one entry for each draft."""
-        depths = [0]
-        for parent in self.parents:
-            depths.append(depths[parent] + 1)
+        depths = self._depths
+        if not depths:  # computed once: each step asks for them several times
+            depths.append(0)
+            for parent in self.parents:
+                depths.append(depths[parent] + 1)
         return depths
+
+    @property
+    def is_line(self) -> bool:
+        """True if each row follows the one before it."""
+        return self.depths[-1] == len(self.tokens)
 
     def path(self, row: int) -> list[int]:
         """Return the rows from the root to ``row``, both included."""
@@ -66,6 +69,8 @@ class DraftTree:
     def limited(self, depth: int, count: int) -> "DraftTree":
         """Return the first ``count`` drafts that are no deeper than ``depth``."""
         depths = self.depths
+        if count >= len(self.tokens) and depth >= max(depths):
+            return self
         kept = [row for row in range(1, len(depths)) if depths[row] <= depth][:count]
         row_of = {0: 0} | {row: new for new, row in enumerate(kept, 1)}
         kept = [row for row in kept if self.parents[row - 1] in row_of]

@@ -32,6 +32,7 @@ class Speculator:
     ) -> None:
         self.drafter = drafter
         self.costs = costs
+        self._on_device = isinstance(drafter, DeviceDrafter)
         self._max_drafts = max_drafts
         self._uniform = uniform
         self._budget = None if costs is None else DraftBudget(costs, uniform)
@@ -80,8 +81,10 @@ class Speculator:
 
         One fewer than a power of two, so that the next step has no padding.
         """
+        if self._rest or not self._on_device:
+            return 0
         most = min(self._max_drafts, self._most_drafts(len(sequences)))
-        if self._rest or most < 1 or not isinstance(self.drafter, DeviceDrafter):
+        if most < 1:
             return 0
         if self._budget is not None:
             expected = Draft(DraftTree.line([0] * most))

@@ -60,8 +60,11 @@ class DraftSteps:
             drafts = drafts.limited(room, left)
             # Pages for drafts are taken from nobody.
             if drafts and self._page_tables.grow(entry.seq, entry.start + 1 + len(drafts)):
-                entry = replace(entry, count=1 + len(drafts), drafts=drafts)
-                left -= len(drafts)
+                count = len(drafts)
+                entry = ScheduledTokens(
+                    entry.seq, entry.start, 1 + count, True, False, entry.epoch, drafts
+                )
+                left -= count
             found.append(entry)
         return found
 

@@ -5,15 +5,12 @@ from heapq import heappop, heappush
 from ...scheduling.draft_tree import DraftTree
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
-from .token_history import LONGEST_MATCH, TOKEN_MASK, Occurrences, TokenHistory
+from .token_history import LONGEST_MATCH, Occurrences, TokenHistory
 
 LEAST_CHANCE = 0.02  # drafts less likely than this are not worth their row
 # Weight of a distinct follower in the escape probability. Method C of PPM has 1, which promises
 # far more than comes true on recorded attempts; 4 promises about as much.
 ESCAPE = 4.0
-# By the length of its match, the chance of the token of a lone occurrence.
-LONE_CHANCES = [1 - (ESCAPE / (1 + ESCAPE)) ** length for length in range(LONGEST_MATCH + 1)]
-LONE_CHANCES[1] = 1 / (1 + ESCAPE)
 
 
 class NgramDrafter:
@@ -71,31 +68,53 @@ class NgramDrafter:
         if seq.id not in self._attempts or not count:
             return Draft(chances=())
         history = self._histories[self._attempts[seq.id][0]]
-        tokens: list[int] = []
-        parents: list[int] = []
-        chances: list[float] = []
-        # Negated chance, a number that decides between equal ones, the row before, the token, and
-        # the occurrences that it is among.
-        waiting: list[tuple[float, int, int, int, Occurrences]] = []
-        occurrences, row, chance = history.occurrences(seq.tokens), 0, 1.0
-        while True:
-            for token, own in follower_chances(occurrences).items():
-                if chance * own >= LEAST_CHANCE:
-                    number = (row << 8) + len(waiting)
-                    heappush(waiting, (-chance * own, number, row, token, occurrences))
-            if not waiting:
-                break
-            negated, _, parent, token, among = heappop(waiting)
-            if not self.branches:
-                waiting.clear()
-            tokens.append(token)
-            parents.append(parent)
-            chances.append(-negated)
-            row, chance = len(tokens), -negated
-            if row == count:
-                break
-            occurrences = history.following(among, token)
-        return Draft(DraftTree(tuple(tokens), tuple(parents)), tuple(chances))
+        return (_tree if self.branches else _line)(history, seq.tokens, count)
+
+
+def _line(history: TokenHistory, tokens: list[int], count: int) -> Draft:
+    """Return the likeliest token each time, as long as the line is likely enough."""
+    drafts: list[int] = []
+    chances: list[float] = []
+    occurrences, chance = history.occurrences(tokens), 1.0
+    while occurrences:
+        own = follower_chances(occurrences)
+        token = max(own, key=own.__getitem__)
+        chance *= own[token]
+        if chance < LEAST_CHANCE:
+            break
+        drafts.append(token)
+        chances.append(chance)
+        if len(drafts) == count:
+            break
+        occurrences = history.following(occurrences, token)
+    return Draft(DraftTree.line(drafts), tuple(chances))
+
+
+def _tree(history: TokenHistory, tokens: list[int], count: int) -> Draft:
+    """Return the likeliest drafts first."""
+    drafts: list[int] = []
+    parents: list[int] = []
+    chances: list[float] = []
+    # Negated chance, a number that decides between equal ones, the row before, the token, and the
+    # occurrences that it is among.
+    waiting: list[tuple[float, int, int, int, Occurrences]] = []
+    occurrences, row, chance = history.occurrences(tokens), 0, 1.0
+    while True:
+        for token, own in follower_chances(occurrences).items():
+            if (joint := chance * own) >= LEAST_CHANCE:
+                number = (row << 8) + len(waiting)
+                heappush(waiting, (-joint, number, row, token, occurrences))
+        if not waiting:
+            break
+        negated, _, parent, token, among = heappop(waiting)
+        drafts.append(token)
+        parents.append(parent)
+        chances.append(-negated)
+        row, chance = len(drafts), -negated
+        if row == count:
+            break
+        occurrences = history.following(among, token)
+    return Draft(DraftTree(tuple(drafts), tuple(parents)), tuple(chances))
 
 
 def follower_chances(occurrences: Occurrences) -> dict[int, float]:
@@ -106,21 +125,15 @@ def follower_chances(occurrences: Occurrences) -> dict[int, float]:
     tokens; e / (n + e) is left to the next order. As n and e only change where shorter matches come
     in, the orders between two lengths are summed up at once.
     """
-    if len(occurrences) == 1 and len(occurrences[0][1]) == 1:
-        length, (only,) = occurrences[0]
-        return {only & TOKEN_MASK: LONE_CHANCES[min(length, LONGEST_MATCH)]}
     distinct: set[int] = set()
-    groups: list[list[int]] = []
     shares: list[float] = []  # what each occurrence gets at the orders from one length to the next
     left, count = 1.0, 0
-    for index, (length, group) in enumerate(occurrences):
-        tokens = [occurrence & TOKEN_MASK for occurrence in group]
-        groups.append(tokens)
+    for index, (length, _, tokens) in enumerate(occurrences, 1):
+        until = occurrences[index][0] if index < len(occurrences) else 0
         distinct.update(tokens)
         count += len(tokens)
-        shorter = occurrences[index + 1][0] if index + 1 < len(occurrences) else 0
-        orders = min(length, LONGEST_MATCH) - min(shorter, LONGEST_MATCH)
         escape = ESCAPE * len(distinct)
+        orders = min(length, LONGEST_MATCH) - min(until, LONGEST_MATCH)
         if orders == 1:
             share = left / (count + escape)
             left = share * escape
@@ -129,7 +142,7 @@ def follower_chances(occurrences: Occurrences) -> dict[int, float]:
             share, left = (left - passed) / count, passed
         shares.append(share)
     chances: dict[int, float] = {}
-    for index, tokens in enumerate(groups):
+    for index, (_, _, tokens) in enumerate(occurrences):
         share = sum(shares[index:])
         for token in tokens:
             chances[token] = chances.get(token, 0.0) + share

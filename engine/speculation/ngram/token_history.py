@@ -9,8 +9,8 @@ TOKEN_BITS = POSITION_BITS = 32
 TOKEN_MASK, POSITION_MASK = (1 << TOKEN_BITS) - 1, (1 << POSITION_BITS) - 1
 _CONTEXT_MASK = (1 << TOKEN_BITS * max(NEWEST)) - 1
 
-Occurrences = list[tuple[int, list[int]]]
-"""Lengths of matches, longest first, and the occurrences with each of them.
+Occurrences = list[tuple[int, list[int], list[int]]]
+"""Lengths of matches, longest first; what occurred behind so long a match, and its tokens.
 
 An occurrence is ``(attempt << 32 | position) << 32 | token``: a token, and where it stands.
 """
@@ -133,7 +133,10 @@ class TokenHistory:
                     length = self._match_length(one, tokens, order)
                     by_length.setdefault(length, []).append(one)
             longer, longer_order = kept, order
-        return sorted(by_length.items(), reverse=True)
+        return [
+            (length, group, [one & TOKEN_MASK for one in group])
+            for length, group in sorted(by_length.items(), reverse=True)
+        ]
 
     def _match_length(self, occurrence: int, tokens: list[int], known: int) -> int:
         """Return how many tokens before an occurrence equal the last ones of ``tokens``.
@@ -152,16 +155,20 @@ class TokenHistory:
         """Return what followed the occurrences of ``token`` among these."""
         attempts = self.attempts
         found = []
-        for length, group in occurrences:
-            kept = []
-            for occurrence in group:
-                if occurrence & TOKEN_MASK == token:
+        for length, group, tokens in occurrences:
+            if token not in tokens:
+                continue
+            kept, behind = [], []
+            for occurrence, own in zip(group, tokens, strict=True):
+                if own == token:
                     place = (occurrence >> TOKEN_BITS) + 1
                     known, position = attempts[place >> POSITION_BITS].tokens, place & POSITION_MASK
                     if position < len(known):
-                        kept.append(place << TOKEN_BITS | known[position])
+                        after = known[position]
+                        kept.append(place << TOKEN_BITS | after)
+                        behind.append(after)
             if kept:
-                found.append((length + 1, kept))
+                found.append((length + 1, kept, behind))
         return found
 
 

@@ -134,7 +134,7 @@ def wanted_occurrences(texts: list[list[int]], context: list[int]) -> Occurrence
         for occurrence, length in places[: -most - 1 : -1]:
             found.setdefault(occurrence, length)
     return [
-        (length, group)
+        (length, group, [occurrence & 0xFFFFFFFF for occurrence in group])
         for length in range(LONGEST_MATCH, 0, -1)
         if (group := [occurrence for occurrence, own in found.items() if own == length])
     ]
@@ -177,13 +177,13 @@ def test_chances_are_those_of_one_order_after_the_other() -> None:
     for _ in range(50):
         lengths = sorted(generator.sample(range(1, 12), generator.randint(1, 4)), reverse=True)
         occurrences = [
-            (length, [generator.randint(0, 3) for _ in range(generator.randint(1, 5))])
+            (length, [], [generator.randint(0, 3) for _ in range(generator.randint(1, 5))])
             for length in lengths
         ]
         expected: dict[int, float] = {}
         left = 1.0
         for order in range(min(lengths[0], LONGEST_MATCH), 0, -1):
-            tokens = [token for length, group in occurrences if length >= order for token in group]
+            tokens = [token for length, _, own in occurrences if length >= order for token in own]
             escape = ESCAPE * len(set(tokens))
             for token in tokens:
                 expected[token] = expected.get(token, 0) + left / (len(tokens) + escape)
