@@ -5,7 +5,7 @@ from heapq import heappop, heappush
 from ...scheduling.draft_tree import DraftTree
 from ...scheduling.sequence import Sequence
 from ..drafter import Draft
-from .token_history import LONGEST_MATCH, Occurrences, TokenHistory
+from .token_history import Occurrences, TokenHistory
 
 LEAST_CHANCE = 0.02  # drafts less likely than this are not worth their row
 # Weight of a distinct follower in the escape probability. Method C of PPM has 1, which promises
@@ -125,6 +125,11 @@ def follower_chances(occurrences: Occurrences) -> dict[int, float]:
     tokens; e / (n + e) is left to the next order. As n and e only change where shorter matches come
     in, the orders between two lengths are summed up at once.
     """
+    if len(occurrences) == 1 and occurrences[0][0] > 1:
+        length, _, tokens = occurrences[0]
+        count, only = len(tokens), tokens[0]
+        if tokens.count(only) == count:
+            return {only: 1 - (ESCAPE / (count + ESCAPE)) ** length}
     distinct: set[int] = set()
     shares: list[float] = []  # what each occurrence gets at the orders from one length to the next
     left, count = 1.0, 0
@@ -133,12 +138,11 @@ def follower_chances(occurrences: Occurrences) -> dict[int, float]:
         distinct.update(tokens)
         count += len(tokens)
         escape = ESCAPE * len(distinct)
-        orders = min(length, LONGEST_MATCH) - min(until, LONGEST_MATCH)
-        if orders == 1:
+        if length - until == 1:
             share = left / (count + escape)
             left = share * escape
         else:
-            passed = left * (escape / (count + escape)) ** orders
+            passed = left * (escape / (count + escape)) ** (length - until)
             share, left = (left - passed) / count, passed
         shares.append(share)
     chances: dict[int, float] = {}

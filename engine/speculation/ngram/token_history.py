@@ -10,9 +10,9 @@ TOKEN_MASK, POSITION_MASK = (1 << TOKEN_BITS) - 1, (1 << POSITION_BITS) - 1
 _CONTEXT_MASK = (1 << TOKEN_BITS * max(NEWEST)) - 1
 
 Occurrences = list[tuple[int, list[int], list[int]]]
-"""Lengths of matches, longest first; what occurred behind so long a match, and its tokens.
+"""Lengths of matches, longest first; places behind so long a match, and the tokens there.
 
-An occurrence is ``(attempt << 32 | position) << 32 | token``: a token, and where it stands.
+A place is ``attempt << 32 | position``.
 """
 
 
@@ -37,8 +37,9 @@ class TokenHistory:
     """An index of the tokens of all attempts at one problem, by the tokens that precede them.
 
     A token is found by the last 5, 3, 2 and 1 tokens before it. For each of these contexts the
-    index holds the newest occurrences, as a list or as a number alone. The four share the number
-    of a token, which takes some 220 bytes in all (measured at 8 attempts of 7,000 tokens).
+    index holds the newest occurrences, ``place << 32 | token``, as a list or as a number alone. The
+    four share the number of a token, which takes some 220 bytes in all (measured at 8 attempts of
+    7,000 tokens).
     """
 
     def __init__(self) -> None:
@@ -134,8 +135,8 @@ class TokenHistory:
                     by_length.setdefault(length, []).append(one)
             longer, longer_order = kept, order
         return [
-            (length, group, [one & TOKEN_MASK for one in group])
-            for length, group in sorted(by_length.items(), reverse=True)
+            (length, [one >> TOKEN_BITS for one in found], [one & TOKEN_MASK for one in found])
+            for length, found in sorted(by_length.items(), reverse=True)
         ]
 
     def _match_length(self, occurrence: int, tokens: list[int], known: int) -> int:
@@ -152,24 +153,29 @@ class TokenHistory:
         return known
 
     def following(self, occurrences: Occurrences, token: int) -> Occurrences:
-        """Return what followed the occurrences of ``token`` among these."""
+        """Return what followed the occurrences of ``token`` among these.
+
+        Matches longer than ``LONGEST_MATCH`` count as ones of that length.
+        """
         attempts = self.attempts
-        found = []
-        for length, group, tokens in occurrences:
+        found: Occurrences = []
+        current = 0
+        for length, places, tokens in occurrences:
             if token not in tokens:
                 continue
-            kept, behind = [], []
-            for occurrence, own in zip(group, tokens, strict=True):
+            longer = length + 1 if length < LONGEST_MATCH else LONGEST_MATCH
+            if longer != current:
+                found.append((longer, [], []))
+                current = longer
+            _, behind, followers = found[-1]
+            for place, own in zip(places, tokens, strict=True):
                 if own == token:
-                    place = (occurrence >> TOKEN_BITS) + 1
+                    place += 1
                     known, position = attempts[place >> POSITION_BITS].tokens, place & POSITION_MASK
                     if position < len(known):
-                        after = known[position]
-                        kept.append(place << TOKEN_BITS | after)
-                        behind.append(after)
-            if kept:
-                found.append((length + 1, kept, behind))
-        return found
+                        behind.append(place)
+                        followers.append(known[position])
+        return [group for group in found if group[1]]
 
 
 def _packed(tokens: list[int]) -> int:

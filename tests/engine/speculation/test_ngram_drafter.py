@@ -126,17 +126,17 @@ def wanted_occurrences(texts: list[list[int]], context: list[int]) -> Occurrence
     found: dict[int, int] = {}
     for order, most in NEWEST.items():
         places = [
-            ((number << 32 | position) << 32 | text[position], length)
+            (number << 32 | position, length)
             for number, text in enumerate(texts)
             for position in range(order, len(text))
             if (length := match_length(text, position, context)) >= order
         ]
-        for occurrence, length in places[: -most - 1 : -1]:
-            found.setdefault(occurrence, length)
+        for place, length in places[: -most - 1 : -1]:
+            found.setdefault(place, length)
     return [
-        (length, group, [occurrence & 0xFFFFFFFF for occurrence in group])
+        (length, group, [texts[place >> 32][place & 0xFFFFFFFF] for place in group])
         for length in range(LONGEST_MATCH, 0, -1)
-        if (group := [occurrence for occurrence, own in found.items() if own == length])
+        if (group := [place for place, own in found.items() if own == length])
     ]
 
 
@@ -175,14 +175,16 @@ def test_lost_tokens_are_forgotten_whatever_takes_their_places(alphabet: int) ->
 def test_chances_are_those_of_one_order_after_the_other() -> None:
     generator = random.Random(0)
     for _ in range(50):
-        lengths = sorted(generator.sample(range(1, 12), generator.randint(1, 4)), reverse=True)
+        lengths = sorted(
+            generator.sample(range(1, LONGEST_MATCH + 1), generator.randint(1, 4)), reverse=True
+        )
         occurrences = [
             (length, [], [generator.randint(0, 3) for _ in range(generator.randint(1, 5))])
             for length in lengths
         ]
         expected: dict[int, float] = {}
         left = 1.0
-        for order in range(min(lengths[0], LONGEST_MATCH), 0, -1):
+        for order in range(lengths[0], 0, -1):
             tokens = [token for length, _, own in occurrences if length >= order for token in own]
             escape = ESCAPE * len(set(tokens))
             for token in tokens:
