@@ -3,27 +3,30 @@
 They are in bfloat16, or stored in FP8 or 4 bits.
 """
 
-import ctypes
 from dataclasses import dataclass
 from typing import get_args
 
 import torch
 
 from ..cuda.cuda_driver import CudaKernel
-from ..cuda.nvrtc import is_hopper, load_kernel
+from ..cuda.nvrtc import load_kernel
 from ..triton_launch import multiprocessor_count
 from .expert_weights import Activation, ExpertWeights
-from .router import ROUTED, Routing
+from .pair_launch import (
+    FALLBACK,
+    SHARED_BYTES,
+    STREAM_BYTES,
+    PairLaunch,
+    kernel_arguments,
+    stream_fits,
+)
 from .stored.expert_stack import StoredStack
 
-FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/bf16_stream.cu"
-MOST_PAIRS = 1024  # that the kernel looks through
+MOST_EXPERTS = 256  # whose lists fit into STREAM_BYTES if the kernel chooses experts
 TILE_ROWS, GROUP = 8, 16  # pairs, and weight rows
 BLOCK_BYTES = 32  # of a weight row that a warp multiplies at a time
 LARGEST_STAGE = 34 << 10
-SHARED_BYTES = 232448
-OTHER_BYTES = 12288  # of shared memory, beside the ring, x and the parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +74,8 @@ def _sizes(experts: ExpertWeights, config: Bf16StreamConfig) -> tuple[int, int, 
     )
     parts = 2 * config.consumers * 4 * 128 * config.down_groups
     x = 2 * TILE_ROWS * (max(widths) * 2 + (32 if experts.is_stacked else 16))
-    stages = min(config.most_stages, (SHARED_BYTES - parts - x - OTHER_BYTES) // stage)
-    return stages, stage, stages * stage + parts + x + OTHER_BYTES
+    stages = min(config.most_stages, (SHARED_BYTES - parts - x - STREAM_BYTES) // stage)
+    return stages, stage, stages * stage + parts + x + STREAM_BYTES
 
 
 def _stored_defines(experts: ExpertWeights) -> tuple[tuple[str, object], ...]:
@@ -135,20 +138,17 @@ def bf16_stream_fits(
 ) -> bool:
     """Return whether ``bf16_stream`` supports these experts and so many rows.
 
+    It takes at most 1,024 pairs, 32 experts for a row, and ``MOST_EXPERTS`` experts in a layer.
     Compiles the kernel.
     """
     config = config or Bf16StreamConfig()
-    biases = (experts.gate_up_bias, experts.down_bias)
     return (
-        is_hopper(experts.gate_up_rows.device)
+        stream_fits(rows, top_k, experts, MOST_EXPERTS)
         and (experts.gate_up_rows.dtype == torch.bfloat16 or _stacks_fit(experts))
-        and rows * top_k <= MOST_PAIRS
         and experts.inner % 8 == 0
         and experts.hidden % (GROUP * config.down_groups) == 0
         and all(_column_parts(*each) > 0 for each in _rows(experts, config))
         and _sizes(experts, config)[0] >= 2
-        and len({bias is None for bias in biases}) == 1
-        and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
         and all(each.data_ptr() % 16 == 0 for each in (experts.gate_up_rows, experts.down_rows))
         and _kernel(top_k, experts, config) is not None
     )
@@ -169,47 +169,16 @@ def _stacks_fit(experts: ExpertWeights) -> bool:
     )
 
 
-def bf16_stream(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    routing: Routing | None,
-    experts: ExpertWeights,
-    h: torch.Tensor,
-    parts: torch.Tensor,
-    counters: torch.Tensor,
-    config: Bf16StreamConfig,
-    *,
-    pdl: bool,
-) -> None:
-    """Compute the weighted outputs of all pairs.
-
-    Args:
-        x: bfloat16 [rows, hidden].
-        ids: int32 [rows, top_k].
-        weights: float32 [rows, top_k].
-        routing: from which ids and weights are computed, and written; ``None`` if they are there.
-        experts: ``bf16_stream_fits`` accepts them.
-        h: bfloat16 memory of at least rows * top_k * inner elements.
-        parts: float32 [top_k, rows, hidden], written.
-        counters: int32, zeros before the first call; see ``experts_forward``.
-        config: configuration.
-        pdl: launch with programmatic dependent launch.
-    """
-    rows, top_k = ids.shape
-    kernel = _kernel(top_k, experts, config, ROUTED[None if routing is None else routing.kind])
-    logits = None if routing is None else routing.logits
-    scale = None if routing is None else routing.expert_scale
+def bf16_stream(launch: PairLaunch, experts: ExpertWeights, config: Bf16StreamConfig) -> None:
+    """Compute all pairs' weighted outputs, with experts that ``bf16_stream_fits`` accepts."""
+    kernel = _kernel(launch.top_k, experts, config, launch.routed)
     assert kernel is not None
-    tensors = (
-        x, ids, weights, logits, scale, experts.gate_up_rows, experts.gate_up_bias,
-        experts.down_rows, experts.down_bias, h, parts, counters, *scales_and_zeros(experts),
-    )  # fmt: skip
-    pointers = [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]
-    threads = 32 * (config.consumers + 3)  # one finishes, two copy
+    stored = (experts.gate_up_rows, experts.gate_up_bias, experts.down_rows, experts.down_bias)
+    tensors = (*launch.stream_tensors(*stored), *scales_and_zeros(experts))
+    threads = 32 * (config.consumers + 3)  # one warp finishes, two copy
     kernel.launch(
-        multiprocessor_count(x.device),
+        multiprocessor_count(launch.x.device),
         threads,
-        [*pointers, ctypes.c_int(rows)],
-        pdl,
+        kernel_arguments(tensors, launch.rows),
+        launch.pdl,
     )

@@ -33,6 +33,7 @@ from .grouped_kernels import (
 from .grouping import PairGroups, group_pairs, grouping_sizes
 from .many_rows import ManyRowsConfig, many_rows_forward
 from .mxfp4_stream import StreamConfig, mxfp4_stream
+from .pair_launch import PairLaunch
 from .router import Routing, route
 from .stored.expert_stack import StoredStack
 from .stored.stored_forward import stored_product
@@ -138,12 +139,13 @@ def experts_forward(
     if isinstance(config, StreamConfig | Bf16StreamConfig):
         if counters is None:
             counters = torch.zeros(COUNTERS, dtype=torch.int32, device=x.device)
+        launch = PairLaunch(x, ids, weights, h, parts, pdl, routing, counters)
         if isinstance(config, StreamConfig):
-            mxfp4_stream(x, ids, weights, routing, experts, h, parts, counters, config, pdl=pdl)
+            mxfp4_stream(launch, experts, config)
         else:
-            bf16_stream(x, ids, weights, routing, experts, h, parts, counters, config, pdl=pdl)
+            bf16_stream(launch, experts, config)
     elif isinstance(config, FewRowsConfig):
-        few_rows_forward(x, ids, weights, experts, h, parts, config, pdl=pdl)
+        few_rows_forward(PairLaunch(x, ids, weights, h, parts, pdl), experts, config)
     else:
         _grouped_forward(x, ids, weights, experts, (*grouping, permuted), h, parts, config, pdl)
     if out.dim() == 3 and rounded:

@@ -1,6 +1,5 @@
 """The experts of few rows by the CUDA kernel ``few_rows.cu``, which is bound by reading weights."""
 
-import ctypes
 from dataclasses import dataclass
 from typing import get_args
 
@@ -10,8 +9,8 @@ from ..cuda.cuda_driver import CudaKernel
 from ..cuda.nvrtc import load_kernel
 from .expert_weights import Activation, ExpertWeights
 from .grouping import most_tiles
+from .pair_launch import FALLBACK, PairLaunch, kernel_arguments
 
-FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/few_rows.cu"
 MIN_CAPABILITY, DEPENDENT_LAUNCH = (8, 0), (9, 0)
 MOST_PAIRS = 2048  # that the kernel looks through for its expert's
@@ -126,65 +125,27 @@ def _kernels(
     return _load_kernel(device, gate_up), _load_kernel(device, down)
 
 
-def few_rows_forward(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    experts: ExpertWeights,
-    h: torch.Tensor,
-    parts: torch.Tensor,
-    config: FewRowsConfig,
-    *,
-    pdl: bool,
-) -> None:
-    """Compute the weighted outputs of all pairs.
-
-    Args:
-        x: bfloat16 [rows, hidden].
-        ids: int32 [rows, top_k].
-        weights: float32 [rows, top_k].
-        experts: ``few_rows_fits`` accepts them.
-        h: bfloat16 memory of at least rows * top_k * inner elements.
-        parts: float32 [top_k, rows, hidden], written.
-        config: configuration.
-        pdl: launch with programmatic dependent launch. The launch before may write x, ids and
-            weights.
-    """
-    rows, top_k = ids.shape
+def few_rows_forward(launch: PairLaunch, experts: ExpertWeights, config: FewRowsConfig) -> None:
+    """Compute all pairs' weighted outputs, with experts that ``few_rows_fits`` accepts."""
+    rows, top_k = launch.rows, launch.top_k
     gate_up, down = _kernels(top_k, experts, config)
     assert gate_up is not None
     assert down is not None
     tiles = most_tiles(rows * top_k, experts.experts, config.tile_rows)
+    pairs = (launch.ids, launch.weights)
+    stored = (experts.gate_up_rows, experts.gate_up_scales, experts.gate_up_bias)
     columns = 8 * config.gate_up.weight_tiles
     gate_up.launch(
         tiles * (experts.inner // columns),
         32 * config.gate_up.warps,
-        _arguments(
-            (
-                x,
-                ids,
-                weights,
-                experts.gate_up_rows,
-                experts.gate_up_scales,
-                experts.gate_up_bias,
-                h,
-            ),
-            rows,
-        ),
-        pdl,
+        kernel_arguments((launch.x, *pairs, *stored, launch.h), rows),
+        launch.pdl,
     )
+    stored = (experts.down_rows, experts.down_scales, experts.down_bias)
     columns = 16 * config.down.weight_tiles
     down.launch(
         tiles * (experts.hidden // columns),
         32 * config.down.warps,
-        _arguments(
-            (h, ids, weights, experts.down_rows, experts.down_scales, experts.down_bias, parts),
-            rows,
-        ),
-        pdl,
+        kernel_arguments((launch.h, *pairs, *stored, launch.parts), rows),
+        launch.pdl,
     )
-
-
-def _arguments(tensors: tuple[torch.Tensor | None, ...], rows: int) -> list[ctypes._SimpleCData]:
-    pointers = [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]
-    return [*pointers, ctypes.c_int(rows)]

@@ -6,20 +6,24 @@ from dataclasses import dataclass
 import torch
 
 from ..cuda.cuda_driver import TENSOR_MAP_BYTES, CudaKernel, TensorMap, tensor_map
-from ..cuda.nvrtc import is_hopper, load_kernel
+from ..cuda.nvrtc import load_kernel
 from ..triton_launch import multiprocessor_count
 from .expert_weights import ExpertWeights
 from .mxfp4_reference import BLOCK, BLOCK_BYTES
-from .router import ROUTED, Routing
+from .pair_launch import (
+    FALLBACK,
+    SHARED_BYTES,
+    STREAM_BYTES,
+    PairLaunch,
+    kernel_arguments,
+    stream_fits,
+)
 
-FALLBACK = "another kernel computes experts"
 SOURCE = "../experts/cuda/mxfp4_stream.cu"
-MOST_PAIRS = 1024  # that the kernel looks through
+MOST_EXPERTS = 192  # whose lists fit into STREAM_BYTES if the kernel chooses experts
 ROWS_AT_ONCE = 64  # weight rows
 SLICE_BLOCKS, SLICE_BYTES = 8, 8192  # of a stage, in each row and in all
 THREADS, CONSUMERS = 480, 12
-SHARED_BYTES = 232448
-OTHER_BYTES = 12288  # of shared memory, beside the ring, x, scales and the parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +53,7 @@ def shared_bytes(inputs: int, config: StreamConfig) -> int:
     x = -(-blocks // SLICE_BLOCKS) * SLICE_BLOCKS * 256 * groups
     scales = 3 * -(-ROWS_AT_ONCE * blocks // 128) * 128
     parts = 2 * CONSUMERS * 4 * groups * 128
-    return 3 * config.stages * SLICE_BYTES + x + scales + parts + OTHER_BYTES
+    return 3 * config.stages * SLICE_BYTES + x + scales + parts + STREAM_BYTES
 
 
 def kernel_defines(
@@ -86,69 +90,37 @@ def mxfp4_stream_fits(
 ) -> bool:
     """Return whether ``mxfp4_stream`` supports these experts and so many rows.
 
+    It takes at most 1,024 pairs, 32 experts for a row, and ``MOST_EXPERTS`` experts in a layer.
     Compiles the kernel.
     """
     config = config or StreamConfig()
-    biases = (experts.gate_up_bias, experts.down_bias)
     stored = [experts.gate_up_blocks, experts.gate_up_scales]
     stored += [experts.down_blocks, experts.down_scales]
     widest = max(experts.hidden, experts.inner)
     return (
-        is_hopper(experts.gate_up_rows.device)
+        stream_fits(rows, top_k, experts, MOST_EXPERTS)
         and experts.is_mxfp4
         and experts.interleaved
         and experts.activation == "clamped_swiglu"
-        and rows * top_k <= MOST_PAIRS
         and experts.inner % 16 == 0
         and experts.hidden % 16 == 0
         and shared_bytes(widest, config) <= SHARED_BYTES
-        and len({bias is None for bias in biases}) == 1
-        and all(bias is None or bias.dtype == torch.bfloat16 for bias in biases)
         and all(each is not None and each.data_ptr() % 16 == 0 for each in stored)
         and _kernel(top_k, experts, config) is not None
     )
 
 
-def mxfp4_stream(
-    x: torch.Tensor,
-    ids: torch.Tensor,
-    weights: torch.Tensor,
-    routing: Routing | None,
-    experts: ExpertWeights,
-    h: torch.Tensor,
-    parts: torch.Tensor,
-    counters: torch.Tensor,
-    config: StreamConfig,
-    *,
-    pdl: bool,
-) -> None:
-    """Compute the weighted outputs of all pairs.
-
-    Args:
-        x: bfloat16 [rows, hidden].
-        ids: int32 [rows, top_k].
-        weights: float32 [rows, top_k].
-        routing: from which ids and weights are computed, and written; ``None`` if they are there.
-        experts: ``mxfp4_stream_fits`` accepts them.
-        h: bfloat16 memory of at least rows * top_k * inner elements.
-        parts: float32 [top_k, rows, hidden], written.
-        counters: int32, zeros before the first call; see ``experts_forward``.
-        config: configuration.
-        pdl: launch with programmatic dependent launch.
-    """
-    rows, top_k = ids.shape
-    kernel = _kernel(top_k, experts, config, ROUTED[None if routing is None else routing.kind])
-    logits = None if routing is None else routing.logits
-    scale = None if routing is None else routing.expert_scale
+def mxfp4_stream(launch: PairLaunch, experts: ExpertWeights, config: StreamConfig) -> None:
+    """Compute all pairs' weighted outputs, with experts that ``mxfp4_stream_fits`` accepts."""
+    kernel = _kernel(launch.top_k, experts, config, launch.routed)
     assert kernel is not None
     maps = _Weights(_slices_map(experts.gate_up_rows), _slices_map(experts.down_rows))
-    tensors = (
-        x, ids, weights, logits, scale, experts.gate_up_scales, experts.gate_up_bias,
-        experts.down_scales, experts.down_bias, h, parts, counters,
-    )  # fmt: skip
-    pointers = [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]
-    arguments = [maps, *pointers, ctypes.c_int(rows)]
-    kernel.launch(multiprocessor_count(x.device), THREADS, arguments, pdl)
+    stored = (
+        *(experts.gate_up_scales, experts.gate_up_bias),
+        *(experts.down_scales, experts.down_bias),
+    )
+    arguments = [maps, *kernel_arguments(launch.stream_tensors(*stored), launch.rows)]
+    kernel.launch(multiprocessor_count(launch.x.device), THREADS, arguments, launch.pdl)
 
 
 def _slices_map(rows: torch.Tensor) -> ctypes.Array[ctypes.c_ubyte]:

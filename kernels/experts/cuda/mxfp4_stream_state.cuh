@@ -41,7 +41,7 @@ struct Shared {
     u64 parts_full[2], parts_empty[2];
     Tiles tiles;
 };
-// OTHER_BYTES of mxfp4_stream.py: what it counts as shared memory beside x, scales and parts.
+// STREAM_BYTES of pair_launch.py: what Python counts as shared memory beside x, scales and parts.
 static_assert(sizeof(Shared) <= sizeof(Shared::x) + SCALE_STAGES * SCALE_BYTES +
                                     sizeof(Shared::parts) + 12288, "too many experts");
 // What a warp has been through, of both products: entries of the queue, tiles, and slices, of each

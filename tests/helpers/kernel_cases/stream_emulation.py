@@ -51,6 +51,7 @@ class EmulatedStream:
         launch = (
             f'extern "C" void launch({", ".join(passed)}, int grid) {{\n'
             f"    run_blocks(grid, WARPS, {consumers}, [=] {{ {call}; }});\n}}\n"
+            'extern "C" int threads() { return WARPS * 32; }\n'
         )
         (folder / "kernel.cpp").write_text(f'#include "{EMULATED}"\n{text}\n{launch}')
         command = ["g++", "-O1", "-shared", "-fPIC", "-std=c++17", "-pthread", "-w"]
@@ -59,6 +60,8 @@ class EmulatedStream:
         run = subprocess.run(command, capture_output=True, text=True, timeout=280)
         assert run.returncode == 0, run.stderr[:4000]
         self._library = ctypes.CDLL(str(folder / "kernel.so"))
+        self.threads: int = self._library.threads()
+        """Threads of a block."""
 
     def launch(self, grid: int, arguments: Sequence[object]) -> None:
         """Run `grid` thread blocks at once; tensors of a CPU are passed by their addresses."""
@@ -75,14 +78,8 @@ class SliceMap(ctypes.Structure):
         super().__init__((ctypes.c_uint64 * 16)(rows.data_ptr(), size, experts * count))
 
 
-class SliceMaps(ctypes.Structure):
-    """``Weights`` of ``mxfp4_stream.cu``."""
-
-    _fields_ = (("gate_up", SliceMap), ("down", SliceMap))
-
-
 def _argument(value: object) -> object:
-    if isinstance(value, ctypes.c_uint64):
+    if isinstance(value, ctypes._SimpleCData):
         return value
     if isinstance(value, torch.Tensor):
         return ctypes.c_void_p(value.data_ptr())

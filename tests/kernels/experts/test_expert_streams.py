@@ -1,6 +1,8 @@
 """The experts' streams on a CPU, instruction by instruction, against float64 references."""
 
+import ctypes
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,14 +11,15 @@ import torch
 from helpers.kernel_cases.expert_cases import packed_experts, plain_experts, random_routes
 from helpers.kernel_cases.kernel_devices import CUDA, relative_error
 from helpers.kernel_cases.stored_experts import stored_experts
-from helpers.kernel_cases.stream_emulation import EmulatedStream, SliceMap, SliceMaps
+from helpers.kernel_cases.stream_emulation import EmulatedStream, SliceMap
 
-from eightfold.kernels.experts import bf16_stream, mxfp4_stream
+from eightfold.kernels.experts import bf16_stream, mxfp4_stream, pair_launch
 from eightfold.kernels.experts.bf16_stream import Bf16StreamConfig
 from eightfold.kernels.experts.expert_weights import ExpertWeights
 from eightfold.kernels.experts.experts_forward import experts_reference
 from eightfold.kernels.experts.mxfp4_stream import StreamConfig
-from eightfold.kernels.experts.router import ROUTED, RouterKind, route_reference
+from eightfold.kernels.experts.pair_launch import PairLaunch
+from eightfold.kernels.experts.router import ROUTED, RouterKind, Routing, route_reference
 
 pytestmark = [
     pytest.mark.skipif(CUDA, reason="on a GPU the kernels themselves are tested"),
@@ -33,44 +36,78 @@ def rounded(experts: ExpertWeights) -> ExpertWeights:
     return replace(experts, **{k: t.bfloat16() for k, t in found.items() if t is not None})
 
 
-def check(
-    kernel: EmulatedStream,
+class EmulatedKernel:
+    """Takes the place of the ``CudaKernel`` that a stream's function launches."""
+
+    def __init__(self, stream: EmulatedStream) -> None:
+        self.stream = stream
+
+    def launch(self, blocks: int, threads: int, arguments: Sequence[object], pdl: bool) -> None:
+        assert threads == self.stream.threads
+        assert not pdl
+        self.stream.launch(blocks, arguments)
+
+
+def emulated_map(rows: torch.Tensor) -> ctypes.Array[ctypes.c_ubyte]:
+    return mxfp4_stream._Map.from_buffer_copy(SliceMap(rows))
+
+
+def stream_output(
+    x: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    routing: Routing | None,
     experts: ExpertWeights,
+    config: StreamConfig | Bf16StreamConfig,
+    counters: torch.Tensor,
+) -> torch.Tensor:
+    rows, top_k = ids.shape
+    h = torch.full((rows * top_k, experts.inner), float("nan")).bfloat16()
+    out = torch.full((top_k, rows, experts.hidden), float("nan"))
+    launch = PairLaunch(x, ids, weights, h, out, False, routing, counters)
+    if isinstance(config, StreamConfig):
+        mxfp4_stream.mxfp4_stream(launch, experts, config)
+    else:
+        bf16_stream.bf16_stream(launch, experts, config)
+    return out.sum(0)
+
+
+def check(
+    experts: ExpertWeights,
+    config: StreamConfig | Bf16StreamConfig,
     rows: int,
     grid: int,
     together: bool,
     kind: RouterKind | None,
+    monkeypatch: pytest.MonkeyPatch,
+    folder: Path,
 ) -> None:
     """Compare with the reference, repeat, and put rows of NaN between the rows."""
+    packed = isinstance(config, StreamConfig)
+    module = mxfp4_stream if packed else bf16_stream
+    defines = module.kernel_defines(experts, TOP_K, config, ROUTED[kind])
+    name = "experts_mxfp4_stream" if packed else "experts_bf16_stream"
+    consumers = mxfp4_stream.CONSUMERS if packed else config.consumers
+    kernel = EmulatedKernel(EmulatedStream(module.SOURCE, name, defines, consumers, folder))
+    loaded = []
+    monkeypatch.setattr(module, "_kernel", lambda *given: loaded.append(given) or kernel)
+    monkeypatch.setattr(module, "multiprocessor_count", lambda device: grid)
+    monkeypatch.setattr(mxfp4_stream, "_slices_map", emulated_map)
+
     x = torch.randn(rows, experts.hidden).bfloat16()
     ids, weights = random_routes(rows, TOP_K, experts.experts)
-    logits = None if kind is None else torch.randn(rows, experts.experts)
+    routing = None
     if together:
         ids = torch.arange(TOP_K).int().expand(rows, TOP_K).contiguous()
-    if kind is not None and logits is not None:
+    if kind is not None:
+        logits = torch.randn(rows, experts.experts)
         logits[0, 1], logits[-1, 0] = logits[0, 0], float("-inf")
-        chosen = route_reference(logits, TOP_K, kind)
+        routing, chosen = Routing(logits, kind), route_reference(logits, TOP_K, kind)
         ids.fill_(-1)
         weights.fill_(float("nan"))
     counters = torch.tensor([0, 0, 7, 0, 0, 0, 0], dtype=torch.int32)
-
-    def run(x: torch.Tensor) -> torch.Tensor:
-        h = torch.full((rows * TOP_K, experts.inner), float("nan")).bfloat16()
-        out = torch.full((TOP_K, rows, experts.hidden), float("nan"))
-        biases = (experts.gate_up_bias, experts.down_bias)
-        first = (x, ids, weights, logits, None)
-        if experts.is_mxfp4:
-            maps = SliceMaps(SliceMap(experts.gate_up_rows), SliceMap(experts.down_rows))
-            scales = (experts.gate_up_scales, experts.down_scales)
-            stored = (scales[0], biases[0], scales[1], biases[1])
-            kernel.launch(grid, (maps, *first, *stored, h, out, counters, rows))
-        else:
-            stored = (experts.gate_up_rows, biases[0], experts.down_rows, biases[1])
-            scales = bf16_stream.scales_and_zeros(experts)
-            kernel.launch(grid, (*first, *stored, h, out, counters, *scales, rows))
-        return out.sum(0)
-
-    out = run(x)
+    out = stream_output(x, ids, weights, routing, experts, config, counters)
+    assert loaded == [(TOP_K, experts, config, ROUTED[kind])]
     if kind is not None:
         assert torch.equal(ids, chosen[0])
         assert torch.allclose(weights.double(), chosen[1], rtol=1e-5)
@@ -78,7 +115,7 @@ def check(
     assert counters[:3].tolist() == [0, 1, 0]
     assert counters[4::2].tolist() == [0, 0]  # of the generation that follows
     x[1::2] = float("nan")
-    mixed = run(x)
+    mixed = stream_output(x, ids, weights, routing, experts, config, counters)
     assert torch.equal(mixed[::2], out[::2])
     assert mixed[1::2].isnan().all()
 
@@ -102,6 +139,7 @@ def check(
             True,
             None,
         ),  # several tiles of an expert; 5 blocks
+        ((mxfp4_stream.MOST_EXPERTS, 32, 32), StreamConfig(), 3, 2, False, "topk_softmax"),
     ],
 )
 def test_mxfp4(
@@ -111,15 +149,12 @@ def test_mxfp4(
     grid: int,
     together: bool,
     kind: RouterKind | None,
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
     experts = rounded(packed_experts(*sizes))
-    defines = mxfp4_stream.kernel_defines(experts, TOP_K, config, ROUTED[kind])
-    kernel = EmulatedStream(
-        mxfp4_stream.SOURCE, "experts_mxfp4_stream", defines, mxfp4_stream.CONSUMERS, tmp_path
-    )
-    check(kernel, experts, rows, grid, together, kind)
+    check(experts, config, rows, grid, together, kind, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +163,7 @@ def test_mxfp4(
         ((5, 256, 128), {"activation": "silu"}, 9, 2, False, "softmax_topk"),
         ((4, 352, 176), {"activation": "gelu_tanh"}, 9, 2, True, None),  # steps of some warps alone
         ((3, 64, 48), {"activation": "clamped_swiglu", "interleaved": True}, 3, 1, False, None),
+        ((bf16_stream.MOST_EXPERTS, 32, 16), {"activation": "silu"}, 3, 2, False, "softmax_topk"),
     ],
 )
 def test_bfloat16(
@@ -137,15 +173,12 @@ def test_bfloat16(
     grid: int,
     together: bool,
     kind: RouterKind | None,
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
     experts, config = rounded(plain_experts(*sizes, **options)), Bf16StreamConfig()
-    defines = bf16_stream.kernel_defines(experts, TOP_K, config, ROUTED[kind])
-    kernel = EmulatedStream(
-        bf16_stream.SOURCE, "experts_bf16_stream", defines, config.consumers, tmp_path
-    )
-    check(kernel, experts, rows, grid, together, kind)
+    check(experts, config, rows, grid, together, kind, monkeypatch, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -166,12 +199,24 @@ def test_stored_weights(
     config: Bf16StreamConfig,
     rows: int,
     kind: RouterKind | None,
+    monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
     torch.manual_seed(0)
     experts = stored_experts(name, *sizes)
-    defines = bf16_stream.kernel_defines(experts, TOP_K, config, ROUTED[kind])
-    kernel = EmulatedStream(
-        bf16_stream.SOURCE, "experts_bf16_stream", defines, config.consumers, tmp_path
-    )
-    check(kernel, experts, rows, 2, False, kind)
+    check(experts, config, rows, 2, False, kind, monkeypatch, tmp_path)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_limits_of_pairs_and_experts(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond them, lists would not fit into the shared memory that a launch asks for."""
+    module, make = (mxfp4_stream, packed_experts) if packed else (bf16_stream, plain_experts)
+    fits = mxfp4_stream.mxfp4_stream_fits if packed else bf16_stream.bf16_stream_fits
+    monkeypatch.setattr(pair_launch, "is_hopper", lambda device: True)
+    monkeypatch.setattr(module, "_kernel", lambda *given: given)
+    most = module.MOST_EXPERTS
+    experts = rounded(make(most, 32, 32))
+    assert fits(32, 32, experts)
+    assert not fits(33, 32, experts)
+    assert not fits(1, 33, experts)
+    assert not fits(1, 1, rounded(make(most + 1, 32, 32)))
