@@ -1,7 +1,7 @@
 """Where tokens occurred before, in all attempts at one problem."""
 
 # Lengths of the contexts by which occurrences are found, and how many of the newest are looked at.
-NEWEST = {5: 12, 3: 12, 2: 12, 1: 24}
+NEWEST = {1: 24, 2: 12, 3: 12, 5: 12}
 KEPT = 24  # newest occurrences that a context keeps at least, if there are as many
 LONGEST_MATCH = 8  # tokens of context that count; longer matches count alike
 
@@ -36,7 +36,7 @@ class AttemptTokens:
 class TokenHistory:
     """An index of the tokens of all attempts at one problem, by the tokens that precede them.
 
-    A token is found by the last 5, 3, 2 and 1 tokens before it. For each of these contexts the
+    A token is found by the last token and by the last 2, 3 and 5 tokens before it. For each of these contexts the
     index holds the newest occurrences, ``place << 32 | token``, as a list or as a number alone. The
     four share the number of a token, which takes some 220 bytes in all (measured at 8 attempts of
     7,000 tokens).
@@ -111,15 +111,18 @@ class TokenHistory:
     def occurrences(self, tokens: list[int]) -> Occurrences:
         """Return what followed the last tokens before, the newest occurrences of each context."""
         context = _packed(tokens[-max(NEWEST) :])
-        by_length: dict[int, list[int]] = {}
-        seen: set[int] = set()
-        longer: list[int] = []  # newest occurrences of the context before
-        longer_order = 0
+        contexts: list[tuple[int, int, list[int]]] = []
         for order, mask, most, newest in self._orders:
             found = newest.get(context & mask) if order <= len(tokens) else None
-            kept = found if isinstance(found, list) else [] if found is None else [found]
+            if found is None:  # then no longer context has occurred either
+                break
+            contexts.append((order, most, [found] if isinstance(found, int) else found))
+        by_length: dict[int, list[int]] = {}
+        seen: set[int] = set()
+        longer: list[int] = []  # occurrences of the context before
+        for order, most, kept in reversed(contexts):
             fresh = kept[: -most - 1 : -1]
-            if longer_order == order + 1:
+            if order + 1 in NEWEST:
                 # The newest that match longer are in the list before: others match just so long.
                 matching = set(longer[-KEPT:])
                 exact = [one for one in fresh if one not in matching] if matching else fresh
@@ -133,10 +136,10 @@ class TokenHistory:
                     seen.add(one)
                     length = self._match_length(one, tokens, order)
                     by_length.setdefault(length, []).append(one)
-            longer, longer_order = kept, order
+            longer = kept
         return [
-            (length, [one >> TOKEN_BITS for one in found], [one & TOKEN_MASK for one in found])
-            for length, found in sorted(by_length.items(), reverse=True)
+            (length, [one >> TOKEN_BITS for one in group], [one & TOKEN_MASK for one in group])
+            for length, group in sorted(by_length.items(), reverse=True)
         ]
 
     def _match_length(self, occurrence: int, tokens: list[int], known: int) -> int:

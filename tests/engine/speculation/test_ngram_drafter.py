@@ -124,7 +124,7 @@ def match_length(text: list[int], position: int, context: list[int]) -> int:
 def wanted_occurrences(texts: list[list[int]], context: list[int]) -> Occurrences:
     """Return the newest occurrences of the end of a context, by comparing every place with it."""
     found: dict[int, int] = {}
-    for order, most in NEWEST.items():
+    for order, most in sorted(NEWEST.items(), reverse=True):
         places = [
             (number << 32 | position, length)
             for number, text in enumerate(texts)
