@@ -18,7 +18,7 @@ class BatchSolver:
             BatchSolver,
             fn_constructor_kwargs={"config": SolverConfig(model=...)},
             batch_size=4,
-            concurrency=2,
+            compute=ray.data.ActorPoolStrategy(size=2),
             num_gpus=1,
         )
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
 
+from eightfold.common.counted_noun import counted
 from eightfold.common.error_text import first_line, one_line
 
 from ..solver_config import SolverError
@@ -189,17 +190,17 @@ class RayCluster:
             return
         if self.gpus:
             there = sum(node.gpus for node in nodes)
-            number = "A worker needs" if wanted is None else f"{wanted} workers need"
-            total = self.gpus if wanted is None else wanted * self.gpus
+            needs = "A worker needs" if wanted in (None, 1) else f"{wanted} workers need"
+            gpus = counted((wanted or 1) * self.gpus, "GPU")
             where = f", on nodes of at most {max(node.gpus for node in nodes)}" if there else ""
             raise SolverError(
-                f"{number} {total} GPUs ({self.gpus} each), but the cluster has {there}{where}; "
+                f"{needs} {gpus} ({self.gpus} each), but the cluster has {there}{where}; "
                 "give fewer --workers or --gpus-per-worker."
             )
         there = sum(node.cpus for node in nodes)
         raise SolverError(
-            f"{wanted or 1} workers need as many CPU cores, but the cluster has {there}; give "
-            "fewer --workers."
+            f"{counted(wanted or 1, 'worker')} would take as many CPU cores, but the cluster has "
+            f"{there}; give fewer --workers."
         )
 
     def _check_nodes(self, nodes: list[Node]) -> None:

@@ -276,9 +276,9 @@ def test_a_killed_driver_leaves_no_worker_and_is_resumed(cluster: Any, tmp_path:
 @pytest.mark.parametrize(
     ("plan", "message"),
     [
-        ({"workers": 99}, "99 workers need as many CPU cores, but the cluster has 4"),
+        ({"workers": 99}, "99 workers would take as many CPU cores, but the cluster has 4"),
         ({"gpus": 2}, r"2 workers need 4 GPUs \(2 each\), but the cluster has 0"),
-        ({"workers": None, "gpus": 1}, r"A worker needs 1 GPUs \(1 each\), but the cluster has 0"),
+        ({"workers": None, "gpus": 1}, r"A worker needs 1 GPU \(1 each\), but the cluster has 0"),
         ({"workers": 0}, "workers must be auto or from 1"),
         ({"factory": scale_solver.refuse}, "The model is no model"),
     ],

@@ -88,7 +88,7 @@ def test_a_pipeline_of_ray_data_has_answers(cluster: Any) -> None:
         BatchSolver,
         fn_constructor_kwargs={"config": CONFIG, "parallel": 2},
         batch_size=2,
-        concurrency=1,
+        compute=ray.data.ActorPoolStrategy(size=1),
         num_cpus=1,
     )
     found = {row["id"]: row for row in solved.take_all()}
