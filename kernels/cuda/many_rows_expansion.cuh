@@ -9,27 +9,34 @@ struct Scales {
         return FLOAT_SCALES ? __ldg((const float*)scales + at)
                             : to_float(__ldg((const bf16*)scales + at));
     }
+    // A scale as `scaled` takes it: a float's bits, or a bfloat16 twice.
+    __device__ __forceinline__ u32 word(u32 at) const {
+        return FLOAT_SCALES ? __float_as_uint(__ldg((const float*)scales + at))
+                            : __ldg((const bf16*)scales + at) * 0x10001u;
+    }
 };
 
+// A piece is 16 bytes of a row's codes. Thread t has piece t % PIECES_OF_ROW of the rows
+// t / PIECES_OF_ROW + i * LINES: these differ in no bit that places are swizzled by.
 constexpr int EXPANDERS = 96;  // threads
-constexpr int PIECES = CODES / 16, OWN = (PIECES + EXPANDERS - 1) / EXPANDERS;
-constexpr int PIECES_OF_ROW = FP8 ? 4 : 2;
+constexpr int PIECES_OF_ROW = FP8 ? 4 : 2, EIGHTS = FP8 ? 2 : 4;  // times eight columns in a piece
+constexpr int LINES = EXPANDERS / PIECES_OF_ROW, OWN = (TILE + LINES - 1) / LINES;
 constexpr u32 CODES_AT = SHARED - 128 - STAGES * CODES;
+static_assert(LINES % 8 == 0, "the same swizzle");
 
-// Two weights times their scale, rounded once.
-__device__ __forceinline__ u32 scaled(u32 pair, float scale) {
+// Two weights times their scale, rounded once: of two bfloat16 the product is exact before.
+__device__ __forceinline__ u32 scaled(u32 pair, u32 scale) {
     if (GROUPS_OF_ROW == 1) return pair;
-    return pack_bf16(bf16_low(pair) * scale, bf16_high(pair) * scale);
+    if (!FLOAT_SCALES) return fma2(pair, scale, MINUS_ZERO);
+    const float factor = __uint_as_float(scale);
+    return pack_bf16(bf16_low(pair) * factor, bf16_high(pair) * factor);
 }
 
-// Expands 16 bytes of a row's codes to the slot's weights.
-__device__ __forceinline__ void expand_piece(const uint4& codes, u32 weights, int piece,
-                                             float scale, u32 offset) {
-    const int row = piece / PIECES_OF_ROW, part = piece % PIECES_OF_ROW;
+// Expands a piece to the slot's weights, of which `to` is the place of the first eight columns.
+__device__ __forceinline__ void expand_piece(const uint4& codes, u32 to, u32 scale, u32 offset) {
     const u32 word[4] = {codes.x, codes.y, codes.z, codes.w};
-    const u32 line = weights + row * 128;
 #pragma unroll
-    for (int i = 0; i < (FP8 ? 2 : 4); ++i) {  // eight columns
+    for (int i = 0; i < EIGHTS; ++i) {
         u32 pair[4];
         if (FP8) {
             pair[0] = expand_fp8<false>(word[2 * i % 4]), pair[1] = expand_fp8<true>(word[2 * i % 4]);
@@ -41,68 +48,79 @@ __device__ __forceinline__ void expand_piece(const uint4& codes, u32 weights, in
             pair[0] = permute(a, b, 0x5410), pair[1] = permute(c, d, 0x5410);
             pair[2] = permute(a, b, 0x7632), pair[3] = permute(c, d, 0x7632);
         }
-        const int chunk = part * (FP8 ? 2 : 4) + i;
-        store_shared(line + ((chunk ^ row % 8) * 16),
+        store_shared(to ^ (i * 16),
                      make_uint4(scaled(pair[0], scale), scaled(pair[1], scale),
                                 scaled(pair[2], scale), scaled(pair[3], scale)));
+    }
+}
+
+// Row of the weights in line `line` of a tile.
+__device__ __forceinline__ int weight_row(int column, int line) {
+    const int in_tile = GATED ? line / 16 * 8 + line % 8 : line;
+    return min(column + in_tile, ROWS_OF_WEIGHTS - 1) +
+           (GATED ? line / 8 % 2 * ROWS_OF_WEIGHTS : 0);
+}
+
+// Expands the codes of a slot, `from` on, to its weights, `to` on: this thread's pieces.
+__device__ __forceinline__ void expand_slot(u32 from, u32 to, u32 line, const u32 (&scale)[OWN],
+                                            const u32 (&offset)[OWN]) {
+    // Loads that come first, because none is moved before a store.
+    constexpr int BATCH = GROUPS_OF_ROW == 1 ? 4 : 2;  // as registers allow
+#pragma unroll
+    for (int first = 0; first < OWN; first += BATCH) {
+        uint4 codes[BATCH];
+#pragma unroll
+        for (int i = first; i < first + BATCH && i < OWN; ++i)
+            if ((i + 1) * LINES <= TILE || line + i * LINES < TILE)
+                codes[i - first] = load_shared(from + i * (EXPANDERS * 16));
+#pragma unroll
+        for (int i = first; i < first + BATCH && i < OWN; ++i)
+            if ((i + 1) * LINES <= TILE || line + i * LINES < TILE)
+                expand_piece(codes[i - first], to + i * (LINES * 128), scale[i], offset[i]);
     }
 }
 
 // Brings the codes of all tiles, and expands them into the ring. Called by EXPANDERS threads.
 __device__ __forceinline__ void expand_weights(const Schedule& schedule, Ring& ring, u32 base,
                                                const TensorMap& map, const Scales& scales,
-                                               int thread) {
-    const int tiles = (schedule.tiles - schedule.first + schedule.stride - 1) / schedule.stride;
-    const int total = schedule.first < schedule.tiles ? tiles * schedule.steps : 0;
-    auto tile_of = [&](int n) { return schedule.first + n / schedule.steps * schedule.stride; };
-    auto bring = [&](int n) {
-        u64& staged = ring.staged[n % STAGES];
+                                               u32 thread) {
+    const u32 part = thread % PIECES_OF_ROW, line = thread / PIECES_OF_ROW;
+    const u32 from = base + CODES_AT + thread * 16;
+    const u32 to = base + X_BYTES + line * 128 + (part * EIGHTS ^ line % 8) * 16;
+    auto bring = [&](u32 number, int tile, int step) {
+        if (step >= schedule.steps) tile += schedule.stride, step -= schedule.steps;
+        if (tile >= schedule.tiles) return;
+        u64& staged = ring.staged[number % STAGES];
         barrier_expect_bytes(staged, CODES);
-        tma_load_4d(base + CODES_AT + n % STAGES * CODES, map, n % schedule.steps * (FP8 ? 32 : 16),
-                    0, 0, schedule.column(tile_of(n)) / 8, staged);
+        tma_load_4d(base + CODES_AT + number % STAGES * CODES, map, step * (FP8 ? 32 : 16), 0, 0,
+                    schedule.column(tile) / 8, staged);
     };
     if (thread == 0)
-        for (int n = 0; n < min(STAGES, total); ++n) bring(n);
+        for (int n = 0; n < STAGES; ++n) bring(n, schedule.first, n);
+    u32 number = 0;
+    for (int tile = schedule.first; tile < schedule.tiles; tile += schedule.stride) {
 #pragma unroll 1
-    for (int n = 0; n < total; ++n) {
-        const int column = schedule.column(tile_of(n)), first = n % schedule.steps * 64;
-        float scale[OWN];
-        u32 offset[OWN];
+        for (int step = 0; step < schedule.steps; ++step, ++number) {
+            u32 scale[OWN], offset[OWN];
+            const u32 group = (step * 64 + part * (FP8 ? 16 : 32)) / GROUP;
 #pragma unroll
-        for (int i = 0; i < OWN; ++i) {
-            const int piece = thread + i * EXPANDERS, line = piece / PIECES_OF_ROW;
-            const int in_tile = GATED ? line / 16 * 8 + line % 8 : line;
-            const int row = min(column + in_tile, ROWS_OF_WEIGHTS - 1) +
-                            (GATED ? line / 8 % 2 * ROWS_OF_WEIGHTS : 0);
-            const int group = (first + piece % PIECES_OF_ROW * (FP8 ? 16 : 32)) / GROUP;
-            scale[i] = GROUPS_OF_ROW > 1 ? scales.scale(row, group) : 1.0f;
-            offset[i] = int4_offset(
-                ZEROS ? __ldg(scales.zeros + (u64)row * GROUPS_OF_ROW + group) : MIDDLE);
-        }
-        const u32 slot = n % SLOTS;
-        barrier_wait(ring.staged[n % STAGES], n / STAGES & 1);
-        barrier_wait(ring.empty[slot], (n / SLOTS & 1) ^ 1);
-        // Loads that come first, because none is moved before a store; as registers allow.
-        constexpr int BATCH = GROUPS_OF_ROW == 1 ? 3 : 1;
-#pragma unroll
-        for (int first = 0; first < OWN; first += BATCH) {
-            uint4 codes[BATCH];
-#pragma unroll
-            for (int i = 0; i < BATCH; ++i)
-                codes[i] = load_shared(base + CODES_AT + n % STAGES * CODES +
-                                       min(thread + (first + i) * EXPANDERS, PIECES - 1) * 16);
-#pragma unroll
-            for (int i = 0; i < BATCH; ++i)
-                if (first + i < OWN && thread + (first + i) * EXPANDERS < PIECES)
-                    expand_piece(codes[i], base + slot * SLOT + X_BYTES,
-                                 thread + (first + i) * EXPANDERS, scale[(first + i) % OWN],
-                                 offset[(first + i) % OWN]);
-        }
-        fence_async_proxy();
-        asm volatile("bar.sync 3, 96;" ::: "memory");
-        if (thread == 0) {
-            barrier_arrive(ring.full[slot]);
-            if (n + STAGES < total) bring(n + STAGES);
+            for (int i = 0; i < OWN; ++i) {
+                const u32 row = weight_row(schedule.column(tile), line + i * LINES);
+                scale[i] = GROUPS_OF_ROW > 1
+                               ? scales.word(row / SHARED_ROWS * GROUPS_OF_ROW + group) : 0;
+                offset[i] =
+                    int4_offset(ZEROS ? __ldg(scales.zeros + row * GROUPS_OF_ROW + group) : MIDDLE);
+            }
+            const u32 slot = number % SLOTS, stage = number % STAGES;
+            barrier_wait(ring.staged[stage], number / STAGES & 1);
+            barrier_wait(ring.empty[slot], (number / SLOTS & 1) ^ 1);
+            expand_slot(from + stage * CODES, to + slot * SLOT, line, scale, offset);
+            fence_async_proxy();
+            asm volatile("bar.sync 3, 96;" ::: "memory");
+            if (thread == 0) {
+                barrier_arrive(ring.full[slot]);
+                bring(number + STAGES, tile, step + STAGES);
+            }
         }
     }
 }

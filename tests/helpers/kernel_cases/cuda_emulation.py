@@ -234,7 +234,7 @@ def _compiled(defines: tuple[tuple[str, object], ...], folder: Path) -> ctypes.C
     sources = ("stored_weights.cuh", stored_stream.SOURCE)
     text = "".join((nvrtc.SOURCE_FOLDER / source).read_text() for source in sources)
     for name in INSTRUCTIONS:
-        text = _without(name, text)
+        text = without(name, text)
     text = re.sub(r"#(include|pragma) .*|extern __shared__ .*|asm volatile\(\"fence.*", "", text)
     text = text.replace('asm volatile("trap;")', "abort()")
     text = re.sub(r"__launch_bounds__\(.*?\)\n", "", text)
@@ -248,7 +248,7 @@ def _compiled(defines: tuple[tuple[str, object], ...], folder: Path) -> ctypes.C
     return ctypes.CDLL(str(folder / "kernel.so"))
 
 
-def _without(name: str, text: str) -> str:
+def without(name: str, text: str) -> str:
     """Return a source without a function."""
     head = rf"(template <[^\n]*>\n)?__device__ __forceinline__ [^\n]*\b{name}\([^{{;]*\{{"
     match = re.search(head, text)
