@@ -71,7 +71,8 @@ def run(options: argparse.Namespace) -> int:
     key = options.api_key or os.environ.get(KEY_VARIABLE) or None
     if key is None and not is_loopback(options.host):
         raise SolverError(
-            f"--host {options.host} can be reached from outside; give --api-key, or leave --host out."
+            f"--host {options.host} can be reached from outside; "
+            "give --api-key, or leave --host out."
         )
     config = serve_config(options)
     check_platform()
