@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 
 if TYPE_CHECKING:
+    from ...evaluation.run_scores import Run
     from ..argument_parser import Subparsers
 
 FILES = {"inspect": "inspect.eval", "hf": "eval_results.yaml", "sft": "conversations.jsonl"}
@@ -55,24 +57,37 @@ def run(options: argparse.Namespace) -> int:
     settings: dict[str, Any] = {} if stored is None else stored["settings"]
     out = Path(options.out) if options.out else folder / FILES[options.to]
     check_output(out)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        said = _write(options, records, settings, out)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):  # no other --out is asked for
+            raise
+        raise SolverError(
+            f"The export cannot be written to {out}: {error.strerror}; "
+            "name another file with --out."
+        ) from error
+    print(f"{out} ({said})")
+    return ExitCode.OK
+
+
+def _write(options: argparse.Namespace, records: Run, settings: dict[str, Any], out: Path) -> str:
+    """Write the file and return what is in it, in a few words."""
     if options.to == "inspect":
         from ...export.inspect_log import write_inspect_log
 
         write_inspect_log(records, settings, out)
-        said = counted(sum(len(tries) for _, tries in records), "sample")
-    elif options.to == "hf":
+        return counted(sum(len(tries) for _, tries in records), "sample")
+    if options.to == "hf":
         from ...export.hub_results import hub_results, write_hub_results
 
         task, score = options.task or "default", options.score or "accuracy"
         entry = hub_results(records, settings, options.dataset, task, score)
         write_hub_results(entry, out)
-        said = f"{score} {entry['value']} %"
-    else:
-        from ...export.training_conversations import write_conversations
+        return f"{score} {entry['value']} %"
+    from ...export.training_conversations import write_conversations
 
-        said = counted(write_conversations(records, out, not options.all), "conversation")
-    print(f"{out} ({said})")
-    return ExitCode.OK
+    return counted(write_conversations(records, out, not options.all), "conversation")
 
 
 def check_options(options: argparse.Namespace) -> None:

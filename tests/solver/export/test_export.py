@@ -157,6 +157,16 @@ def test_wrong_options_give_one_sentence(
     assert error.count("\n") == 1
 
 
+def test_a_file_that_cannot_be_written_is_wrong_input(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["export", str(run), "--to", "sft", "--out"]
+    assert main([*command, str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert said.endswith(f"written to {tmp_path}: Is a directory; name another file with --out.\n")
+    assert main([*command, str(tmp_path / "new" / "folder" / "file.jsonl")]) == 0
+
+
 def test_without_inspect_the_error_says_what_to_install(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
