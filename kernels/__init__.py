@@ -1,7 +1,7 @@
 """Attention, sampling and layers: Triton and CUDA C++ kernels with PyTorch references beside them.
 
-Importing this package imports neither PyTorch nor Triton. The module of a name is imported when the
-name is first used.
+Importing this package imports neither PyTorch nor Triton. A module is imported when one of its
+names is first used.
 """
 
 import importlib

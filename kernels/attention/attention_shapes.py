@@ -92,13 +92,13 @@ class PagedInputs:
 
     @property
     def is_fp8(self) -> bool:
-        """True if the cache is in FP8, for which there are only Triton's kernels."""
+        """True if the cache is in FP8, which only the Triton kernels read."""
         return isinstance(self.key_cache, Fp8Pages)
 
     def cache_pointers(self) -> tuple[torch.Tensor, ...]:
         """Return what the Triton kernels take as keys, values, and the scales of both.
 
-        Tensors that the kernels do not read are stood for by others.
+        Other tensors stand in for those that the kernels do not read.
         """
         caches = [self.key_cache, self.key_cache if self.value_cache is None else self.value_cache]
         codes = [each.codes if isinstance(each, Fp8Pages) else each for each in caches]

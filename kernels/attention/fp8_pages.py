@@ -61,7 +61,7 @@ KVPages = torch.Tensor | Fp8Pages
 def write_fp8_pages_in_torch(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
     """Write rows to their slots, and enlarge the scales of their pages as far as needed.
 
-    A page to whose first slot a row is written begins anew: its scale and its rows are forgotten.
+    Writing to a page's first slot starts the page anew: its scale and its old rows are discarded.
 
     Args:
         pages: the cache, changed.

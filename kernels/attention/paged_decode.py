@@ -26,7 +26,7 @@ from .triton_kernels.paged_decode_kernel import paged_decode_kernel
 MAX_WHOLE_WINDOW = 2048  # tokens; a wider one takes too long for one program
 
 SHARED_SLACK = 4352
-"""Bytes of shared memory that a program of the Triton kernel needs beside its tiles, at most."""
+"""Bytes of shared memory that a program of the Triton kernel needs besides its tiles, at most."""
 
 MANY_QUERIES = 1 << 14
 """Elements of a program's queries from which four warps would spill most of their registers."""

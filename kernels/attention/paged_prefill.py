@@ -13,7 +13,7 @@ from .one_copy_keys import OneCopy
 from .triton_kernels.paged_prefill_kernel import paged_prefill_kernel
 
 LARGE_SHARED = 160 << 10  # bytes that the tiles of wide heads need
-FP8_SHARED = 16 << 10  # bytes that they need more with pages in FP8
+FP8_SHARED = 16 << 10  # bytes that they need in addition with pages in FP8
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class PrefillConfig:
         warps: warps of a program of the Triton kernel.
         stages: stages of the pipeline in which the Triton kernel loads keys and values.
         use_hopper: run the CUDA C++ kernel for Hopper if it supports the call (see
-            ``hopper_one_copy`` and ``hopper_prefill``). It uses nothing of this configuration.
+            ``hopper_one_copy`` and ``hopper_prefill``). It ignores the other fields.
     """
 
     query_rows: int = 128
@@ -46,7 +46,7 @@ def default_prefill_config(
         head_dim: width of a head.
         shared_bytes: shared memory that a program can have. With less than that of an A100 the
             tiles of wide heads are smaller.
-        itemsize: bytes of an element. Heads in float32 have the tiles of heads twice as wide.
+        itemsize: bytes of an element. Heads in float32 get the tiles of heads twice as wide.
         fp8: whether the pages are in FP8, whose tiles take memory as codes and as floats.
     """
     if fp8:
@@ -147,7 +147,7 @@ def _launch_triton(
     require_tile("tile", config.tile)
     head_dim, one_copy = shape.head_dim, inputs.one_copy
     block_tokens = config.query_rows // shape.group
-    # The last tile of each sequence may be part of one.
+    # The last tile of each sequence may be incomplete.
     grid = (-(-shape.rows // block_tokens) + shape.sequences, shape.kv_heads)
     unused = inputs.seq_lens  # stands for tensors that this variant of the kernel does not read
     pairs = one_copy.cos.shape[1] if one_copy else 0

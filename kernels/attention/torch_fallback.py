@@ -131,7 +131,7 @@ def _decode(
     softcap: float | None,
     sinks: torch.Tensor | None,
 ) -> torch.Tensor:
-    """[B, kv_heads, group, head_dim] -> [B, heads, value_dim], a few sequences at a time."""
+    """Map [B, kv_heads, group, head_dim] to [B, heads, value_dim], a few sequences at a time."""
     slots, mask = batch.decode_slots, batch.decode_mask
     assert slots is not None
     sink = None if sinks is None else sinks[None, :, :, None]
@@ -147,9 +147,9 @@ def _decode(
 
 
 def _gather(cache: KVPages, slots: torch.Tensor, query: torch.Tensor) -> torch.Tensor:
-    """What is at slots [...], in the query's type: [..., kv_heads, head_dim].
+    """Return what slots [...] hold, in the query's type: [..., kv_heads, head_dim].
 
-    ``index_select`` copies whole rows, three times as fast on a CPU as an index.
+    ``index_select`` copies whole rows, three times as fast on a CPU as indexing.
     """
     if isinstance(cache, Fp8Pages):
         return cache.gather(slots, query.dtype)
@@ -166,7 +166,7 @@ def _attention(
     sink: torch.Tensor | None,
     causal: bool = False,
 ) -> torch.Tensor:
-    """[..., rows, head_dim] x [..., L, head_dim] -> [..., rows, value_dim]."""
+    """Map queries [..., rows, head_dim] and keys [..., L, head_dim] to [..., rows, value_dim]."""
     if softcap is None and sink is None:
         return F.scaled_dot_product_attention(
             query, key, value, attn_mask=mask, is_causal=causal, scale=scale

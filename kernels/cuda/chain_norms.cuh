@@ -1,5 +1,5 @@
-// Norms between the stages of layer_tail.cu: those computed by themselves, and those of which the
-// layer before leaves sums of squares and the layer behind divides.
+// Norms between the stages of layer_tail.cu: those computed by themselves, and those for which the
+// layer before leaves sums of squares, by whose mean's root the layer behind divides its results.
 #pragma once
 #include "chain_stages.cuh"
 

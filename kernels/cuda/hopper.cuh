@@ -229,7 +229,8 @@ __device__ __forceinline__ void copy_bulk(u8* to, const void* from, int bytes, u
 __device__ __forceinline__ void fence_async_copies() {
     asm volatile("fence.proxy.async;" ::: "memory");
 }
-// Four matrices of 8 rows of 16 bytes: lanes 0 to 7 name the rows of the first, and so on. A lane
+// Four matrices of 8 rows of 16 bytes: lanes 0 to 7 give the addresses of the first one's rows, and
+// so on. A lane
 // gets 4 bytes of each, of row lane / 4.
 __device__ __forceinline__ void load_matrices(u32 (&to)[4], u32 at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"

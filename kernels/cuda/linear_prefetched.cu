@@ -3,14 +3,14 @@
 // For layers so small that a multiprocessor's part of the weights fits into shared memory, the time
 // is that of a chain of waits. One program runs on each multiprocessor and takes a contiguous part
 // of the weight rows. One warp copies them into a ring while the launch before still runs. When the
-// input is there, another copies it, CONSUMERS warps, which divide the columns among themselves,
-// multiply 8 weight rows at a time (m16n8k16, x as the first 8 of the 16 rows), and the other warp adds the parts
-// in the order of the warps.
+// input is ready, a second warp copies it. CONSUMERS warps, which divide the columns among
+// themselves, multiply 8 weight rows at a time (m16n8k16, x as the first 8 of the 16 rows), and the
+// second warp adds the parts in the order of the warps.
 //
 // With PARTS, the input is the norm of a sum: the first programs compute a row each, and count it.
 //
-// Macros: COLUMNS; STAGES of the ring; COLUMN_PARTS, into which stages divide the columns; CONSUMERS;
-// PARTS to be added to the residual, or 0; NORM, the type of the norm's weight.
+// Macros: COLUMNS; STAGES of the ring; COLUMN_PARTS, into which stages divide the columns;
+// CONSUMERS; PARTS to be added to the residual, or 0; NORM, the type of the norm's weight.
 #include "hopper.cuh"
 
 constexpr int WARPS = CONSUMERS + 2, THREADS = WARPS * 32;
@@ -106,8 +106,8 @@ __device__ __forceinline__ void normalize(Shared& shared, int row, int rows, con
 // Multiplies this warp's columns of every group.
 __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8* x_rows, Range range) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    // Rows of the matrices that this lane names: 8 weight rows, or rows of x, by four groups of 8
-    // columns.
+    // The matrices' rows whose addresses this lane gives: 8 weight rows, or rows of x, by four
+    // groups of 8 columns.
     const u32 weight_at = lane % 8 * PITCH + lane / 8 * 16;
     const u32 x = shared_address(x_rows) + lane % 8 * X_PITCH + lane / 8 * 16;
     barrier_wait(shared.x_full, 0);

@@ -1,4 +1,4 @@
-"""Compile this folder's CUDA C++ kernels for Hopper at run time, with NVRTC.
+"""Compile the CUDA C++ kernels, for Hopper unless a caller says otherwise, at run time with NVRTC.
 
 They are the few kernels that Triton cannot express well. NVRTC comes with PyTorch's CUDA builds,
 and nothing is compiled ahead of time. Every caller has other kernels to fall back on.
@@ -102,7 +102,7 @@ def header_texts() -> dict[str, str]:
 
 
 def _program_output(program: ctypes.c_void_p, function: str) -> bytes:
-    """Bytes that one of NVRTC's pairs of functions, ``function`` and ``functionSize``, gives."""
+    """Return what NVRTC's ``function`` writes, whose size ``functionSize`` tells."""
     size = ctypes.c_size_t()
     getattr(_nvrtc(), f"{function}Size")(program, ctypes.byref(size))
     memory = ctypes.create_string_buffer(size.value)
@@ -117,7 +117,7 @@ def _c_strings(texts: Iterable[str]) -> ctypes.Array[ctypes.c_char_p]:
 
 @functools.cache
 def _nvrtc() -> ctypes.CDLL:
-    """NVRTC of PyTorch's CUDA version, from PyTorch's wheels or from the CUDA toolkit."""
+    """Load NVRTC of PyTorch's CUDA version, from PyTorch's wheels or from the CUDA toolkit."""
     major = (torch.version.cuda or "").split(".")[0]
     name = f"libnvrtc.so.{major}"
     wheels = [Path(entry) / "nvidia" for entry in sys.path]

@@ -37,4 +37,8 @@ __device__ __forceinline__ u32 expand_int4(u32 word, u32 offset) {
     return fma2(and_or(word >> (4 * J), 0x000F000Fu, 0x43004300u), 0x3F803F80u, offset);
 }
 __device__ __forceinline__ u32 int4_offset(u32 zero) { return (0xC300u + zero) * 0x10001u; }
+// The same of byte `i` of four zeros.
+__device__ __forceinline__ u32 int4_offset(u32 zeros, u32 i) {
+    return permute(zeros, 0xC3, 0x4040 + i * 0x0101);
+}
 constexpr u32 MIDDLE = 8;  // the zero of codes without zeros of their own

@@ -1,6 +1,6 @@
-"""The experts of few rows by the Hopper kernel ``bf16_stream.cu``.
+"""A layer's experts for few rows, by the Hopper kernel ``bf16_stream.cu``.
 
-They are in bfloat16, or stored in FP8 or 4 bits.
+Their weights are in bfloat16, or stored in FP8 or 4 bits.
 """
 
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class Bf16StreamConfig:
 
 
 def _column_parts(row_bytes: int, groups: int = 1) -> int:
-    """Into how many parts rows are divided, so that those of a stage fit into it; 0 if none fit."""
+    """Return how many parts rows are cut into, so that those of a stage fit; 0 if none do."""
     for parts in (1, 2, 4, 8):
         divisible = row_bytes % (BLOCK_BYTES * parts) == 0
         if divisible and _stage_bytes(row_bytes, parts, groups) <= LARGEST_STAGE:
@@ -125,7 +125,7 @@ def _kernel(
 
 
 def scales_and_zeros(experts: ExpertWeights) -> list[torch.Tensor | None]:
-    """Return what the kernel takes of stored weights beside their codes."""
+    """Return what the kernel takes of stored weights besides their codes."""
     found: list[torch.Tensor | None] = []
     for stack in (experts.gate_up, experts.down):
         stored = isinstance(stack, StoredStack)
@@ -136,7 +136,7 @@ def scales_and_zeros(experts: ExpertWeights) -> list[torch.Tensor | None]:
 def bf16_stream_fits(
     rows: int, top_k: int, experts: ExpertWeights, config: Bf16StreamConfig | None = None
 ) -> bool:
-    """Return whether ``bf16_stream`` supports these experts and so many rows.
+    """Return whether ``bf16_stream`` supports these experts and this many rows.
 
     It takes at most 1,024 pairs, 32 experts for a row, and ``MOST_EXPERTS`` experts in a layer.
     Compiles the kernel.

@@ -1,4 +1,4 @@
-"""Which kernel computes a layer's experts, and with which configuration."""
+"""Choice of the kernel that computes a layer's experts, and of its configuration."""
 
 from dataclasses import dataclass, replace
 
@@ -19,7 +19,7 @@ MOST_STREAMED = 12  # pairs of an expert, on average, in MXFP4
 MOST_STREAMED_IN_FOURS = 1.5  # the same, for tiles of four pairs
 MOST_STREAMED_ROWS = 16  # in bfloat16, FP8 and 4 bits
 STACKED_STREAMS = (Bf16StreamConfig(most_stages=8, down_groups=2), Bf16StreamConfig(most_stages=8))
-"""Configurations of the stream for FP8 and 4 bits, the first that fits: their rows are short."""
+"""Configurations of the stream for FP8 and 4 bits (short rows); the first that fits is used."""
 STREAM_STACKED = False
 """True if weights in FP8 and 4 bits use the stream instead of the Triton kernel.
 
@@ -52,8 +52,8 @@ class ExpertConfig:
 
     Attributes:
         tile_rows: pairs of one expert that a program computes.
-        gate_up: the first product's.
-        down: the second product's.
+        gate_up: tiles of the first product.
+        down: tiles of the second product.
     """
 
     tile_rows: int
@@ -65,7 +65,7 @@ Configuration = StreamConfig | Bf16StreamConfig | FewRowsConfig | ManyRowsConfig
 
 
 def expert_config(rows: int, top_k: int, experts: ExpertWeights) -> Configuration:
-    """Return the configuration for so many rows, of a CUDA kernel if one can compute them."""
+    """Return the configuration for this many rows, of a CUDA kernel if one can compute them."""
     if experts.is_stacked:
         for stream in STACKED_STREAMS if STREAM_STACKED else ():
             if rows <= MOST_STREAMED_ROWS and bf16_stream_fits(rows, top_k, experts, stream):
@@ -89,7 +89,7 @@ def clears_counter(rows: int, top_k: int, experts: ExpertWeights) -> bool:
 
 
 def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
-    """Return the configuration of the Triton kernels for so many rows.
+    """Return the configuration of the Triton kernels for this many rows.
 
     Large tiles need the shared memory and the matrix instruction of data center GPUs from Hopper
     on.
@@ -107,7 +107,7 @@ def tile_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
 def stacked_config(rows: int, top_k: int, experts: ExpertWeights) -> ExpertConfig:
     """Return the configuration of the Triton kernel for weights in FP8 or 4 bits.
 
-    That of Hopper was the fastest of seven (few rows) and four (many) on an H200.
+    Hopper's was the fastest of seven (few rows) and of four (many) on an H200.
     """
     assert isinstance(experts.gate_up, StoredStack)
     mean, tiles = rows * top_k / experts.experts, ExpertTiles(64, 128, 4, 3)

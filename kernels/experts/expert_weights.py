@@ -49,7 +49,7 @@ class ExpertWeights:
 
     @property
     def is_mxfp4(self) -> bool:
-        """Whether the weights are stored in MXFP4."""
+        """True if the weights are stored in MXFP4."""
         return self.gate_up_blocks is not None
 
     @property

@@ -93,7 +93,7 @@ def experts_forward(
     """Compute the weighted sum of each row's experts.
 
     Nothing waits for the host, so a CUDA graph can capture it. Results repeat bit for bit, and a
-    row's do not depend on the other rows of the call.
+    row's result does not depend on the other rows of the call.
 
     Args:
         x: [rows, hidden].
@@ -104,9 +104,9 @@ def experts_forward(
             result, as ``add_rms_norm`` takes it.
         workspace: float32, at least ``experts_workspace_size`` elements.
         routing: if given, ids and weights are computed from it and written.
-        counters: int32 [COUNTERS], zeros before the first of all calls that use them, by which
-            the programs of a launch know of one another; calls at the same time need counters
-            each. The one at LEFT_AT_0 is 0 after the call. ``None`` allocates them.
+        counters: int32 [COUNTERS], through which the programs of a launch learn of one another's
+            progress. They are zeros before the first call that uses them; concurrent calls need
+            counters of their own. The one at LEFT_AT_0 is 0 after a call. ``None`` allocates them.
         config: launch configuration; ``None`` for ``expert_config``.
         pdl: launch with programmatic dependent launch.
 

@@ -1,4 +1,4 @@
-"""The experts of few rows by the CUDA kernel ``few_rows.cu``, which is bound by reading weights."""
+"""A layer's experts for few rows, by the CUDA kernel ``few_rows.cu``, bound by reading weights."""
 
 from dataclasses import dataclass
 from typing import get_args
@@ -13,7 +13,7 @@ from .pair_launch import FALLBACK, PairLaunch, kernel_arguments
 
 SOURCE = "../experts/cuda/few_rows.cu"
 MIN_CAPABILITY, DEPENDENT_LAUNCH = (8, 0), (9, 0)
-MOST_PAIRS = 2048  # that the kernel looks through for its expert's
+MOST_PAIRS = 2048  # of a call: the kernel finds its expert's among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class FewRowsConfig:
 
     Attributes:
         tile_rows: most pairs of a program, a multiple of 8.
-        gate_up: the first product's.
-        down: the second product's.
+        gate_up: tiles of the first product.
+        down: tiles of the second product.
     """
 
     tile_rows: int
@@ -92,7 +92,7 @@ def _load_kernel(
 def few_rows_fits(
     rows: int, top_k: int, experts: ExpertWeights, config: FewRowsConfig | None = None
 ) -> bool:
-    """Return whether ``few_rows_forward`` supports these experts and so many rows.
+    """Return whether ``few_rows_forward`` supports these experts and this many rows.
 
     Compiles the kernels.
     """

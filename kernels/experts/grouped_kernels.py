@@ -22,7 +22,7 @@ CHUNK = 128
 
 @triton.jit
 def permuted_column(column):
-    """Place of a column of x for MXFP4: in a chunk of 128, planes of 16 words."""
+    """Return the place of a column of x for MXFP4: a chunk of 128 is made of planes of 16 words."""
     return column // 128 * 128 + column % 8 * 16 + column % 128 // 8
 
 
@@ -31,9 +31,9 @@ def permute_columns_kernel(
     x, out, rows, K: tl.constexpr, PADDED: tl.constexpr, BLOCK: tl.constexpr,
     PLANES: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """out [rows, PADDED] = x [rows, K] with permuted columns, zero where x has none.
+    """Write out [rows, PADDED] = x [rows, K] with permuted columns, zero for columns beyond K.
 
-    PLANES is ``permuted_column``'s order; otherwise that of ``place_of`` in many_rows_mxfp4.cu.
+    If PLANES, the order is that of ``permuted_column``; else of ``place_of`` (many_rows_mxfp4.cu).
     """
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
@@ -120,7 +120,7 @@ def _word_tile(w_rows, word, K: tl.constexpr, EVEN_K: tl.constexpr):
 
 @triton.jit
 def _scale_tile(s_rows, word, K: tl.constexpr):
-    """A scale for each word. Beyond the last column any will do, because the words are zero."""
+    """Load each word's scale. Beyond the last column any will do, because the words are zero."""
     return tl.load(s_rows[:, None] + tl.minimum(word // 4, K // 32 - 1)[None, :])
 
 

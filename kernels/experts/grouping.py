@@ -1,7 +1,7 @@
 """Group pairs of a row and one of its experts by expert, on the device.
 
-Pair ``row * top_k + slot`` is expert ``ids[row, slot]``'s. Pairs are sorted by expert, those of an
-expert in ascending order, and cut into tiles of at most ``tile_rows`` pairs of one expert.
+Pair ``row * top_k + slot`` belongs to expert ``ids[row, slot]``. Pairs are sorted by expert, those
+of an expert in ascending order, and cut into tiles of at most ``tile_rows`` pairs of one expert.
 """
 
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ def most_tiles(pairs: int, experts: int, tile_rows: int) -> int:
 
 @triton.jit
 def _one_hot(ids, pair, last, pairs, EXPERTS: tl.constexpr, EP: tl.constexpr):
-    """int32 [pairs, experts]: whether a pair is an expert's. Ids are clamped to valid ones."""
+    """Return int32 [pairs, experts], 1 for each pair's expert. Ids are clamped to valid ones."""
     live = pair < last
     expert = tl.load(ids + pair, mask=live, other=0)
     expert = tl.minimum(tl.maximum(expert, 0), EXPERTS - 1)
@@ -54,7 +54,7 @@ def count_pairs_kernel(
     EXPERTS: tl.constexpr, EP: tl.constexpr, PAIRS: tl.constexpr, LANES: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """counts [programs, EP]: pairs of each expert among a program's."""
+    """Write counts [programs, EP]: the pairs of each expert among a program's pairs."""
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
     begin = tl.program_id(0) * PAIRS

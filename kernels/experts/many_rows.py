@@ -1,4 +1,4 @@
-"""The experts of many rows by the CUDA kernels ``many_rows_bf16.cu`` and ``many_rows_mxfp4.cu``."""
+"""A layer's experts for many rows, by ``many_rows_bf16.cu`` and ``many_rows_mxfp4.cu``."""
 
 import ctypes
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ THREADS = 256
 WEIGHT_ROWS = 256  # of a program
 MOST_ROWS = 128  # pairs of a tile
 RING_BYTES = {False: 229376, True: 204800}
-SHARED_BYTES = 230400  # beside what the kernel declares
+SHARED_BYTES = 230400  # besides what the kernel declares
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The experts in MXFP4 of few rows by the Hopper kernel ``mxfp4_stream.cu``."""
+"""A layer's experts in MXFP4 for few rows, by the Hopper kernel ``mxfp4_stream.cu``."""
 
 import ctypes
 from dataclasses import dataclass
@@ -88,7 +88,7 @@ def _kernel(
 def mxfp4_stream_fits(
     rows: int, top_k: int, experts: ExpertWeights, config: StreamConfig | None = None
 ) -> bool:
-    """Return whether ``mxfp4_stream`` supports these experts and so many rows.
+    """Return whether ``mxfp4_stream`` supports these experts and this many rows.
 
     It takes at most 1,024 pairs, 32 experts for a row, and ``MOST_EXPERTS`` experts in a layer.
     Compiles the kernel.

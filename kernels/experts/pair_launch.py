@@ -78,7 +78,7 @@ def kernel_arguments(
 
 
 def stream_fits(rows: int, top_k: int, experts: ExpertWeights, most_experts: int) -> bool:
-    """Return whether experts and so many rows meet what both streams require."""
+    """Return whether experts and this many rows meet what both streams require."""
     biases = (experts.gate_up_bias, experts.down_bias)
     return (
         is_hopper(experts.gate_up_rows.device)

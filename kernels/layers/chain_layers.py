@@ -11,7 +11,7 @@ from .rms_norm import add_rms_norm_reference
 
 @dataclass(frozen=True, slots=True)
 class ChainNorms:
-    """What is computed from y before a linear layer takes it; each weight is bfloat16 [width].
+    """The norms between y and the linear layer that follows; each weight is bfloat16 [width].
 
     ``residual = (residual + norm(y + bias)) * scale``, and the layer's input is its norm.
 
@@ -29,7 +29,7 @@ class ChainNorms:
 
     @property
     def tensors(self) -> list[torch.Tensor]:
-        """The weights and the bias that there are."""
+        """The weights and the bias that are given."""
         return [each for each in (self.post, self.next, self.bias) if each is not None]
 
 
@@ -38,8 +38,8 @@ class ChainLinear:
     """A linear layer of the chain.
 
     Attributes:
-        weight: bfloat16 [out, in], or [2 * out, in] if gated, gate rows first. ``None`` for the
-            last one says that the chain ends with its norms.
+        weight: bfloat16 [out, in], or [2 * out, in] if gated, gate rows first. ``None``, in
+            the last one only, ends the chain with its norms.
         norms: what makes its input from the output of the layer before; ``None`` to take that
             output itself.
         bias: bfloat16 [out]; not if gated.

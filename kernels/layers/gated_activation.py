@@ -1,4 +1,4 @@
-"""activation(gate) * up for many rows; ``linear_few_rows`` includes it."""
+"""activation(gate) * up for many rows; for few rows ``linear_few_rows`` computes it itself."""
 
 import torch
 import triton

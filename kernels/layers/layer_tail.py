@@ -1,4 +1,4 @@
-"""The tail of a dense layer in one launch: from its attention to the next layer's first linear.
+"""The tail of a dense layer in one launch, up to the next layer's first linear layer.
 
 It is a ``linear_chain`` of the output projection, norms, the gated feed-forward block, norms and
 the following linear layer.
@@ -83,7 +83,7 @@ def layer_tail(
     eps: float = 1e-6,
     pdl: bool = False,
 ) -> None:
-    """Compute the output projection, norms, gated feed-forward, norms and the following linear.
+    """Compute the output projection, norms, gated feed-forward, norms and the next linear layer.
 
     Args:
         attended: results of attention, [rows, attended], 1 to 64 rows.

@@ -1,11 +1,11 @@
 """Up to four linear layers, and the norms between them, in one launch.
 
 The kernel (``layer_tail.cu``) runs on Hopper, in bfloat16, for up to 64 rows. Elsewhere
-``linear_few_rows`` and ``add_rms_norm`` do the same, a launch each.
+``linear_few_rows`` and ``add_rms_norm`` do the same, with a launch for each layer and norm.
 
 The kernel's programs wait for one another, one on each multiprocessor. Never run two of these
-launches at the same time on a GPU, from two streams or from two processes under MPS: neither might
-end.
+launches at the same time on a GPU, from two streams or from two processes under MPS: they could
+wait for each other forever.
 """
 
 import ctypes
@@ -202,7 +202,7 @@ def linear_stream(
 
 
 def squares_size(width: int, device: torch.device) -> int:
-    """Return the float32 elements of ``squares`` for a residual of so many columns."""
+    """Return the float32 elements of ``squares`` for a residual of ``width`` columns."""
     tile_rows = _tile_rows(width, multiprocessor_count(device))
     return -(-width // tile_rows) * MAX_ROWS
 
@@ -342,7 +342,7 @@ def _stage(
 
 
 def _tile_rows(outputs: int, programs: int) -> int:
-    """Weight rows of a tile, such that all programs get as many tiles and nearly as many rows."""
+    """Return a tile's weight rows: all programs get equally many tiles, of nearly equal size."""
     rounds = -(-outputs // (MAX_TILE_ROWS * programs))
     return -(-outputs // (rounds * programs))
 

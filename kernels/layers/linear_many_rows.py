@@ -28,8 +28,8 @@ COLUMNS = 64  # of each row, in a slot of the ring
 CLUSTER = 2  # programs that share their rows of x
 SHARED_BYTES = 232448
 # Below this utilization, use torch.mm, which has smaller tiles. Measured alone, this kernel takes
-# 2 to 30 % longer at utilizations of 0.81 to 0.86, and as long at 0.97. A step whose tiles are full
-# takes 2 to 7 % less.
+# 2 to 30 % longer at utilizations of 0.81 to 0.86, and equally long at 0.97. A step whose tiles are
+# full takes 2 to 7 % less.
 MIN_UTILIZATION = 0.9
 
 
@@ -62,7 +62,7 @@ def tile_utilization(rows: int, n: int, gated: bool, programs: int) -> float:
 
 
 def fills_tiles(rows: int, weight: torch.Tensor, *, gated: bool = False) -> bool:
-    """Return whether a linear layer of so many rows reaches ``MIN_UTILIZATION``."""
+    """Return whether a linear layer of this many rows reaches ``MIN_UTILIZATION``."""
     n = weight.shape[0] // (2 if gated else 1)
     programs = multiprocessor_count(weight.device)
     return tile_utilization(rows, n, gated, programs) >= MIN_UTILIZATION
@@ -204,7 +204,7 @@ def x_map(x: torch.Tensor) -> TensorMap:
 
 
 def out_map(out: torch.Tensor, tile_columns: int) -> TensorMap:
-    """Describe what one copy of results stores of a tile of so many columns."""
+    """Describe what one copy of results stores of a tile of this many columns."""
     rows, n = out.shape
     if tile_columns % 16:
         columns, chunk_rows, swizzle = tile_columns, 32, TENSOR_MAP_SWIZZLE_NONE

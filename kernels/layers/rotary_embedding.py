@@ -25,7 +25,7 @@ def _load_parts(qkv, at, live, rows, width, PARTS: tl.constexpr):
 
 @triton.jit
 def _pair_elements(i, HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr, LAYOUT: tl.constexpr):
-    """Elements of a head that are the i-th pair, or two that do not rotate from PAIRS on."""
+    """Return the elements of a head that form pair i; from PAIRS on, two that do not rotate."""
     if LAYOUT == 0:  # halves
         first = i
         second = i + HEAD_DIM // 2
@@ -47,7 +47,7 @@ def norm_rope_and_cache_kernel(
     NORM: tl.constexpr, VALUE_NORM: tl.constexpr, ONE_COPY: tl.constexpr, WIDE: tl.constexpr,
     PDL: tl.constexpr,
 ):  # fmt: skip
-    """A program takes BLOCK_HEADS heads of a token, all queries, keys or values.
+    """Each program takes BLOCK_HEADS heads of a token: all of them queries, keys or values.
 
     It handles them as two parts [BLOCK_HEADS, BLOCK_HALF], which hold the first and the second
     elements of pairs. NORM is 0 for no norm of queries and keys, 1 for one of each head, 2 for one

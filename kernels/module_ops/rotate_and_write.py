@@ -1,4 +1,4 @@
-"""Rotary embedding of queries and keys, and the write of keys and values to the cache, in a launch.
+"""Rotary embedding of queries and keys, and the cache write of keys and values, in one launch.
 
 Queries, keys and values come as transformers' modules pass them to attention: with any strides
 between tokens and between heads.
@@ -63,7 +63,7 @@ def rotate_and_write_kernel(
     BLOCK_HEADS: tl.constexpr, PAIRS: tl.constexpr, INTERLEAVED: tl.constexpr,
     STEP: tl.constexpr, PDL: tl.constexpr,
 ):  # fmt: skip
-    """A program takes BLOCK_HEADS heads of a token, all queries, keys or values."""
+    """Each program takes BLOCK_HEADS heads of a token: all of them queries, keys or values."""
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
     QUERY_BLOCKS: tl.constexpr = (HEADS + BLOCK_HEADS - 1) // BLOCK_HEADS

@@ -134,8 +134,9 @@ __device__ __forceinline__ float scale_of(const BlockScales& from, int half, int
     const u32 word = from.scale[half][group / 2];
     return group % 2 ? bf16_high(word) : bf16_low(word);
 }
-__device__ __forceinline__ u32 zero_of(const BlockScales& from, int half, int group) {
-    return from.zero[half][group / 4] >> (group % 4 * 8) & 255;
+// What `expand_int4` adds in a group, of four groups the one after `first` if `next` is 1.
+__device__ __forceinline__ u32 offset_of(const BlockScales& from, int half, int first, u32 next) {
+    return int4_offset(from.zero[half][first / 4], first % 4 + next);
 }
 
 typedef float Sums[TILES_N][4];
@@ -159,18 +160,18 @@ __device__ __forceinline__ void multiply_block(Sums& sums, const Lane& lane, u32
             load_words(w[half], (weights + half * HALF) ^ (q * (FP8 ? 64 : 32)));
             offset[half] = row_offset[half];
             if (SCALES == 1 && ZEROS)
-                offset[half] = int4_offset(zero_of(scales, half, q * 64 / GROUP));
+                offset[half] = offset_of(scales, half, q * 64 / GROUP, 0);
             if (SCALES == 2) {
-                const bool odd = lane.place / 2;
-                if (ZEROS)
-                    offset[half] = int4_offset(odd ? zero_of(scales, half, 2 * q + 1)
-                                                   : zero_of(scales, half, 2 * q));
-                if (FLOAT_SCALES)
-                    factor[half] = to_bf16(odd ? scale_of(scales, half, 2 * q + 1)
-                                               : scale_of(scales, half, 2 * q)) * 0x10001u;
-                else
+                const u32 odd = lane.place / 2;
+                if (ZEROS) offset[half] = offset_of(scales, half, 2 * q, odd);
+                if (FLOAT_SCALES) {
+                    const float scale = odd ? scale_of(scales, half, 2 * q + 1)
+                                            : scale_of(scales, half, 2 * q);
+                    factor[half] = pack_bf16(scale, scale);
+                } else {
                     factor[half] = permute(scales.scale[half][q % SCALE_WORDS], 0,
                                            odd ? 0x3232 : 0x1010);
+                }
             }
         }
         Sums chunk = {};

@@ -1,4 +1,4 @@
-"""Top-p and min-p without sorting the vocabulary: draw from all tokens, and again if one is out.
+"""Top-p and min-p without sorting the vocabulary: draw from all, and again if a filter drops it.
 
 A draw by the Gumbel-max trick is the token with the largest score. Among the tokens that the
 filters keep, that is the first one kept in order of descending scores, so that a token that is not
@@ -25,7 +25,7 @@ def race(
     """Draw a token for each row from those that top-p and min-p keep.
 
     The tokens are those that sorting would give, up to the rounding of the sums that are compared
-    with ``top_p``. Waits for the device in each round, so that it suits a CPU.
+    with ``top_p``. It waits for the device in each round, so it suits a CPU.
 
     Args:
         scaled: float32 [R, V], logits divided by the temperature.

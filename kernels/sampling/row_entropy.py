@@ -36,7 +36,7 @@ def block_entropy_kernel(
         capped = softcap * (1.0 - 2.0 / (tl.exp(2.0 * z / softcap) + 1.0))
         z = tl.where(token < vocab_size, capped, z)
     top = tl.max(z, 0)
-    # A token forbidden by -inf has no mass, nor has a block of such tokens. NaN makes all NaN.
+    # A token forbidden by -inf has no mass, nor has a block of such tokens. A NaN makes all NaN.
     allowed = z != float("-inf")
     shifted = tl.where(allowed, z, 0.0) - tl.where(top > float("-inf"), top, 0.0)
     mass = tl.where(allowed, tl.exp(shifted), 0.0)

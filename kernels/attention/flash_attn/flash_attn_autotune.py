@@ -1,4 +1,4 @@
-"""Chooses the attention layers whose prefill chunks flash-attn computes faster, by measurement."""
+"""Choose, by measurement, the attention layers whose prefill chunks flash-attn computes faster."""
 
 import logging
 import statistics

@@ -60,7 +60,7 @@ def slot_bytes() -> int:
 
 
 def warp_layout(rows: int, head_dim: int) -> WarpLayout | None:
-    """Return the layout for ``rows`` rows of a KV head; ``None`` if they are too many."""
+    """Return the layout for ``rows`` rows of a KV head; ``None`` if there are too many."""
     for row_blocks, streams in LAYOUTS:
         room = MAX_SHARED_BYTES - STATE_BYTES - merge_bytes(rows, head_dim, streams)
         slots = min(MAX_SLOTS, room // slot_bytes()) // streams * streams

@@ -1,4 +1,4 @@
-"""Writes keys or values to pages in FP8 (E4M3), with a Triton kernel; ``fp8_pages`` says how."""
+"""Triton kernel that writes keys or values to pages in FP8 (E4M3), as ``fp8_pages`` describes."""
 
 import torch
 import triton
@@ -63,13 +63,13 @@ def write_fp8_pages_kernel(
 
 
 def write_fp8_pages(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> None:
-    """Do what ``write_fp8_pages_in_torch`` does, bit for bit the same.
+    """Do what ``write_fp8_pages_in_torch`` does, with the same result bit for bit.
 
     Args:
         pages: the cache, changed.
         new: floats [T, kv_heads, head_dim], contiguous.
-        slots: int32 or int64 [T]; nothing is written to a negative slot. The rows of a page follow
-            one another, their slots ascend.
+        slots: int32 or int64 [T]; nothing is written to a negative slot. The rows of a page are
+            consecutive, and their slots ascend.
 
     Raises:
         ValueError: a shape or dtype does not fit.
@@ -90,18 +90,18 @@ def write_fp8_pages(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> 
 
 
 class CacheTarget:
-    """What a kernel writes a step's keys and values to: the cache, or rows on their way to FP8.
+    """Where a kernel writes a step's keys and values: the cache, or rows that become FP8 later.
 
     Attributes:
-        keys: as the kernel takes it, in floats; ``None`` without a cache.
-        values: the same; ``None`` also with one copy.
+        keys: memory for keys, in floats, as the kernel takes it; ``None`` without a cache.
+        values: the same for values; ``None`` with one copy, too.
         slots: int32 or int64 [T], where the kernel writes each row.
 
     Args:
         keys: the cache.
         values: the cache; ``None`` with one copy.
         slots: int32 or int64 [T], slots of the cache.
-        dtype: type of rows on their way.
+        dtype: type of the rows that become FP8 later.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class CacheTarget:
         )
 
     def finish(self) -> None:
-        """Write rows that wait for it to their pages; called after the kernel."""
+        """Write the waiting rows to their pages. Call this after the kernel."""
         for cache, rows in zip(self._caches, (self.keys, self.values), strict=True):
             if isinstance(cache, Fp8Pages) and rows is not None:
                 write_fp8_pages(cache, rows.flatten(0, 1), self._slots)

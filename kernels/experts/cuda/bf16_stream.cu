@@ -3,8 +3,8 @@
 //
 // One program runs on each multiprocessor and takes a contiguous part of all touched experts'
 // weight rows, so that it reads memory as one stream: first of gate and up, then, after all programs
-// have finished those, of down, whose first weights have arrived by then. One warp copies
-// weight rows in bulk into a ring, one the rows of x that go with them, both ahead of the
+// have finished those, of down, whose first weights have arrived by then. One warp copies weight
+// rows in bulk into a ring, another one the rows of x that go with them, both ahead of the
 // computation. CONSUMERS warps divide the columns among themselves and multiply 16 weight rows by
 // 8 rows of x (m16n8k16). One more warp adds the parts in the order of the warps and finishes the
 // results, while the next rows are multiplied.
@@ -101,8 +101,8 @@ template <class P>
 __device__ __forceinline__ void consume(Shared& shared, const u8* ring, const u8* x_rows,
                                         Position& position, const Stored& stored) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    // Rows of the matrices that this lane names: 16 weight rows by two groups of 8 columns, and 8
-    // rows of x by four.
+    // The matrices' rows whose addresses this lane gives: 16 weight rows by two groups of 8
+    // columns, and 8 rows of x by four.
     const u32 weight_at = lane % 16 * P::PITCH + lane / 16 * 16;
     const u32 x_at = STORED ? lane / 4 * P::X_PITCH + lane % 4 * 8
                             : lane % 8 * P::X_PITCH + lane / 8 * 16;

@@ -56,9 +56,9 @@ struct Shared {
     u64 queue_full[QUEUE], queue_empty[QUEUE];
     Tiles tiles;
 };
-// STREAM_BYTES of pair_launch.py: what Python counts as shared memory beside the ring, x and parts.
+// STREAM_BYTES of pair_launch.py: what a launch asks for besides the ring, x and the parts.
 static_assert(sizeof(Shared) <= sizeof(Shared::parts) + 12288, "too many experts");
-// What a warp has been through, of both products: entries of the queue, stages, and tiles.
+// How far a warp has come, counted over both products: entries of the queue, stages, and tiles.
 struct Position { int entries, stages, tiles; };
 
 // Waits for an entry of the queue; returns the item.

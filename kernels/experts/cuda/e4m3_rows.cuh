@@ -33,7 +33,7 @@ __device__ __forceinline__ float half_to_float(u32 halves, int high) {
     return result;
 }
 
-// Converts four rows of x of a tile, or fewer, to group n. All consumers take part; a thread takes 8
+// Converts up to four rows of x of a tile to group n. All consumers take part; a thread takes 8
 // columns at a time.
 template <class P>
 __device__ __forceinline__ void convert_group(Shared& shared, const bf16* x, int tile, int turn, int n) {
@@ -67,11 +67,11 @@ __device__ __forceinline__ void convert_group(Shared& shared, const bf16* x, int
         most = __reduce_max_sync(~0u, most);
         if (threadIdx.x % 32 == 0) atomicMax(&largest[r], (int)most);
     }
-    sync_consumers();  // the tile before is no longer read, too
+    sync_consumers();  // this also ends all reads of the tile before
 #pragma unroll
     for (int r = 0; r < 4; r++) {
         if (r >= rows) break;
-        // The largest becomes 2^7 to 2^8. Beside infinity or NaN, the whole row becomes NaN.
+        // The largest value becomes 2^7 to 2^8. A row that holds infinity or NaN becomes NaN.
         const int most = largest[r], exponent = max(most >> 7, 8);
         const float factor = __uint_as_float((u32)(127 + 7 + 127 - exponent) << 23);
         const float inverse = __uint_as_float((u32)(exponent - 7) << 23);

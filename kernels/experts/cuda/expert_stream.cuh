@@ -3,8 +3,9 @@
 //
 // A tile is at most PAIRS pairs of one expert, an item some weight rows of a tile.
 //
-// Macros: EXPERTS; TOP_K; ROUTED (0: the experts of each row are given; 1: they are chosen, and their
-// weights are a softmax over the chosen; 2: over all). Constants of the including file: PAIRS, WARPS.
+// Macros: EXPERTS; TOP_K, at most 32 if ROUTED; ROUTED (0: the experts of each row are given; 1:
+// they are chosen, and their weights are a softmax over the chosen; 2: over all). Constants of the
+// including file: PAIRS, WARPS.
 #pragma once
 #include "expert_arithmetic.cuh"
 
@@ -52,7 +53,7 @@ struct Routes {
 // last and makes all weights NaN. Called by a warp; every program does it for itself.
 __device__ __forceinline__ void route_row(Tiles& tiles, const Routes& routes, int row) {
     const int lane = threadIdx.x % 32;
-    u32 keys[EACH];  // in the order of the logits; 0 for those that are not there, or chosen
+    u32 keys[EACH];  // ordered as the logits are; 0 for experts that are chosen or beyond the last
     float logits[EACH];
     bool has_nan = false;
 #pragma unroll
@@ -103,7 +104,7 @@ __device__ __forceinline__ void route_row(Tiles& tiles, const Routes& routes, in
     if (blockIdx.x == 0) routes.ids[pair] = chosen, routes.weights[pair] = weight;
 }
 
-// Makes the list of tiles: experts in ascending order, and so are their pairs, PAIRS to a tile.
+// Lists the tiles: experts and the pairs of each in ascending order, PAIRS of them to a tile.
 __device__ __forceinline__ void list_tiles(Tiles& tiles, const Routes& routes, int rows) {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, pairs = rows * TOP_K;
     for (int e = threadIdx.x; e < EACH * 32; e += WARPS * 32) tiles.count[e] = 0;
@@ -155,8 +156,8 @@ __device__ __forceinline__ void list_tiles(Tiles& tiles, const Routes& routes, i
 }
 
 // Counters of a launch, all 0 before the first one: warps that have finished gate and up;
-// generations, which end when all have; one that is left at 0 for another launch; and items that
-// are taken, of gate and up and of down, of even and of odd generations.
+// generations, each of which ends when all warps have; one that is left at 0 for another launch;
+// and items taken of gate and up and of down, in even and in odd generations.
 enum Counter { FINISHED, GENERATION, LEFT_AT_0, GATE_UP_ITEMS, DOWN_ITEMS = GATE_UP_ITEMS + 2 };
 
 // A program's items of a product: a contiguous part, the same number for each, and then at most a few

@@ -11,8 +11,8 @@
 //
 // Macros: MXFP4, GATED, INTERLEAVED, HAS_BIAS (0 or 1); ACTIVATION (0 SiLU, 1 GELU, 2 clamped
 // SwiGLU); INPUTS and OUTPUTS, columns of both sides; EXPERTS; TOP_K; WARPS; TILES_M groups of 16
-// weight rows; TILES_N groups of 8 pairs;
-// UNROLL chunks per step; BLOCKS resident programs to allow; PDL (0 or 1: from Hopper on).
+// weight rows; TILES_N groups of 8 pairs; UNROLL chunks per step; BLOCKS resident programs to
+// allow; PDL (0 or 1: from Hopper on).
 #include "expert_arithmetic.cuh"
 
 typedef unsigned char u8;

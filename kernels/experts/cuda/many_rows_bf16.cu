@@ -196,7 +196,7 @@ __device__ __forceinline__ void compute(u8* shared, const u8* x, const u8* w, u3
 
 // x bfloat16 [rows, INPUTS] if GATED, else [pairs, INPUTS], sorted. `tiles` [3, most]: expert, first
 // sorted pair and number of pairs. out bfloat16: if GATED [pairs, OUTPUTS], sorted; else
-// [TOP_K, rows, OUTPUTS], weighted. `scales` stands for those that other formats have.
+// [TOP_K, rows, OUTPUTS], weighted. `scales` is not read; the kernel for MXFP4 has them.
 extern "C" __global__ void __launch_bounds__(THREADS, 1)
 experts_many_rows(const bf16* x, const int* order, const int* tiles, const float* weights,
                   const u8* w, const u8* scales, const bf16* bias, bf16* out, int rows, int most) {

@@ -29,21 +29,21 @@ constexpr float CODE_UNIT = 64.0f, SECOND = 0.0625f;
 
 struct Shared {
     u8 x[MOST_BLOCKS][TILES_N][2][8][16];  // of a block: 8 floats of a pair, by halves of columns
-    u8 scales[SCALE_STAGES][SCALE_BYTES + 16];  // of the last row, up to 7 more are read
+    u8 scales[SCALE_STAGES][SCALE_BYTES + 16];  // up to 7 beyond the last row's are read
     float parts[2][CONSUMERS][4 * TILES_N][32];
-    // Of the parts: factors of their results, for what x and codes were multiplied by, and items.
+    // Of the parts: factors that undo what x and codes were multiplied by, and their items.
     float factors[2][PAIRS];
     int items[2];
-    float tile_factors[PAIRS];  // of the tile that x is of
+    float tile_factors[PAIRS];  // of the tile that `x` holds
     int largest[2][PAIRS];  // bits of the largest value of each row of x; of two tiles, in turns
     int queue[SCALE_STAGES];  // items, with their scales; -1 ends a product
     u64 full[GROUPS][STAGES], empty[GROUPS][STAGES], scales_full[SCALE_STAGES], scales_empty[SCALE_STAGES];
     u64 parts_full[2], parts_empty[2];
     Tiles tiles;
 };
-// STREAM_BYTES of pair_launch.py: what Python counts as shared memory beside x, scales and parts.
+// STREAM_BYTES of pair_launch.py: what a launch asks for besides the ring, x, scales and parts.
 static_assert(sizeof(Shared) <= sizeof(Shared::x) + SCALE_STAGES * SCALE_BYTES +
                                     sizeof(Shared::parts) + 12288, "too many experts");
-// What a warp has been through, of both products: entries of the queue, tiles, and slices, of each
-// group for the warp that copies, else of its own.
+// How far a warp has come, counted over both products: entries of the queue, tiles, and slices (of
+// each group for the warp that copies, of its own group for others).
 struct Position { int entries, tiles, slices[GROUPS]; };

@@ -70,8 +70,9 @@ def stack_matrices(matrices: list[StoredMatrix], each: int = 1) -> StoredStack:
     """Return the matrices of all experts as the experts' kernels take them, copied.
 
     Args:
-        matrices: of every expert ``each`` matrices, which become one: gate and up, or down.
-        each: see above.
+        matrices: the experts' matrices, one expert after another. Those of an expert, gate and up
+            or down alone, become one.
+        each: matrices of an expert.
 
     Raises:
         ValueError: if they are not stored in the same way, or have 4 bits and columns that are

@@ -1,4 +1,4 @@
-"""What stands around the experts of a layer, for few rows: norms and the router in one launch.
+"""The norms around a layer's experts and its router, for few rows: one launch before, one after.
 
 Each row is taken by several programs, one for a few experts: the weights of a router are small, and
 one program would read them too slowly. All of them compute the row's norms. The first one stores

@@ -19,12 +19,12 @@ CONSUMERS = 8  # warps that multiply
 LARGEST_STAGE = 34 << 10
 MOST_BYTES = 400 << 10  # of the weights, for each multiprocessor; beyond, chains are faster
 SHARED_BYTES = 232448
-OTHER_BYTES = 10240  # of shared memory, beside the ring and x
+OTHER_BYTES = 10240  # of shared memory, besides the ring and x
 NORM_TYPES = {torch.bfloat16: "bf16", torch.float32: "float"}
 
 
 def _column_parts(columns: int) -> int:
-    """Into how many parts rows are divided, so that 8 of them fit into a stage; 0 if none fit."""
+    """Return how many parts rows are cut into, so that 8 fit into a stage; 0 if none do."""
     for parts in (1, 2, 4, 8):
         if columns % (16 * parts) == 0 and _stage_bytes(columns, parts) <= LARGEST_STAGE:
             return parts
@@ -64,7 +64,7 @@ def _kernel(device: torch.device, columns: int, parts: int, norm: torch.dtype) -
 def linear_prefetched_fits(
     rows: int, weight: torch.Tensor, parts: int = 0, norm: torch.dtype = torch.bfloat16
 ) -> bool:
-    """Return whether ``linear_prefetched`` supports a weight and so many rows, and is for it.
+    """Return whether ``linear_prefetched`` supports a weight and this many rows, and suits them.
 
     Compiles the kernel.
 
