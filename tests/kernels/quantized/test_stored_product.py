@@ -208,6 +208,8 @@ def test_the_cuda_kernel(name: str, rows: int) -> None:
         ("fp8_rows", 8, False, 6, StreamConfig(units=2, slots=2, depth=2, splits=3)),
         ("int4_32", 8, False, 2, StreamConfig(units=2, slots=2, depth=2)),
         ("int4_64", 8, True, 1, StreamConfig(units=1, slots=3)),
+        ("int4_64_zeros", 17, False, 1, StreamConfig(units=2, slots=2)),
+        ("int4_32_zeros", 3, False, 1, StreamConfig(units=2, slots=2)),
         ("int4_rows_zeros", 8, False, 1, StreamConfig(units=1, slots=3)),
     ],
 )
@@ -220,7 +222,7 @@ def test_the_cuda_kernel_in_emulation(
     matrix = replace(matrix, codes=matrix.codes.cpu(), scales=matrix.scales.cpu())
     if matrix.zeros is not None:
         matrix = replace(matrix, zeros=matrix.zeros.cpu())
-    if name == "int4_64":  # as of fp16 scales, which are no bfloat16
+    if name == "int4_64" or (name, gated) == ("int4_32_zeros", False):  # as of fp16 scales, which are no bfloat16
         matrix = replace(matrix, scales=matrix.scales.float() * 1.01)
     x = rows_of_x(rows, columns, torch.bfloat16).cpu() / (16 if gated else 1)
     bias = None if gated or config.splits > 1 else torch.randn(outputs).bfloat16()
