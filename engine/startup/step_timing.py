@@ -31,7 +31,7 @@ def measure_step_costs(
         max_context: most tokens that a sequence can hold.
         vocabulary: number of tokens.
     """
-    measured: dict[int, float] = {}
+    plans: dict[int, StepPlan] = {}
     most = min(
         MAX_DRAFT_STEP_ROWS, config.max_step_tokens, config.max_running * (1 + config.max_drafts)
     )
@@ -42,10 +42,11 @@ def measure_step_costs(
         sequences = min(rows, 1 << (config.max_running.bit_length() - 1))
         each = rows // sequences
         if each <= min(1 + config.max_drafts, max_context - 1):
-            plan = _draft_step(runner, sequences, each, max_context, vocabulary)
-            measured[rows] = _seconds(runner, plan)
+            plans[rows] = _draft_step(runner, sequences, each, max_context, vocabulary)
         rows *= 2
-    return StepCosts(measured)
+    if runner.device.type == "cpu":
+        return StepCosts(_fastest(runner, plans))
+    return StepCosts({rows: _seconds(runner, plan) for rows, plan in plans.items()})
 
 
 def _draft_step(
@@ -65,15 +66,23 @@ def _draft_step(
     return StepPlan(scheduled)
 
 
-def _seconds(runner: "Runner", plan: StepPlan) -> float:
-    """Return the seconds of a step; on a GPU, of one that is launched behind another.
+def _fastest(runner: "Runner", plans: dict[int, StepPlan]) -> dict[int, float]:
+    """Return the seconds of the fastest of a few steps of each kind on a CPU.
 
-    On a CPU other processes disturb steps, so that the fastest one counts.
+    Other processes disturb steps, mostly several in a row, so that the kinds take turns.
     """
+    for plan in plans.values():
+        runner.launch(plan).wait()
+    turns = [
+        {rows: _timed(runner, plan, 1) for rows, plan in plans.items()} for _ in range(CPU_STEPS)
+    ]
+    return {rows: min(turn[rows] for turn in turns) for rows in plans}
+
+
+def _seconds(runner: "Runner", plan: StepPlan) -> float:
+    """Return the seconds of a step that is launched behind another on a GPU."""
     for _ in range(WARMUP_STEPS):
         runner.launch(plan).wait()
-    if runner.device.type == "cpu":
-        return min(_timed(runner, plan, 1) for _ in range(CPU_STEPS))
     return _timed(runner, plan, STEPS)
 
 

@@ -36,10 +36,10 @@ class AttemptTokens:
 class TokenHistory:
     """An index of the tokens of all attempts at one problem, by the tokens that precede them.
 
-    A token is found by the last token and by the last 2, 3 and 5 tokens before it. For each of these contexts the
-    index holds the newest occurrences, ``place << 32 | token``, as a list or as a number alone. The
-    four share the number of a token, which takes some 220 bytes in all (measured at 8 attempts of
-    7,000 tokens).
+    A token is found by the last token before it and by the last 2, 3 and 5. For each of these
+    contexts the index holds the newest occurrences, ``place << 32 | token``, as a list or as a
+    number alone. The four share the number of a token, which takes some 220 bytes in all (measured
+    at 8 attempts of 7,000 tokens).
     """
 
     def __init__(self) -> None:

@@ -20,10 +20,17 @@ STEEP = StepCosts({rows: 0.002 * rows for rows in ROWS})  # a CPU, or a mixture 
 
 def test_costs_between_measured_rows_and_beyond() -> None:
     costs = StepCosts({1: 1.0, 2: 3.0, 4: 2.0, 8: 5.0})
-    assert costs.seconds(2) == costs.seconds(4) == 3.0, "more rows are never cheaper"
-    assert costs.seconds(6) == pytest.approx(4.0)
+    assert costs.seconds(2) == costs.seconds(4) == 2.0, "fewer rows are never dearer"
+    assert costs.seconds(6) == pytest.approx(3.5)
     assert costs.seconds(16) == pytest.approx(10.0)
     assert costs.most_rows == 8
+
+
+def test_a_disturbed_measurement_does_not_make_more_rows_look_free() -> None:
+    costs = StepCosts({1: 0.05, 2: 0.006, 4: 0.008, 8: 0.012, 16: 0.018})
+    assert costs.seconds(1) == costs.seconds(2) == 0.006
+    chances = [[0.3, 0.2, 0.1]] * 2
+    assert DraftBudget(costs, uniform=False).counts(chances, 0.0) == [0, 0]
 
 
 @pytest.mark.parametrize("uniform", [False, True])
