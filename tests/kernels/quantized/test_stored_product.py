@@ -222,7 +222,8 @@ def test_the_cuda_kernel_in_emulation(
     matrix = replace(matrix, codes=matrix.codes.cpu(), scales=matrix.scales.cpu())
     if matrix.zeros is not None:
         matrix = replace(matrix, zeros=matrix.zeros.cpu())
-    if name == "int4_64" or (name, gated) == ("int4_32_zeros", False):  # as of fp16 scales, which are no bfloat16
+    if (name, gated) in (("int4_64", True), ("int4_32_zeros", False)):
+        # As of fp16 scales, which are no bfloat16.
         matrix = replace(matrix, scales=matrix.scales.float() * 1.01)
     x = rows_of_x(rows, columns, torch.bfloat16).cpu() / (16 if gated else 1)
     bias = None if gated or config.splits > 1 else torch.randn(outputs).bfloat16()
