@@ -13,7 +13,7 @@ from helpers.kernel_cases.kernel_devices import CUDA, relative_error
 from helpers.kernel_cases.stored_experts import stored_experts
 from helpers.kernel_cases.stream_emulation import EmulatedStream, SliceMap
 
-from eightfold.kernels.experts import bf16_stream, mxfp4_stream, pair_launch
+from eightfold.kernels.experts import bf16_stream, mxfp4_stream
 from eightfold.kernels.experts.bf16_stream import Bf16StreamConfig
 from eightfold.kernels.experts.expert_weights import ExpertWeights
 from eightfold.kernels.experts.experts_forward import experts_reference
@@ -205,18 +205,3 @@ def test_stored_weights(
     torch.manual_seed(0)
     experts = stored_experts(name, *sizes)
     check(experts, config, rows, 2, False, kind, monkeypatch, tmp_path)
-
-
-@pytest.mark.parametrize("packed", [False, True])
-def test_limits_of_pairs_and_experts(packed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beyond them, lists would not fit into the shared memory that a launch asks for."""
-    module, make = (mxfp4_stream, packed_experts) if packed else (bf16_stream, plain_experts)
-    fits = mxfp4_stream.mxfp4_stream_fits if packed else bf16_stream.bf16_stream_fits
-    monkeypatch.setattr(pair_launch, "is_hopper", lambda device: True)
-    monkeypatch.setattr(module, "_kernel", lambda *given: given)
-    most = module.MOST_EXPERTS
-    experts = rounded(make(most, 32, 32))
-    assert fits(32, 32, experts)
-    assert not fits(33, 32, experts)
-    assert not fits(1, 33, experts)
-    assert not fits(1, 1, rounded(make(most + 1, 32, 32)))
