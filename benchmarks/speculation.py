@@ -1,6 +1,7 @@
 """Speculation: tokens a step on recorded attempts, and the speed of steps with drafts on a GPU.
 
     python benchmarks/speculation.py --traces FOLDER            # on any CPU
+    python benchmarks/speculation.py --host --traces FOLDER     # the host's time between steps
     python benchmarks/speculation.py --bundled                  # the bundled model on a CPU
     python benchmarks/speculation.py --mixture                  # a mixture of experts on a CPU
     python benchmarks/speculation.py --contexts 1024,7000       # on one GPU, plain decoding beside
@@ -25,11 +26,13 @@ from typing import Any
 
 from support.speculation.recorded_attempts import SavedSteps, load_attempts, replay_attempts
 
+from eightfold.engine.execution.runner_limits import MAX_DRAFT_STEP_ROWS
 from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
 
 # Share of right drafts by depth, given that those before are right: gemma-4-31B-it-assistant
 # (ik_llama.cpp #1993), which makes 3.2 tokens a step with 3 drafts.
 PUBLISHED_ACCEPTANCE = (0.91, 0.80, 0.75, 0.66, 0.60)
+HOST_STEPS = 400
 RECORDED_BEYOND = 32  # recorded tokens of each sequence beyond those that drafts are measured with
 # vLLM with the same model and its drafter on one H100 in bf16 at temperature 0, as jarvislabs.ai
 # reported on 2026-05-12: tokens a second without and with 8 drafts.
@@ -49,6 +52,27 @@ def measure_traces(arguments: argparse.Namespace) -> dict[str, Any]:
         if found.steps:
             result[name] = found.figures()
             print(f"n-gram, {name}: {result[name]}", flush=True)
+    return result
+
+
+def measure_host(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Time what the host does between two steps at each context; print and return the figures."""
+    import torch
+    from support.speculation.host_steps import HostSteps
+
+    torch.set_num_threads(1)
+    result: dict[str, Any] = {}
+    steps = min(arguments.tokens, HOST_STEPS)
+    for context in arguments.contexts:
+        for name, (branches, drafts) in KINDS.items():
+            if arguments.batch * (1 + drafts) > MAX_DRAFT_STEP_ROWS:
+                continue
+            host = HostSteps(
+                arguments.traces, arguments.problems[0], context, branches, drafts, steps,
+                arguments.batch,
+            )  # fmt: skip
+            found = result.setdefault(str(context), {})[name] = host.measure(steps)
+            print(f"host, context {context}, n-gram, {name}: {found}", flush=True)
     return result
 
 
@@ -275,6 +299,9 @@ def parse_arguments() -> argparse.Namespace:
         "--gpu", action="store_true", help="decode the first of --problems of --traces on a GPU"
     )
     parser.add_argument(
+        "--host", action="store_true", help="time the host between steps of --traces, on any CPU"
+    )
+    parser.add_argument(
         "--problems", type=positive_ints, default="0,1,2,3,4,5,6,7,8,9",
         help="problems of the folder (%(default)s)",
     )  # fmt: skip
@@ -302,6 +329,8 @@ def parse_arguments() -> argparse.Namespace:
         arguments.tokens = 160 if arguments.traces is None or arguments.gpu else 1 << 30
     if arguments.tokens < 1 or arguments.batch < 1:
         parser.error("--tokens and --batch must be at least 1")
+    if arguments.host and arguments.traces is None:
+        parser.error("--host needs --traces")
     if arguments.traces is not None and not (arguments.traces / "tokens.npz").is_file():
         parser.error(f"{arguments.traces} holds no tokens.npz")
     return arguments
@@ -309,7 +338,9 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse_arguments()
-    if arguments.traces is not None and not arguments.gpu:
+    if arguments.host:
+        result = {"host": measure_host(arguments)}
+    elif arguments.traces is not None and not arguments.gpu:
         result = {"ngram": measure_traces(arguments)}
     elif arguments.bundled:
         result = {"bundled": measure_bundled(arguments)}
