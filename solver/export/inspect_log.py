@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from eightfold.common.valid_text import escape_surrogates
+
 from ..evaluation.run_scores import Run, summarize
 from ..solver_config import SolverError
 from .attempt_messages import Message, attempt_messages
@@ -32,7 +34,6 @@ def write_inspect_log(run: Run, settings: dict[str, Any], out: Path) -> None:
         raise SolverError(f"The name of a log of Inspect ends in .eval or .json, not {out.name}.")
     from inspect_ai.log import write_eval_log
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     write_eval_log(_eval_log(run, settings), str(out))
 
 
@@ -98,8 +99,9 @@ def _sample(problem: dict[str, Any], attempt: dict[str, Any], model: str) -> Any
         metadata={"ending": attempt["ending"], "errors": kinds, "voted": problem["answer"]},
     )
     return EvalSample(
-        # A zero byte would cut the sample's name in the log, so that all epochs had the same one.
-        id=problem["id"].replace("\0", "\N{REPLACEMENT CHARACTER}"),
+        # A zero byte would cut the sample's name in the log, so that all epochs had the same one;
+        # half of a surrogate pair cannot be written.
+        id=escape_surrogates(problem["id"].replace("\0", "\N{REPLACEMENT CHARACTER}")),
         epoch=attempt["attempt"] + 1,
         input=problem["problem"],
         target="" if truth is None else str(truth),

@@ -119,7 +119,7 @@ def test_odd_ids_lose_no_sample(run: Path) -> None:
 
     for kind in ("problems", "attempts"):
         path = run / f"{kind}.jsonl"
-        path.write_text(path.read_text().replace('"p2"', '"../p\\u0000/2"'))
+        path.write_text(path.read_text().replace('"p2"', '"../p\\u0000\\ud800/2"'))
     assert main(["export", str(run), "--to", "inspect"]) == 0
     assert len(read_eval_log(str(run / "inspect.eval")).samples or ()) == 6
 
