@@ -45,8 +45,9 @@ class KVCache:
         self.layers: list[tuple[KVPages, KVPages | None]] = []
         self._device_pages: list[list[torch.Tensor]] = [[] for _ in groups]
         self._host_pages: list[list[torch.Tensor]] = [[] for _ in groups]
-        # What copies of single tokens move: of each group, layers in one tensor, and those in FP8.
-        self._token_stacks: list[list[torch.Tensor]] = [[] for _ in groups]
+        # What copies of single tokens move: of each group, layers in one tensor, [slots of one
+        # after the other, kv_heads, head_dim], with the first slot of each; and those in FP8.
+        self._token_stacks: list[list[tuple[torch.Tensor, torch.Tensor]]] = [[] for _ in groups]
         self._fp8_pages: list[list[Fp8Pages]] = [[] for _ in groups]
         own: dict[tuple[int, int, int, bool], list[LayerSpec]] = {}
         for layer in self._architecture.layers:
@@ -65,7 +66,9 @@ class KVCache:
                 self._fp8_pages[g] += fp8_pages
                 parts = iter(fp8_pages)
             else:
-                self._token_stacks[g].append(stacked.flatten(1, 2))
+                slots = stacked.shape[1] * stacked.shape[2]
+                firsts = torch.arange(0, copies * slots, slots, device=self._device)
+                self._token_stacks[g].append((stacked.flatten(0, 2), firsts[:, None]))
             for layer in layers:
                 tensors[layer.index] = (next(parts), None if layer.one_copy else next(parts))
         self.layers = [tensors[layer.source] for layer in self._architecture.layers]
@@ -124,9 +127,11 @@ class KVCache:
         uploaded = torch.tensor([slot for of in slots for slot in of], pin_memory=pinned)
         uploaded = uploaded.to(self._device, non_blocking=True)
         for group, own in zip(moved, uploaded.split([len(of) for of in slots]), strict=True):
-            targets, sources = own.chunk(2)
-            for stacked in self._token_stacks[group]:
-                stacked.index_copy_(1, targets, stacked.index_select(1, sources))
+            pairs = own.view(2, 1, -1)  # targets, sources
+            for flat, firsts in self._token_stacks[group]:
+                targets, sources = (firsts + pairs).flatten(1)
+                flat.index_copy_(0, targets, flat.index_select(0, sources))
             for pages in self._fp8_pages[group]:
-                write_fp8_pages_in_torch(pages, pages.gather(sources, torch.float32), targets)
+                rows = pages.gather(pairs[1, 0], torch.float32)
+                write_fp8_pages_in_torch(pages, rows, pairs[0, 0])
         moved.clear()
