@@ -144,8 +144,8 @@ class DraftArrays:
                     _show(table[row], [])
                     shown[row] = []
             first_pages = np.array(firsts)[:, None]
-            pages = table[index, np.where(taken, page_of - first_pages, 0)]
-            slots = np.where(taken, pages * size + offsets, NO_SLOT)
+            own = table[index, np.where(taken, page_of - first_pages, 0)]
+            slots = np.where(taken, own * size + offsets, NO_SLOT)
             found |= {
                 f"slot_mapping{group}": slots.reshape(-1).astype(np.int32),
                 f"page_table{group}": table,
