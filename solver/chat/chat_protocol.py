@@ -8,6 +8,7 @@ as the template would frame it.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from eightfold.common.valid_text import replace_surrogates
 from .prompt_texts import STANDARD, Prompts
 from .readers.thought_tags import open_thought
 from .readers.turn_reader import Turn, TurnReader
+from .reading_cadence import unread_tokens
 from .template_framing import (
     DECLARATION,
     MARK,
@@ -196,7 +198,9 @@ class ChatProtocol:
             new: number of them that were not there at the last call.
         """
         # The whole turn is only decoded if a fence may have just been completed.
-        if not self._ends_with_fence(tokens, new):
+        ended = any(token in self.pause_token_ids for token in tokens[-1:])
+        unread = unread_tokens(len(tokens), new, len(tokens), ended)
+        if not unread or not self._ends_with_fence(tokens, unread):
             return None
         text = opener + self.decode(tokens)
         end = self.code_end(text)
@@ -296,10 +300,8 @@ class ChatProtocol:
 
     def _count_tokens(self, tokens: Sequence[int], length: int) -> int:
         """Return how many of the tokens it takes to write `length` characters."""
-        count = len(tokens)
-        while count > 1 and len(self.decode(tokens[: count - 1])) >= length:
-            count -= 1
-        return count
+        lengths = range(1, len(tokens))
+        return 1 + bisect_left(lengths, length, key=lambda n: len(self.decode(tokens[:n])))
 
     def _read_turn(self, text: str) -> Turn:
         end = self._end_texts.search(text)

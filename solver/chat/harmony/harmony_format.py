@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..chat_protocol import ChatProtocol
 from ..prompt_texts import Prompts
+from ..reading_cadence import unread_tokens
 from ..template_framing import Framing, ProtocolError
 from ..template_options import NO_OPTIONS, TemplateOptions
 from ..tool_call import Call, CallText, MalformedCall
@@ -89,14 +91,19 @@ class HarmonyFormat(ChatProtocol):
         The latter is a message in the tool's name behind a call that was not sent; what follows the
         call is taken back.
         """
-        if self._invents_output(tokens, new):
+        if not tokens:
+            return None
+        count, last = len(tokens), self._ids.control.get(tokens[-1])
+        unread = unread_tokens(count, new, count, last in TURN_ENDS)
+        if unread and self._invents_output(tokens, unread):
             stop = self._stop_at_call(opener, tokens)
             if stop is not None:
                 return stop
-        if not self._ends_with_fence(tokens, new):
-            return None
         # Only the message that is being written is read: thoughts may be long, and full of fences.
         last_start = _last_index(tokens, self._ids.ids[Control.START])
+        unread = unread_tokens(count, new, count - (last_start or 0), last in ENDS)
+        if not unread or not self._ends_with_fence(tokens, unread):
+            return None
         offset = last_start if last_start is not None else -len(self._encode(opener))
         messages = self._messages_in(opener if offset < 0 else "", tokens[max(0, offset) :])
         return self._stop_in(messages[-1], offset, tokens) if messages else None
@@ -178,10 +185,11 @@ class HarmonyFormat(ChatProtocol):
         if end is None:
             return None
         calls = self._reader.read(message.text[:end], ended=False).calls()
-        start, kept = max(0, message.body + offset), message.stop + offset
-        while kept > start + 1 and len(self._ids.text(tokens[start : kept - 1])) >= end:
-            kept -= 1
-        return EarlyStop(kept, tuple(calls)) if calls else None
+        start, stop = max(0, message.body + offset), message.stop + offset
+        kept = bisect_left(
+            range(start + 1, stop), end, key=lambda n: len(self._ids.text(tokens[start:n]))
+        )
+        return EarlyStop(min(stop, start + 1 + kept), tuple(calls)) if calls else None
 
     def _invents_output(self, tokens: Sequence[int], new: int) -> bool:
         """Return True if one of the last `new` tokens begins the content of a tool's message."""
