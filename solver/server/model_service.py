@@ -149,7 +149,10 @@ class ModelService:
         Raises:
             ApiError: the chat template knows no reasoning efforts.
         """
-        options = dict(body.chat_template_kwargs or {})
+        options: dict[str, Any] = {}
+        if self.setup.effort is not None:
+            options["reasoning_effort"] = self.setup.effort
+        options |= body.chat_template_kwargs or {}
         if body.reasoning_effort is not None:
             if not self.setup.efforts:
                 said = "This model's chat template knows no reasoning_effort; leave it out."

@@ -85,6 +85,7 @@ class HttpProcess:
             parallel=parallel,
             family=protocol.family,
             efforts=protocol.efforts,
+            effort=solver.config.reasoning_effort,
             tokenizer=protocol.tokenizer,
             defaults=solver.sampling,
             ends=tuple(sorted(protocol.pause_token_ids)),

@@ -44,6 +44,7 @@ class Setup:
         parallel: number of problems that are solved at the same time.
         family: name of the model's chat format.
         efforts: True if the chat template knows reasoning efforts.
+        effort: reasoning effort of requests that name none; None leaves it to the chat template.
         tokenizer: the tokenizer, with its chat template.
         defaults: sampling parameters of what a request leaves out.
         ends: tokens at which an answer ends.
@@ -56,6 +57,7 @@ class Setup:
     parallel: int
     family: str
     efforts: bool
+    effort: str | None
     tokenizer: PreTrainedTokenizerBase
     defaults: SamplingParams
     ends: tuple[int, ...]
