@@ -15,7 +15,7 @@ from .link.engine_client import Generation
 from .link.engine_clients import EngineClients
 from .link.messages import Setup, Update
 from .replies.function_calls import CALL_FORMS, ToolTypes
-from .replies.harmony_reply import TOKENS, HarmonyReply
+from .replies.harmony_reply import TOKENS, HarmonyReply, marked_text
 from .replies.reply_parts import ReplyParts
 from .replies.tagged_reply import TAGS, TaggedReply
 from .replies.text_stream import TextStream
@@ -89,10 +89,11 @@ class ModelService:
         calls = () if self._form is None else (*self._form.marks, *self._form.tokens)
         self._hidden = hidden()
         self._chat_hidden, self._tools_hidden = hidden(*TAGS), hidden(*TAGS, *calls)
+        control: dict[int, str] = {}
         if setup.family == HARMONY:
-            self._chat_hidden = self._tools_hidden = hidden(*TOKENS) - {
-                i for i, text in special.items() if text in TOKENS
-            }
+            vocabulary = self.tokenizer.get_vocab()
+            control = {vocabulary[text]: text for text in TOKENS if text in vocabulary}
+            self._chat_hidden = self._tools_hidden = hidden() - control.keys()
 
         @lru_cache(1 << 14)
         def decode(ids: tuple[int, ...]) -> str:
@@ -101,7 +102,11 @@ class ModelService:
             )
             return text
 
+        def decode_marked(ids: Sequence[int]) -> str:
+            return marked_text(ids, control, lambda part: decode(tuple(part)))
+
         self._decode = decode
+        self._decode_chat = decode_marked if control else decode
 
     def complete(self, prompts: Sequence[Sequence[int]], body: CompletionBody) -> Answer:
         """Return the answer that continues the prompts.
@@ -138,7 +143,7 @@ class ModelService:
 
         hidden = self._tools_hidden if tools else self._chat_hidden
         writers = [
-            _ChoiceWriter(Choice(index), self._decode, hidden, body.stops, reply())
+            _ChoiceWriter(Choice(index), self._decode_chat, hidden, body.stops, reply())
             for index in range(body.n)
         ]
         return self._answer([prompt.ids], body, body.most_tokens, writers)

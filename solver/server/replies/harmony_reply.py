@@ -4,22 +4,49 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable, Mapping, Sequence
 
 from ...chat.harmony.harmony_vocabulary import Control
 from ...chat.harmony.message_header import MessageHeader, read_header
 from .function_calls import FunctionCall, ToolTypes
 from .reply_parts import ReplyParts, held_back
 
-ENDS = (Control.END, Control.CALL, Control.RETURN, Control.START, Control.STOP)
+MARK = "\0"
+"""Stands in front of each control token, so that its text in an answer is only text."""
+
+ENDS = tuple(
+    f"{MARK}{kind}"
+    for kind in (Control.END, Control.CALL, Control.RETURN, Control.START, Control.STOP)
+)
 TOKENS = tuple(str(kind) for kind in Control if kind is not Control.OTHER)
 """Texts of the control tokens."""
 
 _ENDS = re.compile("|".join(re.escape(end) for end in ENDS))
-_PART = re.compile(f"({re.escape(Control.CHANNEL)}|{re.escape(Control.CONSTRAIN)})")
+_PART = re.compile(f"{MARK}({re.escape(Control.CHANNEL)}|{re.escape(Control.CONSTRAIN)})")
+
+
+def marked_text(
+    ids: Sequence[int], control: Mapping[int, str], decode: Callable[[Sequence[int]], str]
+) -> str:
+    """Return the text of tokens with `MARK` in front of each control token.
+
+    Args:
+        ids: the tokens.
+        control: texts of the control tokens.
+        decode: returns the text of other tokens.
+    """
+    text, start = "", 0
+    for at, token in enumerate(ids):
+        if token in control:
+            text += decode(ids[start:at]).replace(MARK, "") + MARK + control[token]
+            start = at + 1
+    return text + decode(ids[start:]).replace(MARK, "")
 
 
 class HarmonyReply:
     """Splits the messages of a text that grows into thoughts, content and calls.
+
+    The text is that of `marked_text`.
 
     Messages in the channel `analysis` are thoughts, those to a tool are calls, and all others are
     content. A call whose body is not a JSON object has it as the tool's only text.
@@ -49,10 +76,10 @@ class HarmonyReply:
 
     def _read_header(self, new: ReplyParts, last: bool) -> bool:
         """Take a header; text without one at the end of the answer is content."""
-        head, found, rest = self._text.partition(Control.MESSAGE)
+        head, found, rest = self._text.partition(f"{MARK}{Control.MESSAGE}")
         if not found:
             if last and not _PART.search(head) and (text := _ENDS.sub("", head)).strip():
-                new.content += text
+                new.content += text.replace(MARK, "")
             return False
         head = _ENDS.split(head)[-1]
         role, *parts = _PART.split(head)
@@ -91,6 +118,7 @@ class HarmonyReply:
         return True
 
     def _give(self, new: ReplyParts, visible: str, text: str) -> None:
+        text = text.replace(MARK, "")
         if visible:
             setattr(new, visible, getattr(new, visible) + text)
             return

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eightfold.solver.server.replies.function_calls import CALL_FORMS, ToolTypes
-from eightfold.solver.server.replies.harmony_reply import HarmonyReply
+from eightfold.solver.server.replies.harmony_reply import MARK, TOKENS, HarmonyReply, marked_text
 from eightfold.solver.server.replies.tagged_reply import TaggedReply
 
 TAGGED = [
@@ -36,6 +37,11 @@ CALL = (
     '{"x": 1}<|call|>'
 )
 SIZES = st.lists(st.integers(1, 9), min_size=1, max_size=9)
+
+
+def marked(text: str) -> str:
+    """Mark all control tokens of Harmony in a text."""
+    return re.sub("|".join(map(re.escape, TOKENS)), rf"{MARK}\g<0>", text)
 
 
 def feed(reply: TaggedReply | HarmonyReply, text: str, sizes: list[int]) -> None:
@@ -80,13 +86,14 @@ def test_a_call_may_follow_a_thought(family: str) -> None:
 @given(sizes=SIZES)
 def test_messages_of_harmony_are_thoughts_content_and_calls(sizes: list[int]) -> None:
     reply = HarmonyReply(ToolTypes())
-    feed(reply, MESSAGES + CALL, sizes)
+    feed(reply, marked(MESSAGES + CALL), sizes)
     assert reply.all.reasoning == "hm < 3\n\nso"
     assert reply.all.content == "I look."
     (call,) = reply.all.calls
     assert (call.name, json.loads(call.arguments)) == ("get", {"x": 1})
     plain = HarmonyReply(None)
-    feed(plain, f"{MESSAGES}<|start|>assistant<|channel|>final<|message|>42<|return|>", sizes)
+    final = "<|start|>assistant<|channel|>final<|message|>"
+    feed(plain, marked(f"{MESSAGES}{final}42<|return|>"), sizes)
     assert plain.all.content == "I look.\n\n42"
 
 
@@ -94,7 +101,7 @@ def test_code_that_harmony_sends_to_a_tool_is_its_only_text() -> None:
     fields = {"code": {"type": "string"}, "seconds": {"type": "number"}}
     types = ToolTypes([{"function": {"name": "python", "parameters": {"properties": fields}}}])
     reply = HarmonyReply(types)
-    reply.add("<|channel|>analysis to=python code<|message|>print(1)<|call|>", last=True)
+    reply.add(marked("<|channel|>analysis to=python code<|message|>print(1)<|call|>"), last=True)
     assert json.loads(reply.all.calls[0].arguments) == {"code": "print(1)"}
 
 
@@ -105,8 +112,32 @@ def test_harmony_that_is_out_of_order_loses_no_text() -> None:
         ("<|channel|>analysis to=python code<|message|>print(1)<|call|>", "", 1),
         ("<|channel|>commentary to=functions.f<|message|>", "", 1),
         ("<|channel|>fin", "", 0),
+        ("<|channel|>final<|message|>a<|channel|>b", "a<|channel|>b", 0),
         ("", "", 0),
     ]:
         reply = HarmonyReply(ToolTypes())
-        reply.add(text, last=True)
+        reply.add(marked(text), last=True)
         assert (reply.all.content, len(reply.all.calls)) == (content, calls), text
+
+
+@given(sizes=SIZES)
+def test_texts_of_control_tokens_in_an_answer_of_harmony_are_text(sizes: list[int]) -> None:
+    code = "print('<|end|><|call|>')"
+    head, end = marked("<|channel|>analysis to=python code<|message|>"), marked("<|call|>")
+    reply = HarmonyReply(ToolTypes([{"function": {"name": "python"}}]))
+    feed(reply, head + code + end, sizes)
+    assert [call.name for call in reply.all.calls] == ["python"]
+    assert code in reply.all.calls[0].arguments
+    final = HarmonyReply(None)
+    feed(
+        final,
+        marked("<|channel|>final<|message|>") + "Write <|end|>." + marked("<|return|>"),
+        sizes,
+    )
+    assert final.all.content == "Write <|end|>."
+
+
+def test_control_tokens_are_marked_by_their_ids() -> None:
+    texts = {1: "<|end|>", 2: "<|end|>", 3: f"a{MARK}b"}
+    text = marked_text([3, 2, 1, 3], {1: "<|end|>"}, lambda ids: "".join(texts[i] for i in ids))
+    assert text == f"ab<|end|>{MARK}<|end|>ab"
