@@ -117,6 +117,13 @@ class ProgressDisplay:
                 self._erase()
         self._drawn = 0.0
 
+    def close(self) -> None:
+        """Remove what the terminal shows, and show nothing more."""
+        self.clear()
+        with self._lock:
+            self.enabled = self.live = False
+        self.clear()  # what another thread drew in between
+
     def _due(self) -> bool:
         """Return whether a view may be drawn again."""
         now = time.monotonic()
@@ -152,6 +159,8 @@ class ProgressDisplay:
         rows = self._console.render_lines(view, options, pad=False)[: max(1, height - 1)]
         parts = [part for row in rows for part in (*row, Segment.line())][:-1]
         with self._lock:
+            if not self.live:  # closed by another thread
+                return
             with self._console:
                 self._erase()
                 self._console.print(Segments(parts), soft_wrap=True, end="")

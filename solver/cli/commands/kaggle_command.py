@@ -103,30 +103,35 @@ def run(options: argparse.Namespace) -> int:
     settings = rehearsal_config(options, config, len(problems), out)
     check_output_folder(out)
     session = predict_endpoint.start(settings)
-    show_progress(session, len(problems), options.quiet)
+    display = show_progress(session, len(problems), options.quiet)
     rows = [Row(problem.id, problem.text, problem.answer) for problem in problems]
     try:
         answers = run_gateway(predict_endpoint.predict, rows, out, seed=options.order)
     except GatewayError as error:
         raise OSError(f"The gateway ended the run: {error}") from error
     except KeyboardInterrupt:
+        session.write_log = lambda line: None  # what is said below is the last word
+        display.close()
         done = max(0, session.served - 1)  # the last one was interrupted
+        where = f"; their answers are in {settings.log}" if done else ""
         raise KeyboardInterrupt(
-            f"Interrupted; {done} of {counted(len(problems), 'problem')} done; their answers are "
-            f"in {settings.log}."
+            f"Interrupted; {done} of {counted(len(problems), 'problem')} done{where}."
         ) from None
     finally:
         predict_endpoint.stop()
     return report(problems, answers, session.fallbacks, out, options.json)
 
 
-def show_progress(session: Session, problems: int, quiet: bool) -> None:
+def show_progress(session: Session, problems: int, quiet: bool) -> ProgressDisplay:
     """Show the run and the attempts at its present problem; the log's lines go between.
 
     Args:
         session: the run.
         problems: number of problems.
         quiet: True shows the log alone.
+
+    Returns:
+        The display.
     """
     display = ProgressDisplay(sys.stderr, enabled=not quiet)
 
@@ -143,6 +148,7 @@ def show_progress(session: Session, problems: int, quiet: bool) -> None:
         print(line, file=sys.stderr, flush=True)
 
     session.on_progress, session.write_log = show, write_log
+    return display
 
 
 def rehearsal_config(

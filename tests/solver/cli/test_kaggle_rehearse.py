@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import polars as pl
 import pytest
 
+from eightfold.solver.attempts.problem_progress import Progress
 from eightfold.solver.cli import main
+from eightfold.solver.kaggle import local_gateway, predict_endpoint
+from eightfold.solver.time_budget import Budget, BudgetConfig
 
 
 def test_wrong_input_is_reported_before_anything_is_written(
@@ -28,6 +35,47 @@ def test_wrong_input_is_reported_before_anything_is_written(
         assert main(["kaggle", "rehearse", str(good), "--out", str(out), *wrong]) == 2
         assert not out.exists(), wrong
     assert capsys.readouterr().err.count("\n") == 9
+
+
+PROGRESS = Progress(1.0, {"thinking": 8}, 90, 0, 0, {}, 90.0)
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("served", "said"),
+    [
+        (1, "0 of 1 problem done."),
+        (2, "1 of 1 problem done; their answers are in out/kaggle.jsonl."),
+    ],
+)
+def test_an_interrupt_replaces_the_table_and_is_the_last_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: int, said: str
+) -> None:
+    session: Any = SimpleNamespace(served=served, fallbacks=0, budget=Budget(BudgetConfig()))
+
+    def gateway(*arguments: Any, **options: Any) -> None:
+        session.on_progress("p", PROGRESS)
+        raise KeyboardInterrupt
+
+    def stop() -> None:
+        session.on_progress("p", PROGRESS)
+        session.write_log("a late line")
+
+    monkeypatch.setattr(predict_endpoint, "start", lambda settings: session)
+    monkeypatch.setattr(predict_endpoint, "stop", stop)
+    monkeypatch.setattr(local_gateway, "run_gateway", gateway)
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.chdir(tmp_path)
+    Path("p.csv").write_text("id,problem\np,x\n")
+    assert main(["kaggle", "rehearse", "p.csv", "--out", "out"]) == 130
+    table, _, last = sys.stderr.getvalue().rpartition("\x1b[0K")  # type: ignore[attr-defined]
+    assert "0 fallbacks" in table
+    assert last == f"Interrupted; {said}\n"
 
 
 def test_a_rehearsal_of_the_bundled_model(
