@@ -20,6 +20,15 @@ SET_ASIDE = "set aside"
 """Why no further attempt at a problem was awaited that the machine failed each time."""
 
 
+def is_unfamiliar(record: dict[str, Any]) -> bool:
+    """Return whether a problem, given by its line, is unlike what the model was trained on.
+
+    Runs of models whose folders say nothing about their training, and older runs, have no distance.
+    """
+    distance = record.get("distance")
+    return isinstance(distance, int | float) and distance > 1
+
+
 def problem_record(problem: Problem, result: Result, granted: float) -> dict[str, Any]:
     """Return the line of problems.jsonl for a problem.
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..answers import boxes
 from ..attempts.attempt import MACHINE_ENDINGS, Ending
+from ..evaluation.problem_record import is_unfamiliar
 from ..evaluation.run_scores import CUT_OFF
 from .conversation import visible_text
 
@@ -60,8 +61,7 @@ def problem_warnings(problem: dict[str, Any], tries: list[dict[str, Any]]) -> li
         endings = ", ".join(sorted({str(one["ending"]) for one in limited}))
         reason = f"{_capital(named_attempts(limited))} hit a limit ({endings})."
         found.append(WarningMark("limit", "limit hit", reason))
-    distance = problem.get("distance")  # older runs do not record it
-    if isinstance(distance, int | float) and distance > 1:
+    if is_unfamiliar(problem):
         reason = "The problem is unlike those of the model's training: do not trust the answer."
         found.append(WarningMark("unfamiliar", "unfamiliar", reason))
     return found

@@ -18,7 +18,7 @@ from eightfold.sandbox.platform_support import check_platform
 from ...attempts.attempt import Ending
 from ...display.progress_display import ProgressDisplay
 from ...evaluation.evaluation_run import Evaluation
-from ...evaluation.problem_record import SET_ASIDE
+from ...evaluation.problem_record import SET_ASIDE, is_unfamiliar
 from ...evaluation.run_folder import RunFolder, RunRecord, iterate_run, write_json
 from ...evaluation.run_scores import pass_caveat, summarize
 from ...evaluation.run_settings import run_settings
@@ -181,14 +181,18 @@ def _report(folder: Path, settings: dict[str, Any], as_json: bool) -> int:
     """Write the summary of a run, print it, and return the exit code."""
     faults: dict[str, dict[str, None]] = {}
     aside: list[str] = []
+    unfamiliar: list[str] = []
     summary = {
         "settings": settings,
-        **summarize(_noted(iterate_run(folder), faults, aside), settings),
+        **summarize(_noted(iterate_run(folder), faults, aside, unfamiliar), settings),
     }
     write_json(folder / "summary.json", summary)
     for fault, ids in faults.items():
         print(f"fault in {named(list(ids))}: {fault}", file=sys.stderr)
     print_summary(summary)
+    if unfamiliar:
+        problems = counted(len(unfamiliar), "problem")
+        print(f"unlike the model's training: {problems}, not to be trusted: {named(unfamiliar)}")
     print(f"each problem: {folder / 'problems.jsonl'}; attempts.jsonl holds the attempts")
     if as_json:
         print(json.dumps(summary), flush=True)
@@ -206,14 +210,19 @@ def _report(folder: Path, settings: dict[str, Any], as_json: bool) -> int:
 
 
 def _noted(
-    run: Iterable[RunRecord], faults: dict[str, dict[str, None]], aside: list[str]
+    run: Iterable[RunRecord],
+    faults: dict[str, dict[str, None]],
+    aside: list[str],
+    unfamiliar: list[str],
 ) -> Iterator[RunRecord]:
-    """Pass records on, and note their faults with the problems' ids, and what was set aside."""
+    """Pass records on; note faults with the problems' ids, what was set aside or is unfamiliar."""
     for problem, tries in run:
         for fault in problem["faults"]:
             faults.setdefault(fault, {})[problem["id"]] = None
         if problem.get("stopped") == SET_ASIDE:
             aside.append(problem["id"])
+        if is_unfamiliar(problem):
+            unfamiliar.append(problem["id"])
         yield problem, tries
 
 

@@ -24,6 +24,7 @@ class ScriptedCommand:
         self.folder = folder
         self.before: Callable[[str], object] = lambda text: None
         self.faults: dict[str, tuple[str, ...]] = {}
+        self.distances: dict[str, float] = {}
         command = self
 
         class Scripted(ScriptedSolver):
@@ -41,7 +42,8 @@ class ScriptedCommand:
             def solve_or_nothing(self, text: str, **options: Any) -> Result:
                 result = super().solve_or_nothing(text, **options)
                 faults = command.faults.get(text, ())
-                return Result(**{**vars(result), "faults": faults})
+                distance = command.distances.get(text)
+                return Result(**{**vars(result), "faults": faults, "distance": distance})
 
         monkeypatch.setattr(solver, "Solver", Scripted)
         lines = (json.dumps({"id": p.id, "problem": p.text, "answer": p.answer}) for p in PROBLEMS)
@@ -73,6 +75,15 @@ def test_each_problem_has_a_line_and_the_end_says_where_more_is(
     assert "pass@k leaves out 2 attempts that a consensus cancelled" in shown.out
     assert main(["replay", str(command.folder / "run")]) == 0
     assert "pass@k leaves out 2 attempts" in capsys.readouterr().out
+
+
+def test_problems_unlike_the_training_are_named(
+    command: ScriptedCommand, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command.distances = {"text 1": 1.0, "text 2": 1.5, "text 4": 7.0}
+    assert command.run("--quiet") == 0
+    told = capsys.readouterr().out
+    assert "unlike the model's training: 2 problems, not to be trusted: p2, p4\n" in told
 
 
 def test_quiet_runs_name_their_faults_once(
