@@ -85,11 +85,11 @@ class _Routes:
             raise ApiError("The voting model answers at /v1/chat/completions only.", 400, "model")
         self._check_name(body.model)
         prompts = _prompt_ids(body, self.model)
-        echoes = [self.model.tokenizer.decode(ids) if body.echo else "" for ids in prompts]
-        echoes = [echo for echo in echoes for _ in range(body.n)]
         head = _head("cmpl", "text_completion", body.model)
         answer = self.model.complete(prompts, body)
-        await answer.start()
+        await answer.start()  # refuses ids that the tokenizer could not decode
+        echoes = [self.model.tokenizer.decode(ids) if body.echo else "" for ids in prompts]
+        echoes = [echo for echo in echoes for _ in range(body.n)]
         if body.stream:
             events = _completion_events(EventWriter(head), answer, body, echoes)
             return EventStream(events, answer.close)

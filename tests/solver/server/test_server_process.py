@@ -207,6 +207,13 @@ def test_bodies_that_cannot_be_read_get_an_error_in_the_protocols_form(
     assert said in json.load(caught.value)["error"]["message"]
 
 
+@pytest.mark.parametrize("token", [-1, 10**6, 2**40, 10**30])
+def test_token_ids_outside_the_vocabulary_are_refused(client: Any, token: int) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.completions.create(model="m", prompt=[5, token], max_tokens=2, echo=True)
+    assert "is not in the vocabulary" in str(caught.value)
+
+
 def test_halves_of_surrogate_pairs_are_taken_as_question_marks(server: ServerProcess) -> None:
     def post(path: str, **body: Any) -> Any:
         headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
