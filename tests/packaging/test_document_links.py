@@ -1,4 +1,4 @@
-"""Every relative link in the documents points at a file that exists."""
+"""Links in the documents point at files that exist, and the README names what is pinned."""
 
 import re
 from pathlib import Path
@@ -32,6 +32,12 @@ def test_links(path: Path) -> None:
             text = found.read_text(encoding="utf-8")
             headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
             assert fragment in [anchor(each) for each in headings], target
+
+
+def test_the_readme_names_the_version_of_torch_that_is_pinned() -> None:
+    pinned = re.search(r"^torch==\S+$", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert f"pip install {pinned[0]} --index-url" in (ROOT / "README.md").read_text()
 
 
 def test_the_readme_fits_its_bound() -> None:
