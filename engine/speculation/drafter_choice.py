@@ -8,7 +8,12 @@ from transformers import PreTrainedModel
 from ..inspection.architecture import Architecture
 from ..model_errors import UnsupportedModelError
 from .drafter import Drafter
-from .mtp.assistant_checkpoint import AssistantCheckpoint, LoadedAssistant, read_assistant
+from .mtp.assistant_checkpoint import (
+    DRAFTERS_RUN,
+    AssistantCheckpoint,
+    LoadedAssistant,
+    read_assistant,
+)
 from .ngram.ngram_drafter import NgramDrafter
 
 if TYPE_CHECKING:
@@ -47,7 +52,7 @@ def choose_drafter(
     if speculate == "off":
         return None
     own = None if isinstance(model, PreTrainedModel) else Path(model) / OWN_FOLDER
-    if speculate == "auto" and own is not None and own.is_dir():
+    if speculate == "auto" and DRAFTERS_RUN and own is not None and own.is_dir():
         checkpoint = read_assistant(own, architecture)
         if _obstacle(checkpoint, kernels, fused) is None:
             return checkpoint

@@ -30,8 +30,14 @@ def joined_projections(
     A layer that shares keys and values has no projections for them, one with one copy has none for
     values, and one whose feed-forward block consists of experts has no gate and up.
     """
+    attention: Any = layer.self_attn
+    # Older transformers keep projections for keys and values that such a layer never computes.
+    shares = getattr(attention, "is_kv_shared_layer", False)
     parent: Any
-    for parent, names in ((layer.self_attn, family.qkv), (layer.mlp, family.gate_up)):
+    for parent, names in (
+        (attention, family.qkv[:1] if shares else family.qkv),
+        (layer.mlp, family.gate_up),
+    ):
         found = [getattr(parent, name, None) for name in names]
         if projections := [each for each in found if each is not None]:
             yield projections

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import CONFIG_MAPPING, PretrainedConfig, PreTrainedModel
 
 from eightfold.common.error_text import first_line
 
@@ -19,6 +19,9 @@ from ...loading.safetensors_headers import read_stored_tensors
 from ...model_errors import CheckpointError, UnsupportedModelError
 
 MODEL_TYPES = ("gemma4_assistant", "gemma4_unified_assistant")
+DRAFTERS_RUN = any(name in CONFIG_MAPPING for name in MODEL_TYPES)
+"""Whether this version of transformers has the drafters' architecture."""
+
 FAULTS = {
     "mismatched_keys": "misshapen",
     "missing_keys": "missing",

@@ -19,8 +19,10 @@ from eightfold.engine import (
     UnsupportedModelError,
 )
 from eightfold.engine.inspection.architecture import inspect_architecture
+from eightfold.engine.speculation import drafter_choice
 from eightfold.engine.speculation.drafter_choice import choose_drafter
 from eightfold.engine.speculation.mtp.assistant_checkpoint import read_assistant
+from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
 from eightfold.engine.speculation.speculator import Speculator
 
 pytestmark = pytest.mark.skipif(
@@ -107,7 +109,7 @@ def test_a_drafter_of_another_model_is_refused(
         read_assistant(tmp_path, architecture)
 
 
-def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_no_drafter_is_refused(tmp_path: Path) -> None:
     tiny_models.save("llama", tmp_path / "llama")
     with pytest.raises(UnsupportedModelError, match="a llama model, which is no drafter"):
         engine(tmp_path / "llama")
@@ -120,6 +122,20 @@ def test_what_is_no_drafter_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
         choose_drafter(str(tmp_path / "ordered"), tmp_path, architecture, kernels=True, fused=True)
     with pytest.raises(UnsupportedModelError, match="needs the fused decoder"):
         choose_drafter(str(tmp_path / "drafter"), tmp_path, architecture, kernels=True, fused=False)
+
+
+def test_auto_does_without_a_drafter_that_transformers_does_not_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_assistant(tmp_path / "drafter")
+    architecture = inspect_architecture(tiny_models.build("gemma4").config)
+
+    def chosen() -> object:
+        return choose_drafter("auto", tmp_path, architecture, kernels=False, fused=False)
+
+    assert not isinstance(chosen(), NgramDrafter)
+    monkeypatch.setattr(drafter_choice, "DRAFTERS_RUN", False)
+    assert isinstance(chosen(), NgramDrafter)
 
 
 def test_damaged_drafters_are_named(tmp_path: Path) -> None:
