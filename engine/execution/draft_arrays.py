@@ -6,9 +6,9 @@ import numpy as np
 
 from eightfold.kernels.attention.attention_shapes import NO_SLOT
 
+from ..sampling_params import SamplingParams
 from ..scheduling.pages.page_pool import NULL_PAGE
 from ..scheduling.scheduled_step import ScheduledTokens
-from ..scheduling.sequence import Sequence
 from .gpu_batch import RowLayout, page_table_width
 from .step_arrays import PADDING, sampling_settings
 
@@ -22,13 +22,13 @@ class KeptArrays:
     Attributes:
         page_tables: of each group, int32 [sequences, width].
         pages: of each group, what the rows of its page table show.
-        seqs: sequences of the settings.
+        params: sampling parameters of the sequences that the settings are of.
         settings: settings of each row as if there were no padding, [sequences * rows].
     """
 
     page_tables: list[np.ndarray]
     pages: list[list[list[int]]]
-    seqs: list[Sequence] | None = None
+    params: list[SamplingParams] | None = None
     settings: Arrays = field(default_factory=dict)
 
 
@@ -81,13 +81,13 @@ class DraftArrays:
         self._add_pages(found, scheduled, kept, places, taken)
         if layout.tree:
             found["tree"] = tree_rows(scheduled, layout)
-        seqs = [entry.seq for entry in scheduled]
-        if kept.seqs != seqs:
-            for name, values in sampling_settings(seq.params for seq in seqs).items():
+        params = [entry.seq.params for entry in scheduled]
+        if kept.params != params:
+            for name, values in sampling_settings(params).items():
                 own = np.full((layout.decodes, rows), PADDING[name], values.dtype)
-                own[: len(seqs)] = values[:, None]
+                own[: len(params)] = values[:, None]
                 kept.settings[name] = own.reshape(-1)
-            kept.seqs = seqs
+            kept.params = params
         used = taken.reshape(-1)
         settings = kept.settings
         if not used.all():
@@ -95,7 +95,7 @@ class DraftArrays:
                 name: np.where(used, own, own.dtype.type(PADDING[name]))
                 for name, own in settings.items()
             }
-        sampled_at = np.where(used, found["positions"] + np.int64(1), 0)
+        sampled_at = np.where(used, found["positions"].astype(np.int64) + 1, 0)
         return found | {"sample_positions": sampled_at} | settings
 
     def _new_arrays(self, layout: RowLayout) -> KeptArrays:

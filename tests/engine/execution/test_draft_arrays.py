@@ -1,6 +1,7 @@
 """Host arrays of steps with drafts, against each row written down by itself."""
 
 import random
+import sys
 from contextlib import suppress
 from typing import Any
 
@@ -166,3 +167,23 @@ def test_single_tokens_that_may_move_see_the_pages_that_they_may_reach() -> None
     line = ScheduledTokens(seq, 7, 3, True, False, 0, DraftTree.line([1, 2]), may_move=2)
     drafted = DraftArrays((None,), PAGE_SIZE, MAX_CONTEXT).arrays([line], RowLayout.of_size(1, 4))
     assert drafted["page_table0"][0, :4].tolist() == [7, 8, 9, 0]
+
+
+def test_sequences_that_have_ended_are_not_kept_alive() -> None:
+    seq = Sequence(0, list(range(8)), 8, params(), frozenset(), tables=[[7, 8]])
+    arrays, references = DraftArrays((None,), PAGE_SIZE, MAX_CONTEXT), sys.getrefcount(seq)
+    entry = ScheduledTokens(seq, 7, 2, True, False, 0, DraftTree.line([1]))
+    arrays.arrays([entry], RowLayout.of_size(1, 2))
+    del entry
+    assert sys.getrefcount(seq) == references
+
+
+def test_new_parameters_of_a_sequence_count_from_the_next_step_on() -> None:
+    seq = Sequence(0, list(range(8)), 8, params(), frozenset(), tables=[[7, 8, 9]])
+    arrays, layout = DraftArrays((None,), PAGE_SIZE, MAX_CONTEXT), RowLayout.of_size(1, 2)
+    entry = ScheduledTokens(seq, 7, 2, True, False, 0, DraftTree.line([1]))
+    arrays.arrays([entry], layout)
+    seq.params = params(top_k=5, seed=9)
+    found = arrays.arrays([entry], layout)
+    assert found["top_k"].tolist() == [5, 5]
+    assert found["seeds"].tolist() == [9, 9]
