@@ -28,6 +28,7 @@ from .gpu_loader import read_tensors
 from .model_folder import check_model_folder, end_token_ids, parse_token_ids
 from .read_spans import TORCH_DTYPES
 from .refusals.matching_faults import QUANTIZED_PARTS, check_matching
+from .refusals.stored_values import check_stored_values
 from .safetensors_headers import StoredTensor, read_stored_tensors
 from .weight_matching import WeightMatching, match_weights
 
@@ -100,8 +101,8 @@ def load_weights(
             are filled. Not called if files are mapped or transformers loads.
 
     Raises:
-        CheckpointError: if tensors are missing, unexpected, truncated or of the wrong shape, or if
-            their type cannot be converted to the model's.
+        CheckpointError: if tensors are missing, unexpected, truncated or of the wrong shape, if
+            their type cannot be converted to the model's, or if scales are no finite numbers.
         UnsupportedModelError: if quantized weights cannot be expanded to the model's type, or would
             have to be merged.
     """
@@ -135,6 +136,7 @@ def load_weights(
                 report = read_tensors(matching.pairs, named_tensors(model), device)
         for layer in stored_linears(model):
             layer.finish_loading()
+        check_stored_values(folder, model)
         logger.info("%s: %s", folder, report)
         if model.can_generate() and (folder / "generation_config.json").is_file():
             model.generation_config = GenerationConfig.from_pretrained(

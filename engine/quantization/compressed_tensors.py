@@ -16,6 +16,15 @@ _IGNORED_KEYS = frozenset(
     }
 )  # fmt: skip
 _MUST_BE_EMPTY = ("kv_cache_scheme", "sparsity_config", "transform_config", "moe_sparsity_config")
+_GROUP_KEYS = frozenset({"targets", "weights", "input_activations", "output_activations", "format"})
+_WEIGHT_KEYS = frozenset(
+    {
+        "num_bits", "type", "symmetric", "group_size", "strategy", "block_structure", "dynamic",
+        "actorder", "observer", "observer_kwargs", "scale_dtype", "zp_dtype",
+    }
+)  # fmt: skip
+_SCALE_TYPES = ("bfloat16", "float16", "float32", "float64")
+LINEAR = "Linear"
 _FP8_FORMATS = ("float-quantized", "naive-quantized")
 _INT4_FORMATS = ("pack-quantized",)
 
@@ -25,7 +34,10 @@ class UnreadFormatError(Exception):
 
 
 def read_groups(entry: Mapping[str, Any]) -> tuple[tuple[tuple[str, ...], LinearFormat], ...]:
-    """Return the targets of each group and how their weights are stored.
+    """Return targets and how their weights are stored, the first that matches a module counts.
+
+    As in compressed-tensors, names come first, then regular expressions in the order of their
+    characters, then "Linear"; of two groups with the same target the last one counts.
 
     Args:
         entry: the ``quantization_config``.
@@ -36,21 +48,37 @@ def read_groups(entry: Mapping[str, Any]) -> tuple[tuple[tuple[str, ...], Linear
     for key in _MUST_BE_EMPTY:
         if entry.get(key):
             raise UnreadFormatError(f"the option {key}")
-    unknown = sorted(map(str, entry.keys() - _IGNORED_KEYS - set(_MUST_BE_EMPTY)))
-    if unknown:
-        raise UnreadFormatError(f"the option {unknown[0]}")
+    _check_keys(entry, _IGNORED_KEYS | set(_MUST_BE_EMPTY))
     if entry.get("quantization_status", "compressed") != "compressed":
         raise UnreadFormatError(f"the status {entry['quantization_status']!r}")
     groups = entry.get("config_groups")
     if not isinstance(groups, Mapping) or not groups:
         raise UnreadFormatError("no config_groups")
-    return tuple(_read_group(group, entry.get("format")) for group in groups.values())
+    stored: dict[str, LinearFormat] = {}
+    for group in groups.values():
+        targets, how = _read_group(group, entry.get("format"))
+        stored |= dict.fromkeys(targets, how)
+    found: dict[tuple[str, LinearFormat], list[str]] = {}
+    for target in sorted(stored, key=lambda each: (each == LINEAR, each.startswith("re:"), each)):
+        # Names are alternatives of one another, unlike expressions.
+        rank = target if target == LINEAR or target.startswith("re:") else ""
+        found.setdefault((rank, stored[target]), []).append(target)
+    return tuple((tuple(targets), how) for (_, how), targets in found.items())
+
+
+def _check_keys(given: Mapping[str, Any], known: frozenset[str]) -> None:
+    """Refuse an option that the format did not have when this was written."""
+    unknown = sorted(str(key) for key in given.keys() - known if given[key] is not None)
+    if unknown:
+        raise UnreadFormatError(f"the option {unknown[0]}")
 
 
 def _read_group(group: Any, whole_format: Any) -> tuple[tuple[str, ...], LinearFormat]:
     weights = group.get("weights") if isinstance(group, Mapping) else None
     if not isinstance(weights, Mapping):
         raise UnreadFormatError("a group that is only named, or without weights")
+    _check_keys(group, _GROUP_KEYS)
+    _check_keys(weights, _WEIGHT_KEYS)
     if group.get("output_activations"):
         raise UnreadFormatError("quantized outputs")
     activations = group.get("input_activations") or {}
@@ -68,8 +96,11 @@ def _weight_format(weights: Mapping[str, Any], stored_as: Any) -> LinearFormat:
     symmetric = bool(weights.get("symmetric", True))
     if strategy is None:  # as compressed-tensors itself infers it
         strategy = "tensor" if size is None else "channel" if size == -1 else "group"
-    if weights.get("actorder") in ("group", True):
+    if str(weights.get("actorder")).lower() in ("group", "dynamic", "true"):
         raise UnreadFormatError("columns in the order of activations (actorder)")
+    scale_type = str(weights.get("scale_dtype") or _SCALE_TYPES[0]).removeprefix("torch.")
+    if scale_type not in _SCALE_TYPES:
+        raise UnreadFormatError(f"scales in {scale_type}")
     if (kind, bits) == ("float", 8) and stored_as in _FP8_FORMATS and symmetric:
         if strategy == "tensor":
             return LinearFormat("fp8", rows_per_scale=0)

@@ -43,6 +43,7 @@ def use_stored_weights(
     if quantization.method == MXFP4:
         _use_mxfp4_experts(model, quantization)
         return
+    _refuse_quantized_embeddings(model, quantization, stored_types)
     _split_stored_experts(model, quantization, stored_types)
     for parent, child_name, child, name in list(_linear_layers(model)):
         stored = quantization.linear_format(name)
@@ -125,18 +126,33 @@ def _use_mxfp4_experts(model: PreTrainedModel, quantization: Quantization) -> No
         setattr(parent, name, Mxfp4Experts(child))
 
 
+def _refuse_quantized_embeddings(
+    model: PreTrainedModel, quantization: Quantization, stored_types: Mapping[str, str]
+) -> None:
+    parts = ("weight_scale", "weight_packed", "qweight")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and any(
+            f"{each}.{part}" in stored_types for each in stored_names(name) for part in parts
+        ):
+            raise UnsupportedModelError(
+                f"This {model.config.model_type} checkpoint has a quantized embedding ({name}), "
+                f"stored as {quantization}, which the engine does not run; use one whose "
+                "embedding is in bfloat16, float16 or float32."
+            )
+
+
 def _split_stored_experts(
     model: PreTrainedModel, quantization: Quantization, stored_types: Mapping[str, str]
 ) -> None:
     """Divide experts that are stored one by one, and refuse those that are quantized otherwise."""
-    gate, one_by_one = layer_names(str(model.config.model_type))[0], []
+    layers, one_by_one = layer_names(str(model.config.model_type), stored_types), []
     for name, module in model.named_modules():
         if all(each.dim() < 3 for each in module.parameters(recurse=False)):
             continue
         stacked = {stored_types.get(f"{each}.{GATE_UP}") for each in stored_names(name)} - {None}
         if stacked and stacked <= set(PLAIN_TYPES):
             continue
-        quantized = quantization.linear_format(f"{name}.0.{gate}") is not None
+        quantized = quantization.linear_format(f"{name}.0.{layers[0]}") is not None
         if stacked or (quantized and not is_divisible(module)):
             how = "all its experts in one tensor" if stacked else "experts"
             raise UnsupportedModelError(
@@ -144,7 +160,7 @@ def _split_stored_experts(
                 f"{quantization}, which the engine does not run; {READ}."
             )
         one_by_one.append(name)
-    split_experts(model, one_by_one)
+    split_experts(model, one_by_one, layers)
 
 
 def _linear_layers(model: nn.Module) -> Iterator[tuple[nn.Module, str, nn.Linear, str]]:

@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any
 
 from ..model_errors import UnsupportedModelError
-from .compressed_tensors import UnreadFormatError, read_groups
+from .compressed_tensors import LINEAR, UnreadFormatError, read_groups
 from .linear_format import LinearFormat
 from .transformers_formats import excluded_modules, read_awq, read_fp8, read_gptq
 
@@ -27,7 +27,6 @@ READ = (
     "use one in bfloat16, float16 or float32, in FP8 or in 4 bits as compressed-tensors, GPTQ or "
     "AWQ store them, or gpt-oss with its experts in MXFP4"
 )
-LINEAR = "Linear"
 PLAIN_NAME = re.compile(r"[\w.-]+")
 # Other names that checkpoints have for parts of modules' names.
 _PARTS = (
@@ -50,7 +49,7 @@ class Quantization:
             dot, the same as a regular expression, or its end; of compressed-tensors as in
             ``linear``.
         linear: the formats of linear layers, each with the modules that have it: names, "re:" with
-            a regular expression, or "Linear" for all.
+            a regular expression, or "Linear" for all. The first that names a module counts.
     """
 
     method: str
@@ -172,7 +171,7 @@ def _read_entry(name: str, entry: Mapping[str, Any]) -> Quantization:
     if method == COMPRESSED_TENSORS:
         ignored = _names(name, "ignore", entry.get("ignore"))
         return Quantization(COMPRESSED_TENSORS, ignored, read_groups(entry))
-    if method in READERS:
+    if isinstance(method, str) and method in READERS:
         stored = READERS[method](entry)
         # transformers leaves the head alone, which these methods do not say.
         kept = ("lm_head", *_names(name, "modules_to_not_convert", kept))

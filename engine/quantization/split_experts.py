@@ -156,21 +156,31 @@ def is_divisible(module: nn.Module) -> bool:
     )
 
 
-def layer_names(model_type: str) -> tuple[str, str, str]:
-    """Return the names of an expert's layers in checkpoints: gate, up and down."""
-    return OWN_NAMES.get(model_type, NAMES)
+def layer_names(model_type: str, stored: Iterable[str] = ()) -> tuple[str, str, str]:
+    """Return the names of an expert's layers in a checkpoint: gate, up and down.
+
+    Args:
+        model_type: its model's.
+        stored: names of its tensors: llm-compressor names the layers of all models alike.
+    """
+    own = OWN_NAMES.get(model_type, NAMES)
+    usual = own == NAMES or any(f".experts.0.{NAMES[0]}." in name for name in stored)
+    return NAMES if usual else own
 
 
-def split_experts(model: PreTrainedModel, names: Iterable[str]) -> list[str]:
+def split_experts(
+    model: PreTrainedModel, names: Iterable[str], layers: tuple[str, str, str] | None = None
+) -> list[str]:
     """Divide stacked experts of a model on the meta device into linear layers of their own.
 
     Args:
         names: names of modules; those that are not divisible stay as they are.
+        layers: names of an expert's layers; by default those of the model's type.
 
     Returns:
         The names of the divided ones.
     """
-    layers, found = layer_names(str(model.config.model_type)), []
+    layers, found = layers or layer_names(str(model.config.model_type)), []
     for name in names:
         experts = model.get_submodule(name)
         if is_divisible(experts):

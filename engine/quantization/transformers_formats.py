@@ -38,7 +38,7 @@ def read_fp8(entry: Mapping[str, Any]) -> LinearFormat:
     block = entry.get("weight_block_size", [FP8_BLOCK, FP8_BLOCK])
     if block is None:
         return LinearFormat("fp8", rows_per_scale=0, scale_name="weight_scale_inv")
-    if list(block) != [FP8_BLOCK, FP8_BLOCK]:
+    if not isinstance(block, list | tuple) or list(block) != [FP8_BLOCK, FP8_BLOCK]:
         raise UnreadFormatError(f"blocks of {block}")
     return LinearFormat("fp8", FP8_BLOCK, FP8_BLOCK, scale_name="weight_scale_inv")
 
@@ -55,8 +55,11 @@ def read_gptq(entry: Mapping[str, Any]) -> LinearFormat:
     excluded_modules(entry)
     if entry.get("lm_head"):
         raise UnreadFormatError("a quantized head")
+    for key in ("adapter", "rotation", "is_marlin_format"):
+        if entry.get(key):
+            raise UnreadFormatError(f"the option {key}")
     versions: dict[str, Packing] = {"gptq": "gptq", "gptq_v2": "gptq_v2"}
-    stored_as = str(entry.get("checkpoint_format") or "gptq")
+    stored_as = str(entry.get("checkpoint_format") or entry.get("format") or "gptq")
     if stored_as not in versions:
         raise UnreadFormatError(f"the checkpoint_format {stored_as!r}")
     return LinearFormat(versions[stored_as], 1, group, symmetric=False)

@@ -75,6 +75,11 @@ def test_modules_are_kept_by_name_prefix_expression_or_end(
         (with_weights("w4_32", num_bits=8), "weights of 8 bits, int, per group of 32"),
         (with_weights("w4_32", group_size=48), "per group of 48"),
         (with_weights("w4_32", actorder="group"), "actorder"),
+        (with_weights("w4_32", actorder="GROUP"), "actorder"),
+        (with_weights("w4_32", actorder="dynamic"), "actorder"),
+        (with_weights("w4_32", hadamard=True), "the option hadamard"),
+        (with_group("w4_32", rotate=True), "the option rotate"),
+        (with_weights("fp8_channel", scale_dtype="torch.float8_e8m0fnu"), "in float8_e8m0fnu"),
         (with_weights("fp8_block", block_structure=[64, 64]), "per block"),
         (with_weights("fp8_channel", symmetric=False), "8 bits, float"),
         (with_group("fp8_channel", input_activations={"dynamic": False}), "inputs with fixed"),
@@ -94,6 +99,10 @@ def test_modules_are_kept_by_name_prefix_expression_or_end(
         (changed("gptq", dynamic={"x": {}}), "modules of different kinds"),
         (changed("gptq", dynamic={"+:.*up_proj": {"bits": 8}}), "modules of different kinds"),
         (changed("gptq", lm_head=True), "a quantized head"),
+        (changed("gptq", format="marlin"), "the checkpoint_format 'marlin'"),
+        (changed("gptq", adapter={"rank": 8}), "the option adapter"),
+        (changed("gptq", quant_method=["gptq"]), "as .*gptq"),
+        (changed("fine_grained_fp8", weight_block_size=5), "blocks of 5"),
         (changed("gptq", checkpoint_format="marlin"), "the checkpoint_format 'marlin'"),
         (changed("awq", version="gemv"), "the version 'gemv'"),
         (changed("awq", group_size=16), "4 bits in groups of 16"),
@@ -154,6 +163,26 @@ def test_groups_and_ignored_modules_of_compressed_tensors() -> None:
     found = read_quantization(config)
     assert found is not None
     assert found.linear_format("model.layers.0.mlp.up_proj") is None
+
+
+def test_the_narrowest_target_of_compressed_tensors_counts() -> None:
+    wide = with_group("w4_32", targets=["Linear"])["quantization_config"]
+    for targets in (["re:.*down_proj$"], ["model.layers.0.mlp.down_proj"]):
+        narrow = with_group("fp8_channel", targets=targets, format="float-quantized")
+        groups = [wide["config_groups"]["group_0"]]
+        groups += narrow["quantization_config"]["config_groups"].values()
+        for order in (groups, groups[::-1]):
+            entry = {**wide, "config_groups": dict(enumerate(order))}
+            found = read_quantization({"quantization_config": entry})
+            assert found is not None
+            assert str(found.linear_format("model.layers.0.mlp.down_proj")) == "FP8 per channel"
+            assert str(found.linear_format("model.layers.0.mlp.up_proj")).startswith("4 bits")
+
+
+def test_a_gptq_configuration_may_name_its_version_as_the_format() -> None:
+    found = read_quantization(changed("gptq", format="gptq_v2"))
+    assert found is not None
+    assert found.linear[0][1].packing == "gptq_v2"
 
 
 def test_modules_that_a_gptq_checkpoint_excludes() -> None:

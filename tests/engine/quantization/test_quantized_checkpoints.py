@@ -183,3 +183,42 @@ def test_gptq_columns_out_of_order_are_refused(tmp_path: Path) -> None:
     save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(UnsupportedModelError, match="desc_act=False"):
         Engine(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize(("name", "part"), [("fp8_channel", "weight_scale"), ("awq", "scales")])
+def test_scales_that_are_no_finite_numbers_are_refused(
+    name: str, part: str, value: float, tmp_path: Path
+) -> None:
+    save_plain(tmp_path)
+    quantize_folder(tmp_path, name)
+    stored = load_file(tmp_path / "model.safetensors")
+    stored[f"{PROJECTION}.{part}"].view(-1)[3] = value
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"infinite or not a number: those of {PROJECTION};"):
+        Engine(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["gptq", "gptq_v2"])
+def test_gptq_weights_of_the_other_version_are_refused(name: str, tmp_path: Path) -> None:
+    save_plain(tmp_path)
+    quantize_folder(tmp_path, name)
+    stored = load_file(tmp_path / "model.safetensors")
+    for key, each in stored.items():
+        if key.endswith(".qzeros"):  # eight fours of bits, each 8 or, in the first version, 7
+            each.fill_(0x77777777 if name == "gptq_v2" else -0x77777778)
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match="zero points of GPTQ's other version"):
+        Engine(tmp_path)
+
+
+def test_a_quantized_embedding_is_refused_by_name(tmp_path: Path) -> None:
+    save_plain(tmp_path)
+    quantize_folder(tmp_path, "fp8_channel")
+    stored = load_file(tmp_path / "model.safetensors")
+    name = "model.embed_tokens.weight"
+    stored[name] = stored[name].to(FP8)
+    stored[f"{name}_scale"] = torch.ones(len(stored[name]), 1)
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UnsupportedModelError, match=r"quantized embedding \(model.embed_tokens\)"):
+        Engine(tmp_path)

@@ -168,3 +168,14 @@ def test_unquantized_mixtures_load_as_before(tmp_path: Path) -> None:
     assert not isinstance(model.model.layers[0].mlp.experts, SplitExperts)
     reference = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     assert torch.equal(logits(model), logits(reference))
+
+
+def test_mixtral_with_the_names_of_llm_compressor(tmp_path: Path) -> None:
+    folder, expanded = quantized_mixture("mixtral", "w4_32", tmp_path)
+    stored = load_file(folder / "model.safetensors")
+    for old, new in (("w1", "gate_proj"), ("w3", "up_proj"), ("w2", "down_proj")):
+        stored = {name.replace(f".{old}.", f".{new}."): each for name, each in stored.items()}
+    save_file(stored, folder / "model.safetensors", metadata={"format": "pt"})
+    model, _ = load_checkpoint(folder)
+    reference = AutoModelForCausalLM.from_pretrained(expanded, dtype=torch.float32)
+    assert relative_difference(logits(model), logits(reference)) < 1e-6
