@@ -219,6 +219,8 @@ def _layers(
         raise UnsupportedModelError(
             f"{name} has {len(modules)} layers, but its configuration names {len(windows)} kinds."
         )
+    if not modules:
+        raise UnsupportedModelError(f"{name} has no layers; copy its config.json again.")
     shapes = [_head_shape(attention, text) for attention in modules]
     return layer_specs(windows, shapes, int(getattr(text, "num_kv_shared_layers", 0) or 0))
 
@@ -236,6 +238,11 @@ def _head_shape(attention: nn.Module, text: PretrainedConfig) -> HeadShape:
     if getattr(attention, "is_causal", True) is False:
         raise UnsupportedModelError(f"{name} has attention that is not causal.")
     width = getattr(query, "out_features", None)
+    if head_dim < 1 or group < 1:
+        raise UnsupportedModelError(
+            f"{name} has heads of {head_dim} elements, and {group} heads of queries for each of "
+            "keys and values, which cannot be; copy its config.json again."
+        )
     heads = text.num_attention_heads if width is None else width // head_dim
     return HeadShape(heads // group, head_dim)
 

@@ -90,6 +90,11 @@ def layer_windows(
     if not layer_types:
         if num_layers is None:
             raise UnsupportedModelError(f"{model_type} does not say how many layers it has.")
+        if use_sliding_window and sliding_window is not None and sliding_window < 1:
+            raise UnsupportedModelError(
+                f"{model_type} has a sliding_window of {sliding_window}; set it to null in "
+                "config.json if its layers see all tokens."
+            )
         slides = bool(sliding_window) and use_sliding_window
         layer_types = ["sliding_attention" if slides else "full_attention"] * num_layers
     for index, kind in enumerate(layer_types):

@@ -77,6 +77,12 @@ REFUSED = [
         lambda: transformers.LlamaConfig(**LAYERS, hidden_act="none"),
         "transformers cannot build this llama model",
     ),
+    (
+        lambda: transformers.Qwen2Config(**{**LAYERS, "num_key_value_heads": 8}),
+        "qwen2 has heads of 8 elements, and 0 heads of queries for each",
+    ),
+    (lambda: transformers.LlamaConfig(**{**LAYERS, "num_hidden_layers": 0}), "llama has no layers"),
+    (lambda: transformers.LlamaConfig(**LAYERS, sliding_window=0), "a sliding_window of 0; set"),
     (  # queries of 4 * 128 elements, which its last projection does not take
         lambda: transformers.HeliumConfig(**LAYERS, head_dim=128),
         "transformers cannot run this helium model: RuntimeError",
