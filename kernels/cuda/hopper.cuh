@@ -230,8 +230,7 @@ __device__ __forceinline__ void fence_async_copies() {
     asm volatile("fence.proxy.async;" ::: "memory");
 }
 // Four matrices of 8 rows of 16 bytes: lanes 0 to 7 give the addresses of the first one's rows, and
-// so on. A lane
-// gets 4 bytes of each, of row lane / 4.
+// so on. A lane gets 4 bytes of each, of row lane / 4.
 __device__ __forceinline__ void load_matrices(u32 (&to)[4], u32 at) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3]) : "r"(at) : "memory");
