@@ -10,6 +10,7 @@ from ..sampling_params import SamplingParams
 from ..scheduling.pages.page_pool import NULL_PAGE
 from ..scheduling.scheduled_step import ScheduledTokens
 from .gpu_batch import RowLayout, page_table_width
+from .runner_limits import RunnerLimits
 from .step_arrays import PADDING, sampling_settings
 
 Arrays = dict[str, np.ndarray]
@@ -41,11 +42,13 @@ class DraftArrays:
     Args:
         windows: window of each page group.
         page_size: tokens of a page.
-        max_context: most tokens of a sequence.
+        limits: limits of the runner.
     """
 
-    def __init__(self, windows: tuple[int | None, ...], page_size: int, max_context: int) -> None:
-        self._windows, self._page_size, self._max_context = windows, page_size, max_context
+    def __init__(
+        self, windows: tuple[int | None, ...], page_size: int, limits: RunnerLimits
+    ) -> None:
+        self._windows, self._page_size, self._limits = windows, page_size, limits
         self._kept: dict[RowLayout, KeptArrays] = {}
 
     def arrays(self, scheduled: list[ScheduledTokens], layout: RowLayout) -> Arrays:
@@ -99,9 +102,10 @@ class DraftArrays:
         return found | {"sample_positions": sampled_at} | settings
 
     def _new_arrays(self, layout: RowLayout) -> KeptArrays:
-        # A step before may move the rows by as many drafts as they have themselves.
+        # The step before moves the rows by as many drafts as it has, maybe more than this one.
+        tokens = layout.q_len + self._limits.max_drafts
         widths = [
-            page_table_width(window, 2 * layout.q_len - 1, self._max_context, self._page_size)
+            page_table_width(window, tokens, self._limits.max_context, self._page_size)
             for window in self._windows
         ]
         return KeptArrays(

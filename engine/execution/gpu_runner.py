@@ -94,7 +94,7 @@ class GpuRunner:
         self.device_drafter: DeviceDrafter | None = None
         self._last: tuple[StepPlan, RowLayout] | None = None
         self._steady: SteadyArrays | None = None
-        self._draft_arrays = DraftArrays(cache.windows, cache.page_size, limits.max_context)
+        self._draft_arrays = DraftArrays(cache.windows, cache.page_size, limits)
         self.graph_pool = torch.cuda.graph_pool_handle() if graphs else None
         self._graphs: dict[RowLayout, DecodeGraph] = {}
         rows = limits.decode_rows

@@ -12,12 +12,14 @@ from helpers.engine_cases.fake_engine import PAGE_SIZE, PROMPT, FakeEngine, para
 
 from eightfold.engine.execution.draft_arrays import DraftArrays
 from eightfold.engine.execution.gpu_batch import RowLayout, page_table_width, paged_arrays
+from eightfold.engine.execution.runner_limits import RunnerLimits
 from eightfold.engine.scheduling.draft_tree import DraftTree
 from eightfold.engine.scheduling.scheduled_step import ScheduledTokens, StepPlan, StepResult
 from eightfold.engine.scheduling.sequence import Sequence
 from eightfold.kernels.attention.attention_shapes import NO_SLOT
 
 MAX_CONTEXT = 48
+LIMITS = RunnerLimits(4, 64, MAX_CONTEXT, max_drafts=7)
 
 
 def written_rows(
@@ -74,7 +76,8 @@ def check_page_tables(
 ) -> None:
     """Assert that page tables show all pages up to where an entry may move, and nothing else."""
     for g, window in enumerate(windows):
-        width = page_table_width(window, 2 * layout.q_len - 1, MAX_CONTEXT, PAGE_SIZE)
+        tokens = layout.q_len + LIMITS.max_drafts
+        width = page_table_width(window, tokens, MAX_CONTEXT, PAGE_SIZE)
         wanted = np.zeros((layout.decodes, width), np.int32)
         for index, entry in enumerate(scheduled):
             begin = arrays[f"first_pos{g}"][index] // PAGE_SIZE
@@ -95,7 +98,7 @@ class ArraysEngine(FakeEngine):
     def __init__(self, window: int, source: RandomDrafts, **settings: Any) -> None:
         super().__init__(window=window, max_context=MAX_CONTEXT, draft_source=source, **settings)
         self.windows = (None, window)
-        self.arrays = DraftArrays(self.windows, PAGE_SIZE, MAX_CONTEXT)
+        self.arrays = DraftArrays(self.windows, PAGE_SIZE, LIMITS)
         self.compared = 0
 
     def launch(self, plan: StepPlan) -> StepResult:
@@ -151,7 +154,7 @@ def test_kept_arrays_are_those_of_the_step(kind: str, seed: int) -> None:
 
 def test_the_arrays_of_no_entries_are_padding() -> None:
     layout = RowLayout.of_size(4, 8, tree=True)
-    arrays = DraftArrays((None, 6), PAGE_SIZE, MAX_CONTEXT).arrays([], layout)
+    arrays = DraftArrays((None, 6), PAGE_SIZE, LIMITS).arrays([], layout)
     for name, rows in written_rows([], layout, (None, 6)).items():
         assert arrays[name].tolist() == rows, name
     assert not arrays["page_table0"].any()
@@ -165,13 +168,25 @@ def test_single_tokens_that_may_move_see_the_pages_that_they_may_reach() -> None
     assert arrays["page_table"][0].tolist() == [7, 8, 9] + [0] * 13
     assert arrays["seq_lens"].tolist() == [8]
     line = ScheduledTokens(seq, 7, 3, True, False, 0, DraftTree.line([1, 2]), may_move=2)
-    drafted = DraftArrays((None,), PAGE_SIZE, MAX_CONTEXT).arrays([line], RowLayout.of_size(1, 4))
+    drafted = DraftArrays((None,), PAGE_SIZE, LIMITS).arrays([line], RowLayout.of_size(1, 4))
     assert drafted["page_table0"][0, :4].tolist() == [7, 8, 9, 0]
+
+
+@pytest.mark.parametrize("start", range(120, 124))
+def test_few_drafts_may_follow_many(start: int) -> None:
+    """A row has room for the pages of a window, however many drafts move the sequence."""
+    seq = Sequence(0, list(range(start)), 8, params(), frozenset())
+    seq.tables = [list(range(1, 40))]
+    entry = ScheduledTokens(seq, start, 4, True, False, 0, DraftTree.line([1, 2, 3]), may_move=7)
+    limits = RunnerLimits(4, 64, 200, max_drafts=7)
+    arrays = DraftArrays((54,), PAGE_SIZE, limits).arrays([entry], RowLayout.of_size(1, 4))
+    begin, end = (start + 4 - 4 - 54 + 1) // PAGE_SIZE, -(-(start + 4 + 7) // PAGE_SIZE)
+    assert arrays["page_table0"][0, : end - begin].tolist() == seq.tables[0][begin:end]
 
 
 def test_sequences_that_have_ended_are_not_kept_alive() -> None:
     seq = Sequence(0, list(range(8)), 8, params(), frozenset(), tables=[[7, 8]])
-    arrays, references = DraftArrays((None,), PAGE_SIZE, MAX_CONTEXT), sys.getrefcount(seq)
+    arrays, references = DraftArrays((None,), PAGE_SIZE, LIMITS), sys.getrefcount(seq)
     entry = ScheduledTokens(seq, 7, 2, True, False, 0, DraftTree.line([1]))
     arrays.arrays([entry], RowLayout.of_size(1, 2))
     del entry
@@ -180,7 +195,7 @@ def test_sequences_that_have_ended_are_not_kept_alive() -> None:
 
 def test_new_parameters_of_a_sequence_count_from_the_next_step_on() -> None:
     seq = Sequence(0, list(range(8)), 8, params(), frozenset(), tables=[[7, 8, 9]])
-    arrays, layout = DraftArrays((None,), PAGE_SIZE, MAX_CONTEXT), RowLayout.of_size(1, 2)
+    arrays, layout = DraftArrays((None,), PAGE_SIZE, LIMITS), RowLayout.of_size(1, 2)
     entry = ScheduledTokens(seq, 7, 2, True, False, 0, DraftTree.line([1]))
     arrays.arrays([entry], layout)
     seq.params = params(top_k=5, seed=9)
