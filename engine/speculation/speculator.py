@@ -95,9 +95,9 @@ class Speculator:
         """Return the most drafts of a sequence that a step of so many could hold."""
         if self._budget is not None:
             return self._budget.most_drafts(sequences)
-        return (
-            MAX_DRAFT_STEP_ROWS // padded_rows(sequences) - 1 if self._uniform else self._max_drafts
-        )
+        if not self._uniform:
+            return self._max_drafts
+        return max(0, MAX_DRAFT_STEP_ROWS // padded_rows(sequences) - 1)
 
     def _affordable(self, sequences: list[Sequence], drafts: list[Draft]) -> list[int]:
         """Return how many drafts of each sequence pay."""

@@ -10,6 +10,7 @@ from eightfold.engine.speculation.acceptance_rates import PRIOR_CHANCE, Acceptan
 from eightfold.engine.speculation.draft_budget import DraftBudget
 from eightfold.engine.speculation.drafter import Draft
 from eightfold.engine.speculation.mtp.draft_choice import DraftChoice
+from eightfold.engine.speculation.ngram.ngram_drafter import NgramDrafter
 from eightfold.engine.speculation.speculator import FIRST_REST, TRIES, Speculator
 from eightfold.engine.speculation.step_costs import StepCosts
 
@@ -120,6 +121,15 @@ def test_a_drafter_in_vain_rests_longer_and_longer() -> None:
     assert [rest for rest in rests if rest > 0][:3] == [64, 128, 256]
     assert drafter.asked < 40
     assert drafter.observed == 4 * (TRIES + 8 * FIRST_REST), "histories stay complete"
+
+
+def test_more_sequences_than_a_step_with_drafts_has_rows_get_none() -> None:
+    drafter = NgramDrafter()
+    speculator = Speculator(drafter, None, 7, uniform=True)
+    seqs = [Sequence(n, [1, 2] * 20, 1, SamplingParams(), frozenset()) for n in range(65)]
+    drafter.observe(seqs)
+    assert not any(speculator.propose(seqs, [100] * 65))
+    assert any(speculator.propose(seqs[:8], [100] * 8))
 
 
 def test_without_costs_every_draft_is_verified() -> None:
