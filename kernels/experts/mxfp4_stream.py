@@ -115,10 +115,7 @@ def mxfp4_stream(launch: PairLaunch, experts: ExpertWeights, config: StreamConfi
     kernel = _kernel(launch.top_k, experts, config, launch.routed)
     assert kernel is not None
     maps = _Weights(_slices_map(experts.gate_up_rows), _slices_map(experts.down_rows))
-    stored = (
-        *(experts.gate_up_scales, experts.gate_up_bias),
-        *(experts.down_scales, experts.down_bias),
-    )
+    stored = (experts.gate_up_scales, experts.gate_up_bias, experts.down_scales, experts.down_bias)
     arguments = [maps, *kernel_arguments(launch.stream_tensors(*stored), launch.rows)]
     kernel.launch(multiprocessor_count(launch.x.device), THREADS, arguments, launch.pdl)
 
