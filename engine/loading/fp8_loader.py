@@ -6,7 +6,7 @@ them is there in its own type. Experts are linear layers of their own, however t
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
@@ -33,16 +33,20 @@ SLAB_ELEMENTS = 1 << 25  # of a weight that is rounded at once, in float32
 Pairs = Sequence[tuple[StoredTensor, str]]
 
 
-def divide_experts(model: PreTrainedModel, stored: Iterable[StoredTensor]) -> list[StoredTensor]:
+def divide_experts(model: PreTrainedModel, stored: Sequence[StoredTensor]) -> list[StoredTensor]:
     """Divide the experts of a model on the meta device, and stacked tensors of a checkpoint.
+
+    Experts that are stored neither stacked under the model's names nor one by one stay as they are.
 
     Returns:
         The checkpoint's tensors, those of experts one by one: parts of the stacked tensors' bytes,
         or what is stored.
     """
-    names = [name for name, _ in model.named_modules()]
-    divided = {each for name in split_experts(model, names) for each in stored_names(name)}
-    gate, up, down = layer_names(str(model.config.model_type))
+    at = {tensor.name.rsplit(".", parts)[0] for tensor in stored for parts in (1, 3)}
+    names = [name for name, _ in model.named_modules() if not at.isdisjoint(stored_names(name))]
+    own = layer_names(str(model.config.model_type), [tensor.name for tensor in stored])
+    divided = {each for name in split_experts(model, names, own) for each in stored_names(name)}
+    gate, up, down = own
     layers: dict[str, tuple[str, ...]] = {GATE_UP: (gate, up), DOWN: (down,)}
     found: list[StoredTensor] = []
     for tensor in stored:

@@ -87,7 +87,11 @@ def _read_group(group: Any, whole_format: Any) -> tuple[tuple[str, ...], LinearF
     targets = group.get("targets")
     if not isinstance(targets, list) or not all(isinstance(each, str) for each in targets):
         raise UnreadFormatError("a group without a list of targets")
-    return tuple(targets), _weight_format(weights, group.get("format") or whole_format)
+    stored = _weight_format(weights, group.get("format") or whole_format)
+    scale_type = str(weights.get("scale_dtype") or _SCALE_TYPES[0]).removeprefix("torch.")
+    if scale_type not in _SCALE_TYPES:
+        raise UnreadFormatError(f"scales in {scale_type}")
+    return tuple(targets), stored
 
 
 def _weight_format(weights: Mapping[str, Any], stored_as: Any) -> LinearFormat:
@@ -98,9 +102,6 @@ def _weight_format(weights: Mapping[str, Any], stored_as: Any) -> LinearFormat:
         strategy = "tensor" if size is None else "channel" if size == -1 else "group"
     if str(weights.get("actorder")).lower() in ("group", "dynamic", "true"):
         raise UnreadFormatError("columns in the order of activations (actorder)")
-    scale_type = str(weights.get("scale_dtype") or _SCALE_TYPES[0]).removeprefix("torch.")
-    if scale_type not in _SCALE_TYPES:
-        raise UnreadFormatError(f"scales in {scale_type}")
     if (kind, bits) == ("float", 8) and stored_as in _FP8_FORMATS and symmetric:
         if strategy == "tensor":
             return LinearFormat("fp8", rows_per_scale=0)

@@ -17,8 +17,9 @@ from .stored_linear import StoredLinear
 GATE_UP, DOWN = "gate_up_proj", "down_proj"
 STACKED = {GATE_UP, DOWN}  # the tensors of a module of experts that can be divided
 NAMES = ("gate_proj", "up_proj", "down_proj")
-OWN_NAMES = {"mixtral": ("w1", "w3", "w2")}
-"""Names of an expert's layers in checkpoints of a model type: gate, up and down."""
+SHORT_NAMES = ("w1", "w3", "w2")
+SHORT_NAMED = frozenset({"lfm2_moe", "minimax", "minimax_m2", "mixtral", "phimoe"})
+"""Model types in whose checkpoints an expert's layers have :data:`SHORT_NAMES`."""
 
 
 class SplitExperts(nn.Module):
@@ -160,12 +161,13 @@ def layer_names(model_type: str, stored: Iterable[str] = ()) -> tuple[str, str, 
     """Return the names of an expert's layers in a checkpoint: gate, up and down.
 
     Args:
-        model_type: its model's.
-        stored: names of its tensors: llm-compressor names the layers of all models alike.
+        model_type: its model's, which decides if no expert is stored by itself.
+        stored: names of its tensors. llm-compressor names the layers of all models alike.
     """
-    own = OWN_NAMES.get(model_type, NAMES)
-    usual = own == NAMES or any(f".experts.0.{NAMES[0]}." in name for name in stored)
-    return NAMES if usual else own
+    for names in (NAMES, SHORT_NAMES):
+        if any(f".experts.0.{names[0]}." in name for name in stored):
+            return names
+    return SHORT_NAMES if model_type in SHORT_NAMED else NAMES
 
 
 def split_experts(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from helpers.engine_cases import tiny_models
 from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from helpers.engine_cases.quantized_checkpoints import (
@@ -134,6 +135,27 @@ def test_experts_that_are_stored_one_by_one(
     assert relative_difference(logits(model), logits(reference)) < 1e-6
     engine = Engine(tmp_path, EngineConfig(weights="fp8", max_running=4, max_context=128))
     assert "2 layers of experts in FP8 per channel, rounded while loading: 2." in engine.table()
+
+
+@pytest.mark.parametrize(
+    ("config", "layers_of_experts"),
+    [
+        (transformers.MiniMaxM2Config, 3 * EXPERTS),
+        (transformers.PhimoeConfig, 3 * EXPERTS),
+        (transformers.Lfm2MoeConfig, 3 * EXPERTS),
+        (transformers.GraniteMoeConfig, 0),  # stacked under names of its own: as they are
+    ],
+)
+def test_experts_under_names_of_their_own(config, layers_of_experts: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    settings = tiny_models.COMMON | {"num_hidden_layers": 1, "moe_intermediate_size": 64}
+    settings |= {"layer_types": ["full_attention"], "num_dense_layers": 0, "num_experts_per_tok": 2}
+    experts = {"num_local_experts": EXPERTS, "num_experts": EXPERTS}
+    model = AutoModelForCausalLM.from_config(config(**settings, head_dim=8, **experts))
+    tiny_models.randomize(model, 20.0).save_pretrained(tmp_path)
+    found = load_fp8(tmp_path)
+    assert len(list(stored_linears(found))) == 4 + layers_of_experts
+    assert relative_difference(logits(found), logits(model)) < 0.1
 
 
 def test_what_cannot_be_rounded_is_refused(tmp_path: Path) -> None:
