@@ -115,10 +115,12 @@ def inspect_architecture(config: PretrainedConfig, weights: str | None = None) -
             )
         quantization = fp8_while_loading()
     windows = _windows(text)
+    if getattr(text, "is_causal", True) is False:
+        raise UnsupportedModelError(f"{name} has attention that is not causal.")
     if not getattr(_MODELS[type(text)], "_supports_attention_backend", False):
         raise UnsupportedModelError(f"{name} does not let its attention be replaced.")
     positions = getattr(text, "max_position_embeddings", None)
-    if not positions:
+    if not positions or positions < 1:
         raise UnsupportedModelError(f"{name} does not say how many positions it was made for.")
     positions = _steady_positions(name, text, int(positions))
     model = _without_weights(text)
@@ -145,6 +147,11 @@ def _text_config(config: PretrainedConfig) -> PretrainedConfig:
         raise UnsupportedModelError(
             f"{config.model_type} is not a single language model."
         ) from None
+    if not isinstance(text, PretrainedConfig):
+        raise UnsupportedModelError(
+            f"The text_config of this {config.model_type} model is not a JSON object; copy its "
+            "config.json again."
+        )
     if type(text) not in _MODELS:
         raise UnsupportedModelError(
             f"{text.model_type} is not a causal language model that transformers has."

@@ -87,6 +87,11 @@ def layer_windows(
         UnsupportedModelError: if a layer is neither full nor sliding-window attention, or if a
             value is missing.
     """
+    if not isinstance(sliding_window, int | float | None):
+        raise UnsupportedModelError(
+            f"The sliding_window of {model_type} is not a number of tokens; copy its config.json "
+            "again."
+        )
     if not layer_types:
         if num_layers is None:
             raise UnsupportedModelError(f"{model_type} does not say how many layers it has.")

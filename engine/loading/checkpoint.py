@@ -37,7 +37,10 @@ logger = logging.getLogger(__name__)
 DuringLoad = Callable[[PreTrainedModel], AbstractContextManager[object]]
 """Makes a context manager that is active while a model's parameters are filled."""
 
-CONFIG_ERRORS = (ValueError, OSError, KeyError, TypeError, AttributeError, StrictDataclassError)
+CONFIG_ERRORS = (
+    ValueError, OSError, LookupError, TypeError, AttributeError, ArithmeticError,
+    StrictDataclassError,
+)  # fmt: skip
 """Exceptions with which transformers refuses a configuration."""
 
 # How the names of the text model's tensors in a multimodal checkpoint become the text model's own.

@@ -44,9 +44,11 @@ def test_folders_without_a_model_are_refused(folder: Path, tmp_path: Path) -> No
     for text, words in (
         ("{", r"config\.json is not valid JSON"),
         ('{"model_type": "none"}', r"config\.json cannot be used"),
+        ('{"model_type": "llama", "num_attention_heads": 0}', r"config\.json cannot be used"),
+        ('{"model_type": "llama", "text_config": 5}', "text_config of this llama model is not"),
     ):
         (folder / "config.json").write_text(text)
-        with pytest.raises(CheckpointError, match=words) as error:
+        with pytest.raises(ModelError, match=words) as error:
             Engine(folder)
         one_sentence(error)
 

@@ -82,6 +82,14 @@ REFUSED = [
         "qwen2 has heads of 8 elements, and 0 heads of queries for each",
     ),
     (lambda: transformers.LlamaConfig(**{**LAYERS, "num_hidden_layers": 0}), "llama has no layers"),
+    (
+        lambda: transformers.Lfm2Config(
+            **LAYERS, layer_types=["full_attention"] * 2, is_causal=False
+        ),
+        "lfm2 has attention that is not causal",
+    ),
+    (lambda: transformers.LlamaConfig(**LAYERS, sliding_window="16"), "llama is not a number of"),
+    (lambda: transformers.LlamaConfig(**LAYERS | {"max_position_embeddings": -5}), "how many pos"),
     (lambda: transformers.LlamaConfig(**LAYERS, sliding_window=0), "a sliding_window of 0; set"),
     (  # queries of 4 * 128 elements, which its last projection does not take
         lambda: transformers.HeliumConfig(**LAYERS, head_dim=128),
