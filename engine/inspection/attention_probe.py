@@ -62,7 +62,7 @@ def probe_attention(model: PreTrainedModel, positions: int) -> list[AttentionReq
     """Run a model on the meta device, and return what each call of attention requires, in order.
 
     Args:
-        model: its attention and masks stay replaced.
+        model: its attention, its masks and its kind of rotary embedding stay replaced.
         positions: number of positions that the model was made for.
 
     Returns:
@@ -72,6 +72,7 @@ def probe_attention(model: PreTrainedModel, positions: int) -> list[AttentionReq
     AttentionInterface.register(_NAME, recorder.attention)
     AttentionMaskInterface.register(_NAME, recorder.mask)
     model.set_attn_implementation(_NAME)
+    _hold_rotary_embeddings(model)
     # Batched experts are gathered. A loop over the experts that have tokens would read values.
     model.set_experts_implementation("batched_mm")
     try:
@@ -88,6 +89,16 @@ def probe_attention(model: PreTrainedModel, positions: int) -> list[AttentionReq
             raise
         return None
     return recorder.calls
+
+
+def _hold_rotary_embeddings(model: PreTrainedModel) -> None:
+    """Keep rotary embeddings from choosing frequencies by the values of positions."""
+    for module in model.modules():
+        kind = getattr(module, "rope_type", None)
+        if isinstance(kind, dict):  # of each kind of layers
+            module.rope_type = dict.fromkeys(kind, "default")
+        elif kind is not None:
+            module.rope_type = "default"
 
 
 class _Recorder:

@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 from helpers.engine_cases import tiny_models
-from helpers.engine_cases.config_variants import LAYER_TYPES, LAYERS, VARIANTS
+from helpers.engine_cases.config_variants import LAYER_TYPES, LAYERS, VARIANTS, rope
 from helpers.engine_cases.engine_driver import greedy_reference, run_until_idle
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
@@ -87,6 +87,12 @@ REFUSED = [
             **LAYERS, layer_types=["full_attention"] * 2, is_causal=False
         ),
         "lfm2 has attention that is not causal",
+    ),
+    (  # whose rotary embedding reads positions
+        lambda: transformers.LlamaConfig(
+            **LAYERS, **rope("dynamic", factor=2.0), sliding_window=tiny_models.WINDOW
+        ),
+        "Layer 0 of llama sees all tokens before it",
     ),
     (lambda: transformers.LlamaConfig(**LAYERS, sliding_window="16"), "llama is not a number of"),
     (lambda: transformers.LlamaConfig(**LAYERS | {"max_position_embeddings": -5}), "how many pos"),
