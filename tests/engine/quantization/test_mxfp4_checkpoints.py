@@ -266,3 +266,13 @@ def test_models_that_transformers_has_quantized_are_refused(tmp_path: Path) -> N
     save_gpt_oss(tmp_path, mxfp4=True)
     ours, _ = load_checkpoint(tmp_path, device=CPU)
     assert Engine(ours, CONFIG).device == CPU
+
+
+@pytest.mark.parametrize("scale", [253, 255])
+def test_scales_that_are_no_finite_numbers_are_refused(scale: int, tmp_path: Path) -> None:
+    save_gpt_oss(tmp_path, mxfp4=True)
+    stored = load_file(tmp_path / "model.safetensors")
+    stored[f"{EXPERTS}.down_proj_scales"].view(-1)[5] = scale
+    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"infinite or not a number: those of {EXPERTS};"):
+        Engine(tmp_path)
