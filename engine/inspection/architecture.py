@@ -228,8 +228,21 @@ def _layers(
         )
     if not modules:
         raise UnsupportedModelError(f"{name} has no layers; copy its config.json again.")
+    _check_experts(text)
     shapes = [_head_shape(attention, text) for attention in modules]
     return layer_specs(windows, shapes, int(getattr(text, "num_kv_shared_layers", 0) or 0))
+
+
+def _check_experts(text: PretrainedConfig) -> None:
+    """Raise UnsupportedModelError if a token would go to no expert, or to more than there are."""
+    counts = (getattr(text, name, None) for name in ("num_local_experts", "num_experts"))
+    experts = next((count for count in counts if isinstance(count, int) and count > 0), None)
+    chosen = getattr(text, "num_experts_per_tok", None)
+    if experts is not None and isinstance(chosen, int) and not 1 <= chosen <= experts:
+        raise UnsupportedModelError(
+            f"{text.model_type} has num_experts_per_tok {chosen} of {experts} experts, which "
+            "cannot be; copy its config.json again."
+        )
 
 
 def _head_shape(attention: nn.Module, text: PretrainedConfig) -> HeadShape:

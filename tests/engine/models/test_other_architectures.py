@@ -83,6 +83,10 @@ REFUSED = [
     ),
     (lambda: transformers.LlamaConfig(**{**LAYERS, "num_hidden_layers": 0}), "llama has no layers"),
     (
+        lambda: transformers.MixtralConfig(**LAYERS, num_local_experts=4, num_experts_per_tok=0),
+        "mixtral has num_experts_per_tok 0 of 4 experts",
+    ),
+    (
         lambda: transformers.Lfm2Config(
             **LAYERS, layer_types=["full_attention"] * 2, is_causal=False
         ),
