@@ -35,8 +35,8 @@ def format_table(
 ) -> str:
     """Lay out a table for the stream that it will be printed to.
 
-    On a terminal the table has titles with a rule below them, and cells wrap if the terminal is
-    too narrow. Elsewhere each row is one line, however long, so that scripts can read it.
+    On a terminal, titles have a rule below them, and cells wrap if the terminal is too narrow.
+    Elsewhere each row is one line, however long, so that scripts can read it.
 
     Args:
         columns: the columns, from left to right.

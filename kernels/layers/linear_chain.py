@@ -270,12 +270,15 @@ def _check(
             require(not linear.gated, "A gated layer cannot have a bias.")
             _require_shape(linear.bias, (columns,))
         before = out
+    _check_workspaces(residual, counters, squares)
+
+
+def _check_workspaces(
+    residual: torch.Tensor, counters: torch.Tensor, squares: torch.Tensor | None
+) -> None:
+    size = squares_size(residual.shape[1], residual.device) if squares is not None else 0
     require(
-        squares is None
-        or (
-            squares.dtype == torch.float32
-            and squares.numel() >= squares_size(width, residual.device)
-        ),
+        squares is None or (squares.dtype == torch.float32 and squares.numel() >= size),
         "squares must be float32 and hold squares_size elements.",
     )
     require(

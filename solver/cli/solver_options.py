@@ -67,6 +67,13 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
     )
     add("--seed", type=int, default=default.seed, metavar="N", help="seed of the run (%(default)s)")
     _add_sampling_options(parser)
+    _add_vote_and_tool_options(parser, default)
+    _add_prompt_options(parser)
+    _add_engine_options(parser, default)
+
+
+def _add_vote_and_tool_options(parser: argparse.ArgumentParser, default: SolverConfig) -> None:
+    add = parser.add_argument
     add(
         "--rule",
         choices=sorted(RULES),
@@ -87,12 +94,20 @@ def add_solver_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="Python kernels in use at the same time (%(default)s)",
     )
+
+
+def _add_prompt_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
     add(
         "--reasoning-effort",
         choices=EFFORTS,
         help="how long the model is asked to think; only for gpt-oss, whose default here is high",
     )
     add("--prompts", metavar="FILE", help="TOML file that replaces sentences of the prompt")
+
+
+def _add_engine_options(parser: argparse.ArgumentParser, default: SolverConfig) -> None:
+    add = parser.add_argument
     add(
         "--speculate",
         default=default.speculate,

@@ -142,6 +142,6 @@ def test_a_preload_ends_with_a_solver_that_cannot_be_made(tmp_path: Path) -> Non
         def stop(self) -> None:
             stopped.append(True)
 
-    with pytest.raises(SolverError, match="tokenizer"):
+    with pytest.raises(SolverError, match="cannot be used: Unrecognized model"):
         Solver(SolverConfig(model=tmp_path, kernels=1), reading=Reading())
     assert stopped
