@@ -18,7 +18,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(slots=True)
 class KeptArrays:
-    """What the steps of one layout have in common, until their sequences or pages change.
+    """Arrays that are reused for all steps of one layout until their sequences or pages change.
 
     Attributes:
         page_tables: of each group, int32 [sequences, width].

@@ -11,8 +11,8 @@ from ..cuda.nvrtc import is_hopper, load_kernel
 from .expert_weights import Activation, ExpertWeights
 from .grouping import PairGroups
 from .mxfp4_reference import BLOCK
+from .pair_launch import FALLBACK, kernel_arguments
 
-FALLBACK = "another kernel computes experts"
 SOURCES = {
     False: "../experts/cuda/many_rows_bf16.cu",
     True: "../experts/cuda/many_rows_mxfp4.cu",
@@ -122,14 +122,11 @@ def many_rows_forward(
     assert down is not None
     tiles = groups.tiles.shape[1]
     shared = (groups.order, groups.tiles, weights)
-    sizes = (ctypes.c_int(rows), ctypes.c_int(tiles))
     stored = (experts.gate_up_rows, experts.gate_up_scales, experts.gate_up_bias)
-    arguments = [*_pointers((x, *shared, *stored, h)), *sizes]
+    tensors = (x, *shared, *stored, h)
+    arguments = [*kernel_arguments(tensors, rows), ctypes.c_int(tiles)]
     gate_up.launch(tiles * -(-experts.inner // 128), THREADS, arguments, pdl)
     stored = (experts.down_rows, experts.down_scales, experts.down_bias)
-    arguments = [*_pointers((h, *shared, *stored, parts)), *sizes]
+    tensors = (h, *shared, *stored, parts)
+    arguments = [*kernel_arguments(tensors, rows), ctypes.c_int(tiles)]
     down.launch(tiles * -(-experts.hidden // 256), THREADS, arguments, pdl)
-
-
-def _pointers(tensors: tuple[torch.Tensor | None, ...]) -> list[ctypes.c_void_p]:
-    return [ctypes.c_void_p(0 if t is None else t.data_ptr()) for t in tensors]

@@ -1,4 +1,4 @@
-"""A launch of a kernel that computes experts for few rows, and what such kernels require.
+"""Arguments of the kernels that compute experts, and the limits of those for few rows.
 
 A pair is a row and one of its experts.
 """
@@ -22,7 +22,7 @@ STREAM_BYTES = 12288  # of those, for a stream's barriers and its lists of exper
 
 @dataclass(frozen=True, slots=True)
 class PairLaunch:
-    """What the weighted outputs of all pairs are computed from, and where they go.
+    """The inputs and outputs of a kernel that computes all pairs' weighted outputs.
 
     Attributes:
         x: bfloat16 [rows, hidden].

@@ -23,7 +23,6 @@ def unread_tokens(count: int, new: int, length: int, ended: bool) -> int:
     """
     stride = 1 + length // FREE_TOKENS
     if ended or count // stride != (count - new) // stride:
-        return max(1, new) + 2 * (
-            stride - 1
-        )  # the last time may be more than a stride ago as it grows
+        # The stride grows with the text, so that the last reading may be more than one stride ago.
+        return max(1, new) + 2 * (stride - 1)
     return 0

@@ -42,7 +42,7 @@ CLOSE_SECONDS = 8.0
 """Time for workers to end their solvers before they are killed."""
 
 _GUESSES = re.compile(r"\s*(?:Some common causes|There are some potential root causes)")
-"""Where Ray's message about a lost worker turns to possible causes, which are left out."""
+"""The words with which Ray's message about a lost worker begins to guess; the rest is cut."""
 
 MAX_STARTS = 3
 """Starts in a row, without one that succeeds, after which no worker is placed on a node."""

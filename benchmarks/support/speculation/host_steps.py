@@ -1,4 +1,4 @@
-"""What the host does between the tokens of one step and the launch of the next, without a GPU.
+"""Time the host's work between a step's tokens and the next launch, without a GPU.
 
 Scheduler, n-gram drafter and the GPU runner's host code run as they do beside a GPU; nothing is
 computed, and the tokens of each step are those of recorded attempts. Keys and values are moved, in

@@ -90,7 +90,7 @@ def write_fp8_pages(pages: Fp8Pages, new: torch.Tensor, slots: torch.Tensor) -> 
 
 
 class CacheTarget:
-    """Where a kernel writes a step's keys and values: the cache, or rows that become FP8 later.
+    """The memory that a kernel writes a step's keys and values to: the cache, or rows for FP8.
 
     Attributes:
         keys: memory for keys, in floats, as the kernel takes it; ``None`` without a cache.

@@ -1,4 +1,4 @@
-"""What `linear_many_rows.cu` multiplies are a stored matrix's values, bit for bit."""
+"""`linear_many_rows.cu` expands a stored matrix to exactly its values, bit for bit."""
 
 import shutil
 import subprocess
