@@ -1,7 +1,8 @@
 """Checkpoints with linear layers in FP8 and 4 bits load as stored and compute what they mean."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -110,17 +111,26 @@ def test_layers_that_are_stored_plainly_stay_plain(tmp_path: Path) -> None:
     save_plain(tmp_path)
     plain = load_file(tmp_path / "model.safetensors")
     quantize_folder(tmp_path, "w4_32")
-    stored = load_file(tmp_path / "model.safetensors")
-    prefix = "model.layers.0.self_attn.v_proj."
-    stored = {name: each for name, each in stored.items() if not name.startswith(prefix)}
-    stored[f"{prefix}weight"] = plain[f"{prefix}weight"]
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with stored_tensors(tmp_path) as stored:
+        prefix = "model.layers.0.self_attn.v_proj."
+        for name in [name for name in stored if name.startswith(prefix)]:
+            del stored[name]
+        stored[f"{prefix}weight"] = plain[f"{prefix}weight"]
     model, _ = load_checkpoint(tmp_path)
     assert type(model.model.layers[0].self_attn.v_proj) is torch.nn.Linear
     assert len(list(stored_linears(model))) == 7 * LAYERS - 1
 
 
 PROJECTION = "model.layers.1.mlp.down_proj"
+
+
+@contextmanager
+def stored_tensors(folder: Path) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the tensors of a checkpoint, and store them again as they have been changed."""
+    path = folder / "model.safetensors"
+    tensors = load_file(path)
+    yield tensors
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 @pytest.mark.parametrize(
@@ -145,11 +155,10 @@ def test_broken_checkpoints_name_the_tensor(
 ) -> None:
     save_plain(tmp_path)
     quantize_folder(tmp_path, name)
-    stored = load_file(tmp_path / "model.safetensors")
-    tensor = stored.pop(f"{PROJECTION}.{part}")
-    if change is not None:
-        stored[f"{PROJECTION}.{part}"] = change(tensor).contiguous()
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with stored_tensors(tmp_path) as stored:
+        tensor = stored.pop(f"{PROJECTION}.{part}")
+        if change is not None:
+            stored[f"{PROJECTION}.{part}"] = change(tensor).contiguous()
     monkeypatch.setattr(checkpoint, "map_weights", None)  # refused before a weight is read
     with pytest.raises(CheckpointError, match=words) as error:
         Engine(tmp_path)
@@ -159,9 +168,8 @@ def test_broken_checkpoints_name_the_tensor(
 
 def test_weights_in_fp8_are_never_read_without_their_scales(tmp_path: Path) -> None:
     save_plain(tmp_path)
-    stored = load_file(tmp_path / "model.safetensors")
-    stored[f"{PROJECTION}.weight"] = stored[f"{PROJECTION}.weight"].to(FP8)
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with stored_tensors(tmp_path) as stored:
+        stored[f"{PROJECTION}.weight"] = stored[f"{PROJECTION}.weight"].to(FP8)
     with pytest.raises(CheckpointError, match="is stored as F8_E4M3 and should be BF16"):
         Engine(tmp_path)
 
@@ -178,9 +186,8 @@ def test_a_configuration_for_weights_that_are_not_quantized_is_refused(tmp_path:
 def test_gptq_columns_out_of_order_are_refused(tmp_path: Path) -> None:
     save_plain(tmp_path)
     quantize_folder(tmp_path, "gptq")
-    stored = load_file(tmp_path / "model.safetensors")
-    stored[f"{PROJECTION}.g_idx"] = stored[f"{PROJECTION}.g_idx"].flip(0).contiguous()
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with stored_tensors(tmp_path) as stored:
+        stored[f"{PROJECTION}.g_idx"] = stored[f"{PROJECTION}.g_idx"].flip(0).contiguous()
     with pytest.raises(UnsupportedModelError, match="desc_act=False"):
         Engine(tmp_path)
 
@@ -192,9 +199,8 @@ def test_scales_that_are_no_finite_numbers_are_refused(
 ) -> None:
     save_plain(tmp_path)
     quantize_folder(tmp_path, name)
-    stored = load_file(tmp_path / "model.safetensors")
-    stored[f"{PROJECTION}.{part}"].view(-1)[3] = value
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with stored_tensors(tmp_path) as stored:
+        stored[f"{PROJECTION}.{part}"].view(-1)[3] = value
     with pytest.raises(CheckpointError, match=f"infinite or not a number: those of {PROJECTION};"):
         Engine(tmp_path)
 
@@ -203,11 +209,10 @@ def test_scales_that_are_no_finite_numbers_are_refused(
 def test_gptq_weights_of_the_other_version_are_refused(name: str, tmp_path: Path) -> None:
     save_plain(tmp_path)
     quantize_folder(tmp_path, name)
-    stored = load_file(tmp_path / "model.safetensors")
-    for key, each in stored.items():
-        if key.endswith(".qzeros"):  # eight fours of bits, each 8 or, in the first version, 7
-            each.fill_(0x77777777 if name == "gptq_v2" else -0x77777778)
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with stored_tensors(tmp_path) as stored:
+        for key, each in stored.items():
+            if key.endswith(".qzeros"):  # eight fours of bits, each 8 or, in the first version, 7
+                each.fill_(0x77777777 if name == "gptq_v2" else -0x77777778)
     with pytest.raises(CheckpointError, match="zero points of GPTQ's other version"):
         Engine(tmp_path)
 
@@ -215,10 +220,9 @@ def test_gptq_weights_of_the_other_version_are_refused(name: str, tmp_path: Path
 def test_a_quantized_embedding_is_refused_by_name(tmp_path: Path) -> None:
     save_plain(tmp_path)
     quantize_folder(tmp_path, "fp8_channel")
-    stored = load_file(tmp_path / "model.safetensors")
-    name = "model.embed_tokens.weight"
-    stored[name] = stored[name].to(FP8)
-    stored[f"{name}_scale"] = torch.ones(len(stored[name]), 1)
-    save_file(stored, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with stored_tensors(tmp_path) as stored:
+        name = "model.embed_tokens.weight"
+        stored[name] = stored[name].to(FP8)
+        stored[f"{name}_scale"] = torch.ones(len(stored[name]), 1)
     with pytest.raises(UnsupportedModelError, match=r"quantized embedding \(model.embed_tokens\)"):
         Engine(tmp_path)
