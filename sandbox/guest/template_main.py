@@ -287,7 +287,7 @@ class Template:
         disk = self.settings["limits"]["disk"]
         namespaces.enter_own(self.view_settings, child.folder / "run", disk, uid, gid, shown)
         # A kernel that makes a user namespace must wait for this. Another goes on meanwhile, as it
-        # takes a while on a busy machine; its first cell waits for the descriptor sent below.
+        # takes a while on a busy machine; the pool gives it no cell before it has the descriptor.
         wait = child.uid is None
         if wait:
             leave_old_root()

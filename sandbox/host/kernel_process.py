@@ -68,6 +68,7 @@ class KernelProcess:
         self._report = report
         self._key = key
         self._connection: dict[str, Any] = {}
+        self._started: dict[str, Any] | None = None  # the kernel's report of its start
 
     @property
     def connection_file(self) -> Path:
@@ -103,6 +104,9 @@ class KernelProcess:
     def read_report(self) -> dict[str, Any] | None:
         """Read what has come of the kernel's report; call this when `report_fd` is readable.
 
+        The report and the descriptor of the kernel's process come in either order, since the first
+        process of its namespace may be the later one to send. The socket is open until both came.
+
         Returns:
             The report, or None if it is not complete yet.
 
@@ -117,11 +121,22 @@ class KernelProcess:
             data, fds = b"", []
         if fds:
             self._take_pidfd(fds[0])
+        else:
+            self._take_report(data)
+        if self._started is None or self.pidfd == self._root_pidfd:
             return None
+        self._write_connection_file()
+        self._report.close()
+        return self._started
+
+    def _take_report(self, data: bytes) -> None:
+        """Keep the kernel's report of its start, or raise the error that it tells."""
         try:
             report = json.loads(data)
         except ValueError:
             report = {"error": "it ended before it was ready"}
+        if not report:
+            report = {"error": "this process cannot open another file; raise ulimit -n"}
         if "error" in report:
             kind = SandboxError
             if report.get("permanent"):
@@ -131,13 +146,11 @@ class KernelProcess:
             failure = kind(f"A kernel did not start: {report['error']}.")
             failure.add_note(report.get("trace", ""))
             raise failure
+        self._started = report
         self.protections = report["active"]
         self._connection = report["connection"]
         if self._connection["transport"] == "ipc":
             self._connection["ip"] = str(self.sockets / "k")
-        self._write_connection_file()
-        self._report.close()
-        return dict(report)
 
     def _take_pidfd(self, pidfd: int) -> None:
         """Watch the kernel itself, whose id in this process namespace only its descriptor tells."""
