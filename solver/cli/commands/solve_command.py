@@ -86,10 +86,10 @@ def run(options: argparse.Namespace) -> int:
                 display.line(solver.table())
             if config.model is not None:
                 display.note(solver.protocol.reason)
-            display.note(f"ready after {startup:.1f} s: {counted(config.attempts, 'attempt')}")
-            trace.clear()
             asked = time.monotonic()
             try:
+                display.note(f"ready after {startup:.1f} s: {counted(config.attempts, 'attempt')}")
+                trace.clear()
                 result = solver.solve(text, on_progress=display.progress, on_attempt=trace.add)
             except KeyboardInterrupt:
                 said = interrupt_text(trace.records, config.attempts, time.monotonic() - asked)
