@@ -312,8 +312,8 @@ def positive_ints(text: str) -> list[int]:
     return [positive_int(part.strip()) for part in text.split(",")]
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Return the command line's options; exit with code 2 and one sentence if they are wrong."""
+def make_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", choices=sorted(SHAPES), default="gemma-4-31b-shapes")
     parser.add_argument(
@@ -366,6 +366,12 @@ def parse_arguments() -> argparse.Namespace:
         help="most of the GPU's memory to use, for the room on a smaller one (an H100 has 81559)",
     )
     parser.add_argument("--compare", choices=["hf"], help="also time transformers' generate")
+    return parser
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Return the command line's options; exit with code 2 and one sentence if they are wrong."""
+    parser = make_parser()
     arguments = parser.parse_args()
     longest = max(PROMPT, *arguments.contexts) + 2 * (WARMUP_STEPS + STEPS)
     if longest > arguments.max_context:

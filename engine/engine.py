@@ -3,9 +3,7 @@
 import threading
 import time
 from collections import deque
-from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import partial
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from .execution.draft_chain import DeviceDrafter
 from .execution.in_flight_step import InFlightStep
 from .inspection.architecture import Architecture, inspect_architecture, text_model
 from .inspection.kv_geometry import with_fp8_cache
-from .loading.checkpoint import DuringLoad, load_weights, model_end_token_ids, read_config
+from .loading.checkpoint import model_end_token_ids, read_config
 from .model_errors import ModelError
 from .quantization.meta_modules import describe_stored_weights
 from .sampling_params import SamplingParams
@@ -34,12 +32,11 @@ from .startup.device_selection import (
     model_device,
     out_of_memory_message,
     select_device,
-    select_dtype,
     uses_kernels,
 )
-from .startup.kernel_warmup import kernel_warmup
 from .startup.kv_cache_sizing import make_sized_runner
-from .startup.runner_factory import choose_fused, execution_path, parameter_allocator
+from .startup.model_load import load_model
+from .startup.runner_factory import choose_fused, execution_path
 from .startup.step_timing import measure_step_costs
 
 
@@ -96,18 +93,7 @@ class Engine:
         )
         try:
             if not isinstance(model, PreTrainedModel):
-                stored = architecture.config.dtype
-                dtype = select_dtype(config.dtype, device, stored, Path(model))
-                allocate = parameter_allocator(fused)
-                during_load: DuringLoad = nullcontext
-                if kernels:  # they compile while weights are read from the disk
-                    during_load = partial(
-                        kernel_warmup,
-                        architecture=fused or architecture,
-                        config=config,
-                        fused=fused is not None,
-                    )
-                model = load_weights(model, architecture, device, dtype, allocate, during_load)
+                model = load_model(Path(model), architecture, fused, device, config, kernels)
             if isinstance(drafting, AssistantCheckpoint):
                 drafting = drafting.load(device, model.dtype)
             sized = make_sized_runner(

@@ -33,10 +33,10 @@ def main(folder: str, device: str | None = None, began: str | None = None) -> No
 
     end_phase("torch")
     from eightfold.engine import Engine, EngineConfig, SamplingParams
-    from eightfold.engine import engine as engine_module
+    from eightfold.engine.startup import model_load
 
     end_phase("engine imported")
-    load_weights = engine_module.load_weights
+    load_weights = model_load.load_weights
 
     def load_and_report(*arguments: Any, **options: Any) -> Any:
         end_phase("load begins")
@@ -44,7 +44,7 @@ def main(folder: str, device: str | None = None, began: str | None = None) -> No
         end_phase("weights loaded")
         return model
 
-    engine_module.load_weights = load_and_report
+    model_load.load_weights = load_and_report
     engine = Engine(folder, EngineConfig(device=device, max_context=4096))
     preload.stop()
     end_phase("engine ready")

@@ -32,7 +32,7 @@ from eightfold.engine import engine as engine_module
 from eightfold.engine.execution import gpu_runner
 from eightfold.engine.inspection.meta_model import allocate_parameters
 from eightfold.engine.loading import checkpoint
-from eightfold.engine.startup import kernel_warmup
+from eightfold.engine.startup import kernel_warmup, model_load
 from eightfold.engine.startup.dummy_step import dummy_step
 from eightfold.kernels.cuda import nvrtc
 from eightfold.kernels.layers import linear_many_rows
@@ -50,9 +50,9 @@ def by_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run the engine as on a GPU, with the kernels in the interpreter."""
     monkeypatch.setattr(engine_module, "uses_kernels", lambda *_: True)
     monkeypatch.setattr(kernel_warmup, "MAX_CHUNK", 72)
-    allocator = engine_module.parameter_allocator
+    allocator = model_load.parameter_allocator
     monkeypatch.setattr(  # as on a GPU, files are not mapped
-        engine_module, "parameter_allocator", lambda fused: allocator(fused) or allocate_parameters
+        model_load, "parameter_allocator", lambda fused: allocator(fused) or allocate_parameters
     )
 
 

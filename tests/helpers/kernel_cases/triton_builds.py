@@ -180,7 +180,7 @@ def module_ops() -> Iterator[Build]:
     yield rotate_and_write.rotate_and_write_kernel, kinds, heads | {"INTERLEAVED": True}, 4
 
 
-def layers() -> Iterator[Build]:
+def linear_layers() -> Iterator[Build]:
     weights = {
         "K": 5376, "BM": 16, "BN": 64, "BK": 128, "SPLITS": 1, "PREFETCH": 0, "TMA": True,
         "STAGES": 5, "PDL": True, "GATED": False, "SILU": False,
@@ -200,6 +200,9 @@ def layers() -> Iterator[Build]:
         4,
     )
     yield linear_few_rows.linear_few_rows_kernel, LAYER | {"out": F}, weights | {"BM": 64}, 4
+
+
+def norms_and_embeddings() -> Iterator[Build]:
     norms = {
         "N": 5376,
         "BLOCK": 8192,
@@ -292,7 +295,8 @@ def builds(capability: int) -> Iterator[Build]:
     """
     seen = set()
     attending = [*attention(capability)]
-    for build in (*sampling(), *attending, *layers(), *module_ops(), *stored()):
+    layers = (*linear_layers(), *norms_and_embeddings())
+    for build in (*sampling(), *attending, *layers, *module_ops(), *stored()):
         kernel, types, constants, warps = for_gpu(build, capability)
         if capability != 90 and kernel in seen and build not in attending:
             continue
