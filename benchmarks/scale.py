@@ -37,7 +37,8 @@ from eightfold.demo.problems import take
 from eightfold.solver import Solver, SolverConfig
 from eightfold.solver.devices.device_list import choose_devices
 from eightfold.solver.display.progress_display import ProgressDisplay
-from eightfold.solver.evaluation.run_folder import RunFolder, iterate_run
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import iterate_run
 from eightfold.solver.evaluation.run_scores import summarize
 from eightfold.solver.problem_set import Problem, ProblemSet
 from eightfold.solver.scale.cluster_run import ClusterRun

@@ -35,7 +35,7 @@ from eightfold.common.terminal_table import Column, format_table
 from eightfold.solver import SolverError
 from eightfold.solver.attempts.voting import DEFAULT_RULE, RULES, Rule, early_stop_reason, vote
 from eightfold.solver.evaluation.confidence_intervals import pass_at_k
-from eightfold.solver.evaluation.run_folder import read_lines
+from eightfold.solver.evaluation.run_reader import read_lines
 
 KEYS = (
     *("problem", "answer", "right", "generated_tokens", "code_tokens", "tool_output_tokens"),

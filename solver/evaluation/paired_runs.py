@@ -11,7 +11,7 @@ from typing import Any
 from ..solver_config import SolverError
 from .confidence_intervals import bootstrap_interval
 from .run_curves import judged_attempts, largest_k, right_share
-from .run_folder import statistics_of
+from .run_reader import statistics_of
 from .run_scores import Run
 
 FLIPS = 10_000

@@ -10,7 +10,8 @@ from typing import Any
 from eightfold.common.html_table import html_cells, html_table
 
 from ..solver_config import SolverError
-from .run_folder import read_run, read_settings
+from .run_folder import read_settings
+from .run_reader import read_run
 from .run_scores import Run, summarize
 
 RUN_FILES = ("problems.jsonl", "attempts.jsonl", "run.json", "summary.json")

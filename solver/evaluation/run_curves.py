@@ -12,7 +12,7 @@ from typing import Any
 from ..attempts.attempt_statistics import AttemptStatistics
 from ..attempts.voting import early_stop_reason, vote
 from .confidence_intervals import bootstrap_interval
-from .run_folder import statistics_of
+from .run_reader import statistics_of
 from .run_scores import CUT_OFF, Run, Score, mean_score, pass_score, vote_score
 
 MAX_SUBSETS = 256

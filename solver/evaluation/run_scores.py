@@ -18,10 +18,10 @@ from .confidence_intervals import (
     pass_at_k,
     wilson_interval,
 )
-from .run_folder import RunRecord, statistics_of
+from .run_reader import RunRecord, statistics_of
 
 Run = Sequence[RunRecord]
-"""The records of problems, each with those of its attempts, as `run_folder.read_run` returns."""
+"""The records of problems, each with those of its attempts, as `run_reader.read_run` returns."""
 
 CUT_OFF = (Ending.CONSENSUS, Ending.INTERRUPTED)
 """Endings that do not tell whether the attempt would have been right."""

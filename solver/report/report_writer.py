@@ -20,7 +20,8 @@ from jinja2 import Environment, FileSystemLoader, Undefined
 from markupsafe import Markup
 
 from ..evaluation.run_curves import judged_attempts
-from ..evaluation.run_folder import read_run, read_settings
+from ..evaluation.run_folder import read_settings
+from ..evaluation.run_reader import read_run
 from ..evaluation.run_scores import Run
 from ..solver_config import SolverError
 from .conversation import pieces_of

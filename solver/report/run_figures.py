@@ -20,7 +20,7 @@ from ..evaluation.run_curves import (
     pass_curve,
     stop_curve,
 )
-from ..evaluation.run_folder import statistics_of
+from ..evaluation.run_reader import statistics_of
 from ..evaluation.run_scores import (
     Run,
     Score,

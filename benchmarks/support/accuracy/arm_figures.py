@@ -11,7 +11,7 @@ from support.accuracy.arm_runs import ArmResult, Records
 
 from eightfold.solver.attempts.voting import DEFAULT_RULE, RULES
 from eightfold.solver.evaluation.confidence_intervals import bootstrap_interval
-from eightfold.solver.evaluation.run_folder import statistics_of
+from eightfold.solver.evaluation.run_reader import statistics_of
 from eightfold.solver.evaluation.run_scores import Score, pass_score, replay_vote, vote_score
 
 CODE = re.compile(r"```\s*(?:python|py)\b|<tool_call>|\"name\"\s*:\s*\"python\"|<\|tool_call>")

@@ -16,7 +16,8 @@ from eightfold.sandbox import KernelPool
 from eightfold.solver import Solver, SolverConfig
 from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.evaluation_run import Evaluation
-from eightfold.solver.evaluation.run_folder import RunFolder, read_run
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import read_run
 from eightfold.solver.problem_set import Problem
 
 Records = list[tuple[dict[str, Any], list[dict[str, Any]]]]

@@ -19,7 +19,8 @@ from ...attempts.attempt import Ending
 from ...display.progress_display import ProgressDisplay
 from ...evaluation.evaluation_run import Evaluation
 from ...evaluation.problem_record import SET_ASIDE, is_unfamiliar
-from ...evaluation.run_folder import RunFolder, RunRecord, iterate_run, write_json
+from ...evaluation.run_folder import RunFolder, write_json
+from ...evaluation.run_reader import RunRecord, iterate_run
 from ...evaluation.run_scores import pass_caveat, summarize
 from ...evaluation.run_settings import run_settings
 from ...model_defaults import ModelInputs, read_model_inputs

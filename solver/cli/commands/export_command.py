@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from eightfold.common.counted_noun import counted
 
 from ...evaluation.recorded_run import check_output
-from ...evaluation.run_folder import read_run, read_settings
+from ...evaluation.run_folder import read_settings
+from ...evaluation.run_reader import read_run
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode
 

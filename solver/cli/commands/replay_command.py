@@ -12,7 +12,7 @@ from eightfold.common.terminal_table import Column, format_table
 
 from ...attempts.attempt import Ending
 from ...attempts.voting import RULES
-from ...evaluation.run_folder import read_run
+from ...evaluation.run_reader import read_run
 from ...evaluation.run_scores import Score, pass_caveat, pass_score, vote_score
 from ...solver_config import SolverError
 from ..exit_codes import ExitCode

@@ -14,7 +14,7 @@ import pytest
 
 from eightfold.demo.problems import take
 from eightfold.solver.cli import main
-from eightfold.solver.evaluation.run_folder import read_lines, read_run
+from eightfold.solver.evaluation.run_reader import read_lines, read_run
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(290)]
 

@@ -21,7 +21,8 @@ from helpers.solver_cases.recorded_run import (
 from eightfold.solver.attempts.engine_loop import EngineLostError
 from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.evaluation_run import Evaluation
-from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import read_lines, read_run
 from eightfold.solver.evaluation.run_tally import RunTally
 from eightfold.solver.time_budget import Budget, BudgetConfig
 

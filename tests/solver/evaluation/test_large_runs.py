@@ -12,14 +12,8 @@ from helpers.solver_cases.recorded_run import PROBLEMS, SETTINGS, attempt_record
 from eightfold.solver import SolverError
 from eightfold.solver.evaluation.confidence_intervals import bootstrap_interval, normal_interval
 from eightfold.solver.evaluation.problem_queue import ProblemQueue
-from eightfold.solver.evaluation.run_folder import (
-    READ_BYTES,
-    FinishedProblem,
-    RunFolder,
-    iterate_run,
-    read_lines,
-    read_run,
-)
+from eightfold.solver.evaluation.run_folder import READ_BYTES, FinishedProblem, RunFolder
+from eightfold.solver.evaluation.run_reader import iterate_run, read_lines, read_run
 
 
 @pytest.mark.parametrize("length", [1, READ_BYTES - 1, READ_BYTES, 3 * READ_BYTES + 7])

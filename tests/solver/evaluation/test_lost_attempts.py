@@ -29,7 +29,8 @@ from eightfold.solver.attempts.attempt import Ending
 from eightfold.solver.cli import main
 from eightfold.solver.evaluation.evaluation_run import Evaluation
 from eightfold.solver.evaluation.machine_failure import RETRIES
-from eightfold.solver.evaluation.run_folder import RunFolder, read_run
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import read_run
 from eightfold.solver.evaluation.run_scores import summarize
 from eightfold.solver.solver import Result
 

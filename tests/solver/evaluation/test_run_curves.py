@@ -19,7 +19,7 @@ from eightfold.solver.evaluation.run_curves import (
     right_share,
     stop_curve,
 )
-from eightfold.solver.evaluation.run_folder import read_run
+from eightfold.solver.evaluation.run_reader import read_run
 
 
 def made_run(*answers: list[int]) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:

@@ -10,13 +10,8 @@ import pytest
 from helpers.solver_cases.recorded_run import SETTINGS, record_run
 
 from eightfold.solver import SolverError
-from eightfold.solver.evaluation.run_folder import (
-    KEYS,
-    RunFolder,
-    read_lines,
-    read_run,
-    statistics_of,
-)
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import KEYS, read_lines, read_run, statistics_of
 
 
 def test_a_run_is_not_mixed_with_another(tmp_path: Path) -> None:

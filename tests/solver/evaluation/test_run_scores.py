@@ -8,7 +8,7 @@ import pytest
 from helpers.solver_cases.recorded_run import SETTINGS, record_run
 
 from eightfold.solver.attempts.attempt_statistics import AttemptStatistics
-from eightfold.solver.evaluation.run_folder import read_run
+from eightfold.solver.evaluation.run_reader import read_run
 from eightfold.solver.evaluation.run_scores import pass_score, replay_vote, summarize, vote_score
 
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.solver_cases.hostile_run import SETTINGS, attempt, plain_run, problem
 
 from eightfold.solver.attempts.voting import RULES
-from eightfold.solver.evaluation.run_folder import read_run
+from eightfold.solver.evaluation.run_reader import read_run
 from eightfold.solver.report.run_figures import plots, score_rows, verdict
 
 

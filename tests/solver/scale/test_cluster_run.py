@@ -22,7 +22,8 @@ from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.machine_failure import RETRIES, Cause
 from eightfold.solver.evaluation.problem_record import SET_ASIDE
-from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import read_lines, read_run
 from eightfold.solver.evaluation.run_scores import summarize
 from eightfold.solver.problem_set import Problem
 from eightfold.solver.scale.cluster_run import MAX_KILLS, ClusterRun

@@ -10,7 +10,8 @@ from helpers.solver_cases.recorded_run import PROBLEMS, record_run
 from eightfold.solver.cli.commands import evaluate_command
 from eightfold.solver.evaluation.machine_failure import Cause, MachineFailure
 from eightfold.solver.evaluation.problem_record import set_aside_record
-from eightfold.solver.evaluation.run_folder import RunFolder, iterate_run, read_run
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import iterate_run, read_run
 from eightfold.solver.report.report_writer import write_report
 from eightfold.solver.scale.cluster_view import cluster_line, cluster_view
 from eightfold.solver.scale.crew_messages import CrewReport, WorkerState

@@ -14,7 +14,8 @@ from eightfold.solver import SolverConfig, SolverError
 from eightfold.solver.cli import main
 from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.machine_failure import Cause
-from eightfold.solver.evaluation.run_folder import RunFolder, read_lines, read_run
+from eightfold.solver.evaluation.run_folder import RunFolder
+from eightfold.solver.evaluation.run_reader import read_lines, read_run
 from eightfold.solver.scale import ray_cluster
 from eightfold.solver.scale.cluster_run import ClusterRun
 from eightfold.solver.scale.crew_messages import CrewPlan
