@@ -48,7 +48,7 @@ HANGING = {
     "swallows everything": (
         "print('before')\nwhile True:\n    try:\n        while True: pass\n    except: pass",
         "timeout",
-        "before\nTimeoutError",
+        "before\n",  # a second interrupt that comes at the jump to `try` is not swallowed
     ),
     "finally sleeps": (
         "import time\ntry:\n    time.sleep(600)\nfinally:\n    time.sleep(600)",
