@@ -197,7 +197,8 @@ class Generation:
 
     async def _change(self) -> None:
         self._changed.clear()
-        await self._changed.wait()
+        if self._refused is None:  # else it came while the reader was busy; nothing more will
+            await self._changed.wait()
         if self._refused is not None:
             raise self._refused
 

@@ -25,6 +25,7 @@ from eightfold.solver.server.link.messages import (
     Cancel,
     FrameReader,
     Generate,
+    Refused,
     Started,
     Updates,
     frame,
@@ -223,6 +224,22 @@ def test_failed_steps_fail_the_requests_and_the_engine_goes_on(link: Link) -> No
         assert (await tokens_of(generation(client, 3)))[0] == {0: (0, 1, 2)}
 
     link.run(fail)
+
+
+def test_a_failure_that_comes_while_the_reader_is_busy_is_raised_by_the_next_read() -> None:
+    client: Any = SimpleNamespace(number=lambda: 0, running={}, send=lambda message: None)
+
+    async def fail() -> None:
+        one = generation(client, None)
+        reading = one.updates()
+        one.update(0, (5,), None)
+        one.receive(Started(0))
+        assert [update.tokens for update in await anext(reading)] == [(5,)]
+        one.receive(Refused(0, "The engine failed.", 500))
+        with pytest.raises(ApiError, match="The engine failed"):
+            await asyncio.wait_for(anext(reading), PATIENCE)
+
+    asyncio.run(fail())
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
