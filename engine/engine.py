@@ -72,9 +72,7 @@ class Engine:
             raise ValueError("A drafter is given, but speculate is 'off'; set it to 'auto'.")
         if isinstance(model, PreTrainedModel):
             if config.weights is not None:
-                raise ValueError(
-                    "weights rounds a checkpoint; give its folder, or leave it at None."
-                )
+                raise ValueError("weights rounds checkpoints; give a folder, or leave it at None.")
             architecture = inspect_architecture(model.config)
             model = text_model(model, architecture)
             device = model_device(model, config)
@@ -86,23 +84,21 @@ class Engine:
         kernels = uses_kernels(device, config, architecture)
         choice = choose_fused(architecture, config, kernels)
         fused = choice.architecture
+        decoded = fused or architecture
         uniform = kernels or fused is not None  # decode kernels: as many rows for each sequence
         drafting: Drafter | AssistantCheckpoint | LoadedAssistant | None
         drafting = drafter or choose_drafter(
-            config.speculate, model, fused or architecture, uniform, fused is not None
+            config.speculate, model, decoded, uniform, fused is not None
         )
         try:
             if not isinstance(model, PreTrainedModel):
                 model = load_model(Path(model), architecture, fused, device, config, kernels)
             if isinstance(drafting, AssistantCheckpoint):
                 drafting = drafting.load(device, model.dtype)
-            sized = make_sized_runner(
-                model, fused or architecture, config, kernels, fused is not None
-            )
+            sized = make_sized_runner(model, decoded, config, kernels, fused is not None)
         except torch.OutOfMemoryError as error:
             raise ModelError(out_of_memory_message(config, device)) from error
-        self.device = device
-        self.max_context = sized.max_context
+        self.device, self.max_context = device, sized.max_context
         self.bytes_of = sized.bytes_of
         if isinstance(drafting, LoadedAssistant):
             self.bytes_of["drafter"] = drafting.nbytes
@@ -110,9 +106,8 @@ class Engine:
         self._stored_weights = describe_stored_weights(model)
         self._runner = sized.runner
         self.path = execution_path(sized.runner, choice, architecture, config)
-        self._speculator = self._make_speculator(drafting, fused or architecture, uniform)
-        lookahead = config.lookahead
-        self._lookahead = int(kernels) if lookahead is None else lookahead
+        self._speculator = self._make_speculator(drafting, decoded, uniform)
+        self._lookahead = int(kernels) if config.lookahead is None else config.lookahead
         self._scheduler = Scheduler(
             PageTables(sized.groups, sized.page_size, config.prefix_cache),
             config.max_running,

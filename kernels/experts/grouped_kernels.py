@@ -124,6 +124,35 @@ def _scale_tile(s_rows, word, K: tl.constexpr):
     return tl.load(s_rows[:, None] + tl.minimum(word // 4, K // 32 - 1)[None, :])
 
 
+@triton.jit
+def _mxfp4_sums(
+    acc, up_acc, x_rows, w, scales, gate, up, K: tl.constexpr, BK: tl.constexpr,
+    EVEN_K: tl.constexpr, STAGES: tl.constexpr, ASM: tl.constexpr,
+):  # fmt: skip
+    """Return acc and up_acc plus the products of the weight rows gate and up with rows of x."""
+    gate_words, up_words = w + gate * (K // 8), w + up * (K // 8)
+    gate_scales, up_scales = scales + gate * (K // 32), scales + up * (K // 32)
+    word = tl.arange(0, BK // 8)
+    x_columns = word // 16 * 128 + word % 16
+    gate_scale = _scale_tile(gate_scales, word, K)
+    up_scale = _scale_tile(up_scales, word, K)
+    for k0 in tl.range(0, K, BK, num_stages=STAGES):
+        gate_tile = _word_tile(gate_words, k0 // 8 + word, K, EVEN_K)
+        up_tile = _word_tile(up_words, k0 // 8 + word, K, EVEN_K)
+        for j in tl.static_range(8):
+            part = tl.load(x_rows[None, :] + (k0 + x_columns + 16 * j)[:, None])
+            plane = expand_mxfp4_plane(gate_tile, gate_scale, j, ASM)
+            acc = tl.dot(plane.to(part.dtype), part, acc)
+            plane = expand_mxfp4_plane(up_tile, up_scale, j, ASM)
+            up_acc = tl.dot(plane.to(part.dtype), part, up_acc)
+        # The next scales are read ahead; the compiler does not do it for single bytes.
+        gate_scale = _scale_tile(gate_scales, (k0 + BK) // 8 + word, K)
+        up_scale = _scale_tile(up_scales, (k0 + BK) // 8 + word, K)
+    acc *= 18446744073709551616.0
+    up_acc *= 18446744073709551616.0
+    return acc, up_acc
+
+
 @triton.jit(do_not_specialize=["most"])
 def gate_up_kernel(
     x, order, tiles, w, scales, bias, h, most,
@@ -153,26 +182,9 @@ def gate_up_kernel(
         acc = tl.zeros([BN, BM], tl.float32)
         up_acc = tl.zeros([BN, BM], tl.float32)
         if MXFP4:
-            gate_words, up_words = w + gate * (K // 8), w + up * (K // 8)
-            gate_scales, up_scales = scales + gate * (K // 32), scales + up * (K // 32)
-            word = tl.arange(0, BK // 8)
-            x_columns = word // 16 * 128 + word % 16
-            gate_scale = _scale_tile(gate_scales, word, K)
-            up_scale = _scale_tile(up_scales, word, K)
-            for k0 in tl.range(0, K, BK, num_stages=STAGES):
-                gate_tile = _word_tile(gate_words, k0 // 8 + word, K, EVEN_K)
-                up_tile = _word_tile(up_words, k0 // 8 + word, K, EVEN_K)
-                for j in tl.static_range(8):
-                    part = tl.load(x_rows[None, :] + (k0 + x_columns + 16 * j)[:, None])
-                    plane = expand_mxfp4_plane(gate_tile, gate_scale, j, ASM)
-                    acc = tl.dot(plane.to(part.dtype), part, acc)
-                    plane = expand_mxfp4_plane(up_tile, up_scale, j, ASM)
-                    up_acc = tl.dot(plane.to(part.dtype), part, up_acc)
-                # The next scales are read ahead; the compiler does not do it for single bytes.
-                gate_scale = _scale_tile(gate_scales, (k0 + BK) // 8 + word, K)
-                up_scale = _scale_tile(up_scales, (k0 + BK) // 8 + word, K)
-            acc *= 18446744073709551616.0
-            up_acc *= 18446744073709551616.0
+            acc, up_acc = _mxfp4_sums(
+                acc, up_acc, x_rows, w, scales, gate, up, K, BK, EVEN_K, STAGES, ASM
+            )
         else:
             for k0 in tl.range(0, K, BK, num_stages=STAGES):
                 k = k0 + tl.arange(0, BK)

@@ -15,12 +15,24 @@ PAIR_LAYOUTS = ("halves", "partial", "neighbors")
 
 
 @triton.jit
-def _load_parts(qkv, at, live, rows, width, PARTS: tl.constexpr):
+def _load_elements(
+    qkv, bias, row, at, live, rows, width, PARTS: tl.constexpr, HAS_BIAS: tl.constexpr
+):
     """Load elements ``at`` of a token's row, which may be float32 parts to add up."""
-    x = tl.load(qkv + at, mask=live, other=0.0).to(tl.float32)
+    x = tl.load(qkv + row + at, mask=live, other=0.0).to(tl.float32)
     for part in tl.static_range(1, PARTS):
-        x += tl.load(qkv + (part * rows).to(tl.int64) * width + at, mask=live, other=0.0)
+        x += tl.load(qkv + (part * rows).to(tl.int64) * width + row + at, mask=live, other=0.0)
+    if HAS_BIAS:
+        x += tl.load(bias + at, mask=live, other=0.0).to(tl.float32)
     return x
+
+
+@triton.jit
+def _store_pairs(to, a, b, first, second, live):
+    """Store both elements of pairs in heads that begin at ``to``."""
+    dtype: tl.constexpr = to.dtype.element_ty
+    tl.store(to + first[None, :], a.to(dtype), mask=live)
+    tl.store(to + second[None, :], b.to(dtype), mask=live)
 
 
 @triton.jit
@@ -36,6 +48,29 @@ def _pair_elements(i, HEAD_DIM: tl.constexpr, PAIRS: tl.constexpr, LAYOUT: tl.co
         first = 2 * i
         second = 2 * i + 1
     return first, second
+
+
+@triton.jit
+def _sum_of_squares(
+    qkv, bias, row, begin, count, rows, width, PARTS: tl.constexpr, HAS_BIAS: tl.constexpr,
+    WIDE: tl.constexpr,
+):  # fmt: skip
+    """Return the sum of the squares of a token's elements [begin, begin + count)."""
+    squares = tl.zeros([WIDE], tl.float32)
+    for d0 in range(0, count, WIDE):
+        d = d0 + tl.arange(0, WIDE)
+        x = _load_elements(qkv, bias, row, begin + d, d < count, rows, width, PARTS, HAS_BIAS)
+        squares += x * x
+    return tl.sum(squares, 0)
+
+
+@triton.jit
+def _rotate_pairs(a, b, cos, sin, position, i, PAIRS: tl.constexpr):
+    """Return both elements of pairs i, rotated by the angles of a position."""
+    angle = position.to(tl.int64) * PAIRS
+    c = tl.load(cos + angle + i, mask=i < PAIRS, other=1.0)[None, :]
+    s = tl.load(sin + angle + i, mask=i < PAIRS, other=0.0)[None, :]
+    return a * c - b * s, b * c + a * s
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -64,25 +99,20 @@ def norm_rope_and_cache_kernel(
     width = ALL_HEADS * HEAD_DIM
     row = token.to(tl.int64) * width
     of_head = (h0 + heads)[:, None] * HEAD_DIM
-    a = _load_parts(qkv, row + of_head + first[None, :], live, rows, width, PARTS)
-    b = _load_parts(qkv, row + of_head + second[None, :], live, rows, width, PARTS)
-    if HAS_BIAS:
-        a += tl.load(bias + of_head + first[None, :], mask=live, other=0.0).to(tl.float32)
-        b += tl.load(bias + of_head + second[None, :], mask=live, other=0.0).to(tl.float32)
+    a = _load_elements(qkv, bias, row, of_head + first[None, :], live, rows, width, PARTS, HAS_BIAS)
+    b = _load_elements(
+        qkv, bias, row, of_head + second[None, :], live, rows, width, PARTS, HAS_BIAS
+    )
     is_query = h0 < HEADS
     is_value = h0 >= HEADS + KV_HEADS
     if NORM == 2:
         if not is_value:
             begin = 0 if is_query else HEADS * HEAD_DIM
             count = HEADS * HEAD_DIM if is_query else KV_HEADS * HEAD_DIM
-            squares = tl.zeros([WIDE], tl.float32)
-            for d0 in range(0, count, WIDE):
-                d = d0 + tl.arange(0, WIDE)
-                x = _load_parts(qkv, row + begin + d, d < count, rows, width, PARTS)
-                if HAS_BIAS:
-                    x += tl.load(bias + begin + d, mask=d < count, other=0.0).to(tl.float32)
-                squares += x * x
-            factor = tl.rsqrt(tl.sum(squares, 0) / count + eps)
+            squares = _sum_of_squares(
+                qkv, bias, row, begin, count, rows, width, PARTS, HAS_BIAS, WIDE
+            )
+            factor = tl.rsqrt(squares / count + eps)
             a = a * factor
             b = b * factor
     elif (is_value and VALUE_NORM) or (not is_value and NORM == 1):
@@ -99,24 +129,16 @@ def norm_rope_and_cache_kernel(
             a *= tl.load(weight + at + first[None, :], mask=live, other=0.0).to(tl.float32)
             b *= tl.load(weight + at + second[None, :], mask=live, other=0.0).to(tl.float32)
         if not ONE_COPY:
-            angle = tl.load(positions + token).to(tl.int64) * PAIRS
-            c = tl.load(cos + angle + i, mask=i < PAIRS, other=1.0)[None, :]
-            s = tl.load(sin + angle + i, mask=i < PAIRS, other=0.0)[None, :]
-            turned = a * c - b * s
-            b = b * c + a * s
-            a = turned
+            a, b = _rotate_pairs(a, b, cos, sin, tl.load(positions + token), i, PAIRS)
     if is_query:
         to = q_out + (token.to(tl.int64) * HEADS + h0 + heads)[:, None] * HEAD_DIM
-        tl.store(to + first[None, :], a.to(q_out.dtype.element_ty), mask=live)
-        tl.store(to + second[None, :], b.to(q_out.dtype.element_ty), mask=live)
+        _store_pairs(to, a, b, first, second, live)
     else:
         slot = tl.load(slots + token).to(tl.int64)
         cache = value_cache if is_value else key_cache
         head = h0 - HEADS - KV_HEADS if is_value else h0 - HEADS
         to = cache + (slot * KV_HEADS + head + heads)[:, None] * HEAD_DIM
-        stored = live & (slot >= 0)
-        tl.store(to + first[None, :], a.to(key_cache.dtype.element_ty), mask=stored)
-        tl.store(to + second[None, :], b.to(key_cache.dtype.element_ty), mask=stored)
+        _store_pairs(to, a, b, first, second, live & (slot >= 0))
 
 
 def norm_rope_and_cache(

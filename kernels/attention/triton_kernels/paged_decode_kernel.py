@@ -24,9 +24,13 @@ from .split_combine_kernel import sequence_splits
 
 @triton.jit
 def _load_query_blocks(
-    q_row, live, HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, NUM_BLOCKS: tl.constexpr
+    q, seq, kv_head, row, HEADS: tl.constexpr, GROUP: tl.constexpr, Q_LEN: tl.constexpr,
+    HEAD_DIM: tl.constexpr, BLOCK_DIM: tl.constexpr, NUM_BLOCKS: tl.constexpr,
 ):  # fmt: skip
     """Return the query transposed: a [BLOCK_DIM, rows] block for each part of the head."""
+    row_index = (seq * Q_LEN + row // GROUP) * HEADS + kv_head * GROUP + row % GROUP
+    q_row = q + row_index.to(tl.int64) * HEAD_DIM
+    live = row < Q_LEN * GROUP
     blocks = ()
     for i in tl.static_range(NUM_BLOCKS):
         dims = i * BLOCK_DIM + tl.arange(0, BLOCK_DIM)
@@ -120,6 +124,46 @@ def _one_copy_scores(
 
 
 @triton.jit
+def _load_vectors(
+    tile, at, live, scales, dtype: tl.constexpr, BLOCK_DIM: tl.constexpr,
+    NUM_BLOCKS: tl.constexpr, FP8: tl.constexpr,
+):  # fmt: skip
+    """Return a tile of a one-copy cache: a [keys, BLOCK_DIM] block for each part of the head."""
+    blocks = ()
+    for i in tl.static_range(NUM_BLOCKS):
+        blocks = blocks + (load_tile(tile + i * BLOCK_DIM, at, live[:, None], scales, dtype, FP8),)
+    return blocks
+
+
+@triton.jit
+def _tile_scores(
+    scores, query, k_tile, v_tile, at, live, dim, key_scales, value_scales, HEAD_DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr, FP8: tl.constexpr,
+):  # fmt: skip
+    """Return scores plus those of a tile of keys, and the tile's values."""
+    dtype: tl.constexpr = query.dtype
+    kv_live = live[:, None]
+    if BLOCK_DIM != HEAD_DIM:
+        kv_live = kv_live & (dim < HEAD_DIM)[None, :]
+    key = load_tile(k_tile, at, kv_live, key_scales, dtype, FP8)
+    value = load_tile(v_tile, at, kv_live, value_scales, dtype, FP8)
+    return tl.dot(key, query, scores), value
+
+
+@triton.jit
+def _seen_keys(pos, key_pos, live, row_pos, sees, base, WINDOW: tl.constexpr, TREE: tl.constexpr):
+    """Return which rows see which keys of a tile, [keys, rows]."""
+    if TREE:
+        own = (sees[None, :] >> tl.maximum(pos - base, 0)[:, None]) & 1
+        seen = live[:, None] & ((pos < base)[:, None] | (own == 1))
+    else:
+        seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
+    if WINDOW:
+        seen = seen & (key_pos[:, None] > row_pos[None, :] - WINDOW)
+    return seen
+
+
+@triton.jit
 def _add_values(sums, values, weights, decay, NUM_BLOCKS: tl.constexpr):
     """Return the weighted sums of values with those of one more tile, block by block."""
     new_sums = ()
@@ -146,9 +190,8 @@ def _attend_keys(
     row_pos, sees = base + row // GROUP, row
     if TREE:
         row_pos, sees = _load_tree(tree, seq, row, BLOCK_ROWS, Q_LEN, GROUP)
-    row_index = (seq * Q_LEN + row // GROUP) * HEADS + kv_head * GROUP + row % GROUP
     query = _load_query_blocks(
-        q + row_index.to(tl.int64) * HEAD_DIM, row < Q_LEN * GROUP, HEAD_DIM, BLOCK_DIM, NUM_BLOCKS
+        q, seq, kv_head, row, HEADS, GROUP, Q_LEN, HEAD_DIM, BLOCK_DIM, NUM_BLOCKS
     )
     sums = ()
     for _ in tl.static_range(NUM_BLOCKS):
@@ -174,35 +217,25 @@ def _attend_keys(
             FP8,
         )  # fmt: skip
         scores = tl.zeros([TILE, BLOCK_ROWS], tl.float32)
-        values = ()
         if ONE_COPY:
-            for i in tl.static_range(NUM_BLOCKS):
-                block = load_tile(
-                    k + tile + i * BLOCK_DIM, at_kv, live[:, None], key_scales, dtype, FP8
-                )
-                values = values + (block,)
+            values = _load_vectors(
+                k + tile, at_kv, live, key_scales, dtype, BLOCK_DIM, NUM_BLOCKS, FP8
+            )
             scores = _one_copy_scores(
                 scores, query, values, rotation, cos, sin, row_pos, key_pos, tile_start, base,
                 PAIRS, BLOCK_DIM, NUM_BLOCKS, Q_LEN, TREE,
             )  # fmt: skip
         else:
-            kv_live = live[:, None]
-            if BLOCK_DIM != HEAD_DIM:
-                kv_live = kv_live & (dim < HEAD_DIM)[None, :]
             value_scales = tile_scales(
                 v_scales, tile_start, live, first_pos, page_table, kv_head, PAGE_SIZE, TILE,
                 KV_HEADS, FP8,
             )  # fmt: skip
-            key = load_tile(k + tile, at_kv, kv_live, key_scales, dtype, FP8)
-            values = (load_tile(v + tile, at_kv, kv_live, value_scales, dtype, FP8),)
-            scores = tl.dot(key, query[0], scores)
-        if TREE:
-            own = (sees[None, :] >> tl.maximum(pos - base, 0)[:, None]) & 1
-            seen = live[:, None] & ((pos < base)[:, None] | (own == 1))
-        else:
-            seen = live[:, None] & (pos[:, None] <= row_pos[None, :])
-        if WINDOW:
-            seen = seen & (key_pos[:, None] > row_pos[None, :] - WINDOW)
+            scores, value = _tile_scores(
+                scores, query[0], k + tile, v + tile, at_kv, live, dim, key_scales, value_scales,
+                HEAD_DIM, BLOCK_DIM, FP8,
+            )  # fmt: skip
+            values = (value,)
+        seen = _seen_keys(pos, key_pos, live, row_pos, sees, base, WINDOW, TREE)
         scores = tl.where(seen, scaled_scores(scores, scale, softcap, HAS_CAP), float("-inf"))
         weights, decay, top, total = online_softmax_step(scores, top, total, 0)
         weights = weights.to(dtype)

@@ -113,6 +113,60 @@ def _scale_of(scales, group, GROUPS: tl.constexpr, SCALE_ROWS: tl.constexpr):
     return tl.load(scales + tl.minimum(group, GROUPS - 1) * SCALE_ROWS).to(tl.float32)
 
 
+@triton.jit
+def _stored_sums(
+    x_rows, codes, scales, zeros, expert, n, K: tl.constexpr, N: tl.constexpr,
+    GROUP: tl.constexpr, GROUPS: tl.constexpr, SHARED_ROWS: tl.constexpr, FP8: tl.constexpr,
+    ZEROS: tl.constexpr, GATED: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
+    BK: tl.constexpr, STAGES: tl.constexpr, ASM: tl.constexpr,
+):  # fmt: skip
+    """Return the products of an expert's weight rows n with rows of x; if GATED, also of up's."""
+    WIDTH: tl.constexpr = K if FP8 else K // 2
+    ROWS: tl.constexpr = 2 * N if GATED else N
+    SCALE_ROWS: tl.constexpr = (ROWS + SHARED_ROWS - 1) // SHARED_ROWS
+    GROUP_BYTES: tl.constexpr = GROUP if FP8 else GROUP // 2
+    EVEN: tl.constexpr = WIDTH % BK == 0
+    SCALED: tl.constexpr = GROUPS > 1
+    inside = tl.minimum(n, N - 1)  # weight rows beyond the last read the last
+    first_codes = codes + expert * (ROWS * WIDTH)
+    first_scales = scales + expert * (GROUPS * SCALE_ROWS)
+    first_zeros = zeros + expert * (GROUPS * ROWS)
+    first_rows = first_codes + inside * WIDTH
+    up_rows = first_codes + (inside + N) * WIDTH
+    first_at = first_scales + inside // SHARED_ROWS
+    up_at = first_scales + (inside + N) // SHARED_ROWS
+    acc = tl.zeros([BN, BM], tl.float32)
+    up_acc = tl.zeros([BN, BM], tl.float32)
+    # Scales are read a step ahead; the compiler does not do it.
+    scale = _scale_of(first_at, 0, GROUPS, SCALE_ROWS)
+    up_scale = _scale_of(up_at, 0, GROUPS, SCALE_ROWS) if GATED else scale
+    for k0 in tl.range(0, WIDTH, BK, num_stages=STAGES):
+        byte = k0 + tl.arange(0, BK)
+        if FP8:
+            column = byte
+            low = _columns_of_x(x_rows, column, K, EVEN)
+            high = low
+        else:
+            column = byte // 16 * 32 + byte % 16
+            low = _columns_of_x(x_rows, column, K, EVEN)
+            high = _columns_of_x(x_rows, column + 16, K, EVEN)
+        at = first_zeros + k0 // GROUP_BYTES * ROWS + inside
+        acc = _add_tile(acc, first_rows, at, scale, byte, low, high, WIDTH, EVEN, FP8, ZEROS,
+                        SCALED, ASM)  # fmt: skip
+        if GATED:
+            up_acc = _add_tile(up_acc, up_rows, at + N, up_scale, byte, low, high, WIDTH, EVEN,
+                               FP8, ZEROS, SCALED, ASM)  # fmt: skip
+        if SCALED:
+            group = (k0 + BK) // GROUP_BYTES
+            scale = _scale_of(first_at, group, GROUPS, SCALE_ROWS)
+            if GATED:
+                up_scale = _scale_of(up_at, group, GROUPS, SCALE_ROWS)
+    if not SCALED:
+        acc *= scale[:, None]
+        up_acc *= up_scale[:, None]
+    return acc, up_acc
+
+
 @triton.jit(do_not_specialize=["most", "rows_of_x"])
 def stored_product_kernel(
     x, order, tiles, codes, scales, zeros, weights, out, most, rows_of_x,
@@ -128,13 +182,7 @@ def stored_product_kernel(
 
     BK is in bytes of a weight row; a step lies in one group of columns.
     """
-    WIDTH: tl.constexpr = K if FP8 else K // 2
-    ROWS: tl.constexpr = 2 * N if GATED else N
-    SCALE_ROWS: tl.constexpr = (ROWS + SHARED_ROWS - 1) // SHARED_ROWS
-    GROUP_BYTES: tl.constexpr = GROUP if FP8 else GROUP // 2
     BLOCKS: tl.constexpr = (N + BN - 1) // BN
-    EVEN: tl.constexpr = WIDTH % BK == 0
-    SCALED: tl.constexpr = GROUPS > 1
     pdl_launch_dependents(PDL)
     pdl_wait(PDL)
     tile = tl.program_id(0) // BLOCKS
@@ -147,44 +195,10 @@ def stored_product_kernel(
         position = begin + tl.minimum(m, rows - 1)
         pair = tl.load(order + position)
         x_rows = x + (pair // TOP_K if GATED else position).to(tl.int64) * K
-        inside = tl.minimum(n, N - 1)  # weight rows beyond the last read the last
-        own = expert.to(tl.int64)
-        first_codes = codes + own * (ROWS * WIDTH)
-        first_scales = scales + own * (GROUPS * SCALE_ROWS)
-        first_zeros = zeros + own * (GROUPS * ROWS)
-        first_rows = first_codes + inside * WIDTH
-        up_rows = first_codes + (inside + N) * WIDTH
-        first_at = first_scales + inside // SHARED_ROWS
-        up_at = first_scales + (inside + N) // SHARED_ROWS
-        acc = tl.zeros([BN, BM], tl.float32)
-        up_acc = tl.zeros([BN, BM], tl.float32)
-        # Scales are read a step ahead; the compiler does not do it.
-        scale = _scale_of(first_at, 0, GROUPS, SCALE_ROWS)
-        up_scale = _scale_of(up_at, 0, GROUPS, SCALE_ROWS) if GATED else scale
-        for k0 in tl.range(0, WIDTH, BK, num_stages=STAGES):
-            byte = k0 + tl.arange(0, BK)
-            if FP8:
-                column = byte
-                low = _columns_of_x(x_rows, column, K, EVEN)
-                high = low
-            else:
-                column = byte // 16 * 32 + byte % 16
-                low = _columns_of_x(x_rows, column, K, EVEN)
-                high = _columns_of_x(x_rows, column + 16, K, EVEN)
-            at = first_zeros + k0 // GROUP_BYTES * ROWS + inside
-            acc = _add_tile(acc, first_rows, at, scale, byte, low, high, WIDTH, EVEN, FP8, ZEROS,
-                            SCALED, ASM)  # fmt: skip
-            if GATED:
-                up_acc = _add_tile(up_acc, up_rows, at + N, up_scale, byte, low, high, WIDTH, EVEN,
-                                   FP8, ZEROS, SCALED, ASM)  # fmt: skip
-            if SCALED:
-                group = (k0 + BK) // GROUP_BYTES
-                scale = _scale_of(first_at, group, GROUPS, SCALE_ROWS)
-                if GATED:
-                    up_scale = _scale_of(up_at, group, GROUPS, SCALE_ROWS)
-        if not SCALED:
-            acc *= scale[:, None]
-            up_acc *= up_scale[:, None]
+        acc, up_acc = _stored_sums(
+            x_rows, codes, scales, zeros, expert.to(tl.int64), n, K, N, GROUP, GROUPS, SHARED_ROWS,
+            FP8, ZEROS, GATED, BM, BN, BK, STAGES, ASM,
+        )  # fmt: skip
         if GATED:
             acc = activate(acc, up_acc, ACTIVATION)
             to = out + (begin + m).to(tl.int64)[None, :] * N + n[:, None]
