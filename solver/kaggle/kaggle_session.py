@@ -106,6 +106,7 @@ class Session:
         total: number of problems to come, for the log: those of the budget, unless a test of fewer
             is served.
         served: number of problems that `predict` was called with.
+        answered: number of problems that it has answered.
         fallbacks: number of them that got the fallback answer.
         solver: the solver, or None while there is none.
         loader: the thread that loads the present solver.
@@ -123,7 +124,7 @@ class Session:
         self.config = config
         self.budget = Budget(config.budget)
         self.total = config.problems
-        self.served = 0
+        self.served = self.answered = 0
         self.fallbacks = 0
         self.solver: SessionSolver | None = None
         self.rebuilds = 0
@@ -172,6 +173,7 @@ class Session:
             note += one_line(error)
         self.fallbacks += note.startswith(FALLBACK)
         self._record(name, answer, note, began, granted, task)
+        self.answered += 1
         return answer_frame(name, answer)
 
     def close(self) -> None:
@@ -296,11 +298,11 @@ class Session:
         return self.solver
 
     def _rebuild(self, task: _ProblemTask) -> None:
-        """Start to load a new solver, unless one is loading or the rebuilds are used up."""
+        """Start to load a new solver, unless one is loading or no further one may be."""
         with self._rebuilding:
             # Without any solver, the limit does not matter: only the fallback would be left.
             used_up = self.solver is not None and self.rebuilds >= MAX_REBUILDS
-            if used_up or self.loader.is_alive():
+            if used_up or self._closed or self.loader.is_alive():
                 return
             self.rebuilds += 1
             task.faults.append("the solver is rebuilt")

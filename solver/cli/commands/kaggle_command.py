@@ -102,38 +102,33 @@ def run(options: argparse.Namespace) -> int:
     out = Path(options.out)
     settings = rehearsal_config(options, config, len(problems), out)
     check_output_folder(out)
+    display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
     session = predict_endpoint.start(settings)
-    display = show_progress(session, len(problems), options.quiet)
-    rows = [Row(problem.id, problem.text, problem.answer) for problem in problems]
     try:
+        show_progress(display, session, len(problems))
+        rows = [Row(problem.id, problem.text, problem.answer) for problem in problems]
         answers = run_gateway(predict_endpoint.predict, rows, out, seed=options.order)
     except GatewayError as error:
         raise OSError(f"The gateway ended the run: {error}") from error
     except KeyboardInterrupt:
         session.write_log = lambda line: None  # what is said below is the last word
         display.close()
-        done = max(0, session.served - 1)  # the last one was interrupted
-        where = f"; their answers are in {settings.log}" if done else ""
-        raise KeyboardInterrupt(
-            f"Interrupted; {done} of {counted(len(problems), 'problem')} done{where}."
-        ) from None
+        where = f"; their answers are in {settings.log}" if session.answered else ""
+        done = f"{session.answered} of {counted(len(problems), 'problem')} done"
+        raise KeyboardInterrupt(f"Interrupted; {done}{where}.") from None
     finally:
         predict_endpoint.stop()
     return report(problems, answers, session.fallbacks, out, options.json)
 
 
-def show_progress(session: Session, problems: int, quiet: bool) -> ProgressDisplay:
+def show_progress(display: ProgressDisplay, session: Session, problems: int) -> None:
     """Show the run and the attempts at its present problem; the log's lines go between.
 
     Args:
+        display: shows them; the log is written also if it is not enabled.
         session: the run.
         problems: number of problems.
-        quiet: True shows the log alone.
-
-    Returns:
-        The display.
     """
-    display = ProgressDisplay(sys.stderr, enabled=not quiet)
 
     def show(id_: str, progress: Progress) -> None:
         limit = session.budget.config.limit
@@ -148,7 +143,6 @@ def show_progress(session: Session, problems: int, quiet: bool) -> ProgressDispl
         print(line, file=sys.stderr, flush=True)
 
     session.on_progress, session.write_log = show, write_log
-    return display
 
 
 def rehearsal_config(

@@ -12,9 +12,11 @@ from typing import Any
 
 import polars as pl
 import pytest
+from helpers.solver_cases.kaggle_stubs import StubSolver
 
 from eightfold.solver.attempts.problem_progress import Progress
 from eightfold.solver.cli import main
+from eightfold.solver.cli.commands import kaggle_command
 from eightfold.solver.kaggle import local_gateway, predict_endpoint
 from eightfold.solver.time_budget import Budget, BudgetConfig
 
@@ -46,16 +48,18 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(
-    ("served", "said"),
+    ("answered", "said"),
     [
-        (1, "0 of 1 problem done."),
-        (2, "1 of 1 problem done; their answers are in out/kaggle.jsonl."),
+        (0, "0 of 1 problem done."),
+        (1, "1 of 1 problem done; their answers are in out/kaggle.jsonl."),
     ],
 )
 def test_an_interrupt_replaces_the_table_and_is_the_last_word(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, served: int, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: int, said: str
 ) -> None:
-    session: Any = SimpleNamespace(served=served, fallbacks=0, budget=Budget(BudgetConfig()))
+    session: Any = SimpleNamespace(
+        served=1, answered=answered, fallbacks=0, budget=Budget(BudgetConfig())
+    )
 
     def gateway(*arguments: Any, **options: Any) -> None:
         session.on_progress("p", PROGRESS)
@@ -76,6 +80,22 @@ def test_an_interrupt_replaces_the_table_and_is_the_last_word(
     table, _, last = sys.stderr.getvalue().rpartition("\x1b[0K")  # type: ignore[attr-defined]
     assert "0 fallbacks" in table
     assert last == f"Interrupted; {said}\n"
+
+
+def test_an_interrupt_before_the_first_problem_ends_the_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> None:
+        raise KeyboardInterrupt
+
+    start = predict_endpoint.start
+    monkeypatch.setattr(predict_endpoint, "start", lambda settings: start(settings, StubSolver))
+    monkeypatch.setattr(kaggle_command, "show_progress", interrupted)
+    (tmp_path / "p.csv").write_text("id,problem\np,x\n")
+    words = [str(tmp_path / "p.csv"), "--out", str(tmp_path), "--quiet"]
+    assert main(["kaggle", "rehearse", *words]) == 130
+    assert capsys.readouterr().err.endswith("Interrupted; 0 of 1 problem done.\n")
+    assert predict_endpoint._session is None
 
 
 def test_a_rehearsal_of_the_bundled_model(

@@ -180,6 +180,37 @@ def test_a_solver_that_returns_after_it_was_replaced_does_no_harm() -> None:
     assert len(made) == 2, "the solver in its place is not replaced"
 
 
+def test_a_run_that_is_ended_in_a_problem_makes_no_further_solver() -> None:
+    solving, closed = threading.Event(), threading.Event()
+    made: list[StubSolver] = []
+
+    class ClosedSolver(StubSolver):
+        """Fails once it is closed, as a solver whose engine has ended."""
+
+        def solve(self, text: str, **options: Any) -> Result:
+            solving.set()
+            closed.wait(60)
+            raise RuntimeError("the engine has ended")
+
+        def close(self) -> None:
+            super().close()
+            closed.set()
+
+    def make() -> StubSolver:
+        made.append(ClosedSolver())
+        return made[-1]
+
+    run = start_session(make)
+    asked = threading.Thread(target=run.predict, args=("a", "p"))
+    asked.start()
+    assert solving.wait(60)
+    assert run.answered == 0
+    run.close()
+    asked.join(60)
+    assert (len(made), run.rebuilds) == (1, 0)
+    assert (run.answered, run.fallbacks) == (1, 1)
+
+
 def test_without_time_nothing_is_attempted() -> None:
     stub = StubSolver()
     start_session(lambda: stub, budget=BudgetConfig(limit=1e-3, floor=0, cap=900))
