@@ -101,9 +101,9 @@ class Evaluation:
             threading.Thread(target=self._work, name=f"problem-{index}", daemon=True)
             for index in range(min(self.parallel, self.waiting.left))
         ]
-        for worker in workers:
-            worker.start()
         try:
+            for worker in workers:
+                worker.start()
             while any(worker.is_alive() for worker in workers):
                 for worker in workers:
                     worker.join(0.2)

@@ -119,8 +119,8 @@ def run(options: argparse.Namespace) -> int:
     inputs = read_model_inputs(config, progress=not options.quiet)
     logger.info("model: %s", inputs.folder)
     settings = run_settings(config, survey.digest, inputs, options.limit_time)
-    folder = RunFolder(Path(options.out), settings, resume=True)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
+    folder = RunFolder(Path(options.out), settings, resume=True)
     try:
         if len(folder.finished) < survey.count:
             evaluation: Evaluation | ClusterRun
@@ -131,13 +131,13 @@ def run(options: argparse.Namespace) -> int:
             if evaluation.out_of_time:
                 said = f"Time is up: {evaluation.status()}; the same command goes on."
                 print(said, file=sys.stderr)
+        return _report(folder.folder, settings, options.json)
     except KeyboardInterrupt:
         display.clear()
         done = f"{folder.count} of {counted(survey.count, 'problem')} done"
         raise KeyboardInterrupt(f"Interrupted; {done}; --resume goes on.") from None
     finally:
         folder.close()
-    return _report(folder.folder, settings, options.json)
 
 
 def _solve_here(

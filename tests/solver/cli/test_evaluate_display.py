@@ -13,6 +13,7 @@ from helpers.solver_cases.recorded_run import ANSWERS, PROBLEMS, ScriptedSolver
 
 from eightfold.solver import Result, solver
 from eightfold.solver.cli import main
+from eightfold.solver.cli.commands import evaluate_command
 from eightfold.solver.evaluation import run_folder
 from eightfold.solver.evaluation.evaluation_run import Evaluation
 
@@ -129,6 +130,22 @@ def test_an_interrupt_says_how_much_is_done_and_how_to_go_on(
     )
     monkeypatch.setattr(Evaluation, "status", status)
     assert command.run("--resume") == 0
+
+
+def test_an_interrupt_of_the_summary_says_that_the_problems_are_done(
+    command: ScriptedCommand, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(evaluate_command, "_report", interrupted)
+    assert command.run() == 130
+    assert capsys.readouterr().err.endswith(
+        "Interrupted; 6 of 6 problems done; --resume goes on.\n"
+    )
+    monkeypatch.undo()
+    assert command.run("--resume") == 0
+    assert (command.folder / "run" / "summary.json").is_file()
 
 
 @pytest.mark.parametrize("full", ["attempts", "problems"])

@@ -94,6 +94,32 @@ def test_a_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> No
     assert list(read_lines(folder / "problems.jsonl")) == []
 
 
+def test_an_interrupt_between_the_first_problems_is_one_of_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = threading.Event()
+    started: list[threading.Thread] = []
+
+    class InterruptedThread(threading.Thread):
+        def start(self) -> None:
+            if started:
+                raise KeyboardInterrupt
+            started.append(self)
+            super().start()
+
+    monkeypatch.setattr(threading, "Thread", InterruptedThread)
+    run = RunFolder(tmp_path / "run", SETTINGS, resume=True)
+    solver = ScriptedSolver(ANSWERS, lambda text: go_on.wait(100))
+    evaluation = Evaluation(solver, PROBLEMS, len(PROBLEMS), run, parallel=2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.run(silent_display())
+    go_on.set()
+    started[0].join(100)
+    run.close()
+    assert solver.solved == ["text 0"]
+    assert list(read_lines(tmp_path / "run" / "problems.jsonl")) == []
+
+
 def test_the_budget_grants_time_and_ends_the_run(tmp_path: Path) -> None:
     budget = Budget(BudgetConfig(limit=1000, reserve=100, cap=300, margin=0), spent_before=0.0)
     solver, _ = record_run(tmp_path / "run", budget=budget)
