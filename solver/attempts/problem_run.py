@@ -91,7 +91,7 @@ class ProblemRun:
         self._began = time.monotonic()
 
     def start(self, problem: str) -> None:
-        """Submit the prompt to each engine and fork it there.
+        """Submit the prompt to each engine and fork it there; an interrupt ends the attempts.
 
         Raises:
             ValueError: if an engine cannot take the prompt.
@@ -107,6 +107,9 @@ class ProblemRun:
                 if len(self._lanes) == 1:
                     raise
                 self._fault(lane, error, final=True)
+            except KeyboardInterrupt:  # the engine may be starting them at this moment
+                self.abandon(Ending.INTERRUPTED)
+                raise
 
     def wait(
         self, on_progress: Callable[[Progress], None] | None = None, interval: float = 0.25

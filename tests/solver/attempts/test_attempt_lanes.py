@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -107,6 +107,23 @@ def test_an_engine_without_memory_loses_its_own_attempts_only() -> None:
         result = run.wait()
     assert endings(result) == [Ending.MEMORY] * 4
     assert result.stopped == Ending.MEMORY
+
+
+def test_an_interrupt_while_attempts_start_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(loop: EngineLoop, command: Callable[[], object]) -> None:
+        loop.post(command)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    engine = ScriptedEngine([[ENDLESS]] * 2, 1)
+    with scripted_solver(engine, attempts=2, time=60.0) as solver:
+        with monkeypatch.context() as patch:
+            patch.setattr(EngineLoop, "call", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                solver.solve("problem")
+        solver.loop.call(lambda: None)
+        assert len(engine.sequences) == 2
+        assert all(one.status == "finished" for one in engine.sequences.values())
+        assert not solver.loop._listeners
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
