@@ -84,6 +84,8 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 # The parent's standard output may be a line of JSON.
                 stdout=subprocess.DEVNULL if silent else 2,
+                # A terminal's Ctrl-C is the parent's business, also while the child starts.
+                start_new_session=True,
             )
         from multiprocessing.connection import Connection  # needs the platform's own modules
 
@@ -161,9 +163,9 @@ def serve(descriptor: int) -> None:
     from multiprocessing.connection import Connection
 
     pipe = Connection(descriptor)
+    held = None
     try:
         factory, arguments = pipe.recv()
-        held = None
 
         def make() -> Any:
             nonlocal held

@@ -111,9 +111,12 @@ class EngineProcess:
         return counters
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; at once if it still loads the model, and could not be asked to."""
         self._has_work = False
-        self._child.close()
+        if self._device is None:
+            self._child.kill()
+        else:
+            self._child.close()
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:

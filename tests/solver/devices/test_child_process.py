@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from eightfold.solver.devices.child_process import ChildLostError, ChildProcess, ForeignError
+from eightfold.solver.devices.child_process import (
+    ChildLostError,
+    ChildProcess,
+    ForeignError,
+    serve,
+)
 
 
 class UnpicklableError(Exception):
@@ -101,6 +107,21 @@ def test_a_child_that_dies_or_hangs_is_told() -> None:
     with pytest.raises(ChildLostError, match="did not answer"):
         child.call("sleep", 100, timeout=0.2)
     assert not is_running(child.pid)
+
+
+def test_a_terminals_interrupt_does_not_reach_a_child_that_starts() -> None:
+    child = ChildProcess(FACTORY, 0)
+    assert os.getpgid(child.pid) == child.pid != os.getpgid(0)
+    child.kill()
+
+
+def test_a_child_whose_parent_is_gone_before_it_reads_ends_without_an_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    ours, theirs = socket.socketpair()
+    ours.close()
+    serve(theirs.detach())
 
 
 def test_a_child_ends_with_its_parent() -> None:

@@ -6,13 +6,16 @@ import os
 import signal
 import urllib.request
 from collections.abc import Iterator
+from pathlib import Path
 
 import openai
 import pytest
 
+from eightfold.engine import EngineConfig
 from eightfold.solver import Solver, SolverConfig
 from eightfold.solver.attempts.attempt import Ending
 from eightfold.solver.cli import main
+from eightfold.solver.devices import engine_process
 from eightfold.solver.devices.engine_process import EngineProcess
 from eightfold.solver.server.link.http_process import HttpProcess, listen
 
@@ -101,6 +104,25 @@ def test_a_dead_engine_process_costs_its_own_attempts_only(spread: Solver) -> No
     assert spread.alive
     result = spread.solve(PROBLEM)
     assert [record["ending"] for record in result.attempts] == [Ending.ANSWERED] * 4
+
+
+def test_an_engine_that_loads_its_model_is_ended_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[str] = []
+
+    class Child:
+        """Notes how it is ended."""
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.kill = lambda: ended.append("killed")
+            self.close = lambda: ended.append("closed")
+            self.ready = lambda: "cpu"
+
+    monkeypatch.setattr(engine_process, "ChildProcess", Child)
+    loading, loaded = (EngineProcess(Path(), EngineConfig(), "cpu", n) for n in range(2))
+    loaded.ready()
+    loading.close()
+    loaded.close()
+    assert ended == ["killed", "closed"]
 
 
 def test_devices_that_there_are_not_are_wrong_input(capsys: pytest.CaptureFixture[str]) -> None:
