@@ -93,5 +93,5 @@ setup(
             "compressed-tensors>=0.13",
         ],
     },
-    entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:main"]},
+    entry_points={"console_scripts": ["eightfold = eightfold.solver.cli:run"]},
 )

@@ -2,5 +2,6 @@
 """The command line `eightfold`."""
 
 from .command_line import main
+from .program import run
 
-__all__ = ["main"]
+__all__ = ["main", "run"]

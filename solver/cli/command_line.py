@@ -146,6 +146,14 @@ def _discard_unwritable_output() -> None:
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
-    """Say that the command was interrupted, and what the command says about it, if anything."""
-    print(str(interrupt) or "Interrupted.", file=sys.stderr)
+    """Say that the command was interrupted, and what the command says about it, if anything.
+
+    It may have said that with an earlier interrupt, which this one has replaced.
+    """
+    said = ""
+    error: BaseException | None = interrupt
+    while error is not None and not said:
+        said = str(error) if isinstance(error, KeyboardInterrupt) else ""
+        error = error.__context__
+    print(said or "Interrupted.", file=sys.stderr)
     return ExitCode.INTERRUPTED

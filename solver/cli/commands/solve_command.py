@@ -76,6 +76,7 @@ def run(options: argparse.Namespace) -> int:
     logger.info("model: %s", inputs.folder)
     trace = AttemptTrace(options.trace)
     display = ProgressDisplay(sys.stderr, enabled=not options.quiet)
+    said = ""
     try:
         display.note("loading the model and starting the Python kernels")
         from ...solver import Solver
@@ -93,9 +94,11 @@ def run(options: argparse.Namespace) -> int:
                 result = solver.solve(text, on_progress=display.progress, on_attempt=trace.add)
             except KeyboardInterrupt:
                 said = interrupt_text(trace.records, config.attempts, time.monotonic() - asked)
-                raise KeyboardInterrupt(said) from None
+                raise
             display.clear()
             report(result, startup, options)
+    except KeyboardInterrupt:  # perhaps a second one, which came while the solver was closed
+        raise KeyboardInterrupt(said) from None
     finally:
         display.clear()
         trace.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pty
@@ -16,7 +17,7 @@ import pytest
 from helpers.solver_cases.recorded_run import record_run
 
 from eightfold.solver.chat.prompt_texts import prompts_for
-from eightfold.solver.cli import main
+from eightfold.solver.cli import command_line, main
 from eightfold.solver.cli.command_line import make_parser
 from eightfold.solver.cli.solver_options import solver_config
 from eightfold.solver.evaluation.run_settings import run_settings
@@ -138,3 +139,16 @@ def test_preload_draws_a_bar_on_a_terminal(tmp_path: Path) -> None:
     assert done.returncode == 0, shown
     assert done.stdout.startswith(b"1 file of 0.00 GB")
     assert "1.0/1.0 MB" in shown.decode()
+
+
+def test_a_second_interrupt_does_not_hide_what_the_first_one_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def interrupted(options: argparse.Namespace) -> int:
+        try:
+            raise KeyboardInterrupt("Interrupted; 3 of 9 problems done.")
+        finally:
+            raise KeyboardInterrupt
+
+    assert command_line._run(argparse.Namespace(run=interrupted)) == 130
+    assert capsys.readouterr().err == "Interrupted; 3 of 9 problems done.\n"

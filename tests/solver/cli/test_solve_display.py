@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers.solver_cases.recorded_run import attempt_record
 
-from eightfold.solver import Result
+from eightfold.solver import Result, solver
+from eightfold.solver.cli import main
 from eightfold.solver.cli.commands.solve_command import (
     AttemptTrace,
     interrupt_text,
@@ -77,6 +80,29 @@ def test_an_interrupt_tells_the_votes_so_far() -> None:
     assert interrupt_text([], 1, 2.0) == (
         "Interrupted after 2 s; votes so far: none (0 of 1 attempt had ended)."
     )
+
+
+def test_a_second_interrupt_does_not_hide_the_votes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class InterruptedSolver(AbstractContextManager):
+        on_gpu = False
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            pass
+
+        def solve(self, text: str, on_attempt: Any, **options: Any) -> Result:
+            on_attempt(record(0, 42, ""))
+            raise KeyboardInterrupt
+
+        def __exit__(self, *error: object) -> None:
+            with ExitStack() as stack:  # which drops what was raised before
+                stack.callback(signal.default_int_handler, signal.SIGINT, None)
+
+    monkeypatch.setattr(solver, "Solver", InterruptedSolver)
+    assert main(["solve", "--quiet", "--attempts", "2", "What is 6 times 7?"]) == 130
+    said = "Interrupted after 0 s; votes so far: 42 x 1 (1 of 2 attempts had ended).\n"
+    assert capsys.readouterr().err == said
 
 
 def test_a_full_disk_is_told_once_with_the_path() -> None:
