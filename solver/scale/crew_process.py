@@ -20,7 +20,7 @@ GIVE_UP_SECONDS = 3.0
 """Time for a crew that could not join to end by itself; Ray may still wait for an answer."""
 
 CLOSE_SECONDS = 25.0
-"""Time for a crew to end its workers and its connection."""
+"""Time for a crew to end its workers and its connection, or a cluster that it still starts."""
 
 
 class CrewProcess:
@@ -44,7 +44,8 @@ class CrewProcess:
             where = plan.address or "on this machine"
             raise SolverError(f"The cluster {where} cannot be joined: {error}") from error
         except BaseException:
-            self._child.close(GIVE_UP_SECONDS)
+            # Processes of a cluster that is being started would outlive a crew that is killed.
+            self._child.close(CLOSE_SECONDS if plan.address is None else GIVE_UP_SECONDS)
             raise
 
     @property

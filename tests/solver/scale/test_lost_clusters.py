@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 import socket
 import time
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -16,7 +18,7 @@ from eightfold.solver.display.progress_display import ProgressDisplay
 from eightfold.solver.evaluation.machine_failure import Cause
 from eightfold.solver.evaluation.run_folder import RunFolder
 from eightfold.solver.evaluation.run_reader import read_lines, read_run
-from eightfold.solver.scale import ray_cluster
+from eightfold.solver.scale import crew_process, ray_cluster
 from eightfold.solver.scale.cluster_run import ClusterRun
 from eightfold.solver.scale.crew_messages import CrewPlan
 from eightfold.solver.scale.crew_process import CrewProcess
@@ -27,10 +29,12 @@ CONFIG = SolverConfig(attempts=2, time=60)
 
 
 def free_port() -> int:
-    """Return a port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nothing listens on, below those that the system gives out by itself."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("100 ports were taken.")
 
 
 def test_a_restarted_head_costs_no_finished_problem(tmp_path: Path) -> None:
@@ -124,6 +128,25 @@ def test_a_listener_that_is_no_head_is_wrong_input(monkeypatch: pytest.MonkeyPat
         address = f"127.0.0.1:{listening.getsockname()[1]}"
         with pytest.raises(SolverError, match=r"has other versions: .*Ray: 2\.1; Python: 3\.9\."):
             ray_cluster.RayCluster(CrewPlan(CONFIG, 1, address))
+
+
+def test_an_interrupted_start_of_a_cluster_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed: list[float] = []
+
+    class Child:
+        """Is interrupted while it joins, and notes how long it is waited for."""
+
+        def __init__(self, *arguments: object, **options: object) -> None:
+            self.close = closed.append
+
+        def ready(self, timeout: float) -> None:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(crew_process, "ChildProcess", Child)
+    for address in (None, "somewhere:6379"):
+        with pytest.raises(KeyboardInterrupt):
+            CrewProcess(CrewPlan(CONFIG, 1, address))
+    assert closed == [crew_process.CLOSE_SECONDS, crew_process.GIVE_UP_SECONDS]
 
 
 def test_without_ray_workers_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
