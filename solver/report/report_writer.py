@@ -6,10 +6,11 @@ import base64
 import errno
 import hashlib
 import os
+import signal
 import zlib
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -221,9 +222,24 @@ def _packed_all(entries: Sequence[ProblemEntry]) -> Generator[str, None, None]:
         return
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
     try:
-        yield from pool.map(_packed, entries)
+        with _interrupts_kept_here():
+            bodies = pool.map(_packed, entries)
+        yield from bodies
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_kept_here() -> Iterator[None]:
+    """Start processes that a terminal's Ctrl-C does not end, each with a traceback of its own."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they inherit
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _packed(entry: ProblemEntry) -> str:

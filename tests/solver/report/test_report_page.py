@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from helpers.headless_chromium import Page, open_browser
@@ -247,3 +250,19 @@ def test_long_conversations_are_set_by_several_processes(
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     [together] = write_report(run, tmp_path / "together.html")
     assert together.read_bytes() == alone.read_bytes()
+
+
+def masked(entry: object) -> str:
+    """Return the signals that this process does not take; for the processes of a test."""
+    return " ".join(number.name for number in signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+
+
+def test_a_terminals_interrupt_does_not_reach_these_processes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(report_writer, "PARALLEL_TOKENS", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(report_writer, "_packed", masked)
+    entries: list[Any] = [SimpleNamespace(tokens=1)] * 2
+    assert list(report_writer._packed_all(entries)) == ["SIGINT"] * 2
+    assert masked(None) == ""
