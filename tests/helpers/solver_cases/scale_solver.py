@@ -99,8 +99,8 @@ def cluster_of(cpus: Sequence[int], **head: Any) -> Iterator[Any]:
 
     # The monitor would kill workers if other processes need the memory, and workers, which yield to
     # all other processes by default, would hardly run beside other tests.
-    os.environ.update({"RAY_USAGE_STATS_ENABLED": "0", "RAY_memory_monitor_refresh_ms": "0"})
-    os.environ["RAY_worker_niceness"] = "0"
+    unset = ("RAY_USAGE_STATS_ENABLED", "RAY_memory_monitor_refresh_ms", "RAY_worker_niceness")
+    os.environ.update(dict.fromkeys(unset, "0"))
     here = str(Path(__file__).resolve().parents[2])
     before = os.environ.get("PYTHONPATH")
     # For the workers, which import this module; later tests must not find the tests' folders.
