@@ -32,6 +32,12 @@ SHORT = BudgetConfig(limit=10**9, floor=8, cap=8)
 """8 seconds per problem."""
 
 
+@pytest.fixture
+def short_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave the solver most of so short a time, also on a busy machine."""
+    monkeypatch.setattr(kaggle_session, "RETURN_SECONDS", 1.0)
+
+
 def logged(path: Path) -> list[dict[str, Any]]:
     """Return the lines of a log."""
     return [json.loads(line) for line in path.read_text().splitlines()]
@@ -131,6 +137,7 @@ def test_without_a_solver_each_problem_tries_to_make_one() -> None:
     assert [ask("p") for _ in range(9)] == [FALLBACK] * 7 + [7] * 2
 
 
+@pytest.mark.usefixtures("short_of_time")
 def test_a_solver_that_hangs_is_left_behind_with_the_votes_so_far() -> None:
     free = threading.Event()
 
@@ -146,12 +153,14 @@ def test_a_solver_that_hangs_is_left_behind_with_the_votes_so_far() -> None:
         made.append(StubSolver(None if made else hang))
         return made[-1]
 
-    start_session(make, budget=SHORT)
+    run = start_session(make, budget=SHORT)
     assert ask("p") == 8, "not 1, which comes after the deadline"
+    run.budget = Budget(BudgetConfig(limit=10**9))  # the next one has enough time
     assert ask("q") == 7, "the next problem has a solver of its own"
     free.set()
 
 
+@pytest.mark.usefixtures("short_of_time")
 def test_a_solver_that_returns_after_it_was_replaced_does_no_harm() -> None:
     late, ended = threading.Event(), threading.Event()
 
@@ -218,6 +227,7 @@ def test_without_time_nothing_is_attempted() -> None:
     assert stub.texts == []
 
 
+@pytest.mark.usefixtures("short_of_time")
 def test_a_model_that_still_loads_costs_the_answer_not_the_run() -> None:
     free = threading.Event()
 
@@ -228,8 +238,8 @@ def test_a_model_that_still_loads_costs_the_answer_not_the_run() -> None:
     run = start_session(make, budget=SHORT)
     assert run.solver is None, "start does not wait for the model"
     assert ask("p") == FALLBACK
+    run.budget = Budget(BudgetConfig(limit=10**9))  # the next one has enough time
     free.set()
-    run.loader.join(30)
     assert ask("p") == 7
 
 

@@ -140,7 +140,7 @@ def test_an_interrupt_ends_a_download_within_a_file(checkpoint: Files, tmp_path:
     names = ("config.json", "tokenizer.json")
     files = {name: checkpoint[name] for name in names} | {"model.safetensors": bytes(100 << 20)}
     command = [sys.executable, "-m", "eightfold.solver.cli", "solve", "x", "--model", "org/model"]
-    with serve_models({"org/model": files}, pause=0.1) as server:
+    with serve_models({"org/model": files}, pause=0.5) as server:
         with subprocess.Popen(
             [*command, "--quiet"],
             env=os.environ | variables(server.address, tmp_path),

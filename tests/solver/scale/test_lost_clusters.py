@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import socket
 import time
-from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
 import pytest
+from helpers.free_ports import free_port
 from helpers.solver_cases.scale_solver import cluster_of, make_solver, scripted
 
 from eightfold.solver import SolverConfig, SolverError
@@ -26,15 +25,6 @@ from eightfold.solver.scale.crew_process import CrewProcess
 pytest.importorskip("ray")
 
 CONFIG = SolverConfig(attempts=2, time=60)
-
-
-def free_port() -> int:
-    """Return a port that nothing listens on, below those that the system gives out by itself."""
-    for port in random.sample(range(20_000, 32_000), 100):
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("100 ports were taken.")
 
 
 def test_a_restarted_head_costs_no_finished_problem(tmp_path: Path) -> None:

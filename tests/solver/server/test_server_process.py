@@ -16,6 +16,7 @@ import openai
 import psutil
 import pytest
 import torch
+from helpers.free_ports import free_port
 from helpers.solver_cases.server_process import KEY, ServerProcess
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -294,7 +295,7 @@ def test_the_voting_model_solves_a_problem(client: Any) -> None:
 
 
 def test_a_killed_server_is_replaced_on_its_port_and_ends_when_told() -> None:
-    first = ServerProcess("--kernels", "1")
+    first = ServerProcess("--kernels", "1", port=free_port())
     first.process.kill()
     first.process.wait()
     second = ServerProcess("--kernels", "1", port=first.port)
