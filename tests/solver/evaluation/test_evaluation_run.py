@@ -97,19 +97,24 @@ def test_a_problem_cut_off_by_an_interrupt_is_not_recorded(tmp_path: Path) -> No
 def test_an_interrupt_between_the_first_problems_is_one_of_the_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go_on = threading.Event()
+    solving, go_on = threading.Event(), threading.Event()
     started: list[threading.Thread] = []
 
     class InterruptedThread(threading.Thread):
         def start(self) -> None:
             if started:
+                assert solving.wait(100)
                 raise KeyboardInterrupt
             started.append(self)
             super().start()
 
+    def solve(text: str) -> None:
+        solving.set()
+        go_on.wait(100)
+
     monkeypatch.setattr(threading, "Thread", InterruptedThread)
     run = RunFolder(tmp_path / "run", SETTINGS, resume=True)
-    solver = ScriptedSolver(ANSWERS, lambda text: go_on.wait(100))
+    solver = ScriptedSolver(ANSWERS, solve)
     evaluation = Evaluation(solver, PROBLEMS, len(PROBLEMS), run, parallel=2)
     with pytest.raises(KeyboardInterrupt):
         evaluation.run(silent_display())
