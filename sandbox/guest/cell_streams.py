@@ -45,7 +45,7 @@ class CurrentCell:
         stream: the cells' stdout and stderr.
         reader: reads what is written to descriptors 1 and 2.
         main_thread: identifier of the thread that runs cells.
-        flooded: True if too much output from outside Python has interrupted this cell.
+        flooded: True if output from outside Python has exhausted this cell's budget.
         forked: True in a process that a cell has forked, which writes to descriptor 1 only.
     """
 
@@ -150,6 +150,7 @@ class PipeReader:
         os.close(write)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._lock = threading.RLock()  # reentrant: a signal handler may print during `drain`
+        self._interrupts = False  # True while a flood is to interrupt the cell
         threading.Thread(target=self._run, name="pipe", daemon=True).start()
 
     def _has_data(self) -> bool:
@@ -167,10 +168,19 @@ class PipeReader:
                     return
                 data = os.read(self._read, PIPE_SIZE)
                 CurrentCell.stream.emit(self._decoder.decode(data))
+                CurrentCell.flooded |= CurrentCell.budget.exhausted
+
+    def begin(self) -> None:
+        """Begin a cell with its whole budget; a flood interrupts it until `finish`."""
+        with self._lock:
+            CurrentCell.budget.reset()
+            CurrentCell.flooded = False
+            self._interrupts = True
 
     def finish(self) -> None:
         """Take what is in the pipe at the end of a cell, with an incomplete last character."""
         with self._lock:
+            self._interrupts = False  # an interrupt from here on would be the next cell's
             self.drain()
             CurrentCell.stream.emit(self._decoder.decode(b"", final=True))
 
@@ -179,13 +189,14 @@ class PipeReader:
         poller.register(self._read, select.POLLIN)
         while True:
             ((_, events),) = poller.poll()
-            self.drain()
+            with self._lock:
+                self.drain()
+                if CurrentCell.flooded and self._interrupts:
+                    self._interrupts = False
+                    os.killpg(0, signal.SIGINT)
             if not events & select.POLLIN:  # no process can write any more
                 return
             if CurrentCell.budget.exhausted:
-                if not CurrentCell.flooded:
-                    CurrentCell.flooded = True
-                    os.killpg(0, signal.SIGINT)
                 time.sleep(0.01)
 
 

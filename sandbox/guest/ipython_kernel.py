@@ -23,8 +23,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Coroutine
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any
 
@@ -51,6 +51,9 @@ from .display_hooks import CellDisplayHook, CellPublisher
 from .nested_loop import CellLoop
 from .request_receiver import RequestReceiver
 from .state_restorer import StateRestorer
+
+_INTERRUPTS = (KeyboardInterrupt, asyncio.CancelledError)  # as which SIGINT reaches a cell
+_ANY_ERROR, _ATTEMPTS = BaseException, range(100)  # also for cells that delete builtins
 
 
 class CellCompiler(XCachingCompiler):
@@ -129,7 +132,7 @@ class CellShell(ZMQInteractiveShell):
         _, error, tb = exc_tuple or sys.exc_info()
         if error is None:
             return
-        if isinstance(error, KeyboardInterrupt) and CurrentCell.flooded:
+        if isinstance(error, _INTERRUPTS) and CurrentCell.flooded:
             error = CurrentCell.budget.error()
         self._show_error(error, tb)
 
@@ -198,6 +201,12 @@ class CellKernel(IPythonKernel):
     receiver: RequestReceiver
     reply: dict[str, Any]  # to the latest execute request
 
+    def pre_handler_hook(self) -> None:
+        """Leave SIGINT ignored: only `do_execute` is ready for an interrupt, or it has no reply."""
+
+    def post_handler_hook(self) -> None:
+        """Do nothing, as `pre_handler_hook` has changed nothing."""
+
     async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run a cell and reply to the client, or to the pool."""
         receiver = self.receiver  # a cell can delete the attribute
@@ -232,39 +241,46 @@ class CellKernel(IPythonKernel):
         """Run a cell and return the content of the reply."""
         restorer = self.restorer  # a cell can delete the attribute
         self._forward_input(False)
-        self._begin_cell()
         error: BaseException | None = None
+        late: BaseException | None = None
         try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            self._begin_cell()
             error = await self._run(code, silent)
-        except BaseException as late:  # raised in IPython's code, not the cell's
-            timer = signal.setitimer(signal.ITIMER_REAL, 0)  # whose handler may have raised it
-            if not (isinstance(late, (KeyboardInterrupt, OutputLimit)) or any(timer)):
+        except _ANY_ERROR as raised:  # in IPython's code, not the cell's
+            error = late = raised
+        if CurrentCell.forked:  # the cell has forked this process, which is no kernel
+            os._exit(0 if error is None else 1)
+        _stop_interrupts(restorer)
+        if late is not None:
+            timed = callable(signal.getsignal(signal.SIGALRM))  # which may have raised it
+            if not (timed or isinstance(late, (KeyboardInterrupt, OutputLimit))):
                 # A cell has broken the shell itself, so no later cell could run either.
                 os._exit(1)
-            error = late
             CellShell.showtraceback(self.shell, (type(late), late, late.__traceback__))
-        finally:
-            if CurrentCell.forked:  # the cell has forked this process, which is no kernel
-                os._exit(0 if error is None else 1)
-            # A timer that a cell has set would end the kernel if it expired in the event loop.
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            restorer.restore()
-            # An interrupt that comes late must not prevent the reply.
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-            self._restore_input()
-            CurrentCell.reader.finish()
-            CurrentCell.page.end()
-            CurrentCell.stream.publish()
-        self.reply = self._reply(error, user_expressions or {})
+        self._restore_input()
+        self.reply = self._reply(self._finish_cell(error), user_expressions or {})
         return self.reply
 
     def _begin_cell(self) -> None:
-        CurrentCell.budget.reset()
-        CurrentCell.flooded = False
         CurrentCell.number += 1
         CurrentCell.name = cell_name(CurrentCell.number)
         CurrentCell.page.begin()
+        CurrentCell.reader.begin()
         self.shell.user_ns.pop("__warningregistry__", None)  # each cell shows its own warnings
+
+    def _finish_cell(self, error: BaseException | None) -> BaseException | None:
+        """Complete the cell's output, and return the error that ended it, if any."""
+        CurrentCell.reader.finish()
+        if CurrentCell.flooded:
+            if error is None:  # it ended before the interrupt came
+                error = CurrentCell.budget.error()
+                CellShell._show_error(self.shell, error, None)
+            elif isinstance(error, _INTERRUPTS):
+                error = CurrentCell.budget.error()  # as `showtraceback` has shown it
+        CurrentCell.page.end()
+        CurrentCell.stream.publish()
+        return error
 
     def _reply(
         self, error: BaseException | None, user_expressions: dict[str, str]
@@ -298,9 +314,7 @@ class CellKernel(IPythonKernel):
             code, transformed_cell=transformed, preprocessing_exc_tuple=failure
         ):
             options |= {"transformed_cell": transformed, "preprocessing_exc_tuple": failure}
-            task = asyncio.ensure_future(shell.run_cell_async(code, **options))
-            with _interruptible(task):
-                result = await task
+            result = await _interruptible(shell.run_cell_async(code, **options))
             shell.events.trigger("post_execute")
         else:
             # Called on the class because a cell can replace the instance's attributes.
@@ -310,24 +324,53 @@ class CellKernel(IPythonKernel):
         return error
 
 
-@contextmanager
-def _interruptible(task: asyncio.Task[Any]) -> Iterator[None]:
-    """Let SIGINT end a cell with top-level ``await``, both while it computes and while it waits.
+async def _interruptible(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a cell with top-level ``await``, and let SIGINT end it while it computes or waits.
 
-    With ipykernel's own handler the event loop sleeps on until something else wakes it.
+    With Python's own handler the event loop sleeps on until something else wakes it.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came before the cell began.
     """
-    loop = task.get_loop()
+    loop = asyncio.get_running_loop()
+    task: asyncio.Task[Any] | None = None
+    interrupted = False
 
     def interrupt(*_: Any) -> None:
-        if asyncio.current_task(loop) is task:
-            raise KeyboardInterrupt
-        loop.call_soon_threadsafe(task.cancel)
+        nonlocal interrupted
+        interrupted = True
+        if task is not None:
+            if asyncio.current_task(loop) is task:
+                raise KeyboardInterrupt
+            loop.call_soon_threadsafe(task.cancel)
 
     saved = signal.signal(signal.SIGINT, interrupt)
     try:
-        yield
+        task = asyncio.ensure_future(coroutine)
+        if interrupted:
+            task.cancel()
+        return await task
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     finally:
         signal.signal(signal.SIGINT, saved)
+
+
+def _stop_interrupts(restorer: StateRestorer) -> None:
+    """Restore what the kernel needs after a cell, and let no signal interrupt it from then on.
+
+    A signal of the cell may come before the last of these steps, so all are done again after it.
+    """
+    for _ in _ATTEMPTS:
+        try:
+            # A timer that a cell has set would end the kernel if it expired in the event loop.
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            restorer.restore()
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+        except _ANY_ERROR:  # the cell has ended, so there is nothing left to stop
+            continue
+        return
+    os._exit(1)
 
 
 def install_hooks() -> None:
