@@ -7,6 +7,7 @@ and of Jupyter clients take the same way and turns. See `host/request_channel.py
 from __future__ import annotations
 
 import json
+import os
 import socket
 import struct
 from typing import Any
@@ -40,7 +41,10 @@ class RequestReceiver:
         loop.add_reader(self._connection.fileno(), self._receive)
 
     def _receive(self) -> None:
-        self._incoming += self._connection.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        data = self._connection.recv(_READ_BYTES, socket.MSG_DONTWAIT)
+        if not data:  # the pool has given this kernel up without ending it
+            os._exit(0)
+        self._incoming += data
         while len(self._incoming) >= _LENGTH.size:
             end = _LENGTH.size + _LENGTH.unpack_from(self._incoming)[0]
             if len(self._incoming) < end:

@@ -60,7 +60,7 @@ class KernelProcess:
         self.created_at = time.monotonic()
         self.protections: dict[str, Any] = {}
         self.kill_reason: str | None = None
-        self.device = folder.stat().st_dev
+        self.device = folder.parent.stat().st_dev  # of a kernel that failed, this alone is left
         self.pid = root_pid
         self.pidfd = root_pidfd
         self._root_pidfd = root_pidfd
@@ -154,10 +154,10 @@ class KernelProcess:
 
     def _take_pidfd(self, pidfd: int) -> None:
         """Watch the kernel itself, whose id in this process namespace only its descriptor tells."""
+        self.pidfd = pidfd
         for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
             if line.startswith("Pid:"):
                 self.pid = int(line.split()[1])
-        self.pidfd = pidfd
 
     def _write_connection_file(self) -> None:
         """Write the file in a folder that is not the kernel's, where no cell can replace it."""

@@ -107,7 +107,7 @@ class KernelStarter:
         fd = process.report_fd
         try:
             report = process.read_report()
-        except SandboxError:
+        except (SandboxError, OSError):
             del self._reporting[fd]
             process.close()
             raise

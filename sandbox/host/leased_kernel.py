@@ -24,7 +24,7 @@ from .wake_pipe import WakePipe
 if TYPE_CHECKING:
     from jupyter_client import BlockingKernelClient
 
-CLOSING_SECONDS = 0.05  # longest time between the end of a channel and that of its process
+CLOSING_SECONDS = 0.5  # longest time between the end of a channel and that of its process
 PROBE_SECONDS = 0.3  # shortest time for the answer that shows that an interrupted kernel is sound
 RENEW_SECONDS = 0.25  # between two looks at whether one who waits for a process has been stopped
 RESET_SECONDS = 3.0  # time for each step of resetting a kernel that is kept
@@ -190,7 +190,7 @@ class Kernel(AbstractContextManager["Kernel"]):
         elif outcome == "died":
             result = self._died(process, started)
         else:
-            result = self._stopped(process, outcome, limit, started)
+            result = self._stopped(process, outcome, limit, started, note)
         if result.status == "ok":
             self._cells.append((code, result.seconds))
         return result
@@ -228,7 +228,9 @@ class Kernel(AbstractContextManager["Kernel"]):
 
     def _cut_off(self, process: KernelProcess) -> tuple[str, dict[str, Any]]:
         """Kill a process that has closed its channel, or sends what no kernel sends."""
-        self._state.kill(process, "it broke the connection to its pool")
+        # A process that ends closes its channel just before, and is not to blame for that.
+        if not process.wait(CLOSING_SECONDS):
+            self._state.kill(process, "it broke the connection to its pool")
         return "died", {}
 
     def _wait(
@@ -248,6 +250,8 @@ class Kernel(AbstractContextManager["Kernel"]):
         while True:
             poller.register(channel, channel.events)
             left = deadline - time.monotonic()
+            if self._stop in stops:  # before this wait, perhaps while earlier cells were run again
+                left = min(left, 0.0)
             ready = dict(poller.poll(max(0, math.ceil(left * 1000))))
             try:
                 if ready.get(channel.fileno(), 0) & select.POLLOUT:
@@ -257,10 +261,7 @@ class Kernel(AbstractContextManager["Kernel"]):
                     if reply is not None:
                         return "reply", reply
             except ChannelError:
-                # A process that ends closes its channel just before.
-                if not process.wait(CLOSING_SECONDS):
-                    return self._cut_off(process)
-                return "died", {}
+                return self._cut_off(process)
             if process.pidfd in ready:
                 return "died", {}
             if self._wake_pipe.fileno() in ready:
@@ -291,7 +292,7 @@ class Kernel(AbstractContextManager["Kernel"]):
         return Execution("died", self._render(text), time.monotonic() - started, None, killed=True)
 
     def _stopped(
-        self, process: KernelProcess, outcome: str, limit: float, started: float
+        self, process: KernelProcess, outcome: str, limit: float, started: float, note: str
     ) -> Execution:
         """Stop the cell: interrupt it and probe the kernel; kill the process if that fails."""
         cancelled = outcome != "deadline"
@@ -308,6 +309,8 @@ class Kernel(AbstractContextManager["Kernel"]):
         else:
             line = cell_text.timeout_line(limit, killed=killed, location=location)
         seconds = time.monotonic() - started
+        if not killed:
+            text = note + text
         rendered = self._render(text + cell_text.block(line))
         return Execution("timeout", rendered, seconds, None, killed, cancelled)
 

@@ -321,7 +321,7 @@ class PoolState:
         """
         with self._changed:
             if process in self._leased or process in self._ready:
-                process.kill_reason = reason
+                process.kill_reason = process.kill_reason or reason  # the first is the cause
                 process.kill()
 
     # Closing, in this order.

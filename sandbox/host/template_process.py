@@ -170,37 +170,40 @@ class TemplateProcess:
             SandboxError: the template has ended, did not reply, or could not fork.
         """
         key = uuid.uuid4().hex
-        page = create_page()
-        ours: list[socket.socket] = []
-        theirs: list[socket.socket] = []
-        try:
+        # What is ours is closed unless a process takes it; a kernel that is left alone then ends.
+        with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
+            page = create_page()
+            ours.callback(os.close, page)
+            ends = []
             for kind in (socket.SOCK_SEQPACKET, socket.SOCK_STREAM):
-                for ends, end in zip(
-                    (ours, theirs), socket.socketpair(socket.AF_UNIX, kind), strict=True
-                ):
-                    ends.append(end)
-            request = json.dumps({"op": "fork", "key": key}).encode()
-            try:
-                fds = [page, *(end.fileno() for end in theirs)]
-                socket.send_fds(self._control, [request], fds)
-            except OSError as error:
-                raise self._ended_error() from error
-            if not self._readable(timeout):
-                self._ended = True
-                raise SandboxError(f"The sandbox's template did not answer within {timeout:g} s.")
-            reply, fds = self._receive()
+                own, other = socket.socketpair(socket.AF_UNIX, kind)
+                ends.append((ours.enter_context(own), theirs.enter_context(other)))
+            passed = [page, *(end.fileno() for _, end in ends)]
+            reply, fds = self._request_fork(key, passed, timeout)
+            for fd in fds:
+                ours.callback(os.close, fd)
             if "error" in reply:
                 raise SandboxError(str(reply["error"]))
-        except BaseException:
-            os.close(page)
-            for end in ours:
-                end.close()
-            raise
-        finally:
-            for end in theirs:
-                end.close()
-        folder = Path(reply["folder"])
-        return KernelProcess(reply["pid"], fds[0], page, ours[0], ours[1], folder, key)
+            if not fds:
+                raise SandboxError("This process cannot open another file; raise ulimit -n.")
+            (report, _), (channel, _) = ends
+            folder = Path(reply["folder"])
+            process = KernelProcess(reply["pid"], fds[0], page, report, channel, folder, key)
+            ours.pop_all()
+            return process
+
+    def _request_fork(
+        self, key: str, fds: list[int], timeout: float
+    ) -> tuple[dict[str, Any], list[int]]:
+        """Ask the template for a kernel; return its reply and the descriptors that came with it."""
+        try:
+            socket.send_fds(self._control, [json.dumps({"op": "fork", "key": key}).encode()], fds)
+        except OSError as error:
+            raise self._ended_error() from error
+        if not self._readable(timeout):
+            self._ended = True
+            raise SandboxError(f"The sandbox's template did not answer within {timeout:g} s.")
+        return self._receive()
 
     def check_running(self) -> None:
         """Raise `SandboxError` if the template has ended; call this only when it is readable."""

@@ -1,5 +1,6 @@
-"""What a starting kernel tells the pool, in any order."""
+"""What a starting kernel tells the pool, in any order, and what the pool can do with it."""
 
+import errno
 import json
 import os
 import socket
@@ -79,3 +80,32 @@ def test_the_end_before_the_descriptor_is_told(starting: Starting) -> None:
     connected.close()
     with pytest.raises(SandboxError, match="ended before it was ready"):
         process.read_report()
+
+
+def test_a_descriptor_of_a_kernel_is_kept_if_it_cannot_be_read(
+    starting: Starting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> str:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    process, connected = starting
+    first = process.pidfd
+    send_descriptor(connected)
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        process.read_report()
+    assert process.pidfd != first, "to close the process would not close this descriptor"
+    os.close(process.pidfd)
+
+
+def test_a_kernel_whose_folder_is_gone_can_still_report(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    channel, other = socket.socketpair()
+    root = os.pidfd_open(os.getpid())
+    with ours, theirs, channel, other:
+        process = KernelProcess(
+            os.getpid(), root, create_page(), ours, channel, tmp_path / "gone", "key"
+        )
+        theirs.send(b'{"error": "no room"}')
+        with pytest.raises(SandboxError, match=r"A kernel did not start: no room\."):
+            process.read_report()

@@ -151,6 +151,15 @@ def test_a_closed_process_is_not_killed() -> None:
     )
 
 
+def test_the_first_reason_of_a_kill_stays() -> None:
+    state = PoolState(PoolConfig(size=1))
+    add_ready(state, 1)
+    process = lease(state).process
+    state.kill(process, "it filled its disk space")
+    state.kill(process, "it broke the connection to its pool")
+    assert process.kill_reason == "it filled its disk space"
+
+
 WAITS: dict[str, Callable[[PoolState], object]] = {
     "for a claim": lambda state: state.claim(None),
     "for a process": lambda state: state.take_ready(None),
