@@ -164,7 +164,7 @@ class ProgressDisplay:
             with self._console:
                 self._erase()
                 self._console.print(Segments(parts), soft_wrap=True, end="")
-            self._lines = len(rows)
+                self._lines = len(rows)  # before they are written, which may be interrupted
 
     def _erase(self) -> None:
         """Erase what is shown, and leave the cursor where it began."""

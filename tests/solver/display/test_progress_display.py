@@ -116,6 +116,30 @@ def test_live_line_is_taken_literally(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines_shown(sent(80, lambda display: display.note(text))) == ["", text]
 
 
+def test_what_is_shown_is_removed_after_an_interrupt_of_its_writing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class InterruptedTerminal(StringIO):
+        interrupted = False
+
+        def isatty(self) -> bool:
+            return True
+
+        def flush(self) -> None:
+            if not self.interrupted:
+                self.interrupted = True
+                raise KeyboardInterrupt
+
+    monkeypatch.setenv("TERM", "xterm")
+    terminal = InterruptedTerminal()
+    display = ProgressDisplay(terminal)
+    with pytest.raises(KeyboardInterrupt):
+        display.update("passing")
+    assert terminal.getvalue().endswith("passing")
+    display.clear()
+    assert lines_shown(terminal.getvalue())[-1] == ""
+
+
 @pytest.mark.parametrize("terminal", ["dumb", "unknown"])
 def test_dumb_terminals_get_no_control_sequences(
     terminal: str, monkeypatch: pytest.MonkeyPatch
