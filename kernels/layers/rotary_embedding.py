@@ -30,9 +30,8 @@ def _load_elements(
 @triton.jit
 def _store_pairs(to, a, b, first, second, live):
     """Store both elements of pairs in heads that begin at ``to``."""
-    dtype: tl.constexpr = to.dtype.element_ty
-    tl.store(to + first[None, :], a.to(dtype), mask=live)
-    tl.store(to + second[None, :], b.to(dtype), mask=live)
+    tl.store(to + first[None, :], a.to(to.dtype.element_ty), mask=live)
+    tl.store(to + second[None, :], b.to(to.dtype.element_ty), mask=live)
 
 
 @triton.jit
