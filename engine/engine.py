@@ -3,7 +3,7 @@
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from operator import index
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,8 @@ from .events import Event
 from .execution.cpu_runner import CpuRunner
 from .execution.draft_chain import DeviceDrafter
 from .execution.in_flight_step import InFlightStep
-from .inspection.architecture import Architecture, inspect_architecture, text_model
-from .inspection.kv_geometry import with_fp8_cache
-from .loading.checkpoint import model_end_token_ids, read_config
+from .inspection.architecture import Architecture
+from .loading.checkpoint import model_end_token_ids
 from .model_errors import ModelError
 from .quantization.meta_modules import describe_stored_weights
 from .sampling_params import SamplingParams
@@ -29,13 +28,11 @@ from .speculation.drafter_choice import choose_drafter, make_drafter
 from .speculation.mtp.assistant_checkpoint import AssistantCheckpoint, LoadedAssistant
 from .speculation.speculator import Speculator
 from .startup.device_selection import (
-    model_device,
     out_of_memory_message,
-    select_device,
     uses_kernels,
 )
 from .startup.kv_cache_sizing import make_sized_runner
-from .startup.model_load import load_model
+from .startup.model_load import inspect_model, load_model
 from .startup.runner_factory import choose_fused, execution_path
 from .startup.step_timing import measure_step_costs
 
@@ -70,17 +67,7 @@ class Engine:
         self.config = config = config or EngineConfig()
         if drafter is not None and config.speculate == "off":
             raise ValueError("A drafter is given, but speculate is 'off'; set it to 'auto'.")
-        if isinstance(model, PreTrainedModel):
-            if config.weights is not None:
-                raise ValueError("weights rounds checkpoints; give a folder, or leave it at None.")
-            architecture = inspect_architecture(model.config)
-            model = text_model(model, architecture)
-            device = model_device(model, config)
-        else:
-            device = select_device(config.device)
-            architecture = inspect_architecture(read_config(model), config.weights)
-        if config.kv is not None:
-            architecture = replace(architecture, layers=with_fp8_cache(architecture.layers))
+        model, architecture, device = inspect_model(model, config)
         kernels = uses_kernels(device, config, architecture)
         choice = choose_fused(architecture, config, kernels)
         fused = choice.architecture
@@ -98,7 +85,8 @@ class Engine:
             sized = make_sized_runner(model, decoded, config, kernels, fused is not None)
         except torch.OutOfMemoryError as error:
             raise ModelError(out_of_memory_message(config, device)) from error
-        self.device, self.max_context = device, sized.max_context
+        self.device = device
+        self.max_context = sized.max_context
         self.bytes_of = sized.bytes_of
         if isinstance(drafting, LoadedAssistant):
             self.bytes_of["drafter"] = drafting.nbytes

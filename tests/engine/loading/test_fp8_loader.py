@@ -165,7 +165,7 @@ def test_what_cannot_be_rounded_is_refused(tmp_path: Path) -> None:
         Engine(tmp_path, EngineConfig(weights="fp8"))
     with pytest.raises(ValueError, match="weights must be 'fp8' or None"):
         EngineConfig(weights="int4")
-    with pytest.raises(ValueError, match="give a folder"):
+    with pytest.raises(ValueError, match="give its folder"):
         Engine(tiny_models.build("llama"), EngineConfig(weights="fp8"))
 
 
