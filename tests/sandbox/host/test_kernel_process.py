@@ -1,10 +1,11 @@
-"""What a starting kernel tells the pool, in any order, and what the pool can do with it."""
+"""The pool reads the messages of a kernel that starts: in any order, or none, or of a failure."""
 
 import errno
 import json
 import os
 import socket
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,16 +22,22 @@ REPORT = {
 Starting = tuple[KernelProcess, socket.socket]
 
 
-@pytest.fixture
-def starting(tmp_path: Path) -> Iterator[Starting]:
+@contextmanager
+def starting_in(folder: Path) -> Iterator[Starting]:
     """Yield a process whose report is still to come, and the socket on which it reports."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel, other = socket.socketpair()
     root = os.pidfd_open(os.getpid())
-    process = KernelProcess(os.getpid(), root, create_page(), ours, channel, tmp_path, "key")
+    process = KernelProcess(os.getpid(), root, create_page(), ours, channel, folder, "key")
     # To close the process would kill this one, so each descriptor is closed by itself.
     with ours, theirs, channel, other:
         yield process, theirs
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Iterator[Starting]:
+    with starting_in(tmp_path) as found:
+        yield found
 
 
 def send_descriptor(connected: socket.socket) -> None:
@@ -99,13 +106,7 @@ def test_a_descriptor_of_a_kernel_is_kept_if_it_cannot_be_read(
 
 
 def test_a_kernel_whose_folder_is_gone_can_still_report(tmp_path: Path) -> None:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    channel, other = socket.socketpair()
-    root = os.pidfd_open(os.getpid())
-    with ours, theirs, channel, other:
-        process = KernelProcess(
-            os.getpid(), root, create_page(), ours, channel, tmp_path / "gone", "key"
-        )
-        theirs.send(b'{"error": "no room"}')
+    with starting_in(tmp_path / "gone") as (process, connected):
+        connected.send(b'{"error": "no room"}')
         with pytest.raises(SandboxError, match=r"A kernel did not start: no room\."):
             process.read_report()
