@@ -1,6 +1,6 @@
 """Experts as linear layers of their own, as checkpoints store them, in place of stacked tensors."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import torch
@@ -157,7 +157,7 @@ def is_divisible(module: nn.Module) -> bool:
     )
 
 
-def layer_names(model_type: str, stored: Iterable[str] = ()) -> tuple[str, str, str]:
+def layer_names(model_type: str, stored: Collection[str]) -> tuple[str, str, str]:
     """Return the names of an expert's layers in a checkpoint: gate, up and down.
 
     Args:
@@ -171,18 +171,18 @@ def layer_names(model_type: str, stored: Iterable[str] = ()) -> tuple[str, str, 
 
 
 def split_experts(
-    model: PreTrainedModel, names: Iterable[str], layers: tuple[str, str, str] | None = None
+    model: PreTrainedModel, names: Iterable[str], layers: tuple[str, str, str]
 ) -> list[str]:
     """Divide stacked experts of a model on the meta device into linear layers of their own.
 
     Args:
         names: names of modules; those that are not divisible stay as they are.
-        layers: names of an expert's layers; by default those of the model's type.
+        layers: names of an expert's layers, as `layer_names` returns them.
 
     Returns:
         The names of the divided ones.
     """
-    layers, found = layers or layer_names(str(model.config.model_type)), []
+    found = []
     for name in names:
         experts = model.get_submodule(name)
         if is_divisible(experts):

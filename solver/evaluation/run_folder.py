@@ -16,7 +16,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,7 +90,7 @@ class RunFolder:
         # A problem with lost attempts is solved again.
         self.finished = {
             record["id"]: FinishedProblem(record["answer"], record["truth"])
-            for record in _read_records(folder, "problems")
+            for record in read_lines(folder / "problems.jsonl", KEYS["problems"])
             if not record.get("lost")
         }
         self.count = len(self.finished)
@@ -174,10 +173,6 @@ def write_json(path: Path, value: object) -> None:
     with path_in_errors(path):
         temporary.write_text(text, encoding="utf-8")
         temporary.replace(path)
-
-
-def _read_records(folder: Path, name: str) -> Iterator[dict[str, Any]]:
-    return read_lines(folder / f"{name}.jsonl", KEYS[name])
 
 
 def _drop_partial_line(path: Path) -> None:

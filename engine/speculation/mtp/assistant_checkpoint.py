@@ -20,7 +20,7 @@ from ...model_errors import CheckpointError, UnsupportedModelError
 
 MODEL_TYPES = ("gemma4_assistant", "gemma4_unified_assistant")
 DRAFTERS_RUN = any(name in CONFIG_MAPPING for name in MODEL_TYPES)
-"""Whether the installed transformers can build these drafters."""
+"""True if the installed transformers can build these drafters."""
 
 FAULTS = {
     "mismatched_keys": "misshapen",
