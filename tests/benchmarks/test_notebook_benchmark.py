@@ -16,13 +16,14 @@ def test_hooks_change_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyP
     from support.kaggle import notebook_hooks
 
     checks = """
+from eightfold.engine import Engine
 from eightfold.kernels.supported_gpus import BFLOAT16_MIN_CAPABILITY, is_supported
 from eightfold.solver import kaggle
 assert BFLOAT16_MIN_CAPABILITY == 99 and not is_supported(9.0)
 assert kaggle.configure is _configure
 pathlib.Path("full").touch()
 try:
-    _module.Engine("no such folder")
+    Engine("no such folder")
 except torch.OutOfMemoryError:
     pass
 else:

@@ -21,7 +21,7 @@ FLOAT32 = PLAIN_PYTORCH + "_supported.BFLOAT16_MIN_CAPABILITY = 99.0\n"
 OUT_OF_MEMORY = """
 import os, pathlib
 os.environ.update(OMP_NUM_THREADS="1", OMP_WAIT_POLICY="PASSIVE")  # must be set before torch loads
-import torch, eightfold.engine.engine as _module
+import torch, eightfold.engine.startup.model_load as _module
 def _out_of_memory(name, _real=_module.select_device):
     if pathlib.Path("full").exists():
         raise torch.OutOfMemoryError("CUDA out of memory (simulated)")
